@@ -1,0 +1,231 @@
+"""The one envelope that every artifact on disk has, written atomically and verified when read.
+
+An artifact is a JSON file, the envelope, and the payload files that it names. A payload's name carries the
+start of its own hash (`weights-1f0c2a9b.safetensors`), so a new version never overwrites the old one: the
+artifact changes in the single step in which the envelope is replaced. The hash of the envelope covers the
+hashes of the payloads, so it names the whole artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from skinlesion_cli import __version__
+from skinlesion_cli.artifacts.files import atomic_write, sha256_bytes, sha256_file
+from skinlesion_cli.config.schema import canonical_json
+from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+FORMAT = "skinlesion-artifact"
+_LIBRARIES = ("numpy", "pandas", "pillow", "scikit-learn", "timm", "torch")
+_MAX_ENVELOPE_BYTES = 64 << 20
+# Formats that can run code when they are opened; they are refused by name, before anything is read.
+_PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pth", ".pt", ".ckpt", ".bin"})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact.
+
+    `payloads` maps each payload's role (such as `weights`) to its file; `sha256` names the whole artifact.
+    """
+
+    path: Path
+    kind: str
+    sha256: str
+    body: dict[str, Any]
+    payloads: dict[str, Path]
+    inputs: dict[str, str]
+    config_sha256: str | None
+    preprocessing: dict[str, Any] | None
+    seed: int | None
+    made_with: dict[str, str] = field(default_factory=dict)
+
+    def require_input(self, role: str, expected: Artifact) -> None:
+        """Refuse this artifact unless it was made from exactly `expected`."""
+        found = self.inputs.get(role)
+        if found != expected.sha256:
+            raise ArtifactError(
+                f"{self.path.name} was made from {role} {_short(found)}, "
+                f"but the {role} at hand is {_short(expected.sha256)}",
+                f"Run the stage that writes {self.kind} again, or bring back the {role} that it was made from.",
+            )
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "(none)"
+
+
+def made_with() -> dict[str, str]:
+    """Versions of this tool and of the libraries that the numbers depend on."""
+    found = {"skinlesion": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_artifact(
+    path: Path,
+    *,
+    kind: str,
+    schema_version: int,
+    body: Mapping[str, Any],
+    payloads: Mapping[str, tuple[str, bytes]] | None = None,
+    inputs: Mapping[str, Artifact | str] | None = None,
+    config_sha256: str | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> Artifact:
+    """Write an artifact; until the last step, the one that was there before stays whole.
+
+    Parameters
+    ----------
+    path : the envelope's file, ending in `.json`.
+    body : what the kind has to say, in JSON types; NaN is refused (write None for undefined).
+    payloads : role -> (suffix such as `.csv`, content).
+    inputs : role -> the artifact (or its sha256) that this one was made from.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for role, (suffix, data) in (payloads or {}).items():
+        digest = sha256_bytes(data)
+        name = f"{path.stem}.{role}-{digest[:12]}{suffix}"
+        target = path.with_name(name)
+        if not (target.is_file() and sha256_file(target) == digest):
+            atomic_write(target, data)
+        records[role] = {"file": name, "sha256": digest, "bytes": len(data)}
+    envelope = {
+        "format": FORMAT,
+        "kind": kind,
+        "schema_version": schema_version,
+        "made_with": made_with(),
+        "class_order": list(CLASS_NAMES),
+        "config_sha256": config_sha256,
+        "inputs": {
+            role: source if isinstance(source, str) else source.sha256
+            for role, source in (inputs or {}).items()
+        },
+        "preprocessing": dict(preprocessing) if preprocessing is not None else None,
+        "seed": seed,
+        "payloads": records,
+        "body": dict(body),
+    }
+    digest = sha256_bytes(canonical_json(envelope))
+    text = json.dumps(envelope | {"sha256": digest}, indent=1, sort_keys=True, allow_nan=False)
+    atomic_write(path, (text + "\n").encode())
+    _remove_superseded(path, {record["file"] for record in records.values()})
+    return read_artifact(path, kind=kind, schema_version=schema_version, verify_payloads=False)
+
+
+def _remove_superseded(path: Path, current: set[str]) -> None:
+    for role_file in path.parent.glob(f"{path.stem}.*-*"):
+        is_payload = len(role_file.name.removesuffix(role_file.suffix).rpartition("-")[2]) == 12
+        if is_payload and role_file.name not in current:
+            role_file.unlink(missing_ok=True)
+
+
+def read_artifact(
+    path: Path, *, kind: str, schema_version: int, verify_payloads: bool = True, hint: str = ""
+) -> Artifact:
+    """Read an artifact and verify all that can be verified.
+
+    Raises
+    ------
+    ArtifactError : it is missing, not of this kind, of a newer schema, truncated, altered, has another class
+        order, or a payload is missing or altered. Nothing in it is ever executed.
+    """
+    envelope = _read_envelope(path, kind, hint)
+    _require(path, "kind", envelope.get("kind"), kind)
+    version = envelope.get("schema_version")
+    if not isinstance(version, int) or version > schema_version:
+        raise ArtifactError(
+            f"{path.name} has schema version {version}, but this version reads up to {schema_version}",
+            "Update skinlesion, or run the stage again with this version.",
+        )
+    _require(path, "class order", envelope.get("class_order"), list(CLASS_NAMES))
+    stated = envelope.pop("sha256", None)
+    actual = sha256_bytes(canonical_json(envelope))
+    if stated != actual:
+        raise ArtifactError(
+            f"{path.name} was altered after it was written: it states {_short(str(stated))}, "
+            f"its content has {_short(actual)}",
+            "Run the stage that wrote it again.",
+        )
+    payloads = {
+        role: _verify_payload(path, record, verify_payloads) for role, record in envelope["payloads"].items()
+    }
+    return Artifact(
+        path=path,
+        kind=kind,
+        sha256=actual,
+        body=envelope["body"],
+        payloads=payloads,
+        inputs=envelope["inputs"],
+        config_sha256=envelope["config_sha256"],
+        preprocessing=envelope["preprocessing"],
+        seed=envelope["seed"],
+        made_with=envelope["made_with"],
+    )
+
+
+def _read_envelope(path: Path, kind: str, hint: str) -> dict[str, Any]:
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise ArtifactError(
+            f"{path.name} is refused: pickled files can run code when they are opened",
+            "Hand in artifacts that skinlesion wrote (JSON and safetensors).",
+        )
+    try:
+        if path.stat().st_size > _MAX_ENVELOPE_BYTES:
+            raise ArtifactError(f"{path.name} is too large to be a {kind}")
+        envelope = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"there is no {kind} at {path}", hint) from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise ArtifactError(
+            f"{path.name} cannot be read as a {kind}: {error}", "Run the stage that wrote it again."
+        ) from None
+    required = {
+        "class_order",
+        "payloads",
+        "body",
+        "inputs",
+        "config_sha256",
+        "preprocessing",
+        "seed",
+        "made_with",
+    }
+    if not isinstance(envelope, dict) or envelope.get("format") != FORMAT or not required <= set(envelope):
+        raise ArtifactError(f"{path.name} is not an artifact of skinlesion", hint)
+    return envelope
+
+
+def _require(path: Path, what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise ArtifactError(f"{path.name} has {what} {found}, but {expected} is needed here")
+
+
+def _verify_payload(path: Path, record: Mapping[str, Any], verify: bool) -> Path:
+    name = str(record["file"])
+    if Path(name).name != name:
+        raise ArtifactError(f"{path.name} names a payload outside its own folder: {name!r}")
+    file = path.with_name(name)
+    if not file.is_file():
+        raise ArtifactError(
+            f"{path.name} names {name}, which is missing", "Run the stage that wrote it again."
+        )
+    if verify:
+        digest = sha256_file(file)
+        if digest != record["sha256"]:
+            raise ArtifactError(
+                f"{name} is damaged: its hash is {_short(digest)}, {path.name} states {_short(record['sha256'])}",
+                "Run the stage that wrote it again.",
+            )
+    return file

@@ -1,0 +1,115 @@
+"""Writing and hashing files so that nothing half-written ever has its final name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from skinlesion_cli.errors import SkinLesionError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hexadecimal SHA-256 of a byte string."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Write to a temporary file beside `path`; it takes the final name only when all is on disk.
+
+    On any error, an interruption included, the temporary file is removed and `path` is as before.
+
+    Raises
+    ------
+    SkinLesionError : the folder cannot be written, or the disk is full.
+    """
+    temporary: Path | None = None
+    text = None if "b" in mode else "utf-8"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # mkstemp creates with O_EXCL: a link planted under the name is not followed.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        with os.fdopen(handle, mode, encoding=text, newline="" if text else None) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise SkinLesionError(
+            f"cannot write {path.name}: {error.strerror or error}",
+            f"Check that {path.parent} is writable and has free space; what was there before is untouched.",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a byte string under its final name in one step."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(folder: Path, purpose: str) -> Iterator[None]:
+    """Hold `folder` for one process; a second one fails at once and is told who holds it.
+
+    The operating system frees the lock when the process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{purpose}.lock", timeout=0)
+    holder = folder / f".{purpose}.holder"
+    try:
+        lock.acquire()
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        raise SkinLesionError(
+            f"{folder} is in use by {who} ({purpose})",
+            "Wait for it to finish, or choose another folder.",
+        ) from None
+    except OSError as error:
+        raise SkinLesionError(f"cannot write in {folder}: {error.strerror or error}") from error
+    try:
+        atomic_write(holder, f"process {os.getpid()}".encode())
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,109 @@
+"""The split: which images train, which validate, which test. No lesion on two sides, ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skinlesion_cli.artifacts import tables
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.errors import DataError, name_items
+
+KIND = "split"
+SCHEMA_VERSION = 1
+PARTS = ("train", "val", "test")
+COLUMNS = ("id", "part", "fold")
+HINT = "Run `skinlesion download --from DIR` first."
+
+
+@dataclass(frozen=True)
+class Split:
+    """`table` has the columns `COLUMNS`, sorted by id; `fold` is `0` ... `k-1`, or empty without folds.
+
+    `leaks_lesions` is True only for the published per-image split, which is kept for comparison.
+    """
+
+    table: pd.DataFrame
+    strategy: str
+    seed: int
+    leaks_lesions: bool = False
+    artifact: Artifact | None = None
+
+    def ids(self, part: str) -> list[str]:
+        """Image ids of one part, sorted."""
+        return self.table.loc[self.table["part"] == part, "id"].tolist()
+
+    def fold_ids(self, fold: int) -> tuple[list[str], list[str]]:
+        """Ids to train on and ids held out for one fold."""
+        folds = self.table[self.table["fold"] != ""]
+        held_out = folds["fold"] == str(fold)
+        return folds.loc[~held_out, "id"].tolist(), folds.loc[held_out, "id"].tolist()
+
+    @property
+    def n_folds(self) -> int:
+        return len({fold for fold in self.table["fold"] if fold != ""})
+
+
+def leaking_lesions(split_table: pd.DataFrame, manifest: Manifest) -> list[str]:
+    """Lesions that have images in more than one part."""
+    joined = split_table.merge(manifest.table[["id", "lesion_id"]], on="id", how="left")
+    parts = joined.groupby("lesion_id")["part"].nunique()
+    return sorted(parts[parts > 1].index)
+
+
+def guard(split: Split, manifest: Manifest) -> None:
+    """The leakage guard: refuse a split that puts one lesion on two sides.
+
+    Raises
+    ------
+    DataError : naming the lesions; or ids are missing from one of the two.
+    """
+    strangers = sorted(set(split.table["id"]) - set(manifest.table["id"]))
+    if strangers:
+        raise DataError(f"the split names images that the manifest lacks: {name_items(strangers)}")
+    leaking = leaking_lesions(split.table, manifest)
+    if leaking and not split.leaks_lesions:
+        raise DataError(
+            f"these lesions have images on more than one side of the split: {name_items(leaking)}",
+            "Figures on such a split would be too good. Make a new one with `skinlesion download`.",
+        )
+
+
+def write(path: Path, split: Split, manifest: Manifest, *, body: Mapping[str, Any] | None = None) -> Artifact:
+    """Check the split against its manifest and write it."""
+    guard(split, manifest)
+    table = split.table.loc[:, list(COLUMNS)].sort_values("id", kind="stable")
+    counts = {part: int((table["part"] == part).sum()) for part in PARTS}
+    if manifest.artifact is None:
+        raise ValueError("the manifest must be written before its split")
+    return write_artifact(
+        path,
+        kind=KIND,
+        schema_version=SCHEMA_VERSION,
+        body={"strategy": split.strategy, "leaks_lesions": split.leaks_lesions, "counts": counts}
+        | dict(body or {}),
+        payloads={"table": (".csv", tables.to_csv(table))},
+        inputs={"manifest": manifest.artifact},
+        seed=split.seed,
+    )
+
+
+def read(path: Path, manifest: Manifest) -> Split:
+    """Read and verify a split; it must have been made from this manifest and leak no lesion."""
+    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
+    if manifest.artifact is not None:
+        artifact.require_input("manifest", manifest.artifact)
+    split = Split(
+        table=tables.read_csv(artifact.payloads["table"], path.name),
+        strategy=artifact.body["strategy"],
+        seed=int(artifact.seed or 0),
+        leaks_lesions=artifact.body["leaks_lesions"],
+        artifact=artifact,
+    )
+    guard(split, manifest)
+    return split

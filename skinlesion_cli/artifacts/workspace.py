@@ -1,0 +1,65 @@
+"""Where each stage's artifacts lie: the only place that knows the workspace's paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_FOLDER = "skinlesion-workspace"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One folder with everything from the dataset to the calibrated ensemble."""
+
+    root: Path
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def images(self) -> Path:
+        return self.dataset / "images"
+
+    @property
+    def manifest(self) -> Path:
+        return self.dataset / "manifest.json"
+
+    @property
+    def split(self) -> Path:
+        return self.dataset / "split.json"
+
+    @property
+    def cache(self) -> Path:
+        return self.dataset / "cache"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def model(self, name: str) -> Path:
+        """Folder of one trained network."""
+        return self.models / name
+
+    def checkpoint(self, name: str) -> Path:
+        return self.model(name) / "checkpoint.json"
+
+    def predictions(self, name: str, part: str) -> Path:
+        """Predictions of one network on one part (`val`, `test`) of the split."""
+        return self.model(name) / f"predictions-{part}.json"
+
+    def trained(self) -> list[str]:
+        """Names of the networks that have a checkpoint."""
+        return sorted(path.parent.name for path in self.models.glob("*/checkpoint.json"))
+
+    @property
+    def ensemble(self) -> Path:
+        return self.root / "ensemble" / "ensemble.json"
+
+    def ensemble_predictions(self, part: str) -> Path:
+        return self.root / "ensemble" / f"predictions-{part}.json"
+
+    @property
+    def calibration(self) -> Path:
+        return self.root / "calibration" / "calibration.json"

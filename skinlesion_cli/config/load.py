@@ -1,0 +1,128 @@
+"""Where settings come from: YAML < environment < --set < option; all errors are told at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from skinlesion_cli.config.schema import Recipe
+from skinlesion_cli.errors import UsageError
+
+ENVIRONMENT_PREFIX = "SKINLESION_RECIPE_"
+
+
+def configs_folder() -> Path:
+    """The folder of shipped recipes: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in configs_folder().glob("*.yaml"))
+
+
+def load_recipe(
+    name_or_file: str,
+    arch: str,
+    *,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Recipe:
+    """Resolve a recipe for one architecture.
+
+    Parameters
+    ----------
+    name_or_file : a shipped recipe's name, or a YAML file.
+    arch : picks the `per_arch` section of the file, which overrides its other keys.
+    settings : `key=value` pairs (`--set`); the value is read as YAML.
+    overrides : options of the command line that were given (None values are left out).
+    environment : `SKINLESION_RECIPE_<KEY>` variables; the process's own where None.
+
+    Raises
+    ------
+    UsageError : naming every key that is unknown, with the nearest known one, and every bad value.
+    """
+    path = _find(name_or_file)
+    values = _read_yaml(path)
+    per_arch = values.pop("per_arch", None) or {}
+    if not isinstance(per_arch, dict):
+        raise UsageError(f"{path.name}: per_arch must map architectures to settings")
+    values = {"name": path.stem} | values | (per_arch.get(arch) or {})
+    values |= _from_environment(os.environ if environment is None else environment)
+    values |= _from_settings(settings)
+    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            f"recipe {name_or_file!r} cannot be used:\n" + "\n".join(_explain(error)),
+            "Known settings: " + ", ".join(Recipe.model_fields),
+        ) from None
+
+
+def _find(name_or_file: str) -> Path:
+    shipped = configs_folder() / f"{name_or_file}.yaml"
+    if shipped.is_file() and os.sep not in name_or_file:
+        return shipped
+    path = Path(name_or_file)
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(name_or_file, recipe_names(), n=1)
+    raise UsageError(
+        f"no recipe named {name_or_file!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        "Recipes: " + ", ".join(recipe_names()) + "; or give the path of a YAML file.",
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a mapping of settings")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for key, text in environment.items():
+        if key.startswith(ENVIRONMENT_PREFIX):
+            found[key.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml.safe_load(text)
+    return found
+
+
+def _from_settings(settings: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(f"--set {setting!r}: expected key=value", "Example: --set epochs=5")
+        try:
+            found[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {setting!r}: the value is not readable as YAML") from None
+    return found
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, list(Recipe.model_fields), n=1)
+            lines.append(f"  {key}: no such setting" + (f"; did you mean {close[0]!r}?" if close else ""))
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: missing")
+        else:
+            lines.append(f"  {key}: {problem['msg']} (got {problem['input']!r})")
+    return lines

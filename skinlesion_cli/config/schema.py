@@ -1,0 +1,132 @@
+"""Settings that are stored, hashed and compared: frozen models that refuse unknown keys.
+
+Units are part of the names (`input_size_px`, `warmup_epochs`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def sha256(self) -> str:
+        """Hash of the resolved settings; equal settings have equal hashes on every machine."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string per value: sorted keys, no white space, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+class Preprocessing(Frozen):
+    """How an image file becomes the network's input. Stored with the weights and always read from there.
+
+    The whole image is resized to a square (aspect ratio not kept), as the published system does:
+    lesions near the border stay in the picture, and the network learns the one squeeze.
+    """
+
+    input_size_px: Annotated[int, Field(ge=16, le=1024)] = 224
+    interpolation: Literal["antialias"] = "antialias"
+    # Every image is first brought to this many pixels a side at most, so that a sharp 6000 px photograph
+    # and a 200 px thumbnail reach the network equally sharp. None: resized to input_size_px directly.
+    harmonise_px: Annotated[int, Field(ge=16, le=2048)] | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class Recipe(Frozen):
+    """Everything that decides how one network is trained.
+
+    The defaults are no recommendation: `configs/` holds the recipes and gives their reasons.
+    """
+
+    name: str
+    # Length and batches
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    # Images drawn an epoch, as a multiple of the training images.
+    epoch_fraction: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    # Input
+    input_size_px: Annotated[int, Field(ge=16, le=1024)]
+    # Smaller inputs early on: from this share of the training on, use this size. Ends with input_size_px.
+    progressive_sizes_px: tuple[tuple[Fraction, int], ...] = ()
+    harmonise_px: int | None = None
+    # Images are decoded once to this size; augmentation crops and resizes from it.
+    cache_size_px: Annotated[int, Field(ge=16, le=2048)] = 256
+    augmentation: Literal["none", "published", "default"] = "default"
+    # Class balance
+    sampler: Literal["uniform", "weighted"] = "uniform"
+    # Weight of a class in the sampler: count ** -power. 1 draws all classes alike, 0.5 half way.
+    sampler_power: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images.
+    loss_weight_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    # Loss
+    focal_gamma: NonNegative = 0.0
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    mixup_alpha: NonNegative = 0.0
+    cutmix_alpha: NonNegative = 0.0
+    # Optimiser
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    weight_decay: NonNegative = 0.0
+    decay_norms_and_biases: bool = False
+    clip_norm: NonNegative = 1.0
+    # Schedule
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    plateau_patience_epochs: Annotated[int, Field(ge=0)] = 4
+    # Early stopping; None trains all epochs.
+    stop_patience_epochs: Annotated[int, Field(ge=1)] | None = None
+    min_delta: NonNegative = 0.0
+    # Which epoch is kept: balanced accuracy, or w * BACC + (1 - w) / (1 + validation loss).
+    selection: Literal["bacc", "mixed", "last"] = "bacc"
+    selection_bacc_weight: Fraction = 1.0
+    # Weights averaged over steps; None keeps the raw weights.
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    # Regularisation
+    drop_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    drop_path_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    # Patient metadata joined to the image features; empty: images alone.
+    metadata_fields: tuple[Literal["age", "sex", "site"], ...] = ()
+    metadata_drop: Fraction = 0.3
+
+    @model_validator(mode="after")
+    def _sizes_end_at_the_input_size(self) -> Recipe:
+        if self.progressive_sizes_px:
+            starts = [start for start, _ in self.progressive_sizes_px]
+            if starts != sorted(starts) or starts[0] != 0.0:
+                raise ValueError("progressive_sizes_px must start at 0.0 and ascend")
+            if self.progressive_sizes_px[-1][1] != self.input_size_px:
+                raise ValueError("the last of progressive_sizes_px must be input_size_px")
+        return self
+
+    def preprocessing(self) -> Preprocessing:
+        """What prediction has to do with an image to give the network what it was trained on."""
+        return Preprocessing(input_size_px=self.input_size_px, harmonise_px=self.harmonise_px)
+
+    def size_px_at(self, progress: float) -> int:
+        """Input size in pixels at this share (0 to 1) of the training."""
+        size_px = self.input_size_px
+        for start, candidate_px in self.progressive_sizes_px:
+            if progress >= start:
+                size_px = candidate_px
+        return size_px
