@@ -94,7 +94,7 @@ def malignant_balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> fl
 
 
 def scored_argmax(probabilities: np.ndarray) -> np.ndarray:
-    """int64 (n_images,): the argmax as the official ISIC 2018 scorer counts it, -1 where the maximum is tied."""
+    """int64 (n_images,): the argmax as the official scorer counts it, -1 where the maximum is tied."""
     values = np.asarray(probabilities)
     top = values.max(axis=1, keepdims=True)
     tied = (values == top).sum(axis=1) > 1

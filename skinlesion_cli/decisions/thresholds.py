@@ -59,7 +59,7 @@ class Decisions:
 
 
 def priority_order(thresholds: Mapping[str, float], priority: Sequence[str]) -> list[str]:
-    """Classes with a threshold, first to win first; those that `priority` leaves out come last, in class order."""
+    """Classes with a threshold, the winner first; those not in `priority` come last, in class order."""
     unknown = [name for name in (*thresholds, *priority) if name not in CLASS_INDEX]
     if unknown:
         raise UsageError(
@@ -97,7 +97,7 @@ def decide(
 
 @dataclass(frozen=True)
 class PublishedSearch:
-    """`rule` says for each class which search found its threshold: `target`, `fallback_floor` or `fallback_0.5`."""
+    """`rule` tells by class which search found the threshold: `target`, `fallback_floor`, `fallback_0.5`."""
 
     thresholds: dict[str, float]
     rule: dict[str, str]

@@ -42,7 +42,7 @@ class DecisionRule:
     class refers. `conformal_minimum` has one probability a class (see `conformal_set`); empty: no sets.
     """
 
-    probability_calibration: ProbabilityCalibration = ProbabilityCalibration()
+    probability_calibration: ProbabilityCalibration = field(default_factory=ProbabilityCalibration)
     thresholds: dict[str, float] = field(default_factory=dict)
     priority: tuple[str, ...] = DEFAULT_PRIORITY
     malignant_threshold: float | None = None
