@@ -1,0 +1,27 @@
+"""`skinlesion info`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.app import command
+
+EXAMPLE = """
+skinlesion info
+skinlesion info --workspace ./clinic-a --json
+"""
+
+
+@command("info", example=EXAMPLE, section="Workspace")
+def info(
+    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Show what is in the workspace: stages done, their figures, and what to run next."""
+    from skinlesion_cli.stages import info as stage
+
+    result = stage.run(Path(workspace))
+    render.finish(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,33 @@
+"""Options that several commands share, each defined once. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="SKINLESION_WORKSPACE",
+        help="Folder with the dataset, the trained networks, the ensemble and its calibration.",
+        show_default=True,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors stay.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (CUDA, then Apple MPS, then CPU), cpu, cuda or mps.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same result.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that prepare images; default: by the number of cores."),
+]
+
+DEFAULT_WORKSPACE = Path("skinlesion-workspace")
+EXAMPLES_TITLE = "Examples"

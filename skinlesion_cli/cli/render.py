@@ -1,0 +1,218 @@
+"""How results, progress and errors look: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from skinlesion_cli.errors import ExitCode, SkinLesionError
+from skinlesion_cli.taxonomy import DISCLAIMER
+
+if TYPE_CHECKING:
+    from skinlesion_cli.progress import Reporter, Task
+    from skinlesion_cli.stages.result import StageResult
+
+RESULT_SCHEMA = "skinlesion.result/1"
+
+
+def plain(text: object) -> str:
+    """Text as it may go to a terminal: control characters (from a file name, say) made visible."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+
+
+def finish(result: StageResult, *, as_json: bool, quiet: bool) -> None:
+    """Show a result and leave with its exit code."""
+    if as_json:
+        print(json.dumps(as_envelope(result), indent=1, allow_nan=False, ensure_ascii=True))
+    else:
+        _show(result, quiet=quiet)
+    sys.stdout.flush()
+    if result.exit_code is not ExitCode.OK:
+        raise SystemExit(int(result.exit_code))
+
+
+def as_envelope(result: StageResult) -> dict[str, Any]:
+    """The JSON that every command prints with `--json`."""
+    return {
+        "schema": RESULT_SCHEMA,
+        "command": result.command,
+        "status": "ok" if result.exit_code is ExitCode.OK else "partial",
+        "exit_code": int(result.exit_code),
+        "figures": dict(result.figures),
+        "artifacts": list(result.artifacts),
+        "warnings": list(result.warnings),
+        "next": result.next_command,
+        "disclaimer": DISCLAIMER,
+    }
+
+
+def _show(result: StageResult, *, quiet: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    for line in result.headline:
+        console.print(Text(plain(line)))
+    for table in result.tables:
+        drawn = RichTable(title=plain(table.title), title_justify="left")
+        for index, column in enumerate(table.columns):
+            drawn.add_column(plain(column), justify="left" if index == 0 else "right")
+        for row in table.rows:
+            drawn.add_row(*(Text(plain(cell)) for cell in row))
+        console.print(drawn)
+    if result.artifacts:
+        console.print(Text("wrote " + ", ".join(plain(path) for path in result.artifacts)))
+    if quiet:
+        return
+    aside = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    for warning in result.warnings:
+        aside.print(Text("warning: " + plain(warning), style="yellow"))
+    if result.next_command:
+        aside.print(Text(f"next: {result.next_command}", style="dim"))
+    aside.print(Text(DISCLAIMER, style="dim"))
+
+
+def show_error(error: SkinLesionError) -> None:
+    """One message: what failed, then what to do next."""
+    print(f"error: {plain(error.message)}", file=sys.stderr)
+    if error.hint:
+        print(plain(error.hint), file=sys.stderr)
+
+
+@contextmanager
+def reporter(*, quiet: bool) -> Iterator[Reporter]:
+    """Progress on stderr: live bars on a terminal, plain lines elsewhere, nothing when quiet."""
+    if quiet:
+        from skinlesion_cli.progress import SilentReporter
+
+        yield SilentReporter()
+    elif sys.stderr.isatty():
+        with _live() as live:
+            yield live
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """One line a notice and one a row, for logs; a task tells its start and its end."""
+
+    def note(self, text: str) -> None:
+        print(plain(text), file=sys.stderr, flush=True)
+
+    def row(self, table: str, values: dict[str, object]) -> None:
+        cells = "  ".join(f"{key} {_cell(value)}" for key, value in values.items())
+        print(f"{table}: {plain(cells)}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        from skinlesion_cli.cli.timing import LoggedTask
+
+        yield LoggedTask(plain(description), total, unit, self.note)
+
+
+@contextmanager
+def _live() -> Iterator[Reporter]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True, highlight=False)
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with progress:
+        yield _Live(console, progress)
+
+
+class _Live:
+    def __init__(self, console: Any, progress: Any) -> None:
+        self.console = console
+        self.progress = progress
+        self.headers: dict[str, tuple[str, ...]] = {}
+
+    def note(self, text: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text(plain(text)))
+
+    def row(self, table: str, values: dict[str, object]) -> None:
+        widths = {key: max(len(key), 8) for key in values}
+        if self.headers.get(table) != tuple(values):
+            self.headers[table] = tuple(values)
+            self.note("  ".join(f"{key:>{widths[key]}}" for key in values))
+        self.note("  ".join(f"{_cell(value):>{widths[key]}}" for key, value in values.items()))
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+        identity = self.progress.add_task(plain(description), total=total, speed="")
+        try:
+            yield _LiveTask(self.progress, identity, unit)
+        finally:
+            self.progress.remove_task(identity)
+
+
+class _LiveTask:
+    def __init__(self, progress: Any, identity: Any, unit: str) -> None:
+        self.progress, self.identity, self.unit = progress, identity, unit
+
+    def advance(self, steps: float = 1) -> None:
+        self.progress.advance(self.identity, steps)
+        speed = self.progress._tasks[self.identity].speed if self.unit else None
+        if speed:
+            self.progress.update(self.identity, speed=f"{speed:.1f} {self.unit}/s")
+
+    def describe(self, text: str) -> None:
+        self.progress.update(self.identity, description=plain(text))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "undefined" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+def guarded(run: Callable[[], None], *, debug: bool) -> None:
+    """The single error boundary: a failure becomes one message and an exit code."""
+    try:
+        run()
+    except SkinLesionError as error:
+        if debug:
+            traceback.print_exc()
+        show_error(error)
+        raise SystemExit(int(error.exit_code)) from None
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`): nothing to say, and no one to say it to.
+        _close_stdout()
+        raise SystemExit(int(ExitCode.OK)) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: this should not happen: {type(error).__name__}: {plain(error)}", file=sys.stderr)
+        print(
+            "It is a fault of skinlesion; run again with --debug and report what it prints.", file=sys.stderr
+        )
+        raise SystemExit(int(ExitCode.FAILURE)) from None
+
+
+def _close_stdout() -> None:
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,30 @@
+"""Progress where there is no terminal: a line at the end of a task, and one a minute in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_INTERVAL_S = 60.0
+
+
+class LoggedTask:
+    """Counts steps and says now and then how far it is and how fast."""
+
+    def __init__(self, description: str, total: float | None, unit: str, say: Callable[[str], None]) -> None:
+        self.description, self.total, self.unit, self.say = description, total, unit, say
+        self.done = 0.0
+        self.started = self.told = time.monotonic()
+
+    def advance(self, steps: float = 1) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now - self.told >= _INTERVAL_S:
+            self.told = now
+            rate = self.done / (now - self.started)
+            left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
+            of = f" of {self.total:g}" if self.total else ""
+            self.say(f"{self.description}: {self.done:g}{of} {self.unit} ({rate:.1f}/s{left})")
+
+    def describe(self, text: str) -> None:
+        self.description = text

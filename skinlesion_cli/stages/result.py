@@ -1,0 +1,37 @@
+"""What every stage hands back: facts for the command line to show as text or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from skinlesion_cli.errors import ExitCode
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table of a result; every row has one cell a column."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The outcome of one stage.
+
+    `figures` holds everything a program may want, in JSON types (None where undefined); `headline` the few
+    lines for people. `artifacts` are the files written, as the user would type them. `next_command` is what
+    usually comes next.
+    """
+
+    command: str
+    headline: Sequence[str]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    artifacts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    next_command: str | None = None
+    exit_code: ExitCode = ExitCode.OK
