@@ -86,7 +86,8 @@ def open_cache(
     except OSError as error:
         raise SkinLesionError(
             f"cannot write the image cache: {error.strerror or error}",
-            f"{len(ordered):,} images of {size_px} px need {len(ordered) * size_px**2 * 3 / 1e9:.1f} GB in {folder}.",
+            f"{len(ordered):,} images of {size_px} px need {len(ordered) * size_px**2 * 3 / 1e9:.1f} GB "
+            f"in {folder}.",
         ) from error
     if cached is None:
         raise SkinLesionError(f"the image cache {path.name} was changed by someone else while it was written")
@@ -155,7 +156,6 @@ def _build(
                 "Run `skinlesion download` again: it brings back what is missing or damaged.",
             )
         array.flush()
-        del array
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

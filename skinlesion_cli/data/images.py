@@ -44,8 +44,8 @@ def read_image(
     source : a file, or the content of one.
     max_pixels : refuse images with more pixels than this, before they are decoded.
     min_side_px : refuse images with a shorter side than this.
-    target_px : the caller will shrink the image to about this many pixels a side. A JPEG much larger than that
-        is decoded at 1/2, 1/4 or 1/8 scale, with at least twice `target_px` left on each side.
+    target_px : the caller will shrink the image to about this many pixels a side. A JPEG much larger than
+        that is decoded at 1/2, 1/4 or 1/8 scale, with at least twice `target_px` left on each side.
 
     Returns
     -------
@@ -103,10 +103,10 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
 
 
-def _too_large(size: str, max_pixels: int) -> ImageError:
+def _too_large(size_px: str, max_pixels: int) -> ImageError:
     return ImageError(
         "too_large",
-        f"the image has {size or 'far too many'} pixels; the limit is {max_pixels:,} (--max-pixels)",
+        f"the image has {size_px or 'far too many'} pixels; the limit is {max_pixels:,} (--max-pixels)",
     )
 
 
@@ -132,7 +132,7 @@ def _check_whole(image: Image.Image, data: bytes) -> None:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether an end-of-image marker follows the start of the first scan (thumbnails have their own before)."""
+    """Whether an end-of-image marker follows the first scan; a thumbnail has its own, before that."""
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:

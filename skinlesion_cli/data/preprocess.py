@@ -14,8 +14,8 @@ from skinlesion_cli.config.schema import Preprocessing
 def resize_square(image: np.ndarray, size_px: int) -> np.ndarray:
     """Squeeze an image to a square, aspect ratio not kept.
 
-    A triangle filter (Pillow's BILINEAR) whose width follows the scale, so shrinking is antialiased; enlarging
-    is plain bilinear interpolation.
+    A triangle filter (Pillow's BILINEAR) whose width follows the scale, so shrinking is antialiased;
+    enlarging is plain bilinear interpolation.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Ways to split a dataset. Pure: tables in, parts out; the same for a seed on any machine.
 
-The order in which lesions are dealt out is that of sha256(seed, lesion id): it depends neither on the order of
-the rows, nor on a locale, nor on the version of any library's random numbers.
+The order in which lesions are dealt out is that of sha256(seed, lesion id): it depends neither on the order
+of the rows, nor on a locale, nor on the version of any library's random numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from skinlesion_cli.errors import DataError
+from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 GROUPED_SHARES: Mapping[str, int] = {"train": 60, "val": 20, "test": 20}
@@ -43,7 +43,7 @@ def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED
 
 
 def official(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = OFFICIAL_SHARES) -> dict[str, str]:
-    """The official training images split by lesion into train and validation; the official test set is the test.
+    """The official training images, split by lesion into train and validation; the test set stays the test.
 
     Images that the source puts nowhere count as training images; the official validation images join the
     validation part.
@@ -58,13 +58,13 @@ def official(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = OFFICI
     both = sorted(set(images.loc[~given, "lesion_id"]) & taken)
     if both:
         raise DataError(
-            f"lesions of the official validation or test set are in the training set too: {both[:5]}"
+            f"lesions of the official validation or test set are in the training set too: {name_items(both)}"
         )
     return grouped(images[~given], seed, shares) | fixed
 
 
 def table(parts: Mapping[str, str], folds: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """The split as a table with the columns `id`, `part`, `fold` (text, empty without folds), sorted by id."""
+    """The split as a table: columns `id`, `part`, `fold` (text, empty without folds), sorted by id."""
     ids = sorted(parts)
     fold_of = folds or {}
     return pd.DataFrame(

@@ -35,8 +35,8 @@ ATTRIBUTION = (
     "doi:10.1038/sdata.2018.161\n"
     "Codella N. et al.: Skin Lesion Analysis Toward Melanoma Detection 2018: A Challenge Hosted by the "
     "International Skin Imaging Collaboration (ISIC), arXiv:1902.03368 (2019)\n"
-    "Codella N. et al.: Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 International "
-    "Symposium on Biomedical Imaging (MSK), arXiv:1710.05006 (2017)"
+    "Codella N. et al.: Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 "
+    "International Symposium on Biomedical Imaging (MSK), arXiv:1710.05006 (2017)"
 )
 
 
