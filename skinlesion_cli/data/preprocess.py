@@ -1,0 +1,56 @@
+"""From a decoded image to the network's input, the same in training and in prediction.
+
+numpy and Pillow only: prediction on other runtimes than torch uses this too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from skinlesion_cli.config.schema import Preprocessing
+
+
+def resize_square(image: np.ndarray, size_px: int) -> np.ndarray:
+    """Squeeze an image to a square, aspect ratio not kept.
+
+    A triangle filter (Pillow's BILINEAR) whose width follows the scale, so shrinking is antialiased;
+    enlarging is plain bilinear interpolation.
+
+    Parameters
+    ----------
+    image : uint8 array of shape (height, width, 3).
+
+    Returns
+    -------
+    uint8 array of shape (size_px, size_px, 3).
+    """
+    if image.shape[:2] == (size_px, size_px):
+        return image
+    # reducing_gap=None: one exact pass; the faster two-pass mode would change the pixels.
+    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=None)
+    return np.asarray(resized)
+
+
+def to_input(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Bring an image to the size that the network was trained on.
+
+    With `harmonise_px` every image goes to that size first, down or up, so that sharp and blurred sources
+    arrive alike.
+
+    Parameters
+    ----------
+    image : uint8 array of shape (height, width, 3), upright RGB as `images.read_image` returns it.
+
+    Returns
+    -------
+    uint8 array of shape (input_size_px, input_size_px, 3); mean and std are applied by the runtime.
+    """
+    if preprocessing.harmonise_px is not None:
+        image = resize_square(image, preprocessing.harmonise_px)
+    return resize_square(image, preprocessing.input_size_px)
+
+
+def decode_target_px(preprocessing: Preprocessing) -> int:
+    """Pixels a side that reading has to leave (`read_image(target_px=...)`)."""
+    return preprocessing.harmonise_px or preprocessing.input_size_px

@@ -1,0 +1,208 @@
+"""ISIC 2018 Task 3 in its official layout: a folder, the official zips, or a mix of both.
+
+Looked for in the folder: `ISIC2018_Task3_{Training,Validation,Test}_Input` and `..._GroundTruth`, each as a
+folder, a zip or (ground truth) a CSV, `ISIC2018_Task3_Training_LesionGroupings.csv`, and, where it is there,
+`HAM10000_metadata.csv` for age, sex and site.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from skinlesion_cli.artifacts import tables
+from skinlesion_cli.data.sources.base import (
+    Collection,
+    FileOrigin,
+    Record,
+    ZipOrigin,
+    known_age,
+    known_word,
+)
+from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+PARTS: Mapping[str, str] = {"Training": "train", "Validation": "val", "Test": "test"}
+METADATA = "HAM10000_metadata.csv"
+LICENCE = "CC BY-NC 4.0"
+ATTRIBUTION = (
+    "Tschandl P., Rosendahl C., Kittler H.: The HAM10000 dataset, a large collection of multi-source "
+    "dermatoscopic images of common pigmented skin lesions. Sci. Data 5, 180161 (2018), "
+    "doi:10.1038/sdata.2018.161\n"
+    "Codella N. et al.: Skin Lesion Analysis Toward Melanoma Detection 2018: A Challenge Hosted by the "
+    "International Skin Imaging Collaboration (ISIC), arXiv:1902.03368 (2019)\n"
+    "Codella N. et al.: Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 "
+    "International Symposium on Biomedical Imaging (MSK), arXiv:1710.05006 (2017)"
+)
+
+
+def recognise(folder: Path) -> bool:
+    """Whether the folder holds at least one part in the official layout."""
+    return any(_find(folder, f"ISIC2018_Task3_{name}_GroundTruth") for name in PARTS)
+
+
+def read(folder: Path) -> Collection:
+    """Read the official layout.
+
+    Raises
+    ------
+    DataError : no ground truth; images without a file, without a class or without a lesion; duplicate ids; a
+        damaged zip. The images are named.
+    """
+    parts = [name for name in PARTS if _find(folder, f"ISIC2018_Task3_{name}_GroundTruth")]
+    if not parts:
+        raise DataError(
+            f"{folder} holds no ISIC 2018 Task 3 ground truth",
+            "Expected ISIC2018_Task3_Training_GroundTruth (.csv, .zip or a folder) and its images beside it.",
+        )
+    metadata = _metadata(folder)
+    lesions = _lesions(folder, metadata)
+    records: list[Record] = []
+    for name in parts:
+        records += _part(folder, name, lesions, metadata)
+    notes = () if metadata else (f"{METADATA} is not there: age, sex and site stay unknown",)
+    return Collection("isic2018", records, LICENCE, ATTRIBUTION, notes)
+
+
+def _part(
+    folder: Path, name: str, lesions: Mapping[str, str], metadata: Mapping[str, Mapping[str, str]]
+) -> list[Record]:
+    labels = ground_truth(_table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), f"{name} ground truth")
+    images = _images(folder, f"ISIC2018_Task3_{name}_Input")
+    missing = sorted(set(labels) - set(images))
+    if missing:
+        raise DataError(
+            f"{name} images named in the ground truth have no file: {name_items(missing)}",
+            f"Expected them in ISIC2018_Task3_{name}_Input (a folder or a zip) in {folder}.",
+        )
+    unlabelled = sorted(set(images) - set(labels))
+    if unlabelled:
+        raise DataError(f"{name} images are not in the ground truth: {name_items(unlabelled)}")
+    if name == "Training":
+        homeless = sorted(set(labels) - set(lesions))
+        if homeless:
+            raise DataError(
+                f"training images without a lesion id: {name_items(homeless)}",
+                f"Add ISIC2018_Task3_Training_LesionGroupings.csv or {METADATA}: "
+                "without lesions no split is free of leaks.",
+            )
+    records = []
+    for identity, label in labels.items():
+        known = metadata.get(identity, {})
+        records.append(
+            Record(
+                id=identity,
+                origin=images[identity],
+                file=f"{identity}.jpg",
+                label=label,
+                # The lesions of the validation and test sets are not published; the sets are disjoint.
+                lesion_id=lesions.get(identity, identity),
+                age_years=known_age(known.get("age", ""), f"{METADATA}, {identity}"),
+                sex=known_word(known.get("sex", "")),
+                site=known_word(known.get("localization", "")),
+                part=PARTS[name],
+            )
+        )
+    return records
+
+
+def ground_truth(table: pd.DataFrame, name: str) -> dict[str, str]:
+    """Labels of a one-hot table with the columns `image` and the seven classes, as id -> class.
+
+    Raises
+    ------
+    DataError : columns are missing or unknown, an id occurs twice, or a row has not exactly one class.
+    """
+    tables.require_columns(table, ["image", *CLASS_NAMES], name)
+    refuse_duplicates(table["image"].tolist(), name)
+    try:
+        values = table[list(CLASS_NAMES)].astype(float).to_numpy()
+    except ValueError as error:
+        raise DataError(f"{name}: not every value is a number: {error}") from None
+    good = (values.max(axis=1) == 1.0) & (values.sum(axis=1) == 1.0) & (values.min(axis=1) == 0.0)
+    if not good.all():
+        raise DataError(
+            f"{name}: these images do not have exactly one class: {name_items(table['image'][~good])}"
+        )
+    return {
+        identity: CLASS_NAMES[index]
+        for identity, index in zip(table["image"], values.argmax(axis=1), strict=True)
+    }
+
+
+def refuse_duplicates(ids: list[str], name: str) -> None:
+    """Raise a DataError that names the ids that occur more than once."""
+    duplicates = sorted(identity for identity, count in Counter(ids).items() if count > 1)
+    if duplicates:
+        raise DataError(f"{name}: these image ids occur more than once: {name_items(duplicates)}")
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    for candidate in (folder / stem / f"{stem}.csv", folder / f"{stem}.csv", folder / f"{stem}.zip"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _table(folder: Path, stem: str) -> pd.DataFrame:
+    path = _find(folder, stem)
+    if path is None:
+        raise DataError(f"{stem}.csv is missing in {folder}")
+    if path.suffix == ".zip":
+        with open_zip(path) as archive:
+            names = [name for name in archive.namelist() if PurePosixPath(name).name == f"{stem}.csv"]
+            if len(names) != 1:
+                raise DataError(f"{path.name} does not hold {stem}.csv exactly once")
+            return tables.read_csv(archive.read(names[0]), f"{stem}.csv")
+    return tables.read_csv(path, path.name)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip archive, or say that it is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path.name} cannot be read as a zip archive: {error}") from None
+
+
+def _images(folder: Path, stem: str) -> dict[str, FileOrigin | ZipOrigin]:
+    found: list[tuple[str, FileOrigin | ZipOrigin]] = []
+    if (folder / stem).is_dir():
+        found += [
+            (path.stem, FileOrigin(path))
+            for path in (folder / stem).iterdir()
+            if path.suffix.lower() == ".jpg"
+        ]
+    elif (folder / f"{stem}.zip").is_file():
+        archive = open_zip(folder / f"{stem}.zip")
+        for member in archive.namelist():
+            path = PurePosixPath(member)
+            if path.suffix.lower() == ".jpg" and "__MACOSX" not in path.parts:
+                found.append((path.stem, ZipOrigin(archive, member)))
+    refuse_duplicates([identity for identity, _ in found], stem)
+    return dict(found)
+
+
+def _metadata(folder: Path) -> dict[str, dict[str, str]]:
+    path = folder / METADATA
+    if not path.is_file():
+        return {}
+    table = tables.read_csv(path, METADATA)
+    tables.require_columns(table, ["image_id", "lesion_id", "age", "sex", "localization"], METADATA)
+    refuse_duplicates(table["image_id"].tolist(), METADATA)
+    return {str(row["image_id"]): row for row in table.to_dict("records")}  # type: ignore[misc]
+
+
+def _lesions(folder: Path, metadata: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    path = folder / "ISIC2018_Task3_Training_LesionGroupings.csv"
+    if path.is_file():
+        table = tables.read_csv(path, path.name)
+        tables.require_columns(table, ["image", "lesion_id"], path.name)
+        refuse_duplicates(table["image"].tolist(), path.name)
+        pairs = zip(table["image"], table["lesion_id"], strict=True)
+        return {identity: lesion for identity, lesion in pairs if lesion}
+    return {identity: row["lesion_id"] for identity, row in metadata.items() if row["lesion_id"]}

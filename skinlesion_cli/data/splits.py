@@ -1,0 +1,106 @@
+"""Ways to split a dataset. Pure: tables in, parts out; the same for a seed on any machine.
+
+The order in which lesions are dealt out is that of sha256(seed, lesion id): it depends neither on the order
+of the rows, nor on a locale, nor on the version of any library's random numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+
+GROUPED_SHARES: Mapping[str, int] = {"train": 60, "val": 20, "test": 20}
+OFFICIAL_SHARES: Mapping[str, int] = {"train": 80, "val": 20}
+
+
+def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED_SHARES) -> dict[str, str]:
+    """Split by lesion, stratified by class.
+
+    Every class is dealt out by itself: where it has as many lesions as there are parts, each part gets one,
+    then each lesion goes to the part that lacks most images of its share.
+
+    Parameters
+    ----------
+    images : columns `id`, `label`, `lesion_id`.
+    shares : part -> share of the images, in percent.
+
+    Returns
+    -------
+    dict of id -> part, one entry an image.
+    """
+    sizes = Counter(images["lesion_id"])
+    part_of_lesion: dict[str, str] = {}
+    for lesions in _lesions_by_class(images).values():
+        ordered = sorted(lesions, key=lambda lesion: _rank(seed, lesion))
+        part_of_lesion |= _deal(ordered, sizes, shares)
+    return {row.id: part_of_lesion[row.lesion_id] for row in images.itertuples()}
+
+
+def official(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = OFFICIAL_SHARES) -> dict[str, str]:
+    """The official training images, split by lesion into train and validation; the test set stays the test.
+
+    Images that the source puts nowhere count as training images; the official validation images join the
+    validation part.
+
+    Parameters
+    ----------
+    images : columns `id`, `label`, `lesion_id`, `part` (train, val, test or empty).
+    """
+    given = images["part"].isin(["val", "test"])
+    fixed = dict(zip(images.loc[given, "id"], images.loc[given, "part"], strict=True))
+    taken = set(images.loc[given, "lesion_id"])
+    both = sorted(set(images.loc[~given, "lesion_id"]) & taken)
+    if both:
+        raise DataError(
+            f"lesions of the official validation or test set are in the training set too: {name_items(both)}"
+        )
+    return grouped(images[~given], seed, shares) | fixed
+
+
+def table(parts: Mapping[str, str], folds: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """The split as a table: columns `id`, `part`, `fold` (text, empty without folds), sorted by id."""
+    ids = sorted(parts)
+    fold_of = folds or {}
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "part": [parts[identity] for identity in ids],
+            "fold": [str(fold_of[identity]) if identity in fold_of else "" for identity in ids],
+        },
+        dtype=str,
+    )
+
+
+def _rank(seed: int, lesion_id: str) -> str:
+    return hashlib.sha256(f"{seed}:{lesion_id}".encode()).hexdigest()
+
+
+def _lesions_by_class(images: pd.DataFrame) -> dict[str, list[str]]:
+    """Lesions of each class; one with images of several classes counts to its commonest, then the first."""
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in images.itertuples():
+        labels[row.lesion_id][row.label] += 1
+    found: dict[str, list[str]] = {name: [] for name in CLASS_NAMES}
+    for lesion, counts in labels.items():
+        label = min(counts, key=lambda name: (-counts[name], CLASS_INDEX[name]))
+        found[label].append(lesion)
+    return found
+
+
+def _deal(lesions: Sequence[str], sizes: Mapping[str, int], shares: Mapping[str, int]) -> dict[str, str]:
+    total = sum(sizes[lesion] for lesion in lesions)
+    # In hundredths of an image, so that all arithmetic is in whole numbers.
+    lacking = {part: share * total for part, share in shares.items()}
+    dealt: dict[str, str] = {}
+    first = list(shares) if len(lesions) >= len(shares) else []
+    for position, lesion in enumerate(lesions):
+        part = first[position] if position < len(first) else max(lacking, key=lambda name: lacking[name])
+        dealt[lesion] = part
+        lacking[part] -= 100 * sizes[lesion]
+    return dealt
