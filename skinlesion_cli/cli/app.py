@@ -67,6 +67,7 @@ def _register_commands() -> None:
     from skinlesion_cli.cli import (  # noqa: F401
         download,
         info,
+        predict,
         train,
     )
 
