@@ -13,7 +13,8 @@ from skinlesion_cli.config.schema import Recipe
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Adam or AdamW; weight decay is kept off norms and biases unless the recipe says otherwise."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         is_matrix = parameter.ndim > 1
         (decayed if is_matrix or recipe.decay_norms_and_biases else plain).append(parameter)

@@ -63,7 +63,8 @@ class _Dataset:
 
     @property
     def inputs(self) -> dict[str, Artifact]:
-        assert self.manifest.artifact is not None and self.split.artifact is not None
+        assert self.manifest.artifact is not None
+        assert self.split.artifact is not None
         return {"manifest": self.manifest.artifact, "split": self.split.artifact}
 
 
