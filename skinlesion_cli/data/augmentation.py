@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,9 @@ class Augmentation:
     def __call__(self, image: np.ndarray, label: int, seed: int) -> np.ndarray:
         """Augment one image (uint8 (H, W, 3)) of this class with this seed."""
         pipeline = self._pipelines[label]
-        pipeline.set_random_seed(seed)
+        # Not set_random_seed: it gives every transform the same numbers, so that what has the same
+        # probability (both flips, say) always happens together.
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         return pipeline(image=image)["image"]
 
 
