@@ -7,6 +7,7 @@ of the rows, nor on a locale, nor on the version of any library's random numbers
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -42,7 +43,13 @@ def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED
     return {row.id: part_of_lesion[row.lesion_id] for row in images.itertuples()}
 
 
-def official(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = OFFICIAL_SHARES) -> dict[str, str]:
+def official(
+    images: pd.DataFrame,
+    seed: int,
+    shares: Mapping[str, int] = OFFICIAL_SHARES,
+    *,
+    leave_out_overlap: bool = False,
+) -> dict[str, str]:
     """The official training images, split by lesion into train and validation; the test set stays the test.
 
     Images that the source puts nowhere count as training images; the official validation images join the
@@ -51,16 +58,65 @@ def official(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = OFFICI
     Parameters
     ----------
     images : columns `id`, `label`, `lesion_id`, `part` (train, val, test or empty).
+    leave_out_overlap : leave training images out whose lesion is in the validation or test set, instead of
+        refusing; they get no part.
     """
     given = images["part"].isin(["val", "test"])
     fixed = dict(zip(images.loc[given, "id"], images.loc[given, "part"], strict=True))
-    taken = set(images.loc[given, "lesion_id"])
-    both = sorted(set(images.loc[~given, "lesion_id"]) & taken)
-    if both:
+    overlap = ~given & images["lesion_id"].isin(set(images.loc[given, "lesion_id"]))
+    if overlap.any() and not leave_out_overlap:
         raise DataError(
-            f"lesions of the official validation or test set are in the training set too: {name_items(both)}"
+            "lesions of the official validation or test set are in the training set too: "
+            f"{name_items(sorted(set(images.loc[overlap, 'lesion_id'])))}"
         )
-    return grouped(images[~given], seed, shares) | fixed
+    return grouped(images[~given & ~overlap], seed, shares) | fixed
+
+
+def kfold(images: pd.DataFrame, seed: int, n_folds: int) -> dict[str, int]:
+    """Deal lesions into folds of nearly equal size, stratified by class.
+
+    Returns
+    -------
+    dict of id -> fold (0 to n_folds - 1), one entry an image.
+
+    Raises
+    ------
+    DataError : there are fewer lesions than folds.
+    """
+    if images["lesion_id"].nunique() < n_folds:
+        raise DataError(f"{n_folds} folds need at least {n_folds} lesions")
+    folds = grouped(images, seed, {str(fold): 1 for fold in range(n_folds)})
+    return {identity: int(fold) for identity, fold in folds.items()}
+
+
+def published(images: pd.DataFrame, seed: int) -> dict[str, str]:
+    """The published split, bit for bit: by image, 60/20/20 in every class, lesions ignored.
+
+    For comparison with the published figures only: many lesions have images on several sides. All images are
+    pooled, the official validation and test sets included.
+
+    Source: daorre1202/skin-lesion-classifier-CNN (2026): one seed, classes in alphabetical order, ids sorted,
+    then shuffled by Python's Mersenne Twister.
+    """
+    generator = random.Random(seed)
+    parts: dict[str, str] = {}
+    for label in sorted(CLASS_NAMES):
+        ids = sorted(images.loc[images["label"] == label, "id"])
+        generator.shuffle(ids)
+        n_train, n_val = int(len(ids) * 0.6), int(len(ids) * 0.2)
+        for position, identity in enumerate(ids):
+            part = "train" if position < n_train else "val" if position < n_train + n_val else "test"
+            parts[identity] = part
+    return parts
+
+
+def leaking_images(parts: Mapping[str, str], lesion_of: Mapping[str, str], part: str) -> list[str]:
+    """Images of one part whose lesion has images in a part that came before it (train, then val, then test)."""
+    order = ("train", "val", "test")
+    seen = {lesion_of[identity] for identity, name in parts.items() if name in order[: order.index(part)]}
+    return sorted(
+        identity for identity, name in parts.items() if name == part and lesion_of[identity] in seen
+    )
 
 
 def table(parts: Mapping[str, str], folds: Mapping[str, int] | None = None) -> pd.DataFrame:
