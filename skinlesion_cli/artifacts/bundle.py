@@ -1,0 +1,75 @@
+"""A bundle: everything that prediction needs, checked to belong together.
+
+Members, ensemble and calibration are separate artifacts; a bundle is the proof that each was made from the
+others, and one hash that names the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.schema import canonical_json
+from skinlesion_cli.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """`members` are in the order of `ensemble.members`. `model_id` is for people, `sha256` for machines."""
+
+    members: tuple[Checkpoint, ...]
+    ensemble: Ensemble
+    calibration: Calibration
+    model_id: str
+    sha256: str
+
+
+def from_workspace(workspace: Workspace) -> Bundle:
+    """The finished ensemble of a workspace.
+
+    Raises
+    ------
+    ArtifactError : a stage is missing, or one was run again without those after it; says which to run.
+    """
+    if not workspace.trained() and not workspace.ensemble.exists():
+        raise ArtifactError(
+            f"there is no trained network in {workspace.root}",
+            "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`.",
+        )
+    ensemble = ensembles.read(workspace.ensemble)
+    calibration = calibrations.read(workspace.calibration)
+    if ensemble.artifact is None or calibration.artifact is None:
+        raise ValueError("artifacts read from disk carry their envelope")
+    calibration.artifact.require_input("ensemble", ensemble.artifact)
+    members = tuple(_member(workspace, member) for member in ensemble.members)
+    digest = sha256_bytes(
+        canonical_json(
+            [member.artifact.sha256 for member in members if member.artifact]
+            + [ensemble.artifact.sha256, calibration.artifact.sha256]
+        )
+    )
+    names = "+".join(member.name for member in ensemble.members)
+    return Bundle(members, ensemble, calibration, model_id=names, sha256=digest)
+
+
+def _member(workspace: Workspace, member: ensembles.Member) -> Checkpoint:
+    if member.checkpoint_sha256 is None:
+        raise ArtifactError(
+            f"member {member.name} of the ensemble is a table of predictions from elsewhere, not a network",
+            "Such an ensemble can be calibrated and evaluated, but it cannot predict new images.",
+        )
+    found = checkpoints.read(workspace.checkpoint(member.name))
+    digest = found.artifact.sha256 if found.artifact else ""
+    if digest != member.checkpoint_sha256:
+        raise ArtifactError(
+            f"models/{member.name} is {digest[:12]}, but the ensemble was built from {member.checkpoint_sha256[:12]}",
+            "It was trained again since: run `skinlesion ensemble` and `skinlesion calibrate`.",
+        )
+    return found

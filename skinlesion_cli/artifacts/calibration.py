@@ -1,0 +1,120 @@
+"""A calibration: how probabilities become decisions, and what is promised of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.decisions.calibration import ProbabilityCalibration
+from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
+from skinlesion_cli.errors import ArtifactError
+
+KIND = "calibration"
+SCHEMA_VERSION = 1
+HINT = "Run `skinlesion calibrate` first."
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`rule` is all that prediction needs; the rest says where it came from and what it is worth.
+
+    Attributes
+    ----------
+    policy : `published`, `guaranteed` or `cost`.
+    tta_mode, views : the views that the probabilities must be the mean of; others were not calibrated.
+    targets : one mapping a target: class, sensitivity, specificity.
+    promises : one mapping a target: what holds on new images, at which confidence, on which support; where it
+        was refused, what would be possible and how many more positive lesions it would take.
+    probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
+    triage_figures : measured rates of refer, review and routine, and the operating point's promise.
+    stopping : rule of adaptive TTA, where one was fitted.
+    """
+
+    rule: DecisionRule
+    policy: str
+    tta_mode: str
+    views: tuple[str, ...]
+    targets: tuple[Mapping[str, Any], ...] = ()
+    promises: tuple[Mapping[str, Any], ...] = ()
+    confidence: float | None = None
+    probability_figures: Mapping[str, Any] = field(default_factory=dict)
+    triage_figures: Mapping[str, Any] = field(default_factory=dict)
+    support: Mapping[str, Any] = field(default_factory=dict)
+    stopping: Mapping[str, Any] | None = None
+    artifact: Artifact | None = field(default=None, compare=False)
+
+    def decide(self, ensemble_probabilities: np.ndarray, doubtful: np.ndarray | None = None) -> Outcome:
+        """Decide on the mean over `views`, shape (n_images, 7); see `decisions.triage.apply_rule`."""
+        return apply_rule(self.rule, ensemble_probabilities, doubtful)
+
+    def require_views(self, views: tuple[str, ...]) -> None:
+        """Refuse probabilities that are the mean of other TTA views than those calibrated on.
+
+        Raises
+        ------
+        ArtifactError : naming both.
+        """
+        if tuple(views) != self.views:
+            raise ArtifactError(
+                f"the calibration was fitted on the views {', '.join(self.views)}, "
+                f"but these predictions use {', '.join(views)}",
+                "Predict with the same --tta as the validation predictions, or calibrate again.",
+            )
+
+
+def write(path: Path, calibration: Calibration, *, inputs: Mapping[str, Artifact | str]) -> Artifact:
+    """Write a calibration; `inputs` names the predictions and the ensemble behind it."""
+    body = {
+        "rule": asdict(calibration.rule),
+        "policy": calibration.policy,
+        "tta_mode": calibration.tta_mode,
+        "views": list(calibration.views),
+        "targets": [dict(target) for target in calibration.targets],
+        "promises": [dict(promise) for promise in calibration.promises],
+        "confidence": calibration.confidence,
+        "probability_figures": dict(calibration.probability_figures),
+        "triage_figures": dict(calibration.triage_figures),
+        "support": dict(calibration.support),
+        "stopping": dict(calibration.stopping) if calibration.stopping is not None else None,
+    }
+    return write_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, body=body, inputs=inputs)
+
+
+@understanding
+def read(path: Path) -> Calibration:
+    """Read and verify a calibration."""
+    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
+    body = artifact.body
+    stored = body["rule"]
+    fitted = stored["probability_calibration"]
+    rule = DecisionRule(
+        probability_calibration=ProbabilityCalibration(
+            method=fitted["method"],
+            temperature=fitted["temperature"],
+            weights=tuple(fitted["weights"]),
+            biases=tuple(fitted["biases"]),
+        ),
+        thresholds=dict(stored["thresholds"]),
+        priority=tuple(stored["priority"]),
+        malignant_threshold=stored["malignant_threshold"],
+        conformal_minimum=tuple(stored["conformal_minimum"]),
+    )
+    return Calibration(
+        rule=rule,
+        policy=body["policy"],
+        tta_mode=body["tta_mode"],
+        views=tuple(body["views"]),
+        targets=tuple(body["targets"]),
+        promises=tuple(body["promises"]),
+        confidence=body["confidence"],
+        probability_figures=body["probability_figures"],
+        triage_figures=body["triage_figures"],
+        support=body["support"],
+        stopping=body["stopping"],
+        artifact=artifact,
+    )

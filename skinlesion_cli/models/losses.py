@@ -1,0 +1,57 @@
+"""Losses. All take logits (n, 7) and targets as a distribution (n, 7) or class indexes (n,)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.nn import functional as F
+
+from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+
+
+def smooth_targets(labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Targets (n, 7) with 1 - smoothing on the true class and smoothing / 6 on each of the others.
+
+    This is the published system's smoothing; torch's own puts smoothing / 7 on every class, the true one
+    included.
+    """
+    off = smoothing / (N_CLASSES - 1)
+    targets = torch.full((len(labels), N_CLASSES), off, device=labels.device)
+    return targets.scatter(1, labels.unsqueeze(1), 1.0 - smoothing)
+
+
+def training_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    focal_gamma: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean cross entropy against a target distribution, with a focal factor and class weights.
+
+    The focal factor (1 - p_t) ** gamma (Lin et al., 2017, arXiv:1708.02002) takes p_t at the class with the
+    largest target and is not differentiated, as in the published system: it weighs the images and leaves the
+    gradient of each that of cross entropy.
+    """
+    logarithms = F.log_softmax(logits.float(), dim=1)
+    losses = -(targets * logarithms).sum(dim=1)
+    if focal_gamma:
+        true = targets.argmax(dim=1, keepdim=True)
+        p_true = logarithms.detach().exp().gather(1, true).squeeze(1)
+        losses = losses * (1.0 - p_true) ** focal_gamma
+    if class_weights is not None:
+        losses = losses * (targets * class_weights).sum(dim=1)
+    return losses.mean()
+
+
+def class_weights(counts: Mapping[str, int], power: float) -> torch.Tensor | None:
+    """count ** -power for each class, scaled so that the mean over the images is 1; None for power 0.
+
+    A class without images gets weight 0: nothing is drawn from it.
+    """
+    if power == 0.0:
+        return None
+    count = torch.tensor([float(counts[name]) for name in CLASS_NAMES])
+    raw = torch.where(count > 0, count.clamp(min=1) ** -power, torch.zeros_like(count))
+    return raw * count.sum() / (raw * count).sum()

@@ -1,0 +1,107 @@
+"""The network around a backbone: pixels in, logits out, features on request."""
+
+from __future__ import annotations
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.errors import ArtifactError, name_items
+from skinlesion_cli.models.backbones import BackboneSpec
+from skinlesion_cli.taxonomy import N_CLASSES
+
+
+class LesionNet(nn.Module):
+    """A backbone with seven logits that does its own normalisation.
+
+    Takes pixels as they come from an image: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and
+    standard deviation of the backbone's pretraining are applied inside, so that no caller can forget them.
+    `n_metadata` > 0 adds a small branch for patient metadata, whose logits are added to those of the image.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        preprocessing: Preprocessing,
+        *,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        n_metadata: int = 0,
+    ) -> None:
+        super().__init__()
+        import timm
+
+        options = {"drop_rate": drop_rate}
+        if drop_path_rate:
+            options["drop_path_rate"] = drop_path_rate
+        self.spec = spec
+        self.backbone = timm.create_model(spec.timm_name, pretrained=False, num_classes=N_CLASSES, **options)
+        self.register_buffer(
+            "mean", torch.tensor(preprocessing.mean).mul(255).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(preprocessing.std).mul(255).view(1, 3, 1, 1), persistent=False
+        )
+        self.metadata = (
+            nn.Sequential(nn.Linear(n_metadata, 32), nn.ReLU(), nn.Linear(32, N_CLASSES))
+            if n_metadata
+            else None
+        )
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last linear layer: weight (7, n_features)."""
+        return self.backbone.get_classifier()
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Last feature map, float (n, n_features, h, w); its mean over h and w feeds the classifier."""
+        # A permuted view of NHWC pixels is already in channels-last memory order.
+        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype)
+        return self.backbone.forward_features((pixels - self.mean) / self.std)
+
+    def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (n, 7) from the last feature map and, where the network has the branch, metadata."""
+        logits = self.backbone.forward_head(features)
+        if self.metadata is not None and metadata is not None:
+            logits = logits + self.metadata(metadata)
+        return logits
+
+    def forward(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits, float (n, 7)."""
+        return self.logits(self.features(images), metadata)
+
+
+def weights_to_bytes(network: nn.Module) -> bytes:
+    """The network's state as the content of a safetensors file."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
+
+
+def load_weights(network: nn.Module, content: bytes, name: str) -> None:
+    """Put stored weights into the network; every tensor must be there, fit, and be finite.
+
+    Raises
+    ------
+    ArtifactError : naming what is missing, unknown, of another shape, or not finite.
+    """
+    try:
+        state = load(content)
+    except SafetensorError as error:
+        raise ArtifactError(f"the weights of {name} cannot be read: {error}") from None
+    own = network.state_dict()
+    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    wrong += [key for key in state if key not in own]
+    if wrong:
+        raise ArtifactError(f"the weights do not fit {name}: {name_items(wrong)}")
+    broken = [
+        key for key, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise ArtifactError(
+            f"the weights of {name} hold NaN or infinity: {name_items(broken)}", "Train the network again."
+        )
+    network.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in state.items()})

@@ -1,0 +1,69 @@
+"""Optimiser, learning rate, averaged weights and the score that picks the epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from skinlesion_cli.config.schema import Recipe
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay is kept off norms and biases unless the recipe says otherwise."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        is_matrix = parameter.ndim > 1
+        (decayed if is_matrix or recipe.decay_norms_and_biases else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[recipe.optimizer]([group for group in groups if group["params"]], lr=recipe.learning_rate)
+
+
+def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Share of the peak learning rate at this optimiser step (counted from 0).
+
+    Linear warm-up, then half a cosine down to 0 (Loshchilov and Hutter, 2017, arXiv:1608.03983) or constant.
+    """
+    warmup_steps = recipe.warmup_epochs * steps_per_epoch
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if recipe.schedule != "cosine":
+        return 1.0
+    total_steps = recipe.epochs * steps_per_epoch
+    progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def selection_score(recipe: Recipe, bacc: float, validation_loss: float) -> float:
+    """What decides which epoch is kept: BACC, or the published w * BACC + (1 - w) / (1 + loss)."""
+    if recipe.selection == "mixed":
+        weight = recipe.selection_bacc_weight
+        return weight * bacc + (1.0 - weight) / (1.0 + validation_loss)
+    return bacc
+
+
+class WeightAverage:
+    """Exponential moving average of weights and buffers (Polyak averaging).
+
+    Early on the decay is lowered to (1 + step) / (10 + step), so that random first weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours, theirs = self.network.state_dict(), network.state_dict()
+        floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1.0 - decay)
+        for name in ours.keys() - set(floats):
+            ours[name].copy_(theirs[name])

@@ -1,0 +1,53 @@
+"""What several tests share: generated images, the real ones where they are, and the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+
+
+@pytest.fixture(scope="session")
+def isic_folder() -> Path:
+    """The real ISIC 2018 training set in its official layout; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("SKINLESION_TEST_ISIC") or ROOT.parent / "shared" / "isic2018")
+    if not (folder / "ISIC2018_Task3_Training_GroundTruth.csv").is_file():
+        pytest.skip(f"no ISIC 2018 images at {folder} (set SKINLESION_TEST_ISIC)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """105 generated images of 70 lesions in the official layout, 96 x 72 pixels."""
+    import make_images
+
+    folder = tmp_path_factory.mktemp("generated")
+    make_images.make(folder, 105, seed=1, width=96, height=72, official=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def skinlesion():
+    """Run the command as a user would, in a process of its own; returns the finished process."""
+
+    def run(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str):
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, "-m", "skinlesion_cli", *map(str, arguments)],
+            cwd=cwd,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env=os.environ
+            | {"PYTHONPATH": paths, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+            | environment,
+        )
+
+    return run
