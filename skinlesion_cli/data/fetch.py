@@ -1,43 +1,34 @@
 """Fetching one file over HTTP so that it is whole, or not there.
 
-The bytes come through `huggingface_hub`'s `http_get`, which resumes with a range request. Everything around
-it is here: whether what was fetched before still belongs to the file on the server, several addresses,
+Around the single request (`http.py`) lies what a download of gigabytes needs: whether what was fetched before still belongs to the file on the server, several addresses,
 waiting between tries, and checking the file before it gets its final name.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import importlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 from skinlesion_cli.artifacts.files import atomic_write
+from skinlesion_cli.data.http import (
+    Changed,
+    CountedFile,
+    Patience,
+    Remote,
+    Unreachable,
+    client_settings,
+    get_rest,
+    look,
+)
 from skinlesion_cli.errors import DataError, SkinLesionError
-from skinlesion_cli.progress import Reporter, Task
+from skinlesion_cli.progress import Reporter
 
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 # A try that brought at least this much counts as progress, and the tries are counted from the start again.
 _PROGRESS_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to try. Waits double from `first_wait_s` to `longest_wait_s`; `timeout_s` is for one answer."""
-
-    tries: int = 5
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 30.0
-    timeout_s: float = 20.0
-    chunk_bytes: int = 1 << 18
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -68,28 +59,13 @@ class Fetched:
     notes: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class _Remote:
-    url: str
-    size_bytes: int | None
-    validator: str | None
-
-
-class _Unreachable(Exception):
-    """This try failed at this address; another one may work."""
-
-
-class _Changed(Exception):
-    """What was fetched so far does not belong to the file that the server has now."""
-
-
 def remote_size(urls: Sequence[str], patience: Patience) -> int | None:
     """Size in bytes as the first address that answers states it; None where nobody says."""
-    with _client_settings(patience):
+    with client_settings(patience):
         for url in urls:
             try:
-                return _look(url, patience).size_bytes
-            except _Unreachable:
+                return look(url, patience).size_bytes
+            except Unreachable:
                 continue
     return None
 
@@ -111,17 +87,17 @@ def fetch(
     failures: dict[str, str] = {}
     wrong: dict[str, DataError] = {}
     tries = 0
-    with _client_settings(patience):
+    with client_settings(patience):
         while tries < patience.tries:
             for url in [url for url in urls if url not in wrong]:
                 before = _size(part)
                 try:
                     return _try_address(expected, url, part, reporter, patience)
-                except _Changed as change:
+                except Changed as change:
                     _discard(part)
                     reporter.note(f"{expected.name}: {change}; starting again")
                     failures[url] = str(change)
-                except _Unreachable as failure:
+                except Unreachable as failure:
                     failures[url] = str(failure)
                     reporter.note(f"{url}: {failure}")
                 except DataError as error:
@@ -146,7 +122,7 @@ def fetch(
 
 
 def _try_address(expected: Expected, url: str, part: Path, reporter: Reporter, patience: Patience) -> Fetched:
-    remote = _look(url, patience)
+    remote = look(url, patience)
     if expected.size_bytes and remote.size_bytes and remote.size_bytes != expected.size_bytes:
         raise DataError(
             f"{expected.name} has {remote.size_bytes:,} bytes on the server, expected {expected.size_bytes:,}"
@@ -161,10 +137,10 @@ def _try_address(expected: Expected, url: str, part: Path, reporter: Reporter, p
         file.seek(have)
         _write_note(part, remote)
         if total is None or have < total:
-            _get(remote, _Counted(file, task), have)
+            get_rest(remote, CountedFile(file, task), have)
         os.fsync(file.fileno())
     if total is not None and _size(part) != total:
-        raise _Changed(f"{_size(part):,} bytes came, {total:,} were announced")
+        raise Changed(f"{_size(part):,} bytes came, {total:,} were announced")
     return _accept(expected, url, part)
 
 
@@ -210,7 +186,7 @@ def examine(expected: Expected, path: Path, url: str) -> Fetched:
     return Fetched(path, url, size_bytes, sha256.hexdigest(), md5.hexdigest(), tuple(notes))
 
 
-def _continuable(part: Path, remote: _Remote) -> int:
+def _continuable(part: Path, remote: Remote) -> int:
     """Bytes on disk that may be continued at this address; 0 after removing what may not.
 
     Half a file from another address is continued if the sizes agree: the checks at the end see the whole.
@@ -224,111 +200,10 @@ def _continuable(part: Path, remote: _Remote) -> int:
         known = {}
     same_file = known.get("url") != remote.url or known.get("validator") == remote.validator
     if remote.size_bytes is None or known.get("size_bytes") != remote.size_bytes or not same_file:
-        raise _Changed("the file on the server is not the one that was begun")
+        raise Changed("the file on the server is not the one that was begun")
     if have > remote.size_bytes:
-        raise _Changed("more bytes than the file has")
+        raise Changed("more bytes than the file has")
     return have
-
-
-def _get(remote: _Remote, file: _Counted, have: int) -> None:
-    from huggingface_hub.file_download import http_get
-
-    headers = {"Accept-Encoding": "identity"}
-    if have and remote.validator:
-        # Where the file has changed meanwhile, the server answers with all of it instead of the rest.
-        headers["If-Range"] = remote.validator
-    try:
-        # Its own retries would append without looking whether the file is still the same.
-        http_get(
-            remote.url,
-            file,  # type: ignore[arg-type]
-            resume_size=have,
-            headers=headers,
-            expected_size=remote.size_bytes,
-            _nb_retries=0,
-        )
-    except _client_errors() as error:
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            raise SkinLesionError(
-                f"cannot write {remote.url.rpartition('/')[2]}: {error.strerror}",
-                "Free some space or choose another --workspace, then run the same command again: it goes on "
-                "where it was.",
-            ) from error
-        if getattr(getattr(error, "response", None), "status_code", None) == 416:
-            raise _Changed("the server has no such range") from None
-        raise _Unreachable(_reason(error)) from None
-
-
-def _look(url: str, patience: Patience) -> _Remote:
-    """Ask for a file's size and its validator (entity tag or date) without fetching it."""
-    from huggingface_hub.utils import get_session
-
-    try:
-        answer = get_session().head(url, timeout=patience.timeout_s, headers={"Accept-Encoding": "identity"})
-    except _client_errors() as error:
-        raise _Unreachable(_reason(error)) from None
-    if answer.status_code in (405, 501):
-        return _Remote(url, None, None)  # no HEAD here: fetched in one go
-    if answer.status_code != 200:
-        raise _Unreachable(f"the server answers {answer.status_code}")
-    size = answer.headers.get("Content-Length", "")
-    tag = answer.headers.get("ETag", "")
-    # A weak tag ("W/...") promises no equal bytes, so it cannot guard a range.
-    validator = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
-    return _Remote(url, int(size) if size.isdigit() else None, validator)
-
-
-def _reason(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return f"the server answers {status}"
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(": ")
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What a request can raise; the HTTP client beneath huggingface_hub differs between its versions."""
-    from huggingface_hub.utils import get_session
-
-    module = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-    return (OSError, module.HTTPError)
-
-
-@contextmanager
-def _client_settings(patience: Patience) -> Iterator[None]:
-    """Small pieces, so that little is lost when a line is cut, and none of the client's own talk."""
-    import logging
-
-    from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    logger = logging.getLogger("huggingface_hub")
-    before = (constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT, logger.level)
-    disable_progress_bars()
-    constants.DOWNLOAD_CHUNK_SIZE = patience.chunk_bytes
-    constants.HF_HUB_DOWNLOAD_TIMEOUT = patience.timeout_s  # type: ignore[assignment]
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT = before[:2]
-        logger.setLevel(before[2])
-        enable_progress_bars()
-
-
-class _Counted:
-    """A file that tells a progress bar what is written to it, and keeps nothing back from the disk."""
-
-    def __init__(self, file: IO[bytes], task: Task) -> None:
-        self.file, self.task = file, task
-
-    def write(self, data: bytes) -> int:
-        count = self.file.write(data)
-        self.file.flush()
-        self.task.advance(len(data) / 1e6)
-        return count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
 
 
 def _size(path: Path) -> int:
@@ -339,7 +214,7 @@ def _note_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _write_note(part: Path, remote: _Remote) -> None:
+def _write_note(part: Path, remote: Remote) -> None:
     known: Mapping[str, object] = {
         "url": remote.url,
         "size_bytes": remote.size_bytes,

@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -117,6 +118,69 @@ def leaking_images(parts: Mapping[str, str], lesion_of: Mapping[str, str], part:
     return sorted(
         identity for identity, name in parts.items() if name == part and lesion_of[identity] in seen
     )
+
+
+STRATEGIES = ("official", "grouped", "kfold", "published")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A split: id -> part, id -> fold (empty without folds), and the ids that were left out of it."""
+
+    parts: dict[str, str]
+    folds: dict[str, int]
+    left_out: tuple[str, ...] = ()
+
+
+def make(strategy: str, images: pd.DataFrame, seed: int, n_folds: int, *, leave_out_overlap: bool) -> Sides:
+    """Split by one of `STRATEGIES`.
+
+    With `kfold`, the official test set stays the test and all other images are dealt into folds.
+
+    Parameters
+    ----------
+    images : columns `id`, `label`, `lesion_id`, `part`.
+    leave_out_overlap : see `official`.
+    """
+    folds: dict[str, int] = {}
+    if strategy == "published":
+        parts = published(images, seed)
+    elif strategy == "grouped":
+        parts = grouped(images, seed)
+    elif strategy == "official":
+        parts = official(images, seed, leave_out_overlap=leave_out_overlap)
+    elif strategy == "kfold":
+        test_only = images.assign(part=images["part"].where(images["part"] == "test", ""))
+        fixed = official(test_only, seed, leave_out_overlap=leave_out_overlap)
+        dealt = images[images["id"].map(lambda identity: fixed.get(identity) in ("train", "val"))]
+        folds = kfold(dealt, seed, n_folds)
+        parts = {identity: "train" if identity in folds else part for identity, part in fixed.items()}
+    else:
+        raise ValueError(f"unknown strategy {strategy!r}")
+    return Sides(parts, folds, tuple(sorted(set(images["id"]) - set(parts))))
+
+
+def class_counts(images: pd.DataFrame, split_table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Images of each class in each part, as part -> class -> count; zeros are told."""
+    label_of = dict(zip(images["id"], images["label"], strict=True))
+    pairs = Counter((row.part, label_of[row.id]) for row in split_table.itertuples())
+    return {part: {name: pairs[part, name] for name in CLASS_NAMES} for part in ("train", "val", "test")}
+
+
+def gaps(images: pd.DataFrame, sides: Sides) -> list[str]:
+    """What the user should know: classes that are missing where they will be needed."""
+    label_of = dict(zip(images["id"], images["label"], strict=True))
+    where = {identity: f"fold {fold}" for identity, fold in sides.folds.items()}
+    found: dict[str, set[str]] = defaultdict(set)
+    for identity, part in sides.parts.items():
+        found[where.get(identity, part)].add(label_of[identity])
+    known = [name for name in CLASS_NAMES if name in label_of.values()]
+    notes = []
+    for side in sorted(found):
+        missing = [name for name in known if name not in found[side]]
+        if missing:
+            notes.append(f"{side} has no images of {', '.join(missing)}: figures for them will be undefined")
+    return notes
 
 
 def table(parts: Mapping[str, str], folds: Mapping[str, int] | None = None) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.errors import DataError, name_items
@@ -73,6 +73,11 @@ class Collection:
     licence: str
     attribution: str
     notes: tuple[str, ...] = ()
+
+    def only(self, parts: Container[str]) -> Collection:
+        """The images of these parts, and those that the source puts nowhere."""
+        kept = [record for record in self.records if record.part in parts or not record.part]
+        return replace(self, records=kept)
 
 
 NO_LESIONS = (
