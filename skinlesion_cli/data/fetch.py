@@ -85,11 +85,12 @@ def fetch(
     part = folder / f"{expected.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
-    wrong: dict[str, DataError] = {}
+    wrong: dict[str, list[DataError]] = {url: [] for url in urls}
     tries = 0
     with client_settings(patience):
         while tries < patience.tries:
-            for url in [url for url in urls if url not in wrong]:
+            # A bad file may have been put together from two versions, so every address gets a second chance.
+            for url in [url for url in urls if len(wrong[url]) < 2]:
                 before = _size(part)
                 try:
                     return _try_address(expected, url, part, reporter, patience)
@@ -104,13 +105,11 @@ def fetch(
                     _discard(part)
                     reporter.note(f"{url}: {error.message}; the bad file was removed")
                     failures[url] = error.message
-                    # A continued file may be bad because of its older half: that address gets one more try.
-                    if before == 0:
-                        wrong[url] = error
+                    wrong[url].append(error)
                 if _size(part) - before >= _PROGRESS_BYTES:
                     tries = 0
-            if len(wrong) == len(urls):
-                raise next(iter(wrong.values()))
+            if all(len(errors) == 2 for errors in wrong.values()):
+                raise wrong[urls[0]][0]
             tries += 1
             if tries < patience.tries:
                 patience.sleep(min(patience.first_wait_s * 2 ** (tries - 1), patience.longest_wait_s))

@@ -34,6 +34,8 @@ class Patience:
 
 @dataclass(frozen=True)
 class Remote:
+    """A file on a server; `validator` (entity tag or date) changes when the file does."""
+
     url: str
     size_bytes: int | None
     validator: str | None
@@ -48,20 +50,28 @@ class Changed(Exception):
 
 
 def get_rest(remote: Remote, file: CountedFile, have: int) -> None:
+    """Get the bytes from `have` on and write them to `file`; without ranges, all of it from its start.
+
+    Raises
+    ------
+    Unreachable, Changed : this try failed; what has come is in the file.
+    SkinLesionError : the disk is full or cannot be written.
+    """
+    from huggingface_hub.file_download import http_get
 
     headers = {"Accept-Encoding": "identity"}
-    if have and remote.validator:
-        # Where the file has changed meanwhile, the server answers with all of it instead of the rest.
+    if remote.validator:
+        # `http_get` goes on by itself when a line is cut. Where the file has changed meanwhile, the server
+        # then answers with all of it instead of the rest. Without a range the header means nothing.
         headers["If-Range"] = remote.validator
     try:
-        # Its own retries would append without looking whether the file is still the same.
-        httpget_rest(
+        http_get(
             remote.url,
             file,  # type: ignore[arg-type]
             resume_size=have,
             headers=headers,
             expected_size=remote.size_bytes,
-            _nb_retries=0,
+            _nb_retries=0,  # of tries that bring nothing; for those, waiting is done by the caller
         )
     except _client_errors() as error:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
