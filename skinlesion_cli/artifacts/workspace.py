@@ -31,6 +31,19 @@ class Workspace:
         return self.dataset / "split.json"
 
     @property
+    def duplicates(self) -> Path:
+        return self.dataset / "duplicates.json"
+
+    @property
+    def archives(self) -> Path:
+        """What was fetched, as it came."""
+        return self.dataset / "archives"
+
+    @property
+    def attribution(self) -> Path:
+        return self.dataset / "ATTRIBUTION.txt"
+
+    @property
     def cache(self) -> Path:
         return self.dataset / "cache"
 
