@@ -148,7 +148,7 @@ def net_benefit(thresholds: Sequence[float], model: np.ndarray, everyone: Sequen
 def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Mapping[str, float]) -> bytes:
     """Sensitivity by class with its interval, and a mark where a target is; `support` in images."""
     figure, axes = _axes(5.6, 3.4, "Sensitivity of the decision (95 % by lesion); orange: target")
-    names = list(reversed(rows))
+    names = list(rows)[::-1]
     for y, name in enumerate(names):
         found = rows[name]
         if np.isnan(found.value):

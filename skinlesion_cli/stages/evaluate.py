@@ -283,14 +283,14 @@ def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> Stag
         [
             name,
             f"{support['images_by_class'][name]:,} / {support['lesions_by_class'][name]:,}",
-            *(_shown(figures[f"{figure}/{name}"], 2) for figure in ("sensitivity", "specificity", "auc")),
+            *(_shown(figures[f"{figure}/{name}"], 2) for figure in ("sensitivity", "specificity")),
         ]
         for name in CLASS_NAMES
     ]
     shown = [
         Table(
             "By class (95 % by lesion)",
-            ["class", "images / lesions", "sensitivity", "specificity", "AUC"],
+            ["class", "images / lesions", "sensitivity", "specificity"],
             rows,
         )
     ]
