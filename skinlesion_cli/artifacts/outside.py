@@ -15,7 +15,7 @@ from skinlesion_cli.artifacts.predictions import PROBABILITY_COLUMNS, Prediction
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
-VIEWS = ("outside",)
+VIEWS: tuple[str, ...] = ("outside",)
 _ID_COLUMNS = ("id", "image", "image_id")
 _SUM_TOLERANCE = 1e-3
 

@@ -63,7 +63,12 @@ def calibrate(
     from skinlesion_cli.config.policy import load_policy
     from skinlesion_cli.stages import calibrate as stage
 
-    given = {"policy": policy, "confidence": confidence, "horizon": horizon, "coverage": coverage}
+    given: dict[str, object] = {
+        "policy": policy,
+        "confidence": confidence,
+        "horizon": horizon,
+        "coverage": coverage,
+    }
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
     given |= {"malignant_sensitivity": malignant_sensitivity}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())

@@ -114,7 +114,7 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
     comparison = _compare(workspace, config, judged, figures) if config.against else None
     body = {
         "source": config.source,
-        "part": config.part,
+        "part": None if config.source.endswith(".csv") else config.part,
         "decision": judged.how,
         "intervals": {
             "confidence": 0.95,
@@ -126,7 +126,8 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
         "comparison": comparison,
         "notes": [*notes, *subgroup_notes],
     }
-    folder = config.output or config.workspace / "evaluation" / f"{Path(config.source).stem}-{config.part}"
+    name = "-".join(filter(None, [Path(config.source).stem, body["part"]]))
+    folder = config.output or config.workspace / "evaluation" / name
     files = draw(
         judged.labelled(), figures, {target.class_name: target.sensitivity for target in judged.targets}
     )
@@ -330,7 +331,7 @@ def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> Stag
     return StageResult(
         command="evaluate",
         headline=[
-            f"{body['source']} ({body['part']}), {body['decision']}: {support['images']:,} images of "
+            f"{body['source']}{' (' + body['part'] + ')' if body['part'] else ''}, {body['decision']}: {support['images']:,} images of "
             f"{support['lesions']:,} lesions",
             f"BACC {_shown(figures['bacc'])}   malignant BACC {_shown(figures['malignant_bacc'])}   "
             f"macro AUC {_shown(figures['macro_auc'])}   ECE {_shown(figures['ece'])}",
