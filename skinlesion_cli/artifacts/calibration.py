@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
@@ -85,6 +85,7 @@ def write(path: Path, calibration: Calibration, *, inputs: Mapping[str, Artifact
     return write_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, body=body, inputs=inputs)
 
 
+@understanding
 def read(path: Path) -> Calibration:
     """Read and verify a calibration."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

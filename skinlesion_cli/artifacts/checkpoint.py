@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.errors import ArtifactError
 
@@ -62,6 +62,7 @@ def write(path: Path, checkpoint: Checkpoint, *, inputs: Mapping[str, Artifact])
     )
 
 
+@understanding
 def read(path: Path) -> Checkpoint:
     """Read and verify a checkpoint."""
     artifact = read_artifact(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
 from skinlesion_cli.errors import ArtifactError
 
 KIND = "ensemble"
@@ -69,6 +69,7 @@ def write(path: Path, ensemble: Ensemble, *, inputs: Mapping[str, Artifact | str
     )
 
 
+@understanding
 def read(path: Path) -> Ensemble:
     """Read and verify an ensemble."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

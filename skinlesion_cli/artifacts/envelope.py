@@ -8,13 +8,16 @@ hashes of the payloads, so it names the whole artifact.
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from skinlesion_cli import __version__
 from skinlesion_cli.artifacts.files import atomic_write, sha256_bytes, sha256_file
@@ -27,6 +30,31 @@ _LIBRARIES = ("numpy", "pandas", "pillow", "scikit-learn", "timm", "torch")
 _MAX_ENVELOPE_BYTES = 64 << 20
 # Formats that can run code when they are opened; they are refused by name, before anything is read.
 _PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pth", ".pt", ".ckpt", ".bin"})
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Payload(_Strict):
+    file: str
+    sha256: str
+    bytes: int
+
+
+class _Envelope(_Strict):
+    format: str
+    kind: str
+    schema_version: int
+    made_with: dict[str, str]
+    class_order: list[str]
+    config_sha256: str | None
+    inputs: dict[str, str]
+    preprocessing: dict[str, Any] | None
+    seed: int | None
+    payloads: dict[str, _Payload]
+    body: dict[str, Any]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -142,69 +170,82 @@ def read_artifact(
     ArtifactError : it is missing, not of this kind, of a newer schema, truncated, altered, has another class
         order, or a payload is missing or altered. Nothing in it is ever executed.
     """
-    envelope = _read_envelope(path, kind, hint)
-    _require(path, "kind", envelope.get("kind"), kind)
-    version = envelope.get("schema_version")
-    if not isinstance(version, int) or version > schema_version:
+    content, envelope = _read_envelope(path, hint)
+    _require(path, "kind", envelope.kind, kind)
+    if envelope.schema_version > schema_version:
         raise ArtifactError(
-            f"{path.name} has schema version {version}, but this version reads up to {schema_version}",
+            f"{path.name} has schema version {envelope.schema_version}, "
+            f"but this version reads up to {schema_version}",
             "Update skinlesion, or run the stage again with this version.",
         )
-    _require(path, "class order", envelope.get("class_order"), list(CLASS_NAMES))
-    stated = envelope.pop("sha256", None)
-    actual = sha256_bytes(canonical_json(envelope))
-    if stated != actual:
+    _require(path, "class order", envelope.class_order, list(CLASS_NAMES))
+    del content["sha256"]
+    actual = sha256_bytes(canonical_json(content))
+    if envelope.sha256 != actual:
         raise ArtifactError(
-            f"{path.name} was altered after it was written: it states {_short(str(stated))}, "
+            f"{path.name} was altered after it was written: it states {_short(envelope.sha256)}, "
             f"its content has {_short(actual)}",
             "Run the stage that wrote it again.",
         )
-    payloads = {
-        role: _verify_payload(path, record, verify_payloads) for role, record in envelope["payloads"].items()
-    }
     return Artifact(
         path=path,
         kind=kind,
         sha256=actual,
-        body=envelope["body"],
-        payloads=payloads,
-        inputs=envelope["inputs"],
-        config_sha256=envelope["config_sha256"],
-        preprocessing=envelope["preprocessing"],
-        seed=envelope["seed"],
-        made_with=envelope["made_with"],
+        body=envelope.body,
+        payloads={
+            role: _verify_payload(path, record, verify_payloads) for role, record in envelope.payloads.items()
+        },
+        inputs=envelope.inputs,
+        config_sha256=envelope.config_sha256,
+        preprocessing=envelope.preprocessing,
+        seed=envelope.seed,
+        made_with=envelope.made_with,
     )
 
 
-def _read_envelope(path: Path, kind: str, hint: str) -> dict[str, Any]:
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def understanding(read: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Wraps a kind's `read`: content of the wrong shape is a damaged artifact, not a fault of the program."""
+
+    @functools.wraps(read)
+    def wrapped(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        try:
+            return read(*args, **kwargs)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            path = args[0] if args else next(iter(kwargs.values()))
+            raise ArtifactError(
+                f"{getattr(path, 'name', path)} does not hold what it must: {type(error).__name__} {error}",
+                "Run the stage that wrote it again.",
+            ) from error
+
+    return wrapped
+
+
+def _read_envelope(path: Path, hint: str) -> tuple[dict[str, Any], _Envelope]:
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         raise ArtifactError(
             f"{path.name} is refused: pickled files can run code when they are opened",
             "Hand in artifacts that skinlesion wrote (JSON and safetensors).",
         )
+    again = "Run the stage that wrote it again."
     try:
         if path.stat().st_size > _MAX_ENVELOPE_BYTES:
-            raise ArtifactError(f"{path.name} is too large to be a {kind}")
-        envelope = json.loads(path.read_text(encoding="utf-8"))
+            raise ArtifactError(f"{path.name} is too large to be an artifact of skinlesion")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"there is no {kind} at {path}", hint) from None
+        raise ArtifactError(f"{path} is not there", hint) from None
     except (ValueError, RecursionError, OSError) as error:
-        raise ArtifactError(
-            f"{path.name} cannot be read as a {kind}: {error}", "Run the stage that wrote it again."
-        ) from None
-    required = {
-        "class_order",
-        "payloads",
-        "body",
-        "inputs",
-        "config_sha256",
-        "preprocessing",
-        "seed",
-        "made_with",
-    }
-    if not isinstance(envelope, dict) or envelope.get("format") != FORMAT or not required <= set(envelope):
+        raise ArtifactError(f"{path.name} cannot be read: {error}", again) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path.name} is not an artifact of skinlesion", hint)
-    return envelope
+    try:
+        return content, _Envelope.model_validate(content)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ArtifactError(f"{path.name} is not a whole artifact: see {where}", again) from None
 
 
 def _require(path: Path, what: str, found: object, expected: object) -> None:
@@ -212,20 +253,17 @@ def _require(path: Path, what: str, found: object, expected: object) -> None:
         raise ArtifactError(f"{path.name} has {what} {found}, but {expected} is needed here")
 
 
-def _verify_payload(path: Path, record: Mapping[str, Any], verify: bool) -> Path:
-    name = str(record["file"])
-    if Path(name).name != name:
-        raise ArtifactError(f"{path.name} names a payload outside its own folder: {name!r}")
-    file = path.with_name(name)
+def _verify_payload(path: Path, record: _Payload, verify: bool) -> Path:
+    if Path(record.file).name != record.file:
+        raise ArtifactError(f"{path.name} names a payload outside its own folder: {record.file!r}")
+    file = path.with_name(record.file)
     if not file.is_file():
         raise ArtifactError(
-            f"{path.name} names {name}, which is missing", "Run the stage that wrote it again."
+            f"{path.name} names {record.file}, which is missing", "Run the stage that wrote it again."
         )
-    if verify:
-        digest = sha256_file(file)
-        if digest != record["sha256"]:
-            raise ArtifactError(
-                f"{name} is damaged: its hash is {_short(digest)}, {path.name} states {_short(record['sha256'])}",
-                "Run the stage that wrote it again.",
-            )
+    if verify and (digest := sha256_file(file)) != record.sha256:
+        raise ArtifactError(
+            f"{record.file} is damaged: its hash is {_short(digest)}, {path.name} states {_short(record.sha256)}",
+            "Run the stage that wrote it again.",
+        )
     return file

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
@@ -92,6 +92,7 @@ def write(path: Path, manifest: Manifest, *, config_sha256: str | None = None) -
     )
 
 
+@understanding
 def read(path: Path) -> Manifest:
     """Read and verify a manifest."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.errors import DataError, name_items
 
@@ -93,6 +93,7 @@ def write(path: Path, split: Split, manifest: Manifest, *, body: Mapping[str, An
     )
 
 
+@understanding
 def read(path: Path, manifest: Manifest) -> Split:
     """Read and verify a split; it must have been made from this manifest and leak no lesion."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

@@ -65,7 +65,9 @@ def command(name: str, *, example: str, section: str) -> Callable[[Callable[...,
 def _register_commands() -> None:
     # Imported for their registration. Each file imports its stage, and with it torch, only when it runs.
     from skinlesion_cli.cli import (  # noqa: F401
+        calibrate,
         download,
+        ensemble,
         info,
         predict,
         train,

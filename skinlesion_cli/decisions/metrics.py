@@ -35,7 +35,7 @@ def checked(probabilities: np.ndarray) -> np.ndarray:
             f"{rows.size} rows hold something that is no probability; the first is row {rows[0]}: "
             f"{values[rows[0]].tolist()}"
         )
-    return values
+    return np.minimum(values, 1.0)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:

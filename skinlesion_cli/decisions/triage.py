@@ -38,8 +38,8 @@ def conformal_set(probabilities: np.ndarray, minimum_probability: np.ndarray) ->
 class DecisionRule:
     """Everything that turns ensemble probabilities into decisions; what a calibration stores.
 
-    `malignant_threshold` refers where the malignant probability is at least as high; None: only the decided
-    class refers. `conformal_minimum` has one probability a class (see `conformal_set`); empty: no sets.
+    `malignant_threshold` refers where the malignant probability is higher; None: only the decided class
+    refers. `conformal_minimum` has one probability a class (see `conformal_set`); empty: no sets.
     """
 
     probability_calibration: ProbabilityCalibration = field(default_factory=ProbabilityCalibration)
@@ -93,10 +93,12 @@ def triage_levels(
 
     review : the conformal set holds benign and malignant classes, or none at all, or only malignant ones
         where nothing else refers; or the image is doubtful. Someone has to look.
-    refer : the decided class is malignant, or the malignant probability reaches its operating point.
+    refer : the decided class is malignant, or the malignant probability exceeds its operating point.
     routine : the rest.
     """
-    over = np.zeros(len(decided), bool) if malignant_threshold is None else malignant >= malignant_threshold
+    over = np.zeros(len(decided), dtype=bool)
+    if malignant_threshold is not None:
+        over = np.asarray(malignant, dtype=np.float64) > malignant_threshold
     refer = IS_MALIGNANT[decided] | over
     review = np.zeros(len(decided), bool) if doubtful is None else np.asarray(doubtful, bool).copy()
     if sets is not None:

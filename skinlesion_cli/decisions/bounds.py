@@ -1,0 +1,86 @@
+"""What a count on some lesions says about lesions not seen yet. Exact, and no distribution is assumed.
+
+A rule that misses `misses` of `n` lesions is judged on `horizon` new lesions. Both samples are chance, so a
+promise has to allow for both: it must hold for the population (binomial) and for the next sample (negative
+hypergeometric, the law of how many new scores fall below an order statistic of the old ones).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from scipy import stats
+
+# A share such as 0.85 of 20 lesions must not lose a lesion to rounding of 1 - 0.85.
+_ROUNDING = 1e-9
+_MOST_LESIONS = 100_000
+
+
+@lru_cache(maxsize=4096)
+def allowed_misses(n: int, share: float, confidence: float, horizon: int | None = None) -> int:
+    """How many of `n` lesions may be missed for `share` to be promised; -1 where `n` is too small for any.
+
+    With θ the (j+1)-th smallest of `n` exchangeable scores, and a lesion missed where its score is below θ:
+    the population's share is at least `share` with this confidence where P(Binomial(n, 1-share) <= j) is at
+    most 1-confidence (Clopper & Pearson, 1934); and T, the misses among `horizon` new lesions, has
+    P(T > r) = P(Hypergeometric(n+horizon, n, r+1+j) <= j). The largest j that fulfils both is returned.
+
+    Parameters
+    ----------
+    n : lesions of the class seen.
+    share : what is to be promised, 0 to 1.
+    confidence : of the promise, 0 to 1.
+    horizon : new lesions that it will be judged on; None: as many as were seen.
+    """
+    judged = n if horizon is None else horizon
+    allowance, doubt = math.floor((1.0 - share) * judged + _ROUNDING), 1.0 - confidence
+    low, high = -1, n
+    while high - low > 1:
+        j = (low + high) // 2
+        population = stats.binom.cdf(j, n, 1.0 - share)
+        sample = stats.hypergeom.cdf(j, n + judged, n, min(allowance + 1 + j, n + judged))
+        fits = population <= doubt and (allowance >= judged or sample <= doubt)
+        low, high = (j, high) if fits else (low, j)
+    return low
+
+
+def promised_share(n: int, misses: int, confidence: float, horizon: int | None = None) -> float:
+    """The largest share, in steps of 0.001, that `misses` of `n` still allow to promise; 0 where none."""
+    low, high = 0, 1000
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = allowed_misses(n, middle / 1000, confidence, horizon) >= misses
+        low, high = (middle, high) if fits else (low, middle)
+    return low / 1000
+
+
+def lesions_needed(miss_rate: float, share: float, confidence: float) -> int | None:
+    """The fewest lesions from which on `share` can be promised of a rule with this miss rate.
+
+    None where the rule itself falls short: no number of lesions would do.
+    """
+    if miss_rate >= 1.0 - share:
+        return None
+
+    def enough(n: int) -> bool:
+        return allowed_misses(n, share, confidence) >= math.ceil(miss_rate * n - _ROUNDING)
+
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > _MOST_LESIONS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def binomial_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided interval of a share (Clopper & Pearson, 1934); NaN, NaN without trials."""
+    if n == 0:
+        return float("nan"), float("nan")
+    found = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="exact")
+    return float(found.low), float(found.high)

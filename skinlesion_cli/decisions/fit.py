@@ -1,0 +1,153 @@
+"""Fitting the whole decision rule to labelled predictions: one function, so that it can be cross-fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from skinlesion_cli.decisions import probability_fit, triage_fit
+from skinlesion_cli.decisions.calibration import Method
+from skinlesion_cli.decisions.costs import cost_thresholds
+from skinlesion_cli.decisions.folds import grouped_folds
+from skinlesion_cli.decisions.guaranteed import GuaranteeSettings, Promise, guaranteed_thresholds
+from skinlesion_cli.decisions.thresholds import (
+    DEFAULT_PRIORITY,
+    DEFAULT_TARGETS,
+    Target,
+    priority_order,
+    published_thresholds,
+)
+from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
+from skinlesion_cli.decisions.triage_fit import OperatingPoint
+from skinlesion_cli.errors import DataError, UsageError
+
+Policy = Literal["guaranteed", "published", "cost", "none"]
+POLICIES: tuple[Policy, ...] = ("guaranteed", "published", "cost", "none")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to calibrate. `costs` (7, 7) only for the policy `cost`; `none` leaves the argmax as it is.
+
+    `probability_method` None: temperature, but none for `published`, which searches on plain probabilities.
+    """
+
+    policy: Policy = "guaranteed"
+    probability_method: Method | None = None
+    targets: tuple[Target, ...] = DEFAULT_TARGETS
+    priority: tuple[str, ...] = DEFAULT_PRIORITY
+    guarantee: GuaranteeSettings = field(default_factory=GuaranteeSettings)
+    costs: np.ndarray | None = None
+    coverage: float = triage_fit.DEFAULT_COVERAGE
+    malignant_sensitivity: float = triage_fit.DEFAULT_MALIGNANT_SENSITIVITY
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise UsageError(f"no policy named {self.policy!r}", "Known: " + ", ".join(POLICIES))
+        if self.policy == "cost" and self.costs is None:
+            raise UsageError(
+                "the policy `cost` needs costs: nobody can guess them for you",
+                "Example: --cost MEL=20 --cost BCC=5 --cost AKIEC=5 (an unneeded referral costs 1).",
+            )
+
+    @property
+    def method(self) -> Method:
+        """The probability calibration in use."""
+        return self.probability_method or ("none" if self.policy == "published" else "temperature")
+
+
+@dataclass(frozen=True)
+class FittedRule:
+    """`promises` only for `guaranteed`; `search` only for `published`: which of its searches found each θ."""
+
+    rule: DecisionRule
+    operating_point: OperatingPoint
+    promises: tuple[Promise, ...] = ()
+    search: Mapping[str, str] = field(default_factory=dict)
+
+
+def fit_rule(
+    labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, settings: FitSettings
+) -> FittedRule:
+    """Fit probability calibration, thresholds and triage.
+
+    Parameters
+    ----------
+    labels : int64 (n_images,). probabilities : (n_images, 7), of the ensemble. lesion_ids : (n_images,).
+
+    Raises
+    ------
+    DataError : no images, or fewer than two classes among them: there is nothing to tell apart.
+    """
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise DataError(
+            f"calibration needs images of at least two classes, there are {len(labels)} images of {len(classes)}",
+            "Bring labelled validation predictions of more classes.",
+        )
+    calibration = probability_fit.fit(labels, probabilities, settings.method)
+    values = calibration.apply(probabilities)
+    promises: tuple[Promise, ...] = ()
+    search: Mapping[str, str] = {}
+    if settings.policy == "guaranteed":
+        found = guaranteed_thresholds(
+            labels, values, lesion_ids, settings.targets, settings.priority, settings.guarantee
+        )
+        thresholds, promises = found.thresholds, found.promises
+    elif settings.policy == "published":
+        published = published_thresholds(labels, values, settings.targets)
+        thresholds, search = published.thresholds, published.rule
+    elif settings.policy == "cost":
+        assert settings.costs is not None
+        thresholds = cost_thresholds(labels, values, lesion_ids, settings.costs, priority=settings.priority)
+    else:
+        thresholds = {}
+    point = triage_fit.malignant_operating_point(
+        labels,
+        values,
+        lesion_ids,
+        settings.malignant_sensitivity,
+        settings.guarantee.confidence,
+        settings.guarantee.horizon,
+    )
+    rule = DecisionRule(
+        probability_calibration=calibration,
+        thresholds=thresholds,
+        priority=tuple(priority_order(thresholds, settings.priority)),
+        malignant_threshold=point.threshold,
+        conformal_minimum=triage_fit.conformal_minima(labels, values, lesion_ids, settings.coverage),
+    )
+    return FittedRule(rule, point, promises, search)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """What rules fitted without an image's lesion say of it; arrays as in `triage.Outcome`."""
+
+    probabilities: np.ndarray
+    decided: np.ndarray
+    triage: np.ndarray
+    conformal_sets: np.ndarray
+
+
+def cross_fit(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    lesion_ids: np.ndarray,
+    settings: FitSettings,
+    n_folds: int = 5,
+) -> CrossFitted:
+    """Decide on every image by a rule that never saw its lesion."""
+    n = len(labels)
+    calibrated = np.empty((n, probabilities.shape[1]), dtype=np.float32)
+    decided, levels = np.empty(n, dtype=np.int64), np.empty(n, dtype="<U8")
+    sets = np.empty((n, probabilities.shape[1]), dtype=bool)
+    for train, held_out in grouped_folds(labels, lesion_ids, n_folds):
+        fitted = fit_rule(labels[train], probabilities[train], lesion_ids[train], settings)
+        outcome = apply_rule(fitted.rule, probabilities[held_out])
+        calibrated[held_out], decided[held_out] = outcome.probabilities, outcome.decisions.decided
+        levels[held_out], sets[held_out] = outcome.triage, outcome.conformal_sets
+    return CrossFitted(calibrated, decided, levels, sets)

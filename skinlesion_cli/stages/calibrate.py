@@ -1,0 +1,251 @@
+"""Calibrate the ensemble: probabilities, thresholds and triage, with what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions import metrics, triage
+from skinlesion_cli.decisions.bounds import binomial_interval
+from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule, cross_fit, fit_rule
+from skinlesion_cli.decisions.guaranteed import Promise
+from skinlesion_cli.decisions.lesions import group, votes
+from skinlesion_cli.decisions.probability_fit import sharpness
+from skinlesion_cli.inference import tta
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Where, and how to fit (see `decisions.fit.FitSettings`)."""
+
+    workspace: Path
+    settings: FitSettings = field(default_factory=FitSettings)
+
+
+def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
+    """Fit on the merged validation predictions and write `calibration/`."""
+    workspace, settings = Workspace(config.workspace), config.settings
+    ensemble = ensembles.read(workspace.ensemble)
+    validation = stored.read(workspace.ensemble_predictions("val"), hint=ensembles.HINT)
+    assert ensemble.artifact is not None
+    assert validation.artifact is not None
+    validation.artifact.require_input("ensemble", ensemble.artifact)
+    labels, lesion_ids = validation.labels, validation.lesion_ids
+    fitted = fit_rule(labels, validation.probabilities, lesion_ids, settings)
+    unseen = cross_fit(labels, validation.probabilities, lesion_ids, settings)
+    calibration = Calibration(
+        rule=fitted.rule,
+        policy=settings.policy,
+        tta_mode=tta_mode(ensemble.views),
+        views=ensemble.views,
+        targets=tuple(asdict(target) for target in settings.targets)
+        if settings.policy in ("guaranteed", "published")
+        else (),
+        promises=tuple(asdict(promise) for promise in fitted.promises),
+        confidence=settings.guarantee.confidence if settings.policy == "guaranteed" else None,
+        probability_figures=_probability_figures(labels, validation.probabilities, unseen, settings),
+        triage_figures=_triage_figures(labels, lesion_ids, unseen, fitted, settings),
+        support=_support(validation) | _decision_figures(labels, unseen, validation.probabilities),
+    )
+    with exclusive(workspace.calibration.parent, "calibrate"):
+        calibrations.write(
+            workspace.calibration,
+            calibration,
+            inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact},
+        )
+    return _result(calibration, fitted, workspace)
+
+
+def tta_mode(views: Sequence[str]) -> str:
+    """The name of the TTA mode with these views; `custom` where none has them."""
+    return next((name for name, known in tta.MODES.items() if known == tuple(views)), "custom")
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _support(validation: Predictions) -> dict[str, Any]:
+    lesions = group(validation.lesion_ids, validation.labels)
+    by_class = np.bincount(validation.labels[lesions.first], minlength=len(CLASS_NAMES))
+    return {
+        "images": len(validation.table),
+        "lesions": lesions.n,
+        "lesions_by_class": dict(zip(CLASS_NAMES, by_class.tolist(), strict=True)),
+    }
+
+
+def _decision_figures(labels: np.ndarray, unseen: CrossFitted, plain: np.ndarray) -> dict[str, Any]:
+    return {
+        "argmax_bacc": _defined(metrics.balanced_accuracy(labels, plain.argmax(axis=1))),
+        "cross_fitted_bacc": _defined(metrics.balanced_accuracy(labels, unseen.decided)),
+    }
+
+
+def _probability_figures(
+    labels: np.ndarray, plain: np.ndarray, unseen: CrossFitted, settings: FitSettings
+) -> dict[str, Any]:
+    """Before and after; after is cross-fitted: no image is judged by a fit that saw its lesion."""
+    return {
+        "method": settings.method,
+        "before": asdict(sharpness(labels, plain)),
+        "after_cross_fitted": asdict(sharpness(labels, unseen.probabilities)),
+    }
+
+
+def _triage_figures(
+    labels: np.ndarray,
+    lesion_ids: np.ndarray,
+    unseen: CrossFitted,
+    fitted: FittedRule,
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Cross-fitted rates of every level, one vote a lesion where an interval is given."""
+    lesions = group(lesion_ids, labels)
+    malignant = triage.IS_MALIGNANT[labels]
+    rates: dict[str, Any] = {}
+    for level in triage.LEVELS:
+        at = unseen.triage == level
+        rates[level] = {
+            "share_of_images": float(at.mean()),
+            "share_of_malignant_images": _defined(
+                float(metrics.ratio((at & malignant).sum(), malignant.sum()))
+            ),
+            "share_of_benign_images": _defined(
+                float(metrics.ratio((at & ~malignant).sum(), (~malignant).sum()))
+            ),
+        }
+    mine = votes(
+        (unseen.triage == triage.ROUTINE)[malignant].astype(float), lesions.codes[malignant], upper=True
+    )
+    missed = int(mine.sum())
+    low, high = binomial_interval(missed, len(mine))
+    coverage = {}
+    for index, name in enumerate(CLASS_NAMES):
+        held = unseen.conformal_sets[labels == index, index]
+        coverage[name] = _defined(float(held.mean())) if held.size else None
+    return {
+        "levels": rates,
+        "malignant_lesions_sent_home": {
+            "lesions": len(mine),
+            "missed": missed,
+            "share": _defined(float(metrics.ratio(missed, len(mine)))),
+            "interval_95": [_defined(low), _defined(high)],
+        },
+        "operating_point": asdict(fitted.operating_point),
+        "conformal": {"coverage_wanted": settings.coverage, "coverage_by_class": coverage},
+        "mean_set_size": float(unseen.conformal_sets.sum(axis=1).mean()),
+    }
+
+
+def describe_promise(promise: Promise) -> str:
+    """One sentence for people."""
+    kept = "" if promise.specificity is None else f", specificity at least {promise.specificity:.3f}"
+    if promise.granted:
+        return (
+            f"{promise.class_name}: sensitivity at least {promise.target_sensitivity:.3f}{kept} on new images "
+            f"(threshold {promise.threshold:.4f}; {promise.lesions} lesions, {promise.missed} missed)"
+        )
+    wanted = f"sensitivity {promise.target_sensitivity:.2f}"
+    if promise.target_specificity is not None:
+        wanted += f" with specificity {promise.target_specificity:.2f}"
+    best = (
+        "nothing" if promise.sensitivity is None else f"sensitivity at least {promise.sensitivity:.3f}{kept}"
+    )
+    more = (
+        "the network misses too many: more lesions would not help"
+        if promise.more_lesions is None
+        else f"about {promise.more_lesions} more {promise.class_name} lesions would carry it"
+    )
+    return (
+        f"{promise.class_name}: {wanted} is NOT promised: {promise.reason} "
+        f"({promise.lesions} lesions, {promise.missed} missed). Promised instead: {best}. {more}."
+    )
+
+
+def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) -> StageResult:
+    granted = [promise for promise in fitted.promises if promise.granted]
+    refused = [promise for promise in fitted.promises if not promise.granted]
+    support = calibration.support
+    headline = [
+        f"policy {calibration.policy} on {support['images']:,} validation images of {support['lesions']:,} lesions"
+    ]
+    if fitted.promises:
+        headline.append(f"together with confidence {calibration.confidence:.0%}:")
+    headline += [describe_promise(promise) for promise in granted]
+    warnings = [describe_promise(promise) for promise in refused]
+    warnings += [
+        f"{name}: the published search found no threshold that meets the target ({rule})"
+        for name, rule in fitted.search.items()
+        if rule != "target"
+    ]
+    point = fitted.operating_point
+    if not point.granted:
+        warnings.append(
+            f"malignancy: sensitivity {point.target_sensitivity:.2f} is not promised on {point.lesions} lesions; "
+            "everything that is not certain to be benign is referred"
+        )
+    thresholds = [[name, f"{theta:.4f}"] for name, theta in calibration.rule.thresholds.items()]
+    before, after = (
+        calibration.probability_figures["before"],
+        calibration.probability_figures["after_cross_fitted"],
+    )
+    levels = calibration.triage_figures["levels"]
+    return StageResult(
+        command="calibrate",
+        headline=headline,
+        figures={
+            "policy": calibration.policy,
+            "tta_mode": calibration.tta_mode,
+            "views": list(calibration.views),
+            "rule": asdict(calibration.rule),
+            "confidence": calibration.confidence,
+            "promises": list(calibration.promises),
+            "probability_calibration": calibration.probability_figures,
+            "triage": calibration.triage_figures,
+            "support": support,
+        },
+        tables=[
+            Table("Thresholds, the winner first", ["class", "threshold"], thresholds),
+            Table(
+                f"Probabilities ({calibration.probability_figures['method']}, cross-fitted)",
+                ["", "before", "after"],
+                [[key, f"{before[key]:.4f}", f"{after[key]:.4f}"] for key in ("ece", "brier", "log_loss")],
+            ),
+            Table(
+                "Triage on validation, cross-fitted",
+                ["level", "of all images", "of malignant", "of benign"],
+                [
+                    [
+                        level,
+                        *(
+                            "undefined" if share is None else f"{share:.3f}"
+                            for share in (
+                                rates["share_of_images"],
+                                rates["share_of_malignant_images"],
+                                rates["share_of_benign_images"],
+                            )
+                        ),
+                    ]
+                    for level, rates in levels.items()
+                ],
+            ),
+        ],
+        artifacts=[str(workspace.calibration)],
+        warnings=warnings,
+        next_command="skinlesion predict ./images --cam",
+    )
