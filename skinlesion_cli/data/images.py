@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from skinlesion_cli.errors import ImageError
 
@@ -21,13 +21,20 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 1 << 30
 MIN_SIDE_PX = 16
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-# Only these decoders are tried: Pillow knows more, and some of them start other programs (EPS).
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+# Only these decoders are tried (JPEG includes MPO): Pillow knows more, and some start other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 # Transparent parts are shown over white: of the two usual backgrounds the one nearer to skin.
 _BACKGROUND = (255, 255, 255)
 # Reduced-scale decoding keeps at least this many times the pixels that are asked for on each side.
 _REDUCED_MARGIN = 2.0
 _ORIENTATION_TAG = 0x0112
+# Loading these two here spares Pillow the search through all of its plugins in the first file of their kind.
+_PLUGINS = (TiffImagePlugin, WebPImagePlugin)
+
+# Pillow only warns of a bomb, and of broken metadata; what matters of it is an error here. For the whole
+# process, because filters that are set and reset for each image get mixed up between threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(
@@ -61,23 +68,21 @@ def read_image(
     if not data:
         raise ImageError("empty", "the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_size(image, max_pixels, min_side_px)
-                _check_whole(image, data)
-                if target_px is not None and image.format in ("JPEG", "MPO"):
-                    side_px = round(target_px * _REDUCED_MARGIN)
-                    image.draft(None, (side_px, side_px))
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
-                image.load()
-                return np.asarray(_to_rgb(_upright(image)))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image, max_pixels, min_side_px)
+            _check_whole(image, data)
+            if target_px is not None and image.format in ("JPEG", "MPO"):
+                side_px = round(target_px * _REDUCED_MARGIN)
+                image.draft(None, (side_px, side_px))
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            image.load()
+            return np.asarray(_to_rgb(_upright(image)))
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError("not_an_image", f"this is no image that can be read ({_looks_like(data)})") from None
     except Image.DecompressionBombError:
-        raise _too_large("", max_pixels) from None
+        raise _too_large("", min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))) from None
     except MemoryError:
         raise ImageError("too_large", "the image does not fit into memory") from None
     except Exception as error:
