@@ -62,6 +62,18 @@ class Workspace:
         """Predictions of one network on one part (`val`, `test`) of the split."""
         return self.model(name) / f"predictions-{part}.json"
 
+    def history(self, name: str) -> Path:
+        """One row an epoch, rewritten while a network trains."""
+        return self.model(name) / "history.csv"
+
+    def curves(self, name: str) -> Path:
+        """The picture of the history."""
+        return self.model(name) / "curves.png"
+
+    def tensorboard(self, name: str) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.model(name) / "tensorboard"
+
     def trained(self) -> list[str]:
         """Names of the networks that have a checkpoint."""
         return sorted(path.parent.name for path in self.models.glob("*/checkpoint.json"))
