@@ -91,19 +91,43 @@ def read_image(
         raise ImageError(reason, f"the image is {reason}: {error}") from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of the upright image, from the file's header; pixels are not decoded.
+
+    Raises
+    ------
+    ImageError : it is missing, not readable, or no image.
+    """
+    _check_file(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            turned = _orientation(image) >= 5
+            return (height, width) if turned else (width, height)
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", "this is no image that can be read") from None
+    except Exception as error:
+        raise ImageError("damaged", f"the image is damaged: {error}") from None
+
+
+def _check_file(path: Path) -> None:
     try:
         status = path.stat()
-        # A FIFO or a device would block for ever.
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not_a_file", "not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(
-                "too_large", f"the file has {status.st_size:,} bytes; at most {MAX_FILE_BYTES:,}"
-            )
-        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError("missing", "the file is not there") from None
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
+    # A FIFO or a device would block for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not_a_file", "not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageError("too_large", f"the file has more than {MAX_FILE_BYTES:,} bytes")
+
+
+def _read_bytes(path: Path) -> bytes:
+    _check_file(path)
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
 
@@ -152,13 +176,18 @@ def _jpeg_ends(data: bytes) -> bool:
     return False
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:
         # An EXIF block that cannot be read says nothing about the orientation; the pixels are intact.
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        return 1
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
