@@ -234,7 +234,7 @@ def test_thresholded_rows_have_the_decision_as_their_only_maximum():
 
 
 def test_the_summary_names_support_and_missing_classes(data, figures):
-    found = summarise(data, figures, [Target("MEL", 0.85, 0.85)], np.full(len(data.labels), "routine"))
+    found = summarise(data, figures, [Target("MEL", 0.85, 0.85)], [], np.full(len(data.labels), "routine"))
     assert found["support"]["images"] == len(data.labels)
     assert sum(found["support"]["lesions_by_class"].values()) == 500
     assert found["triage"]["routine"]["share_of_malignant"] == 1.0
