@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.app import command
+from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion info
