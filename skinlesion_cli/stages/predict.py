@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,8 @@ from skinlesion_cli.data.inputs import ImageInput, expand
 from skinlesion_cli.data.preprocess import decode_target_px, to_input
 from skinlesion_cli.decisions.triage import Outcome
 from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
-from skinlesion_cli.explain.cam import class_maps
-from skinlesion_cli.explain.overlay import overlay
-from skinlesion_cli.inference.engine import BatchOutput, Engine, EngineMember
+from skinlesion_cli.explain.writer import OverlayWriter, Pixels
+from skinlesion_cli.inference.engine import Engine, EngineMember
 from skinlesion_cli.inference.stream import in_batches, read_ahead
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
@@ -73,11 +74,12 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
     with (
         exclusive(config.output.resolve().parent, f"predict-{config.output.name}"),
         atomic_file(config.output, "w") as file,
+        _overlays(cam_folder, bundle, engine) as overlays,
     ):
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         with reporter.task("predicting", total=len(inputs), unit="images") as task:
-            for rows in _rows(config, bundle, engine, inputs, cam_folder):
+            for rows in _rows(config, bundle, engine, inputs, overlays):
                 for row in rows:
                     writer.writerow({key: neutral(value) for key, value in row.items()})
                     counts[row["decision"] or row["status"]] += 1
@@ -110,10 +112,27 @@ def load_engine(bundle: Bundle, device: str) -> Engine:
     return Engine(members, bundle.calibration.views, to_input)
 
 
+def _overlays(
+    folder: Path | None, bundle: Bundle, engine: Engine
+) -> AbstractContextManager[OverlayWriter | None]:
+    if folder is None:
+        return nullcontext()
+    return OverlayWriter(
+        folder,
+        weights=[member.weight for member in engine.members],
+        classifiers=[member.classifier for member in engine.members],
+        thresholds=bundle.calibration.rule.thresholds,
+    )
+
+
 def _rows(
-    config: PredictConfig, bundle: Bundle, engine: Engine, inputs: list[ImageInput], cam_folder: Path | None
+    config: PredictConfig,
+    bundle: Bundle,
+    engine: Engine,
+    inputs: list[ImageInput],
+    overlays: OverlayWriter | None,
 ) -> Iterable[list[dict[str, Any]]]:
-    target_px = None if config.cam else max(decode_target_px(m.preprocessing) for m in engine.members)
+    target_px = max(decode_target_px(m.preprocessing) for m in engine.members)
 
     def load(source: ImageInput) -> np.ndarray | ImageError:
         try:
@@ -129,13 +148,30 @@ def _rows(
             outcome = bundle.calibration.decide(output.probabilities)
             for index, identity in enumerate(images):
                 found[identity] = _row(identity, index, outcome)
-            if cam_folder is not None:
-                _write_overlays(cam_folder, engine, images, output, outcome)
+            if overlays is not None:
+                overlays.write(
+                    list(images),
+                    [
+                        _full_size(s, image, target_px, config.max_pixels)
+                        for s, image in batch
+                        if s.id in images
+                    ],
+                    output.features,
+                    outcome.decisions.decided,
+                    outcome.probabilities,
+                )
         origin = {"model": bundle.model_id, "model_sha256": bundle.sha256}
         yield [
             (found.get(s.id) or _error_row(s.id, image)) | origin  # type: ignore[arg-type]
             for s, image in batch
         ]
+
+
+def _full_size(source: ImageInput, image: np.ndarray | ImageError, target_px: int, max_pixels: int) -> Pixels:
+    """The image at its own size: as it was read, or, where it may have been read smaller, how to read it."""
+    if isinstance(image, np.ndarray) and min(image.shape[:2]) < 2 * target_px:
+        return image
+    return partial(read_image, source.path, max_pixels=max_pixels)
 
 
 def _row(identity: str, index: int, outcome: Outcome) -> dict[str, Any]:
@@ -161,33 +197,6 @@ def _error_row(identity: str, error: ImageError) -> dict[str, Any]:
         "status": "error",
         "error": f"{error.reason}: {error.message}",
     }
-
-
-def _write_overlays(
-    folder: Path, engine: Engine, images: dict[str, np.ndarray], output: BatchOutput, outcome: Outcome
-) -> None:
-    decided = outcome.decisions.decided
-    maps = [
-        member.weight * class_maps(features, member.classifier, decided)
-        for member, features in zip(engine.members, output.features, strict=True)
-    ]
-    for index, (identity, image) in enumerate(images.items()):
-        heat = sum(_grown(member_maps[index], maps) for member_maps in maps)
-        name = CLASS_NAMES[decided[index]]
-        title = f"{name} p={outcome.probabilities[index, decided[index]]:.2f}"
-        path = folder / f"{identity.lstrip('/')}.cam.png"
-        with atomic_file(path) as file:
-            overlay(image, np.asarray(heat), title).save(file, format="PNG")
-
-
-def _grown(heat: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
-    """A member's map in the common frame: the finest grid of all members."""
-    from PIL import Image
-
-    side = max(member_maps.shape[-1] for member_maps in maps)
-    if heat.shape == (side, side):
-        return heat
-    return np.asarray(Image.fromarray(heat, mode="F").resize((side, side), Image.Resampling.BILINEAR))
 
 
 def neutral(value: object) -> str:
