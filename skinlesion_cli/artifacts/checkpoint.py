@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
-from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.config.schema import Preprocessing, Recipe, canonical_json
 from skinlesion_cli.errors import ArtifactError
 
 KIND = "checkpoint"
@@ -71,9 +72,10 @@ def read(path: Path) -> Checkpoint:
         schema_version=SCHEMA_VERSION,
         hint=f"Train it first: `skinlesion train --arch {path.parent.name}`.",
     )
-    recipe = Recipe.model_validate(artifact.body["recipe"])
-    if recipe.sha256() != artifact.config_sha256:
+    # The hash is that of the recipe as it was stored: one of an earlier version lacks the newest settings.
+    if sha256_bytes(canonical_json(artifact.body["recipe"])) != artifact.config_sha256:
         raise ArtifactError(f"{path.name}: the recipe does not have the hash that is stated")
+    recipe = Recipe.model_validate(artifact.body["recipe"])
     return Checkpoint(
         arch=artifact.body["arch"],
         fold=artifact.body["fold"],

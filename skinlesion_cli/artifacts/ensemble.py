@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.errors import ArtifactError
 
 KIND = "ensemble"
@@ -45,6 +46,14 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not self.members:
             raise ArtifactError("an ensemble without members")
+
+    @property
+    def rule(self) -> MergeRule:
+        """How the members' probabilities become one."""
+        reference = self.parameters.get("rank_reference")
+        return MergeRule(
+            self.method, self.weights, None if reference is None else np.array(reference, dtype=np.float32)
+        )
 
     @property
     def weights(self) -> np.ndarray:

@@ -50,10 +50,10 @@ class Split:
 
 
 def leaking_lesions(split_table: pd.DataFrame, manifest: Manifest) -> list[str]:
-    """Lesions that have images in more than one part."""
+    """Lesions that have images in more than one part, or in more than one fold."""
     joined = split_table.merge(manifest.table[["id", "lesion_id"]], on="id", how="left")
-    parts = joined.groupby("lesion_id")["part"].nunique()
-    return sorted(parts[parts > 1].index)
+    sides = (joined["part"] + "/" + joined["fold"]).groupby(joined["lesion_id"]).nunique()
+    return sorted(sides[sides > 1].index)
 
 
 def guard(split: Split, manifest: Manifest) -> None:
@@ -61,11 +61,17 @@ def guard(split: Split, manifest: Manifest) -> None:
 
     Raises
     ------
-    DataError : naming the lesions; or ids are missing from one of the two.
+    DataError : naming the lesions; or the split names strangers, an image twice, or an unknown part.
     """
     strangers = sorted(set(split.table["id"]) - set(manifest.table["id"]))
     if strangers:
         raise DataError(f"the split names images that the manifest lacks: {name_items(strangers)}")
+    twice = split.table["id"][split.table["id"].duplicated()].tolist()
+    if twice:
+        raise DataError(f"the split names these images more than once: {name_items(twice)}")
+    unknown = sorted(set(split.table["part"]) - set(PARTS))
+    if unknown:
+        raise DataError(f"the split has unknown parts: {name_items(unknown)}", "Known: " + ", ".join(PARTS))
     leaking = leaking_lesions(split.table, manifest)
     if leaking and not split.leaks_lesions:
         raise DataError(

@@ -31,6 +31,19 @@ class Workspace:
         return self.dataset / "split.json"
 
     @property
+    def duplicates(self) -> Path:
+        return self.dataset / "duplicates.json"
+
+    @property
+    def archives(self) -> Path:
+        """What was fetched, as it came."""
+        return self.dataset / "archives"
+
+    @property
+    def attribution(self) -> Path:
+        return self.dataset / "ATTRIBUTION.txt"
+
+    @property
     def cache(self) -> Path:
         return self.dataset / "cache"
 
@@ -48,6 +61,18 @@ class Workspace:
     def predictions(self, name: str, part: str) -> Path:
         """Predictions of one network on one part (`val`, `test`) of the split."""
         return self.model(name) / f"predictions-{part}.json"
+
+    def history(self, name: str) -> Path:
+        """One row an epoch, rewritten while a network trains."""
+        return self.model(name) / "history.csv"
+
+    def curves(self, name: str) -> Path:
+        """The picture of the history."""
+        return self.model(name) / "curves.png"
+
+    def tensorboard(self, name: str) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.model(name) / "tensorboard"
 
     def trained(self) -> list[str]:
         """Names of the networks that have a checkpoint."""

@@ -68,6 +68,7 @@ def _register_commands() -> None:
         calibrate,
         download,
         ensemble,
+        evaluate,
         info,
         predict,
         train,

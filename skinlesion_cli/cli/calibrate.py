@@ -12,26 +12,66 @@ from skinlesion_cli.cli.app import command
 
 EXAMPLE = """
 skinlesion calibrate
+skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKIEC:sensitivity=0.75
 skinlesion calibrate --policy published
-
+skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
 
 
 @command("calibrate", example=EXAMPLE, section="Pipeline")
 def calibrate(
     policy: Annotated[
-        str, typer.Option(help="How thresholds are found: guaranteed, published, cost or none.")
-    ] = "guaranteed",
+        str | None,
+        typer.Option(help="How thresholds are found: guaranteed (default), published, cost, none."),
+    ] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--target", help="CLASS:sensitivity=..,specificity=.. Repeatable.")
+    ] = None,
+    priority: Annotated[
+        list[str] | None, typer.Option(help="Class that wins where several thresholds fire, first first.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="That all promises hold together on new images; default 0.95.")
+    ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(min=1, help="New lesions that a promise is judged on; default: as many as it rests on."),
+    ] = None,
+    max_bacc_loss: Annotated[
+        float | None, typer.Option(help="What one threshold may cost in balanced accuracy.")
+    ] = None,
+    probabilities: Annotated[
+        str | None, typer.Option(help="Probability calibration: temperature, vector or none.")
+    ] = None,
+    costs: Annotated[
+        list[str] | None,
+        typer.Option("--cost", help="For --policy cost: MALIGNANT_CLASS=COST of missing it."),
+    ] = None,
+    coverage: Annotated[float | None, typer.Option(help="Of the prediction sets; default 0.90.")] = None,
+    malignant_sensitivity: Annotated[
+        float | None, typer.Option(help="Of the referral of malignant lesions; default 0.90.")
+    ] = None,
+    policy_file: Annotated[
+        Path | None, typer.Option(help="YAML with any of these settings; options win.")
+    ] = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Fit probabilities, thresholds and triage on the stored validation predictions."""
-    from skinlesion_cli.decisions.fit import FitSettings
+    """Fit probabilities, thresholds and triage on the stored validation predictions, and say what they promise."""
+    from skinlesion_cli.config.policy import load_policy
     from skinlesion_cli.stages import calibrate as stage
 
-    config = stage.CalibrateConfig(Path(workspace), FitSettings(policy=policy))  # type: ignore[arg-type]
+    given: dict[str, object] = {
+        "policy": policy,
+        "confidence": confidence,
+        "horizon": horizon,
+        "coverage": coverage,
+    }
+    given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
+    given |= {"malignant_sensitivity": malignant_sensitivity}
+    settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
+        result = stage.run(stage.CalibrateConfig(Path(workspace), settings), reporter)
     render.finish(result, as_json=as_json, quiet=quiet)

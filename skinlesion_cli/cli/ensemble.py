@@ -13,30 +13,51 @@ from skinlesion_cli.cli.app import command
 EXAMPLE = """
 skinlesion ensemble
 skinlesion ensemble densenet121 resnet50 --method equal
+skinlesion ensemble --predictions a.csv b.csv --truth truth.csv --method stacked
 """
 
 
 @command("ensemble", example=EXAMPLE, section="Pipeline")
 def ensemble(
     members: Annotated[
-        list[str] | None, typer.Argument(help="Trained networks to combine; default: all.")
+        list[str] | None,
+        typer.Argument(
+            help="Trained networks to combine (default: all), or further CSVs after --predictions."
+        ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Weights: bacc (proportional to validation BACC) or equal.")
+        str, typer.Option(help="bacc (weights proportional to validation BACC), equal, stacked or rank.")
     ] = "bacc",
     tta: Annotated[
         str, typer.Option("--tta", help="Views to average: d4 (8 views), flips (4), none.")
     ] = "d4",
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--predictions", help="CSVs of predictions made elsewhere, instead of trained networks."
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="CSV with labels (and lesion_id) for --predictions; default: the manifest."),
+    ] = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Combine trained networks by their stored validation predictions."""
+    """Combine networks by their predictions of validation images, stored or from CSVs."""
     from skinlesion_cli.stages import ensemble as stage
 
+    names = list(members or ())
+    tables = [*(predictions or ()), *(map(Path, names) if predictions else ())]
     config = stage.EnsembleConfig(
-        workspace=Path(workspace), members=tuple(members or ()), method=method, tta_mode=tta
+        workspace=Path(workspace),
+        members=() if predictions else tuple(names),
+        tables=tuple(tables),
+        truth=truth,
+        method=method,
+        tta_mode=tta,
     )
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(config, reporter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -77,8 +78,15 @@ def _show(result: StageResult, *, quiet: bool) -> None:
     aside.print(Text(DISCLAIMER, style="dim"))
 
 
+def is_first_process() -> bool:
+    """Whether this process is to speak, where several were started together (torchrun sets RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def show_error(error: SkinLesionError) -> None:
     """One message: what failed, then what to do next."""
+    if not is_first_process():
+        return
     print(f"error: {plain(error.message)}", file=sys.stderr)
     if error.hint:
         print(plain(error.hint), file=sys.stderr)
@@ -213,6 +221,4 @@ def guarded(run: Callable[[], None], *, debug: bool) -> None:
 
 
 def _close_stdout() -> None:
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

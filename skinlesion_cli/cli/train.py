@@ -14,6 +14,8 @@ EXAMPLE = """
 skinlesion train --arch densenet121
 skinlesion train --arch efficientnet_lite0 --recipe fast --set epochs=5
 skinlesion train --arch resnet50 --weights ./resnet50.safetensors --device cuda
+skinlesion train --arch efficientnet_b3 --recipe published --dry-run
+accelerate launch -m skinlesion_cli train --arch densenet121
 """
 
 
@@ -38,6 +40,20 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a step; default: the recipe's.")
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train this many folds in turn and leave out-of-fold predictions."),
+    ] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(help="Patient data to use beside the image, of age,sex,site; default: the recipe's."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be done, and how long it would take.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over instead of going on where a run was cut.")
     ] = False,
@@ -56,9 +72,12 @@ def train(
     from skinlesion_cli.config.load import load_recipe
     from skinlesion_cli.stages import train as stage
 
-    resolved = load_recipe(
-        recipe, arch, settings=settings or [], overrides={"epochs": epochs, "batch_size": batch_size}
-    )
+    overrides = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "metadata_fields": None if metadata is None else [f for f in metadata.split(",") if f],
+    }
+    resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
     config = stage.TrainConfig(
         workspace=Path(workspace),
         arch=arch,
@@ -67,8 +86,13 @@ def train(
         seed=seed,
         device=device,
         workers=workers,
+        folds=folds,
         fresh=fresh,
+        dry_run=dry_run,
+        tensorboard=tensorboard,
     )
-    with render.reporter(quiet=quiet) as reporter:
+    # Of several processes that train together, one speaks.
+    with render.reporter(quiet=quiet or not render.is_first_process()) as reporter:
         result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    if render.is_first_process():
+        render.finish(result, as_json=as_json, quiet=quiet)

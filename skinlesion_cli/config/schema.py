@@ -64,6 +64,10 @@ class Recipe(Frozen):
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
     # Images drawn an epoch, as a multiple of the training images.
     epoch_fraction: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    # Leave out an epoch's last batch where it is smaller than the others.
+    drop_last: bool = True
+    # bfloat16 where the device is a CUDA GPU that has it; elsewhere, and when off, float32.
+    mixed_precision: bool = True
     # Input
     input_size_px: Annotated[int, Field(ge=16, le=1024)]
     # Smaller inputs early on: from this share of the training on, use this size. Ends with input_size_px.
@@ -76,7 +80,7 @@ class Recipe(Frozen):
     sampler: Literal["uniform", "weighted"] = "uniform"
     # Weight of a class in the sampler: count ** -power. 1 draws all classes alike, 0.5 half way.
     sampler_power: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
-    # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images.
+    # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images that are drawn.
     loss_weight_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     # Loss
     focal_gamma: NonNegative = 0.0
@@ -107,6 +111,7 @@ class Recipe(Frozen):
     drop_path_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     # Patient metadata joined to the image features; empty: images alone.
     metadata_fields: tuple[Literal["age", "sex", "site"], ...] = ()
+    # Share of the training images whose metadata is withheld, so that prediction works without any.
     metadata_drop: Fraction = 0.3
 
     @model_validator(mode="after")

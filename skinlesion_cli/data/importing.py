@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, delayed
 
-from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.files import sha256_bytes, sha256_file
 from skinlesion_cli.artifacts.manifest import COLUMNS
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
 from skinlesion_cli.errors import DataError, SkinLesionError, name_items
@@ -67,6 +67,22 @@ def import_images(
     if problems:
         raise DataError(f"these images cannot be read: {name_items(problems)}")
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str).sort_values("id", ignore_index=True)
+
+
+def intact(table: pd.DataFrame, images_folder: Path, reporter: Reporter) -> bool:
+    """Whether every image of the manifest's table is in its place and has its hash."""
+
+    def whole(file: str, digest: str) -> bool:
+        path = images_folder / file
+        return path.is_file() and sha256_file(path) == digest
+
+    pairs = list(zip(table["file"], table["sha256"], strict=True))
+    with reporter.task("checking images", total=len(pairs), unit="images") as task:
+        for file, digest in pairs:
+            if not whole(file, digest):
+                return False
+            task.advance()
+    return True
 
 
 def _place(record: Record, data: bytes, target: Path, link: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +19,25 @@ from skinlesion_cli.data.sampling import epoch_order, sample_seed
 @dataclass(frozen=True)
 class TrainingImages:
     """Decoded training images: `pixels` uint8 (n, s, s, 3), usually memory-mapped; `rows` int64 (m,) picks the
-    training images out of it; `labels` int64 (m,) are their classes; `metadata` float32 (m, k) or None."""
+    training images out of it; `labels` int64 (m,) are their classes; `metadata` float32 (m, k) or None, which
+    is withheld (zeros) from a share `metadata_drop` of the images."""
 
     pixels: np.ndarray
     rows: np.ndarray
     labels: np.ndarray
     metadata: np.ndarray | None = None
+    metadata_drop: float = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where worker processes are not forked they get the name of the memory map, not its gigabytes.
+        name = getattr(self.pixels, "filename", None)
+        return vars(self) | ({"pixels": None, "file": name} if name else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        file = state.pop("file", None)
+        if file:
+            state["pixels"] = np.load(file, mmap_mode="r", allow_pickle=False)
+        self.__dict__.update(state)
 
 
 @dataclass(frozen=True)
@@ -35,20 +50,23 @@ class EpochPlan:
     batch_size: int
     n_draws: int
     sampler_power: float | None
+    drop_last: bool = True
     first_step: int = 0
     rank: int = 0
     world_size: int = 1
 
     @property
     def n_steps(self) -> int:
-        # The last, partial batch is left out: batch norm and averaged weights want batches of one size.
-        return max(self.n_draws // self.batch_size, 1)
+        whole, rest = divmod(self.n_draws, self.batch_size)
+        return max(whole + (1 if rest and not self.drop_last else 0), 1)
 
     def positions(self, step: int) -> range:
         """Places in the epoch's order that this process takes in this step."""
-        local = self.batch_size // self.world_size
-        start = step * self.batch_size + self.rank * local
-        return range(start, min(start + local, self.n_draws))
+        start = step * self.batch_size
+        here = min(self.batch_size, self.n_draws - start)
+        return range(
+            start + here * self.rank // self.world_size, start + here * (self.rank + 1) // self.world_size
+        )
 
 
 class _EpochImages(Dataset):
@@ -78,7 +96,12 @@ class _EpochImages(Dataset):
         labels = torch.from_numpy(self.source.labels[chosen])
         if self.source.metadata is None:
             return torch.from_numpy(images), labels
-        return torch.from_numpy(images), labels, torch.from_numpy(self.source.metadata[chosen])
+        metadata = self.source.metadata[chosen]
+        for row, place in enumerate(places):
+            generator = np.random.default_rng([self.plan.seed, self.plan.epoch, place, 0x3D])
+            if generator.random() < self.source.metadata_drop:
+                metadata[row] = 0.0
+        return torch.from_numpy(images), labels, torch.from_numpy(metadata)
 
 
 def batches(
@@ -97,9 +120,17 @@ def batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
 
 
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the main one ends its workers when it is ready.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def default_workers() -> int:
-    """Loader processes: enough to feed the network, one core left for it."""
-    return max(1, min(8, (os.cpu_count() or 2) - 1))
+    """Loader processes: enough to feed the network, one core left for it; a team shares the machine's cores."""
+    cores = (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, cores - 1))

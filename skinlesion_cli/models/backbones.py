@@ -65,7 +65,8 @@ def _lite(index: int, file: str, sha256: str) -> BackboneSpec:
 
 
 _SPECS = (
-    BackboneSpec("resnet50", "resnet50", "layer4.2", hub_id="timm/resnet50.tv2_in1k"),
+    # torchvision's first weights (IMAGENET1K_V1), as the published system uses.
+    BackboneSpec("resnet50", "resnet50", "layer4.2", hub_id="timm/resnet50.tv_in1k"),
     BackboneSpec("densenet121", "densenet121", "features.norm5", hub_id="timm/densenet121.tv_in1k"),
     BackboneSpec("efficientnet_b3", "efficientnet_b3", "bn2", hub_id="timm/efficientnet_b3.ra2_in1k"),
     _lite(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,19 +22,24 @@ from torch.nn import functional as F
 from skinlesion_cli.config.schema import Recipe
 from skinlesion_cli.decisions.metrics import balanced_accuracy, sensitivity
 from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.models.interruption import HeldSignals
 from skinlesion_cli.models.losses import smooth_targets, training_loss
+from skinlesion_cli.models.memory import is_out_of_memory
 from skinlesion_cli.models.mixing import mix
 from skinlesion_cli.models.optimisation import (
     WeightAverage,
     learning_rate_factor,
     make_optimizer,
+    make_plateau,
     selection_score,
 )
+from skinlesion_cli.models.team import Team
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, MALIGNANT_CLASSES
 
 SAVE_INTERVAL_S = 600.0
-Batches = Callable[[int, int, int], Iterable[tuple[torch.Tensor, ...]]]
+Batch = tuple[torch.Tensor, ...]
+Row = dict[str, float | None]
 
 
 @dataclass
@@ -47,7 +52,9 @@ class Progress:
     best_score: float = -math.inf
     epochs_without_gain: int = 0
     loss_sum: float = 0.0
-    history: list[dict[str, float | None]] = field(default_factory=list)
+    # Each batch goes through the network in this many parts; grows when memory runs out.
+    parts: int = 1
+    history: list[Row] = field(default_factory=list)
     finished: bool = False
 
 
@@ -55,43 +62,41 @@ class Progress:
 class Trainer:
     """One network in training.
 
-    `batches(epoch, size_px, first_step)` yields uint8 images, labels and, where there is any, metadata.
-    `validation` yields the same without augmentation. `save(trainer)` stores the state; it is called every
-    epoch and at least every ten minutes.
+    `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels and,
+    where there is any, metadata. `validation()` yields its share of the validation images, not augmented.
+    `save(trainer)` stores the state; it is called every epoch, at least every ten minutes, and before a signal
+    ends the run. `on_epoch(history, seconds)` is told of every finished epoch.
     """
 
     network: nn.Module
     recipe: Recipe
     seed: int
     steps_per_epoch: int
-    batches: Batches
-    validation: Callable[[], Iterable[tuple[torch.Tensor, ...]]]
+    batches: Callable[[int, int, int], Iterable[Batch]]
+    validation: Callable[[], Iterable[Batch]]
     device: torch.device
     reporter: Reporter
     save: Callable[[Trainer], None] = lambda trainer: None
+    on_epoch: Callable[[list[Row], float], None] = lambda history, seconds: None
     class_weights: torch.Tensor | None = None
+    team: Team = field(default_factory=Team)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
+        recipe = self.recipe
+        self.progress.parts = recipe.accumulation_steps
         self.network.to(self.device, memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.network, self.recipe)
-        decay = self.recipe.ema_decay
-        self.average = WeightAverage(self.network, decay) if decay else None
-        self.plateau = (
-            torch.optim.lr_scheduler.ReduceLROnPlateau(
-                self.optimizer,
-                mode="max",
-                factor=self.recipe.plateau_factor,
-                patience=self.recipe.plateau_patience_epochs,
-            )
-            if self.recipe.schedule == "plateau"
-            else None
-        )
-        self.best: dict[str, torch.Tensor] = {}
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.average = WeightAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        self.plateau = make_plateau(self.optimizer, recipe)
+        self.best: Mapping[str, torch.Tensor] = {}
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.device)
         # bfloat16 needs no loss scaling; on a CPU it would change results from machine to machine.
-        self.autocast = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.autocast = (
+            recipe.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.parallel = self.team.wrap(self.network)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -99,17 +104,18 @@ class Trainer:
         return self.average.network if self.average else self.network
 
     def fit(self) -> None:
-        """Train to the end, from wherever `progress` stands."""
-        while not self.progress.finished:
-            started, first_step = time.monotonic(), self.progress.step
-            self._train_epoch()
-            seconds = time.monotonic() - started
-            images = (self.steps_per_epoch - first_step) * self.recipe.batch_size
-            self._end_epoch(images_per_s=images / max(seconds, 1e-9))
-            self.save(self)
+        """Train to the end, from wherever `progress` stands; the network then holds the epoch that is kept."""
+        with HeldSignals() as signals:
+            while not self.progress.finished:
+                started = time.monotonic()
+                self._train_epoch(signals)
+                self._end_epoch()
+                self.save(self)
+                self.on_epoch(self.progress.history, time.monotonic() - started)
+                signals.deliver()
         self.network.load_state_dict(self.best)
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, signals: HeldSignals) -> None:
         progress, recipe = self.progress, self.recipe
         size_px = recipe.size_px_at(progress.epoch / recipe.epochs)
         self.network.train()
@@ -118,67 +124,99 @@ class Trainer:
         with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
             task.advance(progress.step)
             for batch in self.batches(progress.epoch, size_px, progress.step):
-                progress.loss_sum += self._train_step(batch)
+                progress.loss_sum += self.train_step(batch)
                 progress.step += 1
                 task.advance()
-                if time.monotonic() - saved_at > SAVE_INTERVAL_S:
+                if signals.pending is not None or time.monotonic() - saved_at > SAVE_INTERVAL_S:
                     self.save(self)
                     saved_at = time.monotonic()
+                    signals.deliver()
 
-    def _train_step(self, batch: tuple[torch.Tensor, ...]) -> float:
+    def train_step(self, batch: Batch) -> float:
+        """One step of the optimiser; returns the loss."""
         recipe, progress = self.recipe, self.progress
         global_step = progress.epoch * self.steps_per_epoch + progress.step
-        torch.manual_seed(_step_seed(self.seed, global_step))
         if self.plateau is None:
             factor = learning_rate_factor(recipe, global_step, self.steps_per_epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * factor
         images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         targets = smooth_targets(labels, recipe.label_smoothing)
-        generator = np.random.default_rng([self.seed, global_step, 0xA])
         images, targets = mix(
             images,
             targets,
             mixup_alpha=recipe.mixup_alpha,
             cutmix_alpha=recipe.cutmix_alpha,
-            generator=generator,
+            generator=np.random.default_rng([self.seed, global_step, 0xA]),
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in _parts(len(images), recipe.accumulation_steps):
-            with self._precision():
-                logits = self.network(images[part], *(values[part] for values in metadata))
-            loss = training_loss(
-                logits, targets[part], focal_gamma=recipe.focal_gamma, class_weights=self.class_weights
-            )
-            share = len(targets[part]) / len(targets)
-            (loss * share).backward()
-            total += float(loss.detach()) * share
-        if not math.isfinite(total):
-            raise SkinLesionError(
-                f"the loss became {total} in epoch {progress.epoch + 1}, step {progress.step + 1}",
-                "Lower the learning rate (--set learning_rate=...) and start over with --fresh.",
-            )
+        loss = self._gradients(images, targets, metadata, global_step)
+        if not math.isfinite(loss):
+            raise _diverged("loss", loss, progress)
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         self.optimizer.step()
         if self.average:
             self.average.update(self.network, global_step)
-        return total
+        return loss
+
+    def _gradients(
+        self, images: torch.Tensor, targets: torch.Tensor, metadata: list[torch.Tensor], global_step: int
+    ) -> float:
+        """Put the batch's gradients in place, in more and smaller parts when memory runs out."""
+        while True:
+            torch.manual_seed(_step_seed(self.seed, global_step, self.team.rank))
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                total = 0.0
+                for part in _parts(len(images), self.progress.parts):
+                    share = len(targets[part]) / len(targets)
+                    with self._precision():
+                        logits = self.parallel(images[part], *(values[part] for values in metadata))
+                    loss = training_loss(
+                        logits,
+                        targets[part],
+                        focal_gamma=self.recipe.focal_gamma,
+                        class_weights=self.class_weights,
+                    )
+                    (loss * share).backward()
+                    total += float(loss.detach()) * share
+                return total
+            except (RuntimeError, MemoryError) as error:
+                # In a team every process would have to halve at once; there it stays an error.
+                if not is_out_of_memory(error) or self.team.size > 1:
+                    raise
+                self._halve(len(images))
+
+    def _halve(self, batch_size: int) -> None:
+        parts = self.progress.parts * 2
+        if parts > batch_size:
+            raise SkinLesionError(
+                f"{self.device} has too little memory for a single image of this size",
+                "Use a smaller input (--set input_size_px=...) or another --device.",
+            )
+        self.progress.parts = parts
+        self.reporter.note(
+            f"out of memory: batches of {batch_size} now go through the network {-(-batch_size // parts)} "
+            "images at a time (same gradients; batch norm sees the smaller part)"
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast("cuda", torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
-    def _end_epoch(self, images_per_s: float) -> None:
+    def _end_epoch(self) -> None:
         progress, recipe = self.progress, self.recipe
         labels, logits = self.validate()
         predicted = logits.argmax(axis=1)
         validation_loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
+        if not math.isfinite(validation_loss):
+            raise _diverged("validation loss", validation_loss, progress)
         bacc = balanced_accuracy(labels, predicted)
-        row: dict[str, float | None] = {
+        row: Row = {
             "epoch": progress.epoch + 1,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train_loss": progress.loss_sum / self.steps_per_epoch,
+            "train_loss": self.team.mean(progress.loss_sum) / self.steps_per_epoch,
             "val_loss": validation_loss,
             "val_bacc": bacc,
         }
@@ -186,80 +224,43 @@ class Trainer:
             value = sensitivity(labels, predicted, CLASS_INDEX[name])
             row[f"sensitivity_{name}"] = None if math.isnan(value) else value
         progress.history.append(row)
-        self.reporter.row("train", {**row, "images_per_s": images_per_s})
         score = selection_score(recipe, bacc, validation_loss)
-        if recipe.selection == "last" or score > progress.best_score + recipe.min_delta or not self.best:
+        if recipe.selection == "last" or score > progress.best_score + recipe.min_delta:
             progress.best_score, progress.best_epoch = score, progress.epoch + 1
             progress.epochs_without_gain = 0
             self.best = {name: t.detach().clone() for name, t in self.evaluated.state_dict().items()}
         else:
             progress.epochs_without_gain += 1
         if self.plateau:
-            self.plateau.step(score)
+            self.plateau.step(-score)
         patience = recipe.stop_patience_epochs
         stopped = patience is not None and progress.epochs_without_gain >= patience
         progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
         progress.finished = stopped or progress.epoch >= recipe.epochs
 
     def validate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images."""
+        """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images of the whole team."""
         network = self.evaluated.eval()
+        self.team.share_buffers(network)
         labels, logits = [], []
         with torch.inference_mode():
             for images, batch_labels, *metadata in self.validation():
                 outputs = network(images.to(self.device), *(values.to(self.device) for values in metadata))
                 logits.append(outputs.float().cpu().numpy())
                 labels.append(batch_labels.numpy())
-        return np.concatenate(labels), np.concatenate(logits)
-
-    # What a resumed run needs: tensors apart from counters, so that neither needs pickle.
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors of the state, by name."""
-        found = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        found |= {f"best.{k}": v for k, v in self.best.items()}
-        if self.average:
-            found |= {f"average.{k}": v for k, v in self.average.network.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-        return {k: v.detach().cpu().contiguous() for k, v in found.items()}
-
-    def counters(self) -> dict[str, Any]:
-        """All else of the state, in JSON types."""
-        return {
-            "progress": vars(self.progress) | {"best_score": self.progress.best_score if self.best else None},
-            "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
-            "plateau": self.plateau.state_dict() if self.plateau else None,
-        }
-
-    def restore(self, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
-        """Take up a saved state."""
-
-        def under(prefix: str) -> dict[str, torch.Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.network.load_state_dict(under("network."))
-        self.best = {k: v.to(self.device) for k, v in under("best.").items()}
-        if self.average:
-            self.average.network.load_state_dict(under("average."))
-        states: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in under("optimizer.").items():
-            index, name = key.split(".", 1)
-            states.setdefault(int(index), {})[name] = value
-        packed = self.optimizer.state_dict() | {"state": states}
-        self.optimizer.load_state_dict(packed)
-        for group, rate in zip(self.optimizer.param_groups, counters["learning_rates"], strict=True):
-            group["lr"] = rate
-        if self.plateau and counters["plateau"]:
-            self.plateau.load_state_dict(counters["plateau"])
-        values = dict(counters["progress"])
-        if values["best_score"] is None:
-            values["best_score"] = -math.inf
-        self.progress = Progress(**values)
+        return self.team.gather(np.concatenate(labels)), self.team.gather(np.concatenate(logits))
 
 
-def _step_seed(seed: int, global_step: int) -> int:
-    return int(np.random.SeedSequence([seed, global_step, 0xD]).generate_state(1, np.uint32)[0])
+def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
+    return SkinLesionError(
+        f"the {what} became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}",
+        "Lower the learning rate (--set learning_rate=...) and start over with --fresh.",
+    )
+
+
+def _step_seed(seed: int, global_step: int, rank: int) -> int:
+    """Seed of a step's dropout; every process of a team drops its own."""
+    return int(np.random.SeedSequence([seed, global_step, 0xD, rank]).generate_state(1, np.uint32)[0])
 
 
 def _parts(n: int, parts: int) -> Iterator[slice]:

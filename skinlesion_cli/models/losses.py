@@ -45,13 +45,20 @@ def training_loss(
     return losses.mean()
 
 
-def class_weights(counts: Mapping[str, int], power: float) -> torch.Tensor | None:
-    """count ** -power for each class, scaled so that the mean over the images is 1; None for power 0.
+def class_weights(
+    counts: Mapping[str, int], power: float, sampler_power: float | None = None
+) -> torch.Tensor | None:
+    """count ** -power for each class, scaled so that the mean over the images that are drawn is 1.
 
-    A class without images gets weight 0: nothing is drawn from it.
+    `sampler_power` is that of the sampler (see `epoch_order`), None where every image is drawn alike. A class
+    without images gets weight 0: nothing is drawn from it. None for power 0.
     """
     if power == 0.0:
         return None
     count = torch.tensor([float(counts[name]) for name in CLASS_NAMES])
-    raw = torch.where(count > 0, count.clamp(min=1) ** -power, torch.zeros_like(count))
-    return raw * count.sum() / (raw * count).sum()
+    present = count > 0
+    raw = torch.where(present, count.clamp(min=1) ** -power, torch.zeros_like(count))
+    drawn = torch.where(
+        present, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count)
+    )
+    return raw * drawn.sum() / (raw * drawn).sum()

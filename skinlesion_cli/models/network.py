@@ -7,9 +7,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, name_items
-from skinlesion_cli.models.backbones import BackboneSpec
+from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.taxonomy import N_CLASSES
 
 
@@ -18,7 +19,8 @@ class LesionNet(nn.Module):
 
     Takes pixels as they come from an image: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and
     standard deviation of the backbone's pretraining are applied inside, so that no caller can forget them.
-    `n_metadata` > 0 adds a small branch for patient metadata, whose logits are added to those of the image.
+    `n_metadata` > 0 adds a small branch for patient metadata, whose logits are added to those of the image; a
+    row of zeros says that nothing is known, and is what the branch gets where no metadata is handed in.
     """
 
     mean: torch.Tensor
@@ -67,13 +69,28 @@ class LesionNet(nn.Module):
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (n, 7) from the last feature map and, where the network has the branch, metadata."""
         logits = self.backbone.forward_head(features)
-        if self.metadata is not None and metadata is not None:
-            logits = logits + self.metadata(metadata)
-        return logits
+        if self.metadata is None:
+            return logits
+        if metadata is None:
+            metadata = logits.new_zeros((len(logits), self.metadata[0].in_features))
+        return logits + self.metadata(metadata)
 
     def forward(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits, float (n, 7)."""
         return self.logits(self.features(images), metadata)
+
+
+def restore_network(checkpoint: Checkpoint) -> LesionNet:
+    """The trained network of a checkpoint, on the CPU and in evaluation mode.
+
+    Raises
+    ------
+    ArtifactError : the weights do not fit, or are not finite.
+    """
+    n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
+    network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing, n_metadata=n_metadata)
+    load_weights(network, checkpoint.weights, checkpoint.name)
+    return network.eval()
 
 
 def weights_to_bytes(network: nn.Module) -> bytes:

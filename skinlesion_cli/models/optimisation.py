@@ -41,6 +41,21 @@ def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> flo
     return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def make_plateau(
+    optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+    """The scheduler that lowers the learning rate when the score stands still; feed it `-score`.
+
+    As in the published system it minimises the negated score with torch's relative threshold of 1e-4. With
+    negative numbers that threshold is a tolerance: a score of up to 0.01 % below the best counts as progress.
+    """
+    if recipe.schedule != "plateau":
+        return None
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="min", factor=recipe.plateau_factor, patience=recipe.plateau_patience_epochs
+    )
+
+
 def selection_score(recipe: Recipe, bacc: float, validation_loss: float) -> float:
     """What decides which epoch is kept: BACC, or the published w * BACC + (1 - w) / (1 + loss)."""
     if recipe.selection == "mixed":

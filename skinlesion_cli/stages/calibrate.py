@@ -153,41 +153,37 @@ def _triage_figures(
 
 
 def describe_promise(promise: Promise) -> str:
-    """One sentence for people."""
-    kept = "" if promise.specificity is None else f", specificity at least {promise.specificity:.3f}"
+    """What is promised of one class, and if it is less than the target, why and what would carry it."""
+    if promise.sensitivity is None:
+        kept = "nothing"
+    else:
+        kept = f"sensitivity at least {promise.sensitivity:.3f}"
+        if promise.specificity is not None:
+            kept += f", specificity at least {promise.specificity:.3f}"
+        kept += f" (threshold {promise.threshold:.4f}; {promise.missed} of {promise.lesions} lesions missed)"
     if promise.granted:
-        return (
-            f"{promise.class_name}: sensitivity at least {promise.target_sensitivity:.3f}{kept} on new images "
-            f"(threshold {promise.threshold:.4f}; {promise.lesions} lesions, {promise.missed} missed)"
-        )
+        return f"  {promise.class_name}: {kept}"
     wanted = f"sensitivity {promise.target_sensitivity:.2f}"
     if promise.target_specificity is not None:
-        wanted += f" with specificity {promise.target_specificity:.2f}"
-    best = (
-        "nothing" if promise.sensitivity is None else f"sensitivity at least {promise.sensitivity:.3f}{kept}"
-    )
+        wanted += f", specificity {promise.target_specificity:.2f}"
     more = (
-        "the network misses too many: more lesions would not help"
+        "it misses too many: more lesions would not carry the target"
         if promise.more_lesions is None
-        else f"about {promise.more_lesions} more {promise.class_name} lesions would carry it"
+        else f"about {promise.more_lesions:,} more {promise.class_name} lesions would carry the target"
     )
-    return (
-        f"{promise.class_name}: {wanted} is NOT promised: {promise.reason} "
-        f"({promise.lesions} lesions, {promise.missed} missed). Promised instead: {best}. {more}."
-    )
+    return f"  {promise.class_name}: {kept}, NOT the target ({wanted}): {promise.reason}; {more}"
 
 
 def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) -> StageResult:
-    granted = [promise for promise in fitted.promises if promise.granted]
     refused = [promise for promise in fitted.promises if not promise.granted]
     support = calibration.support
     headline = [
         f"policy {calibration.policy} on {support['images']:,} validation images of {support['lesions']:,} lesions"
     ]
     if fitted.promises:
-        headline.append(f"together with confidence {calibration.confidence:.0%}:")
-    headline += [describe_promise(promise) for promise in granted]
-    warnings = [describe_promise(promise) for promise in refused]
+        headline.append(f"promised together, with confidence {calibration.confidence:.1%}:")
+    headline += [describe_promise(promise) for promise in fitted.promises]
+    warnings = [f"{promise.class_name}: its target is not promised, see above" for promise in refused]
     warnings += [
         f"{name}: the published search found no threshold that meets the target ({rule})"
         for name, rule in fitted.search.items()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import outside
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
@@ -16,61 +19,145 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions import ensemble as merging
 from skinlesion_cli.decisions import metrics
+from skinlesion_cli.decisions.folds import grouped_folds
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 
-METHODS = ("bacc", "equal")
 HINT = "Train it first: `skinlesion train --arch NAME`."
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """`members` are names of trained networks; empty: all of the workspace. `tta_mode`: views to average."""
+    """`members` are names of trained networks; empty: all of the workspace. `tta_mode`: views to average.
+
+    `tables` are CSVs of predictions made elsewhere (see `artifacts.outside`); they take the place of trained
+    networks, with labels from themselves, from `truth`, or from the manifest.
+    """
 
     workspace: Path
     members: tuple[str, ...] = ()
+    tables: tuple[Path, ...] = ()
+    truth: Path | None = None
     method: str = "bacc"
     tta_mode: str = "d4"
 
 
 def run(config: EnsembleConfig, reporter: Reporter) -> StageResult:
     """Write `ensemble/`: the weights, and merged predictions of validation (and test, where all have it)."""
-    if config.method not in METHODS:
-        raise UsageError(f"no way to combine named {config.method!r}", "Known: " + ", ".join(METHODS))
+    if config.method not in merging.METHODS:
+        raise UsageError(f"no way to combine named {config.method!r}", "Known: " + ", ".join(merging.METHODS))
     if config.tta_mode not in tta.MODES:
         raise UsageError(f"no TTA mode named {config.tta_mode!r}", "Known: " + ", ".join(tta.MODES))
     workspace = Workspace(config.workspace)
-    names = _members(workspace, config.members)
-    views = tta.MODES[config.tta_mode]
-    validation = [with_views(_read(workspace, name, "val"), views) for name in names]
+    if config.tables:
+        found = _read_tables(workspace, config)
+        names, views = [p.source for p in found.validation], outside.VIEWS
+    else:
+        names, views = _members(workspace, config.members), tta.MODES[config.tta_mode]
+        found = _Members([with_views(_read(workspace, name, "val"), views) for name in names], [])
+    validation = found.validation
     require_same(validation)
-    bacc = [metrics.balanced_accuracy(p.labels, p.probabilities.argmax(axis=1)) for p in validation]
-    weights = merging.equal_weights(len(names)) if config.method == "equal" else merging.bacc_weights(bacc)
+    ensemble = _fit(config.method, validation, views)
     with exclusive(workspace.ensemble.parent, "ensemble"):
-        merged = _merge(validation, weights, config.method)
-        ensemble = ensembles.Ensemble(
-            members=tuple(
-                ensembles.Member(name, _checkpoint(p), float(weight), _defined(value))
-                for name, p, weight, value in zip(names, validation, weights, bacc, strict=True)
-            ),
-            method=config.method,
-            views=views,
-            figures=_figures(merged),
-        )
         sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
         written = ensembles.write(workspace.ensemble, ensemble, inputs=sources)
         paths = [workspace.ensemble]
         for part in ("val", "test"):
-            parts = _part(workspace, names, part, views, validation, reporter)
-            if parts:
-                path = workspace.ensemble_predictions(part)
-                inputs: dict[str, Artifact | str] = {"ensemble": written}
-                inputs["split"] = _artifact(parts[0]).inputs["split"]
-                stored.write(path, _merge(parts, weights, config.method), inputs=inputs)
-                paths.append(path)
-    return _result(ensemble, paths)
+            parts = validation if part == "val" else _test(workspace, names, views, config, reporter)
+            path = workspace.ensemble_predictions(part)
+            if not parts:
+                path.unlink(missing_ok=True)
+                continue
+            inputs: dict[str, Artifact | str] = {"ensemble": written}
+            inputs["split"] = _artifact(parts[0]).inputs["split"]
+            stored.write(path, _merge(parts, ensemble), inputs=inputs)
+            paths.append(path)
+    return _result(ensemble, paths, found.notes)
+
+
+def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -> ensembles.Ensemble:
+    """Weights, and what the ensemble is worth on the validation images."""
+    first = validation[0]
+    labels, stack = first.labels, np.stack([p.probabilities for p in validation])
+    bacc = [metrics.balanced_accuracy(labels, probabilities.argmax(axis=1)) for probabilities in stack]
+    parameters: dict[str, Any] = {}
+    if method == "bacc":
+        weights = merging.bacc_weights(bacc)
+    elif method == "stacked":
+        weights = merging.stacked_weights(labels, stack, first.lesion_ids)
+    else:
+        weights = merging.equal_weights(len(validation))
+    if method == "rank":
+        parameters["rank_reference"] = merging.rank_reference(stack).tolist()
+    members = tuple(
+        ensembles.Member(p.source, _checkpoint(p), float(weight), _defined(value))
+        for p, weight, value in zip(validation, weights, bacc, strict=True)
+    )
+    ensemble = ensembles.Ensemble(members, method, tuple(views), {}, parameters)
+    merged = ensemble.rule.merge(stack)
+    figures: dict[str, Any] = {
+        "validation_bacc": _defined(metrics.balanced_accuracy(labels, merged.argmax(axis=1))),
+        "images": len(labels),
+        "lesions": len(set(first.lesion_ids)),
+        "classes_without_images": list(metrics.missing_classes(labels)),
+    }
+    if method == "stacked":
+        figures["cross_fitted_bacc"] = _defined(_cross_fitted_bacc(labels, stack, first.lesion_ids))
+    return replace(ensemble, figures=figures)
+
+
+def _cross_fitted_bacc(labels: np.ndarray, stack: np.ndarray, lesion_ids: np.ndarray) -> float:
+    """BACC of weights that never saw the lesion that they are judged on."""
+    predicted = np.empty(len(labels), dtype=np.int64)
+    for train, held_out in grouped_folds(labels, lesion_ids):
+        weights = merging.stacked_weights(labels[train], stack[:, train], lesion_ids[train])
+        predicted[held_out] = merging.combine(stack[:, held_out], weights).argmax(axis=1)
+    return metrics.balanced_accuracy(labels, predicted)
+
+
+@dataclass(frozen=True)
+class _Members:
+    validation: list[Predictions]
+    notes: list[str]
+
+
+def _read_tables(workspace: Workspace, config: EnsembleConfig) -> _Members:
+    """Predictions from CSVs, rows in the order of the first one."""
+    if config.members:
+        raise UsageError(
+            f"tables and trained networks do not mix: {name_items(config.members)}",
+            "Name the one or the other.",
+        )
+    truth = None
+    if config.truth is not None:
+        truth = outside.read_truth(config.truth)
+    elif workspace.manifest.exists():
+        truth = outside.Truth(manifests.read(workspace.manifest).table[["id", "label", "lesion_id"]], True)
+    tables = [outside.read_predictions(path, truth) for path in config.tables]
+    names = [table.predictions.source for table in tables]
+    if len(set(names)) < len(names):
+        raise UsageError(f"tables need names of their own: {name_items(names)}")
+    order = tables[0].predictions.table["id"].tolist()
+    notes = ["nothing tells whether the tables' models were trained on these images: make sure they were not"]
+    if not all(table.lesions_known for table in tables):
+        notes.append("no lesion ids: every image was taken for a lesion of its own")
+    return _Members([_in_order(table.predictions, order) for table in tables], notes)
+
+
+def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
+    """Rows in this order, where both name the same images; else as they are, for `require_same` to refuse."""
+    mine = predictions.table["id"].tolist()
+    if mine == ids or set(mine) != set(ids):
+        return predictions
+    place = {identity: row for row, identity in enumerate(mine)}
+    rows = [place[identity] for identity in ids]
+    return replace(
+        predictions,
+        table=predictions.table.iloc[rows].reset_index(drop=True),
+        view_probabilities=predictions.view_probabilities[rows],
+    )
 
 
 def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
@@ -104,14 +191,7 @@ def with_views(predictions: Predictions, views: Sequence[str]) -> Predictions:
             "Use --tta none, or train that network again.",
         )
     at = [predictions.views.index(view) for view in views]
-    return Predictions(
-        predictions.table,
-        predictions.view_probabilities[:, at],
-        tuple(views),
-        predictions.source,
-        predictions.part,
-        predictions.artifact,
-    )
+    return replace(predictions, view_probabilities=predictions.view_probabilities[:, at], views=tuple(views))
 
 
 def require_same(members: Sequence[Predictions]) -> None:
@@ -143,40 +223,34 @@ def require_same(members: Sequence[Predictions]) -> None:
                 raise ArtifactError(f"{pair} disagree on the {column} of {name_items(differ)}")
 
 
-def _part(
+def _test(
     workspace: Workspace,
     names: Sequence[str],
-    part: str,
     views: Sequence[str],
-    validation: list[Predictions],
+    config: EnsembleConfig,
     reporter: Reporter,
 ) -> list[Predictions]:
-    """Predictions of one part by all members; empty, and said so, where one of them lacks it."""
-    if part == "val":
-        return validation
-    lacking = [name for name in names if not workspace.predictions(name, part).exists()]
-    if lacking:
-        workspace.ensemble_predictions(part).unlink(missing_ok=True)
+    """Predictions of the test images by all members; empty, and said so, where one of them lacks them."""
+    lacking = [name for name in names if not workspace.predictions(name, "test").exists()]
+    if config.tables or lacking:
         if len(lacking) < len(names):
-            reporter.note(f"no merged predictions of the {part} images: {', '.join(lacking)} lack them")
+            reporter.note(f"no merged predictions of the test images: {', '.join(lacking)} lack them")
         return []
-    found = [with_views(_read(workspace, name, part), views) for name in names]
+    found = [with_views(_read(workspace, name, "test"), views) for name in names]
     require_same(found)
     return found
 
 
-def _merge(members: Sequence[Predictions], weights: np.ndarray, method: str) -> Predictions:
-    first = members[0]
-    stack = np.stack([p.view_probabilities for p in members])
-    n_members, n_images, n_views, n_classes = stack.shape
-    merged = merging.combine(stack.reshape(n_members, n_images * n_views, n_classes), weights)
-    return Predictions(
-        first.table,
-        merged.reshape(n_images, n_views, n_classes),
-        first.views,
-        source=f"ensemble ({method})",
-        part=first.part,
-    )
+def _merge(members: Sequence[Predictions], ensemble: ensembles.Ensemble) -> Predictions:
+    first, rule = members[0], ensemble.rule
+    if ensemble.method == "rank":
+        # Ranks of a mean are no mean of ranks: every view carries the result of the mean.
+        merged = rule.merge(np.stack([p.probabilities for p in members]))
+        views = np.repeat(merged[:, None], len(first.views), axis=1)
+    else:
+        stack = np.stack([p.view_probabilities for p in members])
+        views = rule.merge(stack.reshape(len(members), -1, stack.shape[-1])).reshape(stack.shape[1:])
+    return Predictions(first.table, views, first.views, f"ensemble ({ensemble.method})", first.part)
 
 
 def _artifact(predictions: Predictions) -> Artifact:
@@ -192,23 +266,18 @@ def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _figures(merged: Predictions) -> dict[str, object]:
-    predicted = merged.probabilities.argmax(axis=1)
-    return {
-        "validation_bacc": _defined(metrics.balanced_accuracy(merged.labels, predicted)),
-        "images": len(merged.table),
-        "lesions": int(merged.table["lesion_id"].nunique()),
-        "classes_without_images": list(metrics.missing_classes(merged.labels)),
-    }
-
-
-def _result(ensemble: ensembles.Ensemble, paths: Sequence[Path]) -> StageResult:
+def _result(ensemble: ensembles.Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> StageResult:
     def shown(value: object) -> str:
         return "undefined" if value is None else f"{value:.4f}"
 
     rows = [[m.name, f"{m.weight:.4f}", shown(m.validation_bacc)] for m in ensemble.members]
     rows.append(["ensemble", "", shown(ensemble.figures["validation_bacc"])])
+    if "cross_fitted_bacc" in ensemble.figures:
+        rows.append(["ensemble, weights cross-fitted", "", shown(ensemble.figures["cross_fitted_bacc"])])
     missing = ensemble.figures["classes_without_images"]
+    warnings = list(notes)
+    if missing:
+        warnings.append(f"no validation images of {', '.join(missing)}: BACC is the mean of the others")
     return StageResult(
         command="ensemble",
         headline=[
@@ -226,8 +295,6 @@ def _result(ensemble: ensembles.Ensemble, paths: Sequence[Path]) -> StageResult:
         },
         tables=[Table("Members", ["member", "weight", "validation BACC"], rows)],
         artifacts=[str(path) for path in paths],
-        warnings=[f"no validation images of {', '.join(missing)}: BACC is the mean of the others"]
-        if missing
-        else [],
+        warnings=warnings,
         next_command="skinlesion calibrate",
     )

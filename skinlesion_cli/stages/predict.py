@@ -92,14 +92,12 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
 def load_engine(bundle: Bundle, device: str) -> Engine:
     """The bundle's networks, ready to run."""
     from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
-    from skinlesion_cli.models.backbones import backbone
     from skinlesion_cli.models.devices import resolve_device
-    from skinlesion_cli.models.network import LesionNet, load_weights
+    from skinlesion_cli.models.network import restore_network
 
     members = []
     for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True):
-        network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing)
-        load_weights(network, checkpoint.weights, checkpoint.name)
+        network = restore_network(checkpoint)
         members.append(
             EngineMember(
                 name=checkpoint.name,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from skinlesion_cli.errors import DataError
+from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.taxonomy import CLASS_INDEX
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,18 @@ class Record:
 
 
 @dataclass(frozen=True)
+class SourceOptions:
+    """What the user decided about reading a source.
+
+    `scc_as_akiec` counts squamous cell carcinoma as AKIEC (ISIC 2019); `archives_verified` says that the
+    checksums inside zip archives were verified already.
+    """
+
+    scc_as_akiec: bool = False
+    archives_verified: bool = False
+
+
+@dataclass(frozen=True)
 class Collection:
     """A source that was read: its images, what may be done with them, and what the user should know."""
 
@@ -59,6 +73,40 @@ class Collection:
     licence: str
     attribution: str
     notes: tuple[str, ...] = ()
+
+    def only(self, parts: Container[str]) -> Collection:
+        """The images of these parts, and those that the source puts nowhere."""
+        kept = [record for record in self.records if record.part in parts or not record.part]
+        return replace(self, records=kept)
+
+
+NO_LESIONS = (
+    "no lesion ids: each image counts as a lesion of its own, so photographs of one lesion can come to lie on "
+    "both sides of the split and make every figure too good; look at `skinlesion download --check-duplicates`"
+)
+
+
+def known_class(text: str) -> str | None:
+    """One of the seven classes by its name, in upper or lower case; None for anything else."""
+    name = text.strip().upper()
+    return name if name in CLASS_INDEX else None
+
+
+def ids_from_paths(files: Sequence[str]) -> dict[str, str]:
+    """Ids for relative paths, as path -> id: the path without its suffix, or with it where two differ in it.
+
+    Sub-folders are part of the id, so that equal names in two of them stay apart.
+    """
+    stems = Counter(str(PurePosixPath(file).with_suffix("")) for file in files)
+    named = {file: str(PurePosixPath(file).with_suffix("")) for file in files}
+    return {file: stem if stems[stem] == 1 else file for file, stem in named.items()}
+
+
+def refuse_duplicates(ids: Sequence[str], name: str) -> None:
+    """Raise a DataError that names the ids that occur more than once."""
+    duplicates = sorted(identity for identity, count in Counter(ids).items() if count > 1)
+    if duplicates:
+        raise DataError(f"{name}: these image ids occur more than once: {name_items(duplicates)}")
 
 
 def known_age(text: str, where: str) -> str:

@@ -7,21 +7,22 @@ folder, a zip or (ground truth) a CSV, `ISIC2018_Task3_Training_LesionGroupings.
 
 from __future__ import annotations
 
-import zipfile
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
+from skinlesion_cli.data.archives import image_members, open_archive
 from skinlesion_cli.data.sources.base import (
     Collection,
     FileOrigin,
     Record,
+    SourceOptions,
     ZipOrigin,
     known_age,
     known_word,
+    refuse_duplicates,
 )
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -40,12 +41,12 @@ ATTRIBUTION = (
 )
 
 
-def recognise(folder: Path) -> bool:
+def recognise(path: Path) -> bool:
     """Whether the folder holds at least one part in the official layout."""
-    return any(_find(folder, f"ISIC2018_Task3_{name}_GroundTruth") for name in PARTS)
+    return path.is_dir() and any(_find(path, f"ISIC2018_Task3_{name}_GroundTruth") for name in PARTS)
 
 
-def read(folder: Path) -> Collection:
+def read(folder: Path, options: SourceOptions) -> Collection:
     """Read the official layout.
 
     Raises
@@ -59,20 +60,26 @@ def read(folder: Path) -> Collection:
             f"{folder} holds no ISIC 2018 Task 3 ground truth",
             "Expected ISIC2018_Task3_Training_GroundTruth (.csv, .zip or a folder) and its images beside it.",
         )
-    metadata = _metadata(folder)
+    metadata = read_metadata(folder / METADATA) if (folder / METADATA).is_file() else {}
     lesions = _lesions(folder, metadata)
     records: list[Record] = []
     for name in parts:
-        records += _part(folder, name, lesions, metadata)
+        records += _part(folder, name, lesions, metadata, options)
     notes = () if metadata else (f"{METADATA} is not there: age, sex and site stay unknown",)
     return Collection("isic2018", records, LICENCE, ATTRIBUTION, notes)
 
 
 def _part(
-    folder: Path, name: str, lesions: Mapping[str, str], metadata: Mapping[str, Mapping[str, str]]
+    folder: Path,
+    name: str,
+    lesions: Mapping[str, str],
+    metadata: Mapping[str, Mapping[str, str]],
+    options: SourceOptions,
 ) -> list[Record]:
-    labels = ground_truth(_table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), f"{name} ground truth")
-    images = _images(folder, f"ISIC2018_Task3_{name}_Input")
+    labels = one_hot(
+        _table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), CLASS_NAMES, f"{name} ground truth"
+    )
+    images = _images(folder, f"ISIC2018_Task3_{name}_Input", options)
     missing = sorted(set(labels) - set(images))
     if missing:
         raise DataError(
@@ -90,55 +97,65 @@ def _part(
                 f"Add ISIC2018_Task3_Training_LesionGroupings.csv or {METADATA}: "
                 "without lesions no split is free of leaks.",
             )
-    records = []
-    for identity, label in labels.items():
-        known = metadata.get(identity, {})
-        records.append(
-            Record(
-                id=identity,
-                origin=images[identity],
-                file=f"{identity}.jpg",
-                label=label,
-                # The lesions of the validation and test sets are not published; the sets are disjoint.
-                lesion_id=lesions.get(identity, identity),
-                age_years=known_age(known.get("age", ""), f"{METADATA}, {identity}"),
-                sex=known_word(known.get("sex", "")),
-                site=known_word(known.get("localization", "")),
-                part=PARTS[name],
-            )
+    # The lesions of the validation and test sets are not published; the sets are disjoint.
+    return [
+        described(
+            identity,
+            images[identity],
+            label,
+            lesions.get(identity, identity),
+            metadata.get(identity, {}),
+            PARTS[name],
         )
-    return records
+        for identity, label in labels.items()
+    ]
 
 
-def ground_truth(table: pd.DataFrame, name: str) -> dict[str, str]:
-    """Labels of a one-hot table with the columns `image` and the seven classes, as id -> class.
+def one_hot(table: pd.DataFrame, classes: Sequence[str], name: str) -> dict[str, str]:
+    """Labels of a table with the column `image` and one column of 0.0 and 1.0 for each class, as id -> class.
 
     Raises
     ------
     DataError : columns are missing or unknown, an id occurs twice, or a row has not exactly one class.
     """
-    tables.require_columns(table, ["image", *CLASS_NAMES], name)
+    expected = ["image", *classes]
+    if set(table.columns) != set(expected):
+        raise DataError(f"{name} has the columns {', '.join(table.columns)}, expected {', '.join(expected)}")
     refuse_duplicates(table["image"].tolist(), name)
     try:
-        values = table[list(CLASS_NAMES)].astype(float).to_numpy()
+        values = table[list(classes)].astype(float).to_numpy()
     except ValueError as error:
         raise DataError(f"{name}: not every value is a number: {error}") from None
-    good = (values.max(axis=1) == 1.0) & (values.sum(axis=1) == 1.0) & (values.min(axis=1) == 0.0)
+    good = ((values == 0.0) | (values == 1.0)).all(axis=1) & (values.sum(axis=1) == 1.0)
     if not good.all():
-        raise DataError(
-            f"{name}: these images do not have exactly one class: {name_items(table['image'][~good])}"
-        )
+        offenders = name_items(table["image"][~good])
+        raise DataError(f"{name}: these images do not have exactly one class: {offenders}")
     return {
-        identity: CLASS_NAMES[index]
+        identity: classes[index]
         for identity, index in zip(table["image"], values.argmax(axis=1), strict=True)
     }
 
 
-def refuse_duplicates(ids: list[str], name: str) -> None:
-    """Raise a DataError that names the ids that occur more than once."""
-    duplicates = sorted(identity for identity, count in Counter(ids).items() if count > 1)
-    if duplicates:
-        raise DataError(f"{name}: these image ids occur more than once: {name_items(duplicates)}")
+def described(
+    identity: str,
+    origin: FileOrigin | ZipOrigin,
+    label: str,
+    lesion_id: str,
+    known: Mapping[str, str],
+    part: str,
+) -> Record:
+    """A record with what a row of HAM10000_metadata.csv (or an empty mapping) says about its image."""
+    return Record(
+        id=identity,
+        origin=origin,
+        file=f"{identity}.jpg",
+        label=label,
+        lesion_id=lesion_id,
+        age_years=known_age(known.get("age", ""), f"{METADATA}, {identity}"),
+        sex=known_word(known.get("sex", "")),
+        site=known_word(known.get("localization", "")),
+        part=part,
+    )
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -153,7 +170,7 @@ def _table(folder: Path, stem: str) -> pd.DataFrame:
     if path is None:
         raise DataError(f"{stem}.csv is missing in {folder}")
     if path.suffix == ".zip":
-        with open_zip(path) as archive:
+        with open_archive(path) as archive:
             names = [name for name in archive.namelist() if PurePosixPath(name).name == f"{stem}.csv"]
             if len(names) != 1:
                 raise DataError(f"{path.name} does not hold {stem}.csv exactly once")
@@ -161,36 +178,20 @@ def _table(folder: Path, stem: str) -> pd.DataFrame:
     return tables.read_csv(path, path.name)
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip archive, or say that it is none."""
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path.name} cannot be read as a zip archive: {error}") from None
-
-
-def _images(folder: Path, stem: str) -> dict[str, FileOrigin | ZipOrigin]:
-    found: list[tuple[str, FileOrigin | ZipOrigin]] = []
+def _images(folder: Path, stem: str, options: SourceOptions) -> dict[str, FileOrigin | ZipOrigin]:
     if (folder / stem).is_dir():
-        found += [
-            (path.stem, FileOrigin(path))
-            for path in (folder / stem).iterdir()
-            if path.suffix.lower() == ".jpg"
-        ]
-    elif (folder / f"{stem}.zip").is_file():
-        archive = open_zip(folder / f"{stem}.zip")
-        for member in archive.namelist():
-            path = PurePosixPath(member)
-            if path.suffix.lower() == ".jpg" and "__MACOSX" not in path.parts:
-                found.append((path.stem, ZipOrigin(archive, member)))
-    refuse_duplicates([identity for identity, _ in found], stem)
-    return dict(found)
+        files = [path for path in (folder / stem).iterdir() if path.suffix.lower() == ".jpg"]
+        refuse_duplicates([path.stem for path in files], stem)
+        return {path.stem: FileOrigin(path) for path in files}
+    if (folder / f"{stem}.zip").is_file():
+        archive = open_archive(folder / f"{stem}.zip", verify_content=not options.archives_verified)
+        members = image_members(archive)
+        return {identity: ZipOrigin(archive, member) for identity, member in members.items()}
+    return {}
 
 
-def _metadata(folder: Path) -> dict[str, dict[str, str]]:
-    path = folder / METADATA
-    if not path.is_file():
-        return {}
+def read_metadata(path: Path) -> dict[str, dict[str, str]]:
+    """HAM10000_metadata.csv as image id -> its row (`lesion_id`, `dx`, `age`, `sex`, `localization` ...)."""
     table = tables.read_csv(path, METADATA)
     tables.require_columns(table, ["image_id", "lesion_id", "age", "sex", "localization"], METADATA)
     refuse_duplicates(table["image_id"].tolist(), METADATA)

@@ -1,0 +1,69 @@
+"""`skinlesion evaluate`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.app import command
+
+EXAMPLE = """
+skinlesion evaluate
+skinlesion evaluate --against argmax --thresholded
+skinlesion evaluate --source densenet121 --part val
+skinlesion evaluate --source ours.csv --against theirs.csv --truth truth.csv
+"""
+
+
+@command("evaluate", example=EXAMPLE, section="Pipeline")
+def evaluate(
+    source: Annotated[
+        str, typer.Option(help="What to judge: ensemble, a trained network's name, or a CSV of predictions.")
+    ] = "ensemble",
+    part: Annotated[str, typer.Option(help="Part of the split: test or val.")] = "test",
+    decision: Annotated[
+        str | None,
+        typer.Option(help="calibrated or argmax; default: calibrated where there is a calibration."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Compare, image by image, with argmax, ensemble, a network's name, or a CSV."),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="CSV with labels (and lesion_id) for CSV sources; default: the manifest."),
+    ] = None,
+    thresholded: Annotated[
+        bool, typer.Option("--thresholded", help="In challenge.csv, the decision is the maximum of its row.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples, clustered by lesion.")] = 2000,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; default: in the workspace.")
+    ] = None,
+    seed: options.SeedOption = 0,
+    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Judge labelled predictions: every figure with an interval, pictures, and the official challenge table."""
+    from skinlesion_cli.stages import evaluate as stage
+
+    config = stage.EvaluateConfig(
+        workspace=Path(workspace),
+        source=source,
+        part=part,
+        decision=decision,
+        against=against,
+        truth=truth,
+        thresholded=thresholded,
+        n_resamples=resamples,
+        seed=seed,
+        output=output,
+    )
+    with render.reporter(quiet=quiet) as reporter:
+        result = stage.run(config, reporter)
+    render.finish(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,149 @@
+"""How to calibrate: options and a YAML file become `decisions.fit.FitSettings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
+from skinlesion_cli.decisions.costs import checked_costs, cost_matrix
+from skinlesion_cli.decisions.fit import FitSettings
+from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
+from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target
+from skinlesion_cli.errors import UsageError
+
+TARGET_EXAMPLE = "Example: --target MEL:sensitivity=0.85,specificity=0.85"
+COST_EXAMPLE = "Example: --cost MEL=20 --cost BCC=5 --cost AKIEC=5 (an unneeded referral costs 1)."
+
+
+class TargetPart(Frozen):
+    """What is wanted of one class."""
+
+    sensitivity: Fraction
+    specificity: Fraction | None = None
+
+
+class CostPart(Frozen):
+    """Either `missed` (cost of a benign decision on each malignant class) or a full `matrix`."""
+
+    missed: dict[str, NonNegative] | None = None
+    unneeded: NonNegative = 1.0
+    matrix: list[list[float]] | None = None
+
+
+class PolicyFile(Frozen):
+    """The YAML of `skinlesion calibrate --policy-file`; every key is also an option."""
+
+    policy: Literal["guaranteed", "published", "cost", "none"] = "guaranteed"
+    probabilities: Literal["temperature", "vector", "none"] | None = None
+    targets: dict[str, TargetPart] | None = None
+    priority: tuple[str, ...] = DEFAULT_PRIORITY
+    confidence: Fraction = 0.95
+    horizon: int | None = None
+    max_bacc_loss: NonNegative | None = GuaranteeSettings.max_bacc_loss
+    costs: CostPart | None = None
+    coverage: Fraction = FitSettings.coverage
+    malignant_sensitivity: Fraction = FitSettings.malignant_sensitivity
+
+    def settings(self) -> FitSettings:
+        """The same for the decisions room."""
+        targets = DEFAULT_TARGETS
+        if self.targets is not None:
+            targets = tuple(
+                Target(name, part.sensitivity, part.specificity) for name, part in self.targets.items()
+            )
+        costs = None
+        if self.costs is not None:
+            costs = (
+                checked_costs(self.costs.matrix)
+                if self.costs.matrix is not None
+                else cost_matrix(self.costs.missed or {}, self.costs.unneeded)
+            )
+        return FitSettings(
+            policy=self.policy,
+            probability_method=self.probabilities,
+            targets=targets,
+            priority=self.priority,
+            guarantee=GuaranteeSettings(self.confidence, self.horizon, self.max_bacc_loss),
+            costs=costs,
+            coverage=self.coverage,
+            malignant_sensitivity=self.malignant_sensitivity,
+        )
+
+
+def load_policy(
+    file: Path | None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    targets: Sequence[str] = (),
+    costs: Sequence[str] = (),
+) -> FitSettings:
+    """Settings of a calibration: the file's, then the options that were given (None values are left out).
+
+    Raises
+    ------
+    UsageError : naming every key that is unknown and every bad value.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values = _read(file)
+    if targets:
+        values["targets"] = dict(parse_target(text) for text in targets)
+    if costs:
+        values["costs"] = {
+            "missed": dict(parse_cost(text) for text in costs if not text.startswith("unneeded="))
+        }
+        for text in costs:
+            if text.startswith("unneeded="):
+                values["costs"]["unneeded"] = parse_cost(text)[1]
+    values |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return PolicyFile.model_validate(values).settings()
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise UsageError(
+            "the calibration settings cannot be used:\n" + "\n".join(lines),
+            "Known settings: " + ", ".join(PolicyFile.model_fields),
+        ) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{file}: expected a mapping of settings")
+    return values
+
+
+def parse_target(text: str) -> tuple[str, dict[str, float]]:
+    """`MEL:sensitivity=0.85,specificity=0.85` to its parts."""
+    name, separator, rest = text.partition(":")
+    parts = [part.partition("=") for part in rest.split(",")]
+    known = {"sensitivity", "specificity"}
+    keys = [key.strip() for key, _, _ in parts]
+    if not separator or not set(keys) <= known or "sensitivity" not in keys or len(set(keys)) < len(keys):
+        raise UsageError(f"--target {text!r}: expected CLASS:sensitivity=..,specificity=..", TARGET_EXAMPLE)
+    return name.strip(), {
+        key: _number(value, f"--target {text!r}") for key, (_, _, value) in zip(keys, parts, strict=True)
+    }
+
+
+def parse_cost(text: str) -> tuple[str, float]:
+    """`MEL=20` to its parts."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"--cost {text!r}: expected CLASS=COST", COST_EXAMPLE)
+    return name.strip(), _number(value, f"--cost {text!r}")
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{where}: {text!r} is no number") from None

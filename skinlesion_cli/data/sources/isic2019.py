@@ -1,0 +1,102 @@
+"""ISIC 2019, mapped onto the seven classes of ISIC 2018: AK is AKIEC, UNK has no place, SCC only if asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skinlesion_cli.artifacts import tables
+from skinlesion_cli.data.listing import list_images
+from skinlesion_cli.data.sources.base import (
+    Collection,
+    FileOrigin,
+    Record,
+    SourceOptions,
+    known_age,
+    known_word,
+    refuse_duplicates,
+)
+from skinlesion_cli.data.sources.isic2018 import one_hot
+from skinlesion_cli.errors import DataError, name_items
+
+_TRUTH = "ISIC_2019_Training_GroundTruth.csv"
+_METADATA = "ISIC_2019_Training_Metadata.csv"
+_IMAGES = "ISIC_2019_Training_Input"
+_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+LICENCE = "CC BY-NC 4.0"
+ATTRIBUTION = (
+    "Tschandl P., Rosendahl C., Kittler H.: The HAM10000 dataset. Sci. Data 5, 180161 (2018), "
+    "doi:10.1038/sdata.2018.161\n"
+    "Codella N. et al.: Skin Lesion Analysis Toward Melanoma Detection: A Challenge at the 2017 "
+    "International Symposium on Biomedical Imaging (MSK), arXiv:1710.05006 (2017)\n"
+    "Hernandez-Perez C. et al.: BCN20000: Dermoscopic Lesions in the Wild. Sci. Data 11, 641 (2024), "
+    "doi:10.1038/s41597-024-03387-w"
+)
+
+
+def recognise(path: Path) -> bool:
+    """Whether the folder holds the ground truth of ISIC 2019."""
+    return (path / _TRUTH).is_file()
+
+
+def read(folder: Path, options: SourceOptions) -> Collection:
+    """Read the training set of ISIC 2019; images without a class among the seven are dropped and counted.
+
+    Raises
+    ------
+    DataError : images without a file, duplicate ids, rows without exactly one class.
+    """
+    labels = one_hot(tables.read_csv(folder / _TRUTH, _TRUTH), _CLASSES, _TRUTH)
+    images = {
+        Path(file).stem.removesuffix("_downsampled"): folder / _IMAGES / file
+        for file in list_images(folder / _IMAGES).files
+    }
+    mapping = {name: name for name in _CLASSES} | {
+        "AK": "AKIEC",
+        "SCC": "AKIEC" if options.scc_as_akiec else "",
+    }
+    mapping["UNK"] = ""
+    kept = {identity: mapping[label] for identity, label in labels.items() if mapping[label]}
+    missing = sorted(set(kept) - set(images))
+    if missing:
+        raise DataError(f"images named in {_TRUTH} have no file: {name_items(missing)}")
+    metadata = _metadata(folder)
+    records = []
+    for identity, label in kept.items():
+        known = metadata.get(identity, {})
+        records.append(
+            Record(
+                id=identity,
+                origin=FileOrigin(images[identity]),
+                file=f"{identity}{images[identity].suffix.lower()}",
+                label=label,
+                lesion_id=known.get("lesion_id", "") or identity,
+                age_years=known_age(known.get("age_approx", ""), f"{_METADATA}, {identity}"),
+                sex=known_word(known.get("sex", "")),
+                site=known_word(known.get("anatom_site_general", "")),
+            )
+        )
+    return Collection("isic2019", records, LICENCE, ATTRIBUTION, _notes(labels, records, options))
+
+
+def _notes(labels: dict[str, str], records: list[Record], options: SourceOptions) -> tuple[str, ...]:
+    names = list(labels.values())
+    notes = []
+    if dropped := names.count("UNK"):
+        notes.append(f"{dropped:,} images of class UNK were dropped")
+    if scc := names.count("SCC"):
+        what = "count as AKIEC" if options.scc_as_akiec else "were dropped (--scc-as-akiec keeps them)"
+        notes.append(f"{scc:,} images of class SCC {what}")
+    if alone := sum(record.lesion_id == record.id for record in records):
+        notes.append(f"{alone:,} images without a lesion id count as lesions of their own")
+    return tuple(notes)
+
+
+def _metadata(folder: Path) -> dict[str, dict[str, str]]:
+    if not (folder / _METADATA).is_file():
+        raise DataError(
+            f"{_METADATA} is missing in {folder}", "It holds the lesion ids, which the split needs."
+        )
+    table = tables.read_csv(folder / _METADATA, _METADATA)
+    tables.require_columns(table, ["image", "lesion_id"], _METADATA)
+    refuse_duplicates(table["image"].tolist(), _METADATA)
+    return {str(row["image"]): row for row in table.to_dict("records")}  # type: ignore[misc]

@@ -1,0 +1,166 @@
+"""Pictures of an evaluation: PNG bytes, drawn without a display and without global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from skinlesion_cli.decisions import metrics
+from skinlesion_cli.decisions.evaluation import NET_BENEFIT_THRESHOLDS, Estimate, Figures, Labelled
+from skinlesion_cli.decisions.probability_fit import ECE_BINS
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+
+_DPI = 130
+_INK = "#30343b"
+_BLUE, _ORANGE, _GREY = "#2f6fab", "#c8641e", "#9aa1ab"
+_COLOURS = ("#b3272d", "#8a6f4e", "#2f6fab", "#c8641e", "#5b8c5a", "#7d5ba6", "#4f9d9d")
+
+
+def draw(data: Labelled, figures: Figures, targets: Mapping[str, float]) -> dict[str, bytes]:
+    """All pictures of an evaluation: file name -> PNG. `targets`: class name -> wanted sensitivity."""
+    matrix = metrics.confusion_matrix(data.labels, data.decided)
+    grid = NET_BENEFIT_THRESHOLDS
+    curve = [figures.estimate(f"net_benefit/{t:.2f}") for t in grid]
+    everyone = [figures.values[f"net_benefit_all/{t:.2f}"] for t in grid]
+    areas = {name: shown(figures.estimate(f"auc/{name}")) for name in CLASS_NAMES}
+    found = {name: figures.estimate(f"sensitivity/{name}") for name in CLASS_NAMES}
+    ece = shown(figures.estimate("ece"))
+    return {
+        "confusion.png": confusion(matrix),
+        "roc.png": roc(data.labels, data.probabilities, areas),
+        "calibration.png": reliability(data.labels, data.probabilities, f"ECE {ece}"),
+        "net-benefit.png": net_benefit(grid, np.array([[c.value, c.low, c.high] for c in curve]), everyone),
+        "sensitivity.png": sensitivities(found, matrix.sum(axis=1), targets),
+    }
+
+
+def shown(estimate: Estimate) -> str:
+    """An estimate as text for a legend."""
+    if np.isnan(estimate.value):
+        return "undefined"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # No software version inside: the same figures make the same file.
+    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _axes(width: float, height: float, title: str):
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", color=_INK, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def confusion(matrix: np.ndarray) -> bytes:
+    """Counts, shaded by share of the true class; `matrix` (7, 8), the last column "none"."""
+    shown = matrix if matrix[:, -1].any() else matrix[:, :-1]
+    columns = [*CLASS_NAMES, "none"][: shown.shape[1]]
+    support = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(shown, support, out=np.zeros(shown.shape), where=support > 0)
+    figure, axes = _axes(5.6, 4.8, "Decisions (columns) of each true class (rows): images")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row in range(shown.shape[0]):
+        for column in range(shown.shape[1]):
+            colour = "white" if share[row, column] > 0.55 else _INK
+            text = f"{shown[row, column]:,}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    labels = [f"{name}  n={int(n):,}" for name, n in zip(CLASS_NAMES, support[:, 0], strict=True)]
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return _png(figure)
+
+
+def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str]) -> bytes:
+    """One curve a class that has images on both sides; `areas` are the texts beside the names."""
+    figure, axes = _axes(5.2, 4.8, "ROC, each class against the rest")
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
+    for index, name in enumerate(CLASS_NAMES):
+        positive = labels == index
+        if positive.all() or not positive.any():
+            continue
+        order = np.argsort(-probabilities[:, index], kind="stable")
+        score = probabilities[order, index]
+        ends = np.flatnonzero(np.r_[score[1:] != score[:-1], True])
+        hits = np.cumsum(positive[order])[ends] / positive.sum()
+        false = np.cumsum(~positive[order])[ends] / (~positive).sum()
+        axes.plot(
+            np.r_[0, false],
+            np.r_[0, hits],
+            color=_COLOURS[index],
+            linewidth=1.4,
+            label=f"{name}  {areas.get(name, '')}",
+        )
+    axes.set_xlabel("1 - specificity")
+    axes.set_ylabel("sensitivity")
+    axes.legend(loc="lower right", fontsize=8, frameon=False, title="AUC (95 %)", title_fontsize=8)
+    return _png(figure)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, caption: str, n_bins: int = ECE_BINS) -> bytes:
+    """Accuracy against confidence of the top class; the size of a point is the number of images."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    filled = counts > 0
+    accuracy = np.bincount(bins, weights=right, minlength=n_bins)[filled] / counts[filled]
+    mean = np.bincount(bins, weights=confidence, minlength=n_bins)[filled] / counts[filled]
+    figure, axes = _axes(4.8, 4.6, f"Calibration of the top class: {caption}")
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
+    axes.plot(mean, accuracy, color=_BLUE, linewidth=1.0)
+    axes.scatter(
+        mean, accuracy, s=12 + 220 * counts[filled] / counts.max(), color=_BLUE, alpha=0.55, linewidth=0
+    )
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    return _png(figure)
+
+
+def net_benefit(thresholds: Sequence[float], model: np.ndarray, everyone: Sequence[float]) -> bytes:
+    """Decision curve of the malignant probability; `model` (n_thresholds, 3) is value, low, high."""
+    figure, axes = _axes(5.4, 4.0, "Net benefit of referring by malignant probability")
+    axes.fill_between(thresholds, model[:, 1], model[:, 2], color=_BLUE, alpha=0.18, linewidth=0)
+    axes.plot(thresholds, model[:, 0], color=_BLUE, label="model (95 %)")
+    axes.plot(thresholds, everyone, color=_ORANGE, linewidth=1.0, label="refer everyone")
+    axes.axhline(0, color=_GREY, linewidth=1.0, label="refer no one")
+    low = min(0.0, float(np.nanmin(model[:, 1])))
+    axes.set_ylim(low - 0.02, float(np.nanmax(model[:, 2])) * 1.15 + 0.01)
+    axes.set_xlabel("probability of malignancy at which a referral is worth it")
+    axes.set_ylabel("net benefit")
+    axes.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Mapping[str, float]) -> bytes:
+    """Sensitivity by class with its interval, and a mark where a target is; `support` in images."""
+    figure, axes = _axes(5.6, 3.4, "Sensitivity of the decision (95 % by lesion); orange: target")
+    names = list(rows)[::-1]
+    for y, name in enumerate(names):
+        found = rows[name]
+        if np.isnan(found.value):
+            axes.text(0.01, y, "undefined: no images", va="center", fontsize=8, color=_GREY)
+            continue
+        axes.plot([found.low, found.high], [y, y], color=_BLUE, linewidth=2.0, alpha=0.6)
+        axes.plot(found.value, y, "o", color=_BLUE, markersize=5)
+        if name in targets:
+            axes.plot(targets[name], y, "|", color=_ORANGE, markersize=16, markeredgewidth=2)
+    labels = [f"{name}  n={int(support[CLASS_INDEX[name]]):,}" for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    axes.set_xlim(0, 1.01)
+    axes.grid(axis="x", color="#e6e8eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return _png(figure)

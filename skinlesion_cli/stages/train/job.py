@@ -1,0 +1,180 @@
+"""What is to be trained: the settings, the images, and everything that decides the resulting weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.data import metadata
+from skinlesion_cli.data.cache import DecodedCache, open_cache
+from skinlesion_cli.data.preprocess import decode_target_px, to_input
+from skinlesion_cli.models.backbones import BackboneSpec, backbone
+from skinlesion_cli.models.team import Team
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train. `weights` is auto, none, or a safetensors file; `workers` None picks by cores; `folds` is
+    the number of folds to train one after the other, None for the one split into train and val."""
+
+    workspace: Path
+    arch: str
+    recipe: Recipe
+    weights: str = "auto"
+    seed: int = 42
+    device: str = "auto"
+    workers: int | None = None
+    folds: int | None = None
+    fresh: bool = False
+    dry_run: bool = False
+    tensorboard: bool = False
+
+    @property
+    def weights_name(self) -> str:
+        return self.weights if self.weights in ("auto", "none") else Path(self.weights).name
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels and the split into parts."""
+
+    manifest: Manifest
+    split: Split
+
+    @property
+    def inputs(self) -> dict[str, Artifact]:
+        if self.manifest.artifact is None or self.split.artifact is None:
+            raise ValueError("artifacts read from disk carry their envelope")
+        return {"manifest": self.manifest.artifact, "split": self.split.artifact}
+
+    def labels(self, ids: list[str]) -> np.ndarray:
+        """Class indexes, int64 (n,)."""
+        return np.array([CLASS_INDEX[name] for name in self.manifest.rows(ids)["label"]], dtype=np.int64)
+
+    def counts(self, ids: list[str]) -> dict[str, int]:
+        """Images of each class."""
+        found = np.bincount(self.labels(ids), minlength=len(CLASS_NAMES))
+        return {name: int(n) for name, n in zip(CLASS_NAMES, found, strict=True)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to train on `train_ids`, watched on `validation_ids` (of a fold: the images held out)."""
+
+    config: TrainConfig
+    data: Dataset
+    fold: int | None
+    train_ids: list[str]
+    validation_ids: list[str]
+    device: torch.device
+    team: Team
+    reporter: Reporter
+
+    @property
+    def spec(self) -> BackboneSpec:
+        return backbone(self.config.arch)
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.config.workspace)
+
+    @property
+    def name(self) -> str:
+        """Name of the network: the architecture's, with its fold where there are folds."""
+        return self.config.arch if self.fold is None else f"{self.config.arch}-fold{self.fold}"
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.model(self.name)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.config.recipe.preprocessing().model_copy(
+            update={"mean": self.spec.mean, "std": self.spec.std}
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the resulting weights, in JSON types."""
+        return _identity(
+            self.config.arch,
+            self.fold,
+            self.config.recipe,
+            self.config.weights_name,
+            self.config.seed,
+            self.data.inputs["split"].sha256,
+        )
+
+    def metadata(self, ids: list[str]) -> np.ndarray | None:
+        """Encoded patient metadata, float32 (n, k), where the recipe uses any."""
+        fields = self.config.recipe.metadata_fields
+        return metadata.encode(self.data.manifest.rows(ids), fields) if fields else None
+
+    def cache(self, size_px: int) -> DecodedCache:
+        """All images of the dataset, decoded to squares of this size."""
+        table = self.data.manifest.table
+        return open_cache(
+            self.workspace.cache,
+            list(zip(table["id"], table["file"], strict=True)),
+            self.workspace.images,
+            size_px,
+            self.data.inputs["manifest"].sha256,
+            self.reporter,
+        )
+
+    def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Batches of ids and of their images exactly as prediction would feed them, uint8 (n, s, s, 3)."""
+        # Resizing an image that has the target size changes nothing, so a cache of the harmonised image (or
+        # of the input itself) gives the very pixels that the file would.
+        cache = self.cache(decode_target_px(self.preprocessing))
+        for start in range(0, len(ids), EVALUATION_BATCH):
+            chunk = ids[start : start + EVALUATION_BATCH]
+            yield chunk, np.stack([to_input(cache[i], self.preprocessing) for i in chunk])
+
+
+def identity_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The identity that a checkpoint's training had."""
+    return _identity(
+        checkpoint.arch,
+        checkpoint.fold,
+        checkpoint.recipe,
+        checkpoint.figures.get("weights", "auto"),
+        checkpoint.seed,
+        checkpoint.artifact.inputs["split"] if checkpoint.artifact else "",
+    )
+
+
+def _identity(
+    arch: str, fold: int | None, recipe: Recipe, weights: str, seed: int, split: str
+) -> dict[str, Any]:
+    return {
+        "arch": arch,
+        "fold": fold,
+        "weights": weights,
+        "seed": seed,
+        "split": split[:12],
+        **recipe.model_dump(mode="json", exclude={"name"}),
+    }
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What two identities differ in, both values named."""
+    return [
+        f"{key} {found.get(key)} (now {wanted.get(key)})"
+        for key in wanted | found
+        if found.get(key) != wanted.get(key)
+    ]

@@ -1,0 +1,152 @@
+"""`--dry-run`: what a training will do and how long it will take, from a few timed steps. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.loader import TrainingImages
+from skinlesion_cli.data.preprocess import resize_square
+from skinlesion_cli.models.loop import Trainer
+from skinlesion_cli.models.memory import peak_memory_bytes
+from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
+from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
+from skinlesion_cli.stages.train.predicting import VIEWS
+from skinlesion_cli.stages.train.watching import duration
+
+_TIMED_STEPS = 3
+
+
+def plan(job: Job) -> StageResult:
+    """Time a few steps at every size of the recipe on some of the training images."""
+    recipe = job.config.recipe
+    batch_size = recipe.batch_size
+    images, decode_s = _some_images(job, min(len(job.train_ids), (_TIMED_STEPS + 1) * batch_size))
+    network = make_network(job)
+    sample = replace(job, config=replace(job.config, workers=0))
+    trainer = make_trainer(sample, network, images)
+    trainer.network.train()
+    epoch_sizes = [recipe.size_px_at(epoch / recipe.epochs) for epoch in range(recipe.epochs)]
+    sizes = sorted(set(epoch_sizes))
+    rows, step_s = [], {}
+    for size_px in sizes:
+        with job.reporter.task(f"timing steps at {size_px} px", total=None):
+            prepare_s, compute_s = _time_steps(job, trainer, size_px)
+        step_s[size_px] = _together(job, prepare_s, compute_s)
+        epochs = epoch_sizes.count(size_px)
+        epoch_s = step_s[size_px] * trainer.steps_per_epoch
+        rows.append([f"{size_px} px", epochs, f"{batch_size / step_s[size_px]:.0f}", duration(epoch_s)])
+    forward_s = _time_forward(job, trainer.network)
+    predicted = len(VIEWS) * (len(job.validation_ids) + len(job.data.split.ids("test")))
+    training_s = sum(step_s[size_px] * trainer.steps_per_epoch for size_px in epoch_sizes)
+    evaluation_s = forward_s * (recipe.epochs * len(job.validation_ids) + predicted)
+    all_images = len(job.data.manifest.table)
+    seconds = training_s + evaluation_s + decode_s * all_images / (os.cpu_count() or 1)
+    peak = peak_memory_bytes(job.device)
+    parameters = sum(p.numel() for p in network.parameters())
+    times = job.config.folds or 1
+    return StageResult(
+        command="train",
+        headline=[
+            f"plan for {job.config.arch} with recipe {recipe.name}: {recipe.epochs} epochs of "
+            f"{trainer.steps_per_epoch} steps of {batch_size} images"
+            + (f", {times} folds one after the other" if job.config.folds else ""),
+            f"{len(job.train_ids)} training and {len(job.validation_ids)} validation images; "
+            f"{parameters:,} parameters",
+            f"about {duration(seconds * times)} on {job.device} ({duration(training_s * times)} training, "
+            f"{duration(evaluation_s * times)} validation and predictions); peak memory "
+            + (f"{peak / 1e9:.1f} GB" if peak else "not known"),
+            "Estimated from a few steps; nothing was trained or written.",
+        ],
+        figures={
+            "arch": job.config.arch,
+            "recipe": recipe.model_dump(mode="json"),
+            "recipe_sha256": recipe.sha256(),
+            "training_images": len(job.train_ids),
+            "validation_images": len(job.validation_ids),
+            "steps_per_epoch": trainer.steps_per_epoch,
+            "parameters": parameters,
+            "seconds": seconds * times,
+            "seconds_per_step": {str(size): value for size, value in step_s.items()},
+            "peak_memory_bytes": peak,
+            "device": str(job.device),
+            "folds": job.config.folds,
+        },
+        tables=[Table("Training", ["size", "epochs", "images/s", "time an epoch"], rows)],
+        next_command="the same command without --dry-run",
+    )
+
+
+def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
+    """The first n training images decoded, and the seconds that one took."""
+    size_px = training_px(job)
+    ids = job.train_ids[:n]
+    started = time.perf_counter()
+    pixels = []
+    for file in job.data.manifest.rows(ids)["file"]:
+        data = (job.workspace.images / file).read_bytes()
+        pixels.append(resize_square(read_image(data, target_px=size_px), size_px))
+    seconds = (time.perf_counter() - started) / n
+    images = TrainingImages(
+        pixels=np.stack(pixels),
+        # Each place of the epoch is some image out of these; its label is its own place's.
+        rows=np.arange(len(job.train_ids)) % n,
+        labels=job.data.labels(job.train_ids),
+        metadata=job.metadata(job.train_ids),
+        metadata_drop=job.config.recipe.metadata_drop,
+    )
+    return images, seconds
+
+
+def _time_steps(job: Job, trainer: Trainer, size_px: int) -> tuple[float, float]:
+    """Seconds to prepare a batch in one process, and to make a step with it."""
+    prepared, computed = [], []
+    batches = iter(trainer.batches(0, size_px, 0))
+    for _ in range(_TIMED_STEPS + 1):
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            break
+        ready = time.perf_counter()
+        trainer.train_step(batch)
+        _wait(job.device)
+        prepared.append(ready - started)
+        computed.append(time.perf_counter() - ready)
+    # The first step sets things up; where there is no other it has to do.
+    return float(np.median(prepared[1:] or prepared)), float(np.median(computed[1:] or computed))
+
+
+def _together(job: Job, prepare_s: float, compute_s: float) -> float:
+    """Seconds a step when batches are prepared beside the computation."""
+    processes = workers(job)
+    if not processes:
+        return prepare_s + compute_s
+    if job.device.type == "cpu":
+        # Both want the same cores.
+        return compute_s + prepare_s / (os.cpu_count() or 1)
+    return max(compute_s, prepare_s / processes)
+
+
+def _time_forward(job: Job, network: torch.nn.Module) -> float:
+    """Seconds an image of evaluation."""
+    size_px = job.preprocessing.input_size_px
+    images = torch.zeros((EVALUATION_BATCH, size_px, size_px, 3), dtype=torch.uint8, device=job.device)
+    network.eval()
+    with torch.inference_mode():
+        network(images)
+        _wait(job.device)
+        started = time.perf_counter()
+        network(images)
+        _wait(job.device)
+    return (time.perf_counter() - started) / EVALUATION_BATCH
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,95 @@
+"""Stored predictions of the images that a network was not trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.config.schema import canonical_json
+from skinlesion_cli.inference import tta
+from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+from skinlesion_cli.inference.views import view_probabilities
+from skinlesion_cli.models.network import restore_network
+from skinlesion_cli.stages.train.job import Job
+
+VIEWS = tta.MODES["d4"]
+# Held-out images of one fold, and those of all folds together, each predicted by the network that did not
+# train on it.
+HELD_OUT, OUT_OF_FOLD = "heldout", "oof"
+
+
+def predict_parts(job: Job, done: Checkpoint) -> list[Path]:
+    """Predict the held-out parts where that was not done with this very checkpoint.
+
+    Images alone: a network with a metadata branch is asked as `predict` will ask it, with none.
+    """
+    held_out = "val" if job.fold is None else HELD_OUT
+    parts = {held_out: job.validation_ids, "test": job.data.split.ids("test")}
+    written = []
+    runtime = None
+    for part, ids in parts.items():
+        if not ids:
+            continue
+        path = job.workspace.predictions(job.name, part)
+        written.append(path)
+        if _is_of(path, done):
+            continue
+        runtime = runtime or TorchRuntime(restore_network(done), str(job.device))
+        task = job.reporter.task(f"predicting {part}, {len(VIEWS)} views", total=len(ids), unit="images")
+        with task as bar:
+            found = view_probabilities(runtime, (pixels for _, pixels in job.inputs(ids)), VIEWS, bar.advance)
+        fold = "" if job.fold is None or part == "test" else str(job.fold)
+        table = job.data.manifest.rows(ids)[["id", "lesion_id", "label"]].assign(fold=fold)
+        stored.write(
+            path,
+            Predictions(table, found, VIEWS, source=done.name, part=part),
+            inputs=job.data.inputs | {"checkpoint": _hash(done)},
+        )
+    return written
+
+
+def write_out_of_fold(jobs: list[Job], done: list[Checkpoint]) -> Path:
+    """One artifact with every image predicted by the network of the fold that held it out, sorted by id."""
+    first = jobs[0]
+    path = first.workspace.predictions(first.config.arch, OUT_OF_FOLD)
+    parts = [stored.read(job.workspace.predictions(job.name, HELD_OUT)) for job in jobs]
+    table = pd.concat([part.table for part in parts], ignore_index=True)
+    order = np.argsort(table["id"].to_numpy(dtype=str), kind="stable")
+    joined = np.concatenate([part.view_probabilities for part in parts])
+    # One hash for the checkpoint of each fold, and one for all of them under the usual role.
+    folds = {
+        f"checkpoint-fold{job.fold}": _hash(checkpoint) for job, checkpoint in zip(jobs, done, strict=True)
+    }
+    together = sha256_bytes(canonical_json(folds))
+    stored.write(
+        path,
+        Predictions(
+            table.iloc[order].reset_index(drop=True),
+            joined[order],
+            VIEWS,
+            source=first.config.arch,
+            part=OUT_OF_FOLD,
+        ),
+        inputs=first.data.inputs | folds | {"checkpoint": together},
+    )
+    return path
+
+
+def _hash(checkpoint: Checkpoint) -> str:
+    if checkpoint.artifact is None:
+        raise ValueError("a checkpoint read from disk carries its envelope")
+    return checkpoint.artifact.sha256
+
+
+def _is_of(path: Path, checkpoint: Checkpoint) -> bool:
+    if not path.exists():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found.get("inputs", {}).get("checkpoint") == _hash(checkpoint)

@@ -1,0 +1,89 @@
+"""What can be watched while a network trains: a live table, history.csv, curves, TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from skinlesion_cli.artifacts import tables
+from skinlesion_cli.artifacts.files import atomic_write
+from skinlesion_cli.errors import UsageError
+from skinlesion_cli.report.curves import training_curves
+from skinlesion_cli.stages.train.job import Job
+from skinlesion_cli.taxonomy import MALIGNANT_CLASSES
+
+Row = Mapping[str, float | None]
+
+
+class Watcher:
+    """Told of every finished epoch; only a team's first process writes and prints."""
+
+    def __init__(self, job: Job, steps_per_epoch: int) -> None:
+        self._job, self._steps = job, steps_per_epoch
+        self._log = _tensorboard(job.workspace.tensorboard(job.name)) if self._logs() else None
+
+    def _logs(self) -> bool:
+        return self._job.config.tensorboard and self._job.team.is_first
+
+    def __call__(self, history: list[dict[str, float | None]], seconds: float) -> None:
+        job = self._job
+        if not job.team.is_first:
+            return
+        row, done = history[-1], len(history)
+        job.reporter.row("train", self._shown(row, done, seconds))
+        atomic_write(job.workspace.history(job.name), tables.to_csv(pd.DataFrame(history)))
+        atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
+        if self._log:
+            self._log(row)
+
+    def _shown(self, row: Row, done: int, seconds: float) -> dict[str, object]:
+        recipe = self._job.config.recipe
+        # The time of an epoch goes with the number of pixels: later epochs may have larger images.
+        work = [recipe.size_px_at(epoch / recipe.epochs) ** 2 for epoch in range(recipe.epochs)]
+        left_s = seconds / work[done - 1] * sum(work[done:])
+        images = self._steps * recipe.batch_size
+        return {
+            "epoch": f"{done}/{recipe.epochs}",
+            "rate": row["learning_rate"],
+            "loss": row["train_loss"],
+            "val_loss": row["val_loss"],
+            "BACC": row["val_bacc"],
+            **{name: _or_undefined(row[f"sensitivity_{name}"]) for name in MALIGNANT_CLASSES},
+            "images/s": images / max(seconds, 1e-9),
+            "left": duration(left_s),
+        }
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: 42 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _or_undefined(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _tensorboard(folder: Path) -> Callable[[Row], None]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard", "pip install 'skinlesion[tensorboard]'"
+        ) from None
+    writer: list[SummaryWriter] = []
+
+    def log(row: Row) -> None:
+        epoch = int(row["epoch"] or 0)
+        if not writer:
+            # A resumed run takes back what an earlier one logged of the epochs that it repeats.
+            writer.append(SummaryWriter(str(folder), purge_step=epoch))
+        for key, value in row.items():
+            if key != "epoch" and value is not None:
+                writer[0].add_scalar(key, value, epoch)
+        writer[0].flush()
+
+    return log

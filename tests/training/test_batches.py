@@ -1,0 +1,120 @@
+"""Which images are shown, how they are augmented, and that neither depends on the number of processes."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from skinlesion_cli.data.augmentation import make_augmentation
+from skinlesion_cli.data.loader import EpochPlan, TrainingImages, batches
+from skinlesion_cli.data.sampling import epoch_order, sample_seed
+
+COUNTS = dict.fromkeys(("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"), 10)
+
+
+def test_uniform_order_finishes_a_permutation_before_the_next():
+    order = epoch_order(np.zeros(4, dtype=np.int64), seed=1, epoch=0, power=None, n_draws=10)
+    assert sorted(order[:4]) == sorted(order[4:8]) == [0, 1, 2, 3]
+    assert len(order) == 10
+    assert len(set(order[8:])) == 2
+
+
+@pytest.mark.parametrize(("power", "share"), [(1.0, 0.5), (0.5, 0.25), (0.0, 0.1)])
+def test_weighted_order_draws_a_class_in_proportion_to_count_to_the_power(power, share):
+    # 900 and 100 images: 30 to 10 at power 1/2, half and half at power 1.
+    labels = np.repeat([0, 1], [900, 100])
+    order = epoch_order(labels, seed=1, epoch=0, power=power, n_draws=40_000)
+    assert (labels[order] == 1).mean() == pytest.approx(share, abs=0.01)
+
+
+def test_order_and_seeds_depend_on_seed_epoch_and_place():
+    labels = np.zeros(50, dtype=np.int64)
+    orders = [
+        tuple(epoch_order(labels, seed=s, epoch=e, power=None, n_draws=50)) for s in (1, 2) for e in (0, 1)
+    ]
+    assert len(set(orders)) == 4
+    seeds = {sample_seed(s, e, p) for s in (1, 2) for e in (0, 1) for p in range(500)}
+    assert len(seeds) == 2000
+
+
+@pytest.fixture(scope="module")
+def images() -> TrainingImages:
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 40, 40, 3), dtype=np.uint8)
+    # One image under 24 names: whatever differs between the batches is the augmentation's doing.
+    return TrainingImages(pixels=pixels, rows=np.zeros(24, dtype=np.int64), labels=np.arange(24) % 7)
+
+
+PLAN = EpochPlan(seed=3, epoch=1, batch_size=5, n_draws=24, sampler_power=1.0)
+
+
+def drawn(images, plan=PLAN, workers=0):
+    augmentation = make_augmentation("default", 32, COUNTS)
+    return [tuple(t.numpy() for t in batch) for batch in batches(images, augmentation, plan, workers)]
+
+
+def same(left, right):
+    return len(left) == len(right) and all(
+        all(np.array_equal(a, b) for a, b in zip(x, y, strict=True)) for x, y in zip(left, right, strict=True)
+    )
+
+
+def test_any_number_of_workers_gives_the_same_batches_and_none_repeats(images):
+    alone = drawn(images)
+    assert [len(labels) for _, labels in alone] == [5, 5, 5, 5]
+    assert alone[0][0].shape == (5, 32, 32, 3)
+    assert alone[0][0].dtype == np.uint8
+    for workers in (1, 3):
+        assert same(drawn(images, workers=workers), alone)
+    every = {image.tobytes() for pixels, _ in alone for image in pixels}
+    assert len(every) == 20
+    next_epoch = {image.tobytes() for pixels, _ in drawn(images, replace(PLAN, epoch=2)) for image in pixels}
+    assert not every & next_epoch
+
+
+def test_an_interrupted_epoch_goes_on_with_the_steps_that_are_left(images):
+    assert same(drawn(images, replace(PLAN, first_step=3)), drawn(images)[3:])
+
+
+def test_the_last_partial_batch_is_left_out_or_kept(images):
+    assert replace(PLAN, drop_last=False).n_steps == 5
+    kept = drawn(images, replace(PLAN, drop_last=False))
+    assert len(kept[-1][1]) == 4
+    assert same(kept[:-1], drawn(images))
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_processes_share_every_batch_between_them(images, drop_last):
+    plan = replace(PLAN, batch_size=6, drop_last=drop_last, n_draws=22)
+    whole = drawn(images, plan)
+    shares = [drawn(images, replace(plan, rank=rank, world_size=2)) for rank in (0, 1)]
+    joined = [
+        tuple(np.concatenate([a, b]) for a, b in zip(x, y, strict=True)) for x, y in zip(*shares, strict=True)
+    ]
+    assert same(joined, whole)
+
+
+def test_metadata_follows_its_image_and_is_withheld_at_random(images):
+    known = np.arange(1, 25, dtype=np.float32)[:, None].repeat(2, axis=1)
+    plan = replace(PLAN, sampler_power=None)
+    order = epoch_order(images.labels, seed=3, epoch=1, power=None, n_draws=24)[:20]
+    rows = drawn(replace(images, metadata=known), plan)
+    assert np.array_equal(np.concatenate([row[2] for row in rows])[:, 0], order + 1)
+    half = drawn(replace(images, metadata=known, metadata_drop=0.5), plan)
+    values = np.concatenate([row[2] for row in half])[:, 0]
+    withheld = values == 0
+    assert 4 <= withheld.sum() <= 16
+    assert np.array_equal(values[~withheld], (order + 1)[~withheld])
+    # What is withheld is withheld from the batch, not from the table.
+    assert known.min() == 1
+
+
+def test_workers_that_are_not_forked_get_the_name_of_the_memory_map(tmp_path, images):
+    path = tmp_path / "pixels.npy"
+    np.save(path, np.zeros((200, 40, 40, 3), dtype=np.uint8) + 7)
+    mapped = replace(images, pixels=np.load(path, mmap_mode="r"))
+    content = pickle.dumps(mapped)
+    assert len(content) < 5_000
+    assert np.array_equal(pickle.loads(content).pixels, mapped.pixels)

@@ -1,0 +1,75 @@
+"""Losses against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from skinlesion_cli.models.losses import class_weights, smooth_targets, training_loss
+
+# Softmax of these logits: 2/8 on the first class and 1/8 on each other.
+LOGITS = torch.tensor([[math.log(2.0), 0, 0, 0, 0, 0, 0]])
+
+
+def test_smoothing_shares_out_among_the_other_six_classes():
+    targets = smooth_targets(torch.tensor([2]), 0.1)
+    assert targets.tolist()[0] == pytest.approx([0.1 / 6, 0.1 / 6, 0.9] + [0.1 / 6] * 4)
+    # torch's own smoothing would put 0.9 + 0.1 / 7 on the true class.
+    assert targets[0, 2] != pytest.approx(0.9143, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "gamma", "expected"),
+    [
+        (0.0, 0.0, 1.386294),  # -ln(2/8)
+        (0.1, 0.0, 1.455609),  # 0.9 * -ln(2/8) + 0.1 * -ln(1/8)
+        (0.1, 1.0, 1.091707),  # times (1 - 2/8)
+        (0.1, 2.0, 0.818780),  # times (1 - 2/8) squared
+    ],
+)
+def test_focal_loss_with_smoothing(smoothing, gamma, expected):
+    targets = smooth_targets(torch.tensor([0]), smoothing)
+    assert float(training_loss(LOGITS, targets, focal_gamma=gamma)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_focal_factor_is_not_differentiated():
+    logits = LOGITS.clone().requires_grad_()
+    training_loss(logits, smooth_targets(torch.tensor([0]), 0.1), focal_gamma=1.0).backward()
+    # 0.75 * (p - target): 0.75 * (0.25 - 0.9), and 0.75 * (0.125 - 0.1 / 6) six times.
+    assert logits.grad is not None
+    assert logits.grad.tolist()[0] == pytest.approx([-0.4875] + [0.08125] * 6, abs=1e-6)
+
+
+def test_loss_is_the_mean_over_the_images():
+    logits = torch.cat([LOGITS, torch.zeros(1, 7)])
+    targets = smooth_targets(torch.tensor([0, 3]), 0.0)
+    assert float(training_loss(logits, targets)) == pytest.approx((1.386294 + math.log(7)) / 2, abs=1e-6)
+
+
+def test_class_weights_weigh_each_image_by_its_class():
+    weights = torch.tensor([2.0, 1, 1, 0.5, 1, 1, 1])
+    logits = torch.cat([LOGITS, LOGITS])
+    targets = smooth_targets(torch.tensor([0, 3]), 0.0)
+    expected = (2.0 * 1.386294 + 0.5 * 2.079442) / 2
+    assert float(training_loss(logits, targets, class_weights=weights)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sampler_power", "expected"),
+    [
+        (None, [1.5, 0.75, 3.0]),  # (4 * 1/2 + 16 * 1/4 + 1 * 1) / 21 = 1/3
+        (1.0, [0.857143, 0.428571, 1.714286]),  # (1/2 + 1/4 + 1) / 3 = 7/12
+        (0.5, [1.166667, 0.583333, 2.333333]),  # (2 * 1/2 + 4 * 1/4 + 1 * 1) / 7 = 3/7
+    ],
+)
+def test_class_weights_have_a_mean_of_one_over_what_is_drawn(sampler_power, expected):
+    counts = {"MEL": 4, "NV": 16, "BCC": 1, "AKIEC": 0, "BKL": 0, "DF": 0, "VASC": 0}
+    weights = class_weights(counts, 0.5, sampler_power)
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([*expected, 0, 0, 0, 0], abs=1e-5)
+
+
+def test_no_class_weights_without_a_power():
+    assert class_weights({"MEL": 1}, 0.0) is None
