@@ -47,9 +47,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("decision", "text", "class after the calibrated thresholds"),
     Column("threshold_fired", "text", "class whose threshold overrode the argmax; empty where none did"),
     Column("malignant_probability", "float32", "sum of the probabilities of MEL, BCC and AKIEC, at most 1"),
-    Column("conformal_set", "text", "classes that stay plausible, joined by `|`; empty without conformal sets"),
+    Column(
+        "conformal_set", "text", "classes that stay plausible, joined by `|`; empty without conformal sets"
+    ),
     Column("triage", "text", "`refer`, `review` or `routine`"),
-    Column("quality", "text", "checks that the image failed, joined by `|`; `ok`; empty where none was fitted"),
+    Column(
+        "quality", "text", "checks that the image failed, joined by `|`; `ok`; empty where none was fitted"
+    ),
     Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
     Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
     Column("views", "integer", "test-time views that were averaged"),

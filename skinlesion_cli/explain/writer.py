@@ -7,12 +7,10 @@ with OverlayWriter(folder, weights=weights, classifiers=classifiers, thresholds=
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import numpy as np
@@ -25,17 +23,17 @@ from skinlesion_cli.explain.overlay import STYLES, Caption, render
 from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, DISCLAIMER
 
 RAW_KINDS: Final = ("png16", "npz")
-# An image, or how to read it at its own size; called in the background.
+# An image, or how to read it at its own size.
 Pixels = np.ndarray | Callable[[], np.ndarray]
-_MAX_WAITING = 64
 # Level 1 takes a fifth of the time of the usual 6 and 15 % more bytes.
 _PNG_LEVEL = 1
 
 
+@dataclass(frozen=True)
 class OverlayWriter:
-    """Writes one overlay an image and class below `folder`; use it in a `with` block.
+    """Writes one overlay an image and class below `folder`; may be used by several threads at once.
 
-    Parameters
+    Attributes
     ----------
     weights, classifiers : of the ensemble's members, in their order: the weight, and float32 (7, n_features).
     thresholds : class name -> threshold, for the titles.
@@ -43,22 +41,13 @@ class OverlayWriter:
     classes : what to explain of every image; None: the class decided on.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        weights: Sequence[float],
-        classifiers: Sequence[np.ndarray],
-        thresholds: Mapping[str, float],
-        style: str = STYLES[0],
-        raw: str | None = None,
-        classes: Sequence[int] | None = None,
-        threads: int = 1,
-    ) -> None:
-        self.folder, self.weights, self.classifiers = folder, list(weights), list(classifiers)
-        self.thresholds, self.style, self.raw, self.classes = dict(thresholds), style, raw, classes
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="overlay")
-        self._waiting: deque[Future[None]] = deque()
+    folder: Path
+    weights: Sequence[float]
+    classifiers: Sequence[np.ndarray]
+    thresholds: Mapping[str, float]
+    style: str = STYLES[0]
+    raw: str | None = None
+    classes: Sequence[int] | None = None
 
     def write(
         self,
@@ -68,17 +57,18 @@ class OverlayWriter:
         decided: np.ndarray,
         probabilities: np.ndarray,
     ) -> list[MapRecord]:
-        """Grad-CAM of a batch from the features of its forward pass; returns before the files are written.
+        """Grad-CAM of a batch from the features of its forward pass, written to disk.
 
         Parameters
         ----------
-        images : uint8 (height, width, 3) at the original size, or functions that read them.
+        images : uint8 (height, width, 3) at the original size, or functions that read them, so that no more
+            than one large image is in memory at a time.
         features : one array float32 (n, n_features, h, w) a member.
         decided : int64 (n,). probabilities : float32 (n, 7), calibrated.
 
         Raises
         ------
-        SkinLesionError : a file of this or an earlier batch could not be written.
+        SkinLesionError : a file could not be written.
         """
         records = []
         for explained in self._explained(decided):
@@ -104,9 +94,8 @@ class OverlayWriter:
             record = self._record(
                 identity, maps[index], int(explained[index]), int(decided[index]), probabilities[index]
             )
+            self._save(record, images[index], maps[index])
             records.append(record)
-            self._make_room()
-            self._waiting.append(self._pool.submit(self._save, record, images[index], maps[index]))
         return records
 
     def _explained(self, decided: np.ndarray) -> list[np.ndarray]:
@@ -175,25 +164,3 @@ class OverlayWriter:
             content, format="PNG", compress_level=_PNG_LEVEL, pnginfo=facts
         )
         return content.getvalue()
-
-    def _make_room(self) -> None:
-        # Bounded, so that memory does not grow where drawing is slower than predicting.
-        while self._waiting and (self._waiting[0].done() or len(self._waiting) >= _MAX_WAITING):
-            self._waiting.popleft().result()
-
-    def flush(self) -> None:
-        """Wait until everything handed over is on disk."""
-        while self._waiting:
-            self._waiting.popleft().result()
-
-    def __enter__(self) -> OverlayWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self.flush()
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,12 +68,12 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
         )
     engine = load_engine(bundle, config.device)
     cam_folder = config.output.with_name(config.output.stem + "-cam") if config.cam else None
+    overlays = _overlays(cam_folder, bundle, engine)
     counts: Counter[str] = Counter()
     failed: list[str] = []
     with (
         exclusive(config.output.resolve().parent, f"predict-{config.output.name}"),
         atomic_file(config.output, "w") as file,
-        _overlays(cam_folder, bundle, engine) as overlays,
     ):
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -110,11 +109,9 @@ def load_engine(bundle: Bundle, device: str) -> Engine:
     return Engine(members, bundle.calibration.views, to_input)
 
 
-def _overlays(
-    folder: Path | None, bundle: Bundle, engine: Engine
-) -> AbstractContextManager[OverlayWriter | None]:
+def _overlays(folder: Path | None, bundle: Bundle, engine: Engine) -> OverlayWriter | None:
     if folder is None:
-        return nullcontext()
+        return None
     return OverlayWriter(
         folder,
         weights=[member.weight for member in engine.members],
