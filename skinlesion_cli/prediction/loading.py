@@ -147,12 +147,10 @@ def load_engine(
 
 def _torch_member(checkpoint: Checkpoint, weight: float, _kind: str, device: str) -> EngineMember:
     from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
-    from skinlesion_cli.models.backbones import backbone
     from skinlesion_cli.models.devices import resolve_device
-    from skinlesion_cli.models.network import LesionNet, load_weights
+    from skinlesion_cli.models.network import restore_network
 
-    network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing)
-    load_weights(network, checkpoint.weights, checkpoint.name)
+    network = restore_network(checkpoint)
     where = resolve_device(device)
     return EngineMember(
         name=checkpoint.name,
