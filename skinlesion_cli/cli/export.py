@@ -19,7 +19,9 @@ FORMAT = "onnx (same probabilities within 1e-5) or onnx-int8 (8-bit, within --ma
 @command("export", example=EXAMPLE, section="Workspace")
 def export(
     format: Annotated[str, typer.Option("--format", help=FORMAT)] = "onnx",
-    members: Annotated[list[str] | None, typer.Option("--member", help="Only this network. Repeatable.")] = None,
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="Only this network. Repeatable.")
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Validation images to compare on, at most.")] = 512,
     max_bacc_drop: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Balanced accuracy that an export may cost.")

@@ -58,9 +58,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     ArtifactError : an export differs too much from its network; nothing is written then.
     """
     if config.format not in exports.FORMATS:
-        raise UsageError(
-            f"no format named {config.format!r}", "Formats: " + ", ".join(exports.FORMATS)
-        )
+        raise UsageError(f"no format named {config.format!r}", "Formats: " + ", ".join(exports.FORMATS))
     workspace = Workspace(config.workspace)
     trained = workspace.trained()
     unknown = [name for name in config.members if name not in trained]
@@ -143,7 +141,9 @@ def _generated(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
     yield np.stack([to_input(image, checkpoint.preprocessing) for image in coarse])
 
 
-def _exported(checkpoint: Checkpoint, config: ExportConfig, sample: _Sample | None, tell: Any) -> exports.Export:
+def _exported(
+    checkpoint: Checkpoint, config: ExportConfig, sample: _Sample | None, tell: Any
+) -> exports.Export:
     from skinlesion_cli.inference.runtimes.base import softmax
     from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
     from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime

@@ -65,7 +65,9 @@ def test_one_row_an_image_in_input_order(whole: Path) -> None:
     assert len({row["model_sha256"] for row in rows}) == 1
 
 
-def test_killed_runs_resume_to_the_same_bytes(tiny_workspace: Path, images: Path, whole: Path, tmp_path: Path):
+def test_killed_runs_resume_to_the_same_bytes(
+    tiny_workspace: Path, images: Path, whole: Path, tmp_path: Path
+):
     output = tmp_path / "all.csv"
     for kill, n_rows in enumerate((1, 9, 23)):
         process = start(tiny_workspace, images, output, *(["--resume"] if kill else []), "--batch", "8")
@@ -211,7 +213,9 @@ def test_nothing_to_predict_is_wrong_usage(skinlesion, tiny_workspace: Path, tmp
     assert not (tmp_path / "predictions.csv.partial").exists()
 
 
-def test_another_tta_needs_force_and_is_recorded(skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path):
+def test_another_tta_needs_force_and_is_recorded(
+    skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path
+):
     arguments = ("predict", images / "a" / "image 000.jpg", "-o", tmp_path / "o.csv", "-w", tiny_workspace)
     refused = skinlesion(*arguments, "--tta", "none")
     assert refused.returncode == 2
@@ -251,7 +255,9 @@ def test_a_long_list_starts_at_once(tiny_workspace: Path, images: Path) -> None:
     assert process.wait() == 0
 
 
-def test_the_parquet_table_holds_the_same(skinlesion, tiny_workspace: Path, images: Path, whole: Path, tmp_path: Path):
+def test_the_parquet_table_holds_the_same(
+    skinlesion, tiny_workspace: Path, images: Path, whole: Path, tmp_path: Path
+):
     parquet = pytest.importorskip("pyarrow.parquet")
     done = skinlesion("predict", images, "-o", tmp_path / "all.parquet", "-w", tiny_workspace)
     assert done.returncode == 0, done.stderr
