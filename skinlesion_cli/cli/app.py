@@ -13,6 +13,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     evaluate,
     export,
     info,
+    merge,
     predict,
     train,
 )
