@@ -96,7 +96,10 @@ def header(kind: str) -> bytes:
 
 
 def encode(row: Row, kind: str) -> bytes:
-    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from)."""
+    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from).
+
+    Cells that are neutral already, as in decoded CSV, stay as they are.
+    """
     if kind == "csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow([_csv_cell(row[c.name], c.kind) for c in COLUMNS])
