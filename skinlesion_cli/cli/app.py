@@ -69,6 +69,7 @@ def _register_commands() -> None:
         download,
         ensemble,
         evaluate,
+        explain,
         info,
         predict,
         train,

@@ -71,7 +71,7 @@ class OverlayWriter:
         SkinLesionError : a file could not be written.
         """
         records = []
-        for explained in self._explained(decided):
+        for explained in self.explained(decided):
             maps = combined(
                 [class_maps(f, c, explained) for f, c in zip(features, self.classifiers, strict=True)],
                 self.weights,
@@ -98,7 +98,8 @@ class OverlayWriter:
             records.append(record)
         return records
 
-    def _explained(self, decided: np.ndarray) -> list[np.ndarray]:
+    def explained(self, decided: np.ndarray) -> list[np.ndarray]:
+        """The class of each image to explain, int64 (n,), once a map that it gets."""
         if self.classes is None:
             return [decided]
         return [np.full(len(decided), index, dtype=np.int64) for index in self.classes]
