@@ -90,6 +90,7 @@ class PartialFile:
         self.file.seek(0)
         header = results.header(line_format(self.kind))
         if self.file.read(len(header)) != header:
+            # The process ended between creating the file and its first line.
             self.file.seek(0)
             self.file.truncate()
             self.file.write(header)
@@ -174,8 +175,9 @@ def open_partial(
                 partial.unlink(missing_ok=True)
             if not partial.exists():
                 atomic_write(run_path(output), (json.dumps(dict(run), indent=1) + "\n").encode())
-                partial.touch()
+                partial.write_bytes(results.header(line_format(kind)))
             file = partial.open("r+b")
+            file.seek(0, os.SEEK_END)
         except OSError as error:
             raise SkinLesionError(
                 f"cannot write {partial}: {error.strerror or error}", "Choose another --output."

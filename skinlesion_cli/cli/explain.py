@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.app import command
+from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion explain ./images
@@ -54,8 +54,10 @@ def explain(
     debug: options.DebugOption = False,
 ) -> None:
     """Lay over each image what spoke for its class: Grad-CAM or another class activation map."""
+    from skinlesion_cli.data.inputs import lines
+
     named = [name for name in inputs if name != "-"]
-    listed = (line.rstrip("\n") for line in sys.stdin) if "-" in inputs else ()
+    listed = lines(sys.stdin.buffer) if "-" in inputs else ()
     with render.reporter(quiet=quiet) as reporter:
         if check:
             from skinlesion_cli.stages import explain_check

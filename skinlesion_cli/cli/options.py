@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from skinlesion_cli.errors import UsageError
+
 WorkspaceOption = Annotated[
     Path,
     typer.Option(
@@ -34,3 +36,18 @@ CamStyleOption = Annotated[
 
 DEFAULT_WORKSPACE = Path("skinlesion-workspace")
 EXAMPLES_TITLE = "Examples"
+
+
+def share(text: str | None) -> tuple[int, int] | None:
+    """`i/N` as numbers, i from 1 to N.
+
+    Raises
+    ------
+    UsageError : it is nothing of the kind.
+    """
+    if text is None:
+        return None
+    index, slash, count = text.partition("/")
+    if slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise UsageError(f"--shard {text!r}: expected i/N with i from 1 to N", "Example: --shard 3/16")

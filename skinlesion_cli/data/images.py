@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from skinlesion_cli.errors import ImageError
 
@@ -21,13 +21,20 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 1 << 30
 MIN_SIDE_PX = 16
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-# Only these decoders are tried: Pillow knows more, and some of them start other programs (EPS).
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+# Only these decoders are tried (JPEG includes MPO): Pillow knows more, and some start other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 # Transparent parts are shown over white: of the two usual backgrounds the one nearer to skin.
 _BACKGROUND = (255, 255, 255)
 # Reduced-scale decoding keeps at least this many times the pixels that are asked for on each side.
 _REDUCED_MARGIN = 2.0
 _ORIENTATION_TAG = 0x0112
+# Loading these two here spares Pillow the search through all of its plugins in the first file of their kind.
+_PLUGINS = (TiffImagePlugin, WebPImagePlugin)
+
+# Pillow only warns of a bomb, and of broken metadata; what matters of it is an error here. For the whole
+# process, because filters that are set and reset for each image get mixed up between threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(
@@ -61,23 +68,21 @@ def read_image(
     if not data:
         raise ImageError("empty", "the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_size(image, max_pixels, min_side_px)
-                _check_whole(image, data)
-                if target_px is not None and image.format in ("JPEG", "MPO"):
-                    side_px = round(target_px * _REDUCED_MARGIN)
-                    image.draft(None, (side_px, side_px))
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
-                image.load()
-                return np.asarray(_to_rgb(_upright(image)))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image, max_pixels, min_side_px)
+            _check_whole(image, data)
+            if target_px is not None and image.format in ("JPEG", "MPO"):
+                side_px = round(target_px * _REDUCED_MARGIN)
+                image.draft(None, (side_px, side_px))
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            image.load()
+            return np.asarray(_to_rgb(_upright(image)))
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError("not_an_image", f"this is no image that can be read ({_looks_like(data)})") from None
     except Image.DecompressionBombError:
-        raise _too_large("", max_pixels) from None
+        raise _too_large("", min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))) from None
     except MemoryError:
         raise ImageError("too_large", "the image does not fit into memory") from None
     except Exception as error:
@@ -86,19 +91,43 @@ def read_image(
         raise ImageError(reason, f"the image is {reason}: {error}") from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of the upright image, from the file's header; pixels are not decoded.
+
+    Raises
+    ------
+    ImageError : it is missing, not readable, or no image.
+    """
+    _check_file(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            turned = _orientation(image) >= 5
+            return (height, width) if turned else (width, height)
+    except UnidentifiedImageError:
+        raise ImageError("not_an_image", "this is no image that can be read") from None
+    except Exception as error:
+        raise ImageError("damaged", f"the image is damaged: {error}") from None
+
+
+def _check_file(path: Path) -> None:
     try:
         status = path.stat()
-        # A FIFO or a device would block for ever.
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not_a_file", "not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(
-                "too_large", f"the file has {status.st_size:,} bytes; at most {MAX_FILE_BYTES:,}"
-            )
-        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError("missing", "the file is not there") from None
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
+    # A FIFO or a device would block for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not_a_file", "not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageError("too_large", f"the file has more than {MAX_FILE_BYTES:,} bytes")
+
+
+def _read_bytes(path: Path) -> bytes:
+    _check_file(path)
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
 
@@ -147,13 +176,18 @@ def _jpeg_ends(data: bytes) -> bool:
     return False
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:
         # An EXIF block that cannot be read says nothing about the orientation; the pixels are intact.
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        return 1
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -160,6 +160,7 @@ def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Ma
             axes.plot(targets[name], y, "|", color=_ORANGE, markersize=16, markeredgewidth=2)
     labels = [f"{name}  n={int(support[CLASS_INDEX[name]]):,}" for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=8)
+    axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0, 1.01)
     axes.grid(axis="x", color="#e6e8eb", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -23,9 +23,10 @@ from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter
 from skinlesion_cli.inference.engine import Engine
 from skinlesion_cli.inference.stream import in_batches
+from skinlesion_cli.prediction.loading import load_engine
 from skinlesion_cli.prediction.maps import member_maps
+from skinlesion_cli.prediction.overlays import overlay_writer
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.predict import load_engine
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
@@ -61,15 +62,11 @@ def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
     classes = _check(config)
     check_named(config.inputs)
     bundle = bundles.from_workspace(Workspace(config.workspace))
-    engine = load_engine(bundle, config.device)
-    writer = OverlayWriter(
-        folder=config.output,
-        weights=[member.weight for member in engine.members],
-        classifiers=[member.classifier for member in engine.members],
-        thresholds=bundle.calibration.rule.thresholds,
-        style=config.style,
-        raw=config.raw,
-        classes=classes,
+    # Only the fast path does without a backward pass, and so without torch.
+    runtime = "auto" if config.method == FAST else "torch"
+    engine = load_engine(bundle, config.device, runtime, note=reporter.note)
+    writer = overlay_writer(
+        config.output, bundle, engine, style=config.style, raw=config.raw, classes=classes
     )
     n_images, zero, failed = 0, [], []
     with (

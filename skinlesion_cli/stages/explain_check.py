@@ -21,9 +21,9 @@ from skinlesion_cli.explain.methods import FAST, checked_method
 from skinlesion_cli.explain.sanity import MeanOf, mean_of
 from skinlesion_cli.explain.shuffling import cascading
 from skinlesion_cli.inference.engine import Engine
+from skinlesion_cli.prediction.loading import load_engine
 from skinlesion_cli.prediction.maps import member_maps
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.predict import load_engine
 from skinlesion_cli.stages.result import StageResult, Table
 
 _VIEWS = ("identity",)
@@ -50,7 +50,7 @@ def run(config: CheckConfig, reporter: Reporter) -> StageResult:
     checked_method(config.method)
     check_named(config.inputs)
     bundle = bundles.from_workspace(Workspace(config.workspace))
-    loaded = load_engine(bundle, config.device)
+    loaded = load_engine(bundle, config.device, "torch")
     engine = Engine(loaded.members, _VIEWS, loaded.to_input)
     images, failed = _images(config, engine)
     decided = np.concatenate(
