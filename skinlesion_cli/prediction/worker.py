@@ -41,6 +41,7 @@ class Plan:
     max_pixels: int = MAX_PIXELS
     overlays: Path | None = None
     cam_style: str = "overlay"
+    thumbnails: Path | None = None
 
 
 class Worker:
@@ -70,7 +71,9 @@ class Worker:
         if plan.overlays is not None:
             from skinlesion_cli.prediction.overlays import overlay_writer
 
-            self.overlays = overlay_writer(plan.overlays, self.bundle, self.engine, style=plan.cam_style)
+            self.overlays = overlay_writer(
+                plan.overlays, self.bundle, self.engine, style=plan.cam_style, thumbnails=plan.thumbnails
+            )
         self.origin = {
             "tta": self.engine.tta_mode,
             "model": self.bundle.model_id,
