@@ -11,6 +11,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     download,
     ensemble,
     evaluate,
+    explain,
     export,
     info,
     merge,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from skinlesion_cli.data.inputs import ImageInput, load
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
-from skinlesion_cli.explain.writer import OverlayWriter, Pixels
 from skinlesion_cli.prediction import rows
 from skinlesion_cli.prediction.loading import load_engine
 
@@ -41,6 +40,8 @@ class Plan:
     force: bool = False
     max_pixels: int = MAX_PIXELS
     overlays: Path | None = None
+    cam_style: str = "overlay"
+    thumbnails: Path | None = None
 
 
 class Worker:
@@ -66,21 +67,18 @@ class Worker:
             # Images go side by side, one thread each.
             torch.set_num_threads(1)
         self.target_px = max(decode_target_px(member.preprocessing) for member in self.engine.members)
-        self.overlays = self._overlay_writer(plan.overlays) if plan.overlays is not None else None
+        self.overlays = None
+        if plan.overlays is not None:
+            from skinlesion_cli.prediction.overlays import overlay_writer
+
+            self.overlays = overlay_writer(
+                plan.overlays, self.bundle, self.engine, style=plan.cam_style, thumbnails=plan.thumbnails
+            )
         self.origin = {
             "tta": self.engine.tta_mode,
             "model": self.bundle.model_id,
             "model_sha256": self.bundle.sha256,
         }
-
-    def _overlay_writer(self, folder: Path) -> OverlayWriter:
-        members = self.engine.members
-        return OverlayWriter(
-            folder,
-            weights=[member.weight for member in members],
-            classifiers=[member.classifier for member in members],
-            thresholds=self.bundle.calibration.rule.thresholds,
-        )
 
     def rows(self, chunk: Sequence[Numbered]) -> list[dict[str, Any]]:
         """One row an input, in order; an image that cannot be read costs its own row only."""
@@ -103,7 +101,7 @@ class Worker:
     def _predict(self, images: Sequence[tuple[ImageInput, np.ndarray]]) -> list[dict[str, Any]]:
         pixels = [image for _, image in images]
         try:
-            output = self.engine.run(pixels, keep_features=self.plan.overlays is not None)
+            output = self.engine.run(pixels, keep_features=self.overlays is not None)
         except FloatingPointError as error:
             raise ArtifactError(
                 f"{error}, for one of {name_items(source.id for source, _ in images)}",
@@ -121,22 +119,19 @@ class Worker:
                 "doubtful": verdict.doubtful,
             }
         if self.overlays is not None:
-            records = self.overlays.write(
-                [source.id for source, _ in images],
-                [self._full_size(source, image) for source, image in images],
-                output.features,
-                outcome.decisions.decided,
-                outcome.probabilities,
-            )
-            for row, record in zip(found, records, strict=True):
-                row |= {"overlay": record.overlay, "overlay_magnitude": record.magnitude}
-        return found
+            from skinlesion_cli.prediction.overlays import write_overlays
 
-    def _full_size(self, source: ImageInput, image: np.ndarray) -> Pixels:
-        """The image at its own size: as it was read, or, where it may have been read smaller, how to read it."""
-        if min(image.shape[:2]) < 2 * self.target_px:
-            return image
-        return partial(load, source, max_pixels=self.plan.max_pixels)
+            described = write_overlays(
+                self.overlays,
+                images,
+                output,
+                outcome,
+                target_px=self.target_px,
+                max_pixels=self.plan.max_pixels,
+            )
+            for row, facts in zip(found, described, strict=True):
+                row |= facts
+        return found
 
 
 @lru_cache(maxsize=1)
