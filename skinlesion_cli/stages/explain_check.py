@@ -14,6 +14,7 @@ from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.inputs import check_named, expand, load
 from skinlesion_cli.data.preprocess import decode_target_px, resize_square
+from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
 from skinlesion_cli.explain import sanity
 from skinlesion_cli.explain.cam import combined
@@ -26,6 +27,7 @@ from skinlesion_cli.prediction.maps import member_maps
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 
+_ALONE = MergeRule("equal", np.ones(1))
 _VIEWS = ("identity",)
 _BATCH = 8
 # Adebayo et al. judge by eye; half of perfect agreement is this project's line.
@@ -51,7 +53,7 @@ def run(config: CheckConfig, reporter: Reporter) -> StageResult:
     check_named(config.inputs)
     bundle = bundles.from_workspace(Workspace(config.workspace))
     loaded = load_engine(bundle, config.device, "torch")
-    engine = Engine(loaded.members, _VIEWS, loaded.to_input)
+    engine = Engine(loaded.members, loaded.rule, _VIEWS, loaded.to_input)
     images, failed = _images(config, engine)
     decided = np.concatenate(
         [
@@ -110,7 +112,7 @@ def _randomised(
 
     found = []
     for member in engine.members:
-        alone = Engine([replace(member, weight=1.0)], _VIEWS, engine.to_input)
+        alone = Engine([replace(member, weight=1.0)], _ALONE, _VIEWS, engine.to_input)
         before = _maps(alone, images, classes, config.method)
         network = member.runtime.network  # type: ignore[attr-defined]
         for name, shuffled in cascading(network, config.seed):
@@ -120,7 +122,7 @@ def _randomised(
                 runtime=TorchRuntime(shuffled, str(member.runtime.device)),  # type: ignore[attr-defined]
                 classifier=shuffled.classifier.weight.detach().cpu().numpy(),
             )
-            after = _maps(Engine([other], _VIEWS, engine.to_input), images, classes, config.method)
+            after = _maps(Engine([other], _ALONE, _VIEWS, engine.to_input), images, classes, config.method)
             pairs = zip(before, after, strict=True)
             correlations = np.array([sanity.rank_correlation(one, two) for one, two in pairs])
             found.append((member.name, name, mean_of(correlations)))
