@@ -11,7 +11,10 @@ from skinlesion_cli.cli import (  # noqa: F401
     download,
     ensemble,
     evaluate,
+    explain,
+    export,
     info,
+    merge,
     predict,
     train,
 )

@@ -51,14 +51,13 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
             "Leave --tta away, calibrate with that mode, or add --force (the output then says so).",
         )
     if mode == tta.ADAPTIVE:
-        if calibration.stopping is None:
+        stopping = calibration.stopping_rule
+        if stopping is None:
             raise UsageError(
                 "this calibration holds no stopping rule for --tta adaptive",
-                "Run `skinlesion calibrate --tta adaptive` first.",
+                "Run `skinlesion calibrate --adaptive` first.",
             )
-        return TtaChoice(
-            mode, tta.MODES["d4"], StoppingRule.from_json(calibration.stopping["stopping_rule"]), other
-        )
+        return TtaChoice(mode, calibration.views, stopping, other)
     views = calibration.views if not other else tta.MODES[mode]
     return TtaChoice(mode, views, None, other)
 
@@ -142,7 +141,9 @@ def load_engine(
         load(checkpoint, float(weight), kind, device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
     ]
-    return Engine(members, choice.views, to_input, stopping=choice.stopping, tta_mode=choice.label)
+    return Engine(
+        members, bundle.ensemble.rule, choice.views, to_input, stopping=choice.stopping, tta_mode=choice.label
+    )
 
 
 def _torch_member(checkpoint: Checkpoint, weight: float, _kind: str, device: str) -> EngineMember:

@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from skinlesion_cli.artifacts.files import atomic_file
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.data.inputs import ImageInput, load
 from skinlesion_cli.decisions.triage import Outcome
-from skinlesion_cli.explain.cam import class_maps
-from skinlesion_cli.explain.overlay import overlay
+from skinlesion_cli.explain.overlay import STYLES
+from skinlesion_cli.explain.writer import OverlayWriter, Pixels
 from skinlesion_cli.inference.engine import BatchOutput, Engine
-from skinlesion_cli.taxonomy import CLASS_NAMES
+
+
+def overlay_writer(folder: Path, bundle: Bundle, engine: Engine, **choices: Any) -> OverlayWriter:
+    """A writer for this engine's maps; `choices` as in `OverlayWriter`."""
+    return OverlayWriter(
+        folder=folder,
+        weights=[member.weight for member in engine.members],
+        classifiers=[member.classifier for member in engine.members],
+        thresholds=bundle.calibration.rule.thresholds,
+        **({"style": STYLES[0]} | choices),
+    )
 
 
 def write_overlays(
-    folder: Path, engine: Engine, images: Mapping[str, np.ndarray], output: BatchOutput, outcome: Outcome
-) -> None:
-    """One PNG an image, `<id>.cam.png`, for the decided class."""
-    decided = outcome.decisions.decided
-    maps = [
-        member.weight * class_maps(features, member.classifier, decided)
-        for member, features in zip(engine.members, output.features, strict=True)
-    ]
-    for index, (identity, image) in enumerate(images.items()):
-        heat = sum(_grown(member_maps[index], maps) for member_maps in maps)
-        name = CLASS_NAMES[decided[index]]
-        title = f"{name} p={outcome.probabilities[index, decided[index]]:.2f}"
-        with atomic_file(overlay_path(folder, identity)) as file:
-            overlay(image, np.asarray(heat), title).save(file, format="PNG")
+    writer: OverlayWriter,
+    images: Sequence[tuple[ImageInput, np.ndarray]],
+    output: BatchOutput,
+    outcome: Outcome,
+    *,
+    target_px: int,
+    max_pixels: int,
+) -> list[dict[str, Any]]:
+    """Explain the decided class of each image; what the result table says of each map.
+
+    `images` may have been read at a reduced scale (`target_px`): prediction must not depend on whether maps
+    are wanted. The overlay shows the image at its own size.
+    """
+    records = writer.write(
+        [source.id for source, _ in images],
+        [_full_size(source, image, target_px, max_pixels) for source, image in images],
+        output.features,
+        outcome.decisions.decided,
+        outcome.probabilities,
+    )
+    return [{"cam": record.overlay, "cam_magnitude": record.magnitude} for record in records]
 
 
-def overlay_path(folder: Path, identity: str) -> Path:
-    """Below `folder`, whatever the id: no id leads out of it."""
-    parts = [part for part in identity.split("/") if part not in ("", ".")]
-    safe = ["__" if part == ".." else part for part in parts] or ["image"]
-    return folder.joinpath(*safe[:-1], f"{safe[-1]}.cam.png")
-
-
-def _grown(heat: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
-    """A member's map in the common frame: the finest grid of all members."""
-    side = max(member_maps.shape[-1] for member_maps in maps)
-    if heat.shape == (side, side):
-        return heat
-    return np.asarray(Image.fromarray(heat, mode="F").resize((side, side), Image.Resampling.BILINEAR))
+def _full_size(source: ImageInput, image: np.ndarray, target_px: int, max_pixels: int) -> Pixels:
+    # An image read at a reduced scale has at least twice the target on each side.
+    if min(image.shape[:2]) < 2 * target_px:
+        return image
+    return partial(load, source, max_pixels=max_pixels)

@@ -40,6 +40,8 @@ class Plan:
     force: bool = False
     max_pixels: int = MAX_PIXELS
     overlays: Path | None = None
+    cam_style: str = "overlay"
+    thumbnails: Path | None = None
 
 
 class Worker:
@@ -64,9 +66,14 @@ class Worker:
 
             # Images go side by side, one thread each.
             torch.set_num_threads(1)
-        keep_all = plan.overlays is not None
-        sizes = [decode_target_px(member.preprocessing) for member in self.engine.members]
-        self.target_px = None if keep_all else max(sizes)
+        self.target_px = max(decode_target_px(member.preprocessing) for member in self.engine.members)
+        self.overlays = None
+        if plan.overlays is not None:
+            from skinlesion_cli.prediction.overlays import overlay_writer
+
+            self.overlays = overlay_writer(
+                plan.overlays, self.bundle, self.engine, style=plan.cam_style, thumbnails=plan.thumbnails
+            )
         self.origin = {
             "tta": self.engine.tta_mode,
             "model": self.bundle.model_id,
@@ -94,7 +101,7 @@ class Worker:
     def _predict(self, images: Sequence[tuple[ImageInput, np.ndarray]]) -> list[dict[str, Any]]:
         pixels = [image for _, image in images]
         try:
-            output = self.engine.run(pixels, keep_features=self.plan.overlays is not None)
+            output = self.engine.run(pixels, keep_features=self.overlays is not None)
         except FloatingPointError as error:
             raise ArtifactError(
                 f"{error}, for one of {name_items(source.id for source, _ in images)}",
@@ -104,11 +111,6 @@ class Worker:
         verdicts = None if gate is None else [gate.verdict(statistics(image)) for image in pixels]
         doubtful = None if verdicts is None else np.array([verdict.doubtful for verdict in verdicts])
         outcome = self.bundle.calibration.decide(output.probabilities, doubtful)
-        if self.plan.overlays is not None:
-            from skinlesion_cli.prediction.overlays import write_overlays
-
-            named = {source.id: image for source, image in images}
-            write_overlays(self.plan.overlays, self.engine, named, output, outcome)
         found = [rows.predicted(index, outcome, int(output.views[index])) for index in range(len(images))]
         for row, verdict in zip(found, verdicts or [], strict=False):
             row |= {
@@ -116,6 +118,19 @@ class Worker:
                 "quality_score": verdict.score,
                 "doubtful": verdict.doubtful,
             }
+        if self.overlays is not None:
+            from skinlesion_cli.prediction.overlays import write_overlays
+
+            described = write_overlays(
+                self.overlays,
+                images,
+                output,
+                outcome,
+                target_px=self.target_px,
+                max_pixels=self.plan.max_pixels,
+            )
+            for row, facts in zip(found, described, strict=True):
+                row |= facts
         return found
 
 
