@@ -140,7 +140,8 @@ def _try_address(expected: Expected, url: str, part: Path, reporter: Reporter, p
         os.fsync(file.fileno())
     if total is not None and _size(part) != total:
         raise Changed(f"{_size(part):,} bytes came, {total:,} were announced")
-    return _accept(expected, url, part)
+    with reporter.task(f"checking {expected.name}"):
+        return _accept(expected, url, part)
 
 
 def _accept(expected: Expected, url: str, part: Path) -> Fetched:

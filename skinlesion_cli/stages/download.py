@@ -196,6 +196,10 @@ def _split(
             f"{name_items(sides.left_out)}"
         )
     notes += splits.gaps(images, sides)
+    if "test" not in sides.parts.values():
+        notes.append(
+            "there are no test images; --split grouped sets a fifth of the lesions aside for the test"
+        )
     table = splits.table(sides.parts, sides.folds)
     return Split(table, config.split, config.seed, leaks_lesions=config.split == "published")
 

@@ -180,7 +180,8 @@ def _table(folder: Path, stem: str) -> pd.DataFrame:
 
 def _images(folder: Path, stem: str, options: SourceOptions) -> dict[str, FileOrigin | ZipOrigin]:
     if (folder / stem).is_dir():
-        files = [path for path in (folder / stem).iterdir() if path.suffix.lower() == ".jpg"]
+        # At any depth: unpacking a zip into a folder of its name gives that folder twice.
+        files = [path for path in (folder / stem).rglob("*") if path.suffix.lower() == ".jpg"]
         refuse_duplicates([path.stem for path in files], stem)
         return {path.stem: FileOrigin(path) for path in files}
     if (folder / f"{stem}.zip").is_file():
