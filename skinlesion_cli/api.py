@@ -15,7 +15,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import read_image
 from skinlesion_cli.errors import ImageError
 from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.stages.predict import load_engine
+from skinlesion_cli.prediction.loading import load_engine
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _BATCH = 16

@@ -11,24 +11,30 @@ from dataclasses import dataclass
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import gate as gates
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import canonical_json
+from skinlesion_cli.decisions.gate import Gate
 from skinlesion_cli.errors import ArtifactError
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """`members` are in the order of `ensemble.members`. `model_id` is for people, `sha256` for machines."""
+    """`members` are in the order of `ensemble.members`. `model_id` is for people, `sha256` for machines.
+
+    `gate` judges the quality of images; None where none was fitted.
+    """
 
     members: tuple[Checkpoint, ...]
     ensemble: Ensemble
     calibration: Calibration
     model_id: str
     sha256: str
+    gate: Gate | None = None
 
 
 def from_workspace(workspace: Workspace) -> Bundle:
@@ -55,14 +61,13 @@ def from_workspace(workspace: Workspace) -> Bundle:
             "Combine by bacc, equal or stacked: `skinlesion ensemble --method bacc`.",
         )
     members = tuple(_member(workspace, member) for member in ensemble.members)
-    digest = sha256_bytes(
-        canonical_json(
-            [member.artifact.sha256 for member in members if member.artifact]
-            + [ensemble.artifact.sha256, calibration.artifact.sha256]
-        )
-    )
+    gate = gates.read(workspace.gate) if workspace.gate.exists() else None
+    parts = [member.artifact.sha256 for member in members if member.artifact]
+    parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
+    parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
+    digest = sha256_bytes(canonical_json(parts))
     names = "+".join(member.name for member in ensemble.members)
-    return Bundle(members, ensemble, calibration, model_id=names, sha256=digest)
+    return Bundle(members, ensemble, calibration, names, digest, gate.gate if gate is not None else None)
 
 
 def _member(workspace: Workspace, member: ensembles.Member) -> Checkpoint:

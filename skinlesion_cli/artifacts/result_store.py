@@ -85,11 +85,16 @@ class PartialFile:
                 f"Finished rows are in {partial_path(self.output).name}; make room and run again with --resume.",
             ) from error
 
+    def write_line(self, row: results.Row) -> None:
+        """Append one row without pushing it to the disk at once."""
+        self.file.write(results.encode(row, line_format(self.kind)))
+
     def finished_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of an earlier run, in order; half a line at the end is cut off."""
         self.file.seek(0)
         header = results.header(line_format(self.kind))
         if self.file.read(len(header)) != header:
+            # The process ended between creating the file and its first line.
             self.file.seek(0)
             self.file.truncate()
             self.file.write(header)
@@ -174,8 +179,9 @@ def open_partial(
                 partial.unlink(missing_ok=True)
             if not partial.exists():
                 atomic_write(run_path(output), (json.dumps(dict(run), indent=1) + "\n").encode())
-                partial.touch()
+                partial.write_bytes(results.header(line_format(kind)))
             file = partial.open("r+b")
+            file.seek(0, os.SEEK_END)
         except OSError as error:
             raise SkinLesionError(
                 f"cannot write {partial}: {error.strerror or error}", "Choose another --output."

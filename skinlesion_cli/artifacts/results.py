@@ -47,13 +47,19 @@ COLUMNS: tuple[Column, ...] = (
     Column("decision", "text", "class after the calibrated thresholds"),
     Column("threshold_fired", "text", "class whose threshold overrode the argmax; empty where none did"),
     Column("malignant_probability", "float32", "sum of the probabilities of MEL, BCC and AKIEC, at most 1"),
-    Column("conformal_set", "text", "classes that stay plausible, joined by `|`; empty without conformal sets"),
+    Column(
+        "conformal_set", "text", "classes that stay plausible, joined by `|`; empty without conformal sets"
+    ),
     Column("triage", "text", "`refer`, `review` or `routine`"),
-    Column("quality", "text", "checks that the image failed, joined by `|`; `ok`; empty where none was fitted"),
+    Column(
+        "quality", "text", "checks that the image failed, joined by `|`; `ok`; empty where none was fitted"
+    ),
     Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
     Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
     Column("views", "integer", "test-time views that were averaged"),
     Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
+    Column("cam", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"),
+    Column("cam_magnitude", "float32", "maximum of that map before it was scaled, in logits; 0: all zero"),
     Column("model", "text", "the ensemble's members"),
     Column("model_sha256", "text", "hash of the networks, the ensemble and the calibration together"),
 )
@@ -84,7 +90,10 @@ def header(kind: str) -> bytes:
 
 
 def encode(row: Row, kind: str) -> bytes:
-    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from)."""
+    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from).
+
+    Cells that are neutral already, as in decoded CSV, stay as they are.
+    """
     if kind == "csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow([_csv_cell(row[c.name], c.kind) for c in COLUMNS])

@@ -93,3 +93,7 @@ class Workspace:
     @property
     def calibration(self) -> Path:
         return self.root / "calibration" / "calibration.json"
+
+    @property
+    def gate(self) -> Path:
+        return self.root / "calibration" / "gate.json"

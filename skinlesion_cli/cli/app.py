@@ -1,78 +1,25 @@
-"""The `skinlesion` command: its sub-commands, its signals, and the one error boundary."""
+"""The `skinlesion` command as a whole: all its sub-commands, and its signals."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
 
-import typer
-
-from skinlesion_cli import __version__
-from skinlesion_cli.cli import render
-from skinlesion_cli.errors import ExitCode, Interruption
-from skinlesion_cli.taxonomy import DISCLAIMER
-
-app = typer.Typer(
-    name="skinlesion",
-    help="From a folder of dermoscopic images to calibrated, explained, triaged results.",
-    epilog=DISCLAIMER,
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+# Imported for their registration. Each file imports its stage, and with it torch, only when it runs.
+from skinlesion_cli.cli import (  # noqa: F401
+    calibrate,
+    download,
+    ensemble,
+    evaluate,
+    explain,
+    export,
+    info,
+    merge,
+    predict,
+    train,
 )
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"skinlesion {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def _root(
-    version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
-    ),
-) -> None:
-    pass
-
-
-def command(name: str, *, example: str, section: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a sub-command with an example in its help, inside the error boundary."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def wrapped(**arguments: Any) -> None:
-            render.guarded(lambda: function(**arguments), debug=bool(arguments.get("debug")))
-
-        wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
-        body = inspect.getdoc(function) or ""
-        lines = "\n\n".join(f"  [cyan]{line}[/cyan]" for line in example.strip().splitlines())
-        app.command(name, help=f"{body}\n\n[bold]Examples[/bold]\n\n{lines}", rich_help_panel=section)(
-            wrapped
-        )
-        return wrapped
-
-    return register
-
-
-def _register_commands() -> None:
-    # Imported for their registration. Each file imports its stage, and with it torch, only when it runs.
-    from skinlesion_cli.cli import (  # noqa: F401
-        calibrate,
-        download,
-        ensemble,
-        evaluate,
-        info,
-        predict,
-        train,
-    )
+from skinlesion_cli.cli.root import app
+from skinlesion_cli.errors import ExitCode, Interruption
 
 
 def _raise_interruption(number: int, _frame: object) -> None:
@@ -92,6 +39,3 @@ def main() -> None:
         # Not sys.exit: worker threads and processes must not keep an interrupted command alive.
         sys.stdout.flush()
         sys.exit(int(interruption.exit_code))
-
-
-_register_commands()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.app import command
+from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion download

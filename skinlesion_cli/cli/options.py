@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from skinlesion_cli.errors import UsageError
+
 WorkspaceOption = Annotated[
     Path,
     typer.Option(
@@ -28,6 +30,24 @@ WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that prepare images; default: by the number of cores."),
 ]
+CamStyleOption = Annotated[
+    str, typer.Option("--cam-style", help="How maps are drawn: overlay, contour or side-by-side.")
+]
 
 DEFAULT_WORKSPACE = Path("skinlesion-workspace")
 EXAMPLES_TITLE = "Examples"
+
+
+def share(text: str | None) -> tuple[int, int] | None:
+    """`i/N` as numbers, i from 1 to N.
+
+    Raises
+    ------
+    UsageError : it is nothing of the kind.
+    """
+    if text is None:
+        return None
+    index, slash, count = text.partition("/")
+    if slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise UsageError(f"--shard {text!r}: expected i/N with i from 1 to N", "Example: --shard 3/16")

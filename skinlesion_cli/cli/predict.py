@@ -9,38 +9,66 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.app import command
+from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion predict ./images --cam
-skinlesion predict a.jpg b.png --output results.csv
-find . -name '*.jpg' | skinlesion predict - --quiet
+skinlesion predict ./images --report
+skinlesion predict a.jpg scans.zip @more.txt --output results.parquet --resume
+find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
+skinlesion predict /data --shard 3/16 --output part-3.csv
 """
+INPUTS = "Image files, folders, quoted patterns, zip archives, @LIST files; - reads a list from stdin."
+OUTPUT = "Table to write: .csv, .jsonl or .parquet; - streams JSON lines to stdout."
+RESUME = "Go on with the unfinished rows of an earlier run."
+OVERWRITE = "Drop the unfinished rows of an earlier run."
+TTA = "none, flips, d4, published or adaptive; default: the mode that was calibrated."
+FORCE = "Accept a --tta that was not calibrated; every row says so."
+RUNTIME = "auto, torch, onnx or onnx-int8; auto takes onnx where it is exported and there is no GPU."
+BACKEND = "threads, local (processes), dask or ray."
+WORKERS = "Threads or processes; default: the cores that are there."
+SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
+BATCH = "Images in a batch: the unit that is shared out, written and resumed."
+REPORT = "Also write a page to review the batch in a browser, offline; implies --cam."
+PIXELS = "Refuse images with more pixels than this."
 
 
 @command("predict", example=EXAMPLE, section="Pipeline")
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="Image files and folders; - reads a list from stdin.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.")] = Path(
-        "predictions.csv"
-    ),
-    cam: Annotated[
-        bool, typer.Option("--cam", help="Also write Grad-CAM overlays of the decided class as PNG.")
-    ] = False,
+    inputs: Annotated[list[str], typer.Argument(help=INPUTS)],
+    output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT)] = Path("predictions.csv"),
+    format: Annotated[str | None, typer.Option(help="csv, jsonl or parquet; default: by the suffix.")] = None,
+    cam: Annotated[bool, typer.Option("--cam", help="Also write Grad-CAM overlays as PNG.")] = False,
+    report: Annotated[bool, typer.Option("--report", help=REPORT)] = False,
+    cam_style: options.CamStyleOption = "overlay",
+    resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
+    tta: Annotated[str | None, typer.Option("--tta", help=TTA)] = None,
+    force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
+    runtime: Annotated[str, typer.Option("--runtime", help=RUNTIME)] = "auto",
     device: options.DeviceOption = "auto",
+    backend: Annotated[str, typer.Option("--backend", help=BACKEND)] = "threads",
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help=WORKERS)] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Scheduler of --backend dask or ray.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option("--shard", help=SHARD)] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help=BATCH)] = 8,
+    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Predict images with the calibrated ensemble: one CSV row an image."""
+    """Predict images with the calibrated ensemble: one row an image, on disk as it is made."""
+    from skinlesion_cli.data.inputs import lines
     from skinlesion_cli.stages import predict as stage
 
-    named = [name for name in inputs if name != "-"]
-    listed = (line.rstrip("\n") for line in sys.stdin) if "-" in inputs else ()
-    config = stage.PredictConfig(
-        workspace=workspace, inputs=named, listed=listed, output=output, cam=cam, device=device
-    )
+    chosen = {name: value for name, value in locals().items() if name in stage.PredictConfig.__annotations__}
+    chosen["inputs"] = [name for name in inputs if name != "-"]
+    chosen["listed"] = lines(sys.stdin.buffer) if "-" in inputs else ()
+    chosen["shard"] = options.share(shard)
+    config = stage.PredictConfig(**chosen, stream=sys.stdout.buffer)
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    render.finish(result, as_json=as_json, quiet=quiet, aside=output == stage.STDOUT)

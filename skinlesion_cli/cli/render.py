@@ -25,12 +25,13 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
 
 
-def finish(result: StageResult, *, as_json: bool, quiet: bool) -> None:
-    """Show a result and leave with its exit code."""
+def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = False) -> None:
+    """Show a result and leave with its exit code. `aside`: on stderr, where stdout carries rows already."""
     if as_json:
-        print(json.dumps(as_envelope(result), indent=1, allow_nan=False, ensure_ascii=True))
-    else:
-        _show(result, quiet=quiet)
+        text = json.dumps(as_envelope(result), indent=1, allow_nan=False, ensure_ascii=True)
+        print(text, file=sys.stderr if aside else sys.stdout)
+    elif not (aside and quiet):
+        _show(result, quiet=quiet, aside=aside)
     sys.stdout.flush()
     if result.exit_code is not ExitCode.OK:
         raise SystemExit(int(result.exit_code))
@@ -51,12 +52,12 @@ def as_envelope(result: StageResult) -> dict[str, Any]:
     }
 
 
-def _show(result: StageResult, *, quiet: bool) -> None:
+def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(stderr=aside, highlight=False, soft_wrap=not sys.stdout.isatty())
     for line in result.headline:
         console.print(Text(plain(line)))
     for table in result.tables:
@@ -70,12 +71,12 @@ def _show(result: StageResult, *, quiet: bool) -> None:
         console.print(Text("wrote " + ", ".join(plain(path) for path in result.artifacts)))
     if quiet:
         return
-    aside = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    stderr = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
     for warning in result.warnings:
-        aside.print(Text("warning: " + plain(warning), style="yellow"))
+        stderr.print(Text("warning: " + plain(warning), style="yellow"))
     if result.next_command:
-        aside.print(Text(f"next: {result.next_command}", style="dim"))
-    aside.print(Text(DISCLAIMER, style="dim"))
+        stderr.print(Text(f"next: {result.next_command}", style="dim"))
+    stderr.print(Text(DISCLAIMER, style="dim"))
 
 
 def is_first_process() -> bool:

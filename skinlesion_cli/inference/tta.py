@@ -62,12 +62,36 @@ VIEWS: dict[str, View] = {
     )
 }
 
-# Modes by name: which views, in which order.
+PUBLISHED_ROUNDS = 10
+PUBLISHED_SEED = 42
+
+
+def published_views(rounds: int = PUBLISHED_ROUNDS, seed: int = PUBLISHED_SEED) -> tuple[str, ...]:
+    """The published rounds: quarter turns (p 0.5, any number), then flips of columns and rows (p 0.5 each).
+
+    The rounds are drawn once from the seed, not anew for every image, so that a prediction can be repeated and
+    does not depend on its neighbours in the batch. Every draw is one of the 8 views; some come up twice.
+    """
+    generator = np.random.default_rng(seed)
+    probe = np.arange(4).reshape(2, 2)
+    names = {VIEWS[name].do(probe, (0, 1)).tobytes(): name for name in VIEWS}
+    drawn = []
+    for _ in range(rounds):
+        seen = np.rot90(probe, int(generator.integers(4))) if generator.random() < 0.5 else probe
+        seen = np.flip(seen, 1) if generator.random() < 0.5 else seen
+        seen = np.flip(seen, 0) if generator.random() < 0.5 else seen
+        drawn.append(names[np.ascontiguousarray(seen).tobytes()])
+    return tuple(drawn)
+
+
+# Modes by name: which views, in which order. `adaptive` goes through those of `d4` and stops early.
 MODES: dict[str, tuple[str, ...]] = {
     "none": ("identity",),
     "flips": ("identity", "hflip", "vflip", "rot180"),
     "d4": tuple(VIEWS),
+    "published": published_views(),
 }
+ADAPTIVE = "adaptive"
 
 
 def apply(name: str, images: np.ndarray, axes: Axes = _IMAGE) -> np.ndarray:

@@ -1,220 +1,285 @@
-"""Predict images with the finished ensemble: one row an image, overlays on request."""
+"""Predict images with the finished ensemble: rows reach the disk as they are made, overlays on request."""
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import IO, Any
 
 from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import result_store as store
+from skinlesion_cli.artifacts import results
 from skinlesion_cli.artifacts.bundle import Bundle
-from skinlesion_cli.artifacts.files import atomic_file, exclusive
-from skinlesion_cli.artifacts.tables import shortest
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.images import MAX_PIXELS, read_image
-from skinlesion_cli.data.inputs import ImageInput, expand
-from skinlesion_cli.data.preprocess import decode_target_px, to_input
-from skinlesion_cli.decisions.triage import Outcome
-from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
-from skinlesion_cli.explain.cam import class_maps
-from skinlesion_cli.explain.overlay import overlay
-from skinlesion_cli.inference.engine import BatchOutput, Engine, EngineMember
-from skinlesion_cli.inference.stream import in_batches, read_ahead
-from skinlesion_cli.progress import Reporter
+from skinlesion_cli.data.images import MAX_PIXELS
+from skinlesion_cli.data.inputs import ARCHIVE_SUFFIX, check_named, expand
+from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
+from skinlesion_cli.explain.overlay import STYLES as CAM_STYLES
+from skinlesion_cli.inference.stream import in_batches
+from skinlesion_cli.prediction import distribute, loading, reporting
+from skinlesion_cli.prediction.tally import Numbering, Tally
+from skinlesion_cli.prediction.worker import Numbered, Plan, Worker
+from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.stages.result import StageResult
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
-COLUMNS = (
-    "id",
-    "status",
-    "error",
-    *(f"p_{name}" for name in CLASS_NAMES),
-    "argmax",
-    "decision",
-    "threshold_fired",
-    "malignant_probability",
-    "triage",
-    "model",
-    "model_sha256",
-)
-_BATCH = 16
+STDOUT = Path("-")
+_COUNTED_AHEAD = 20_000
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """What to predict. `inputs` are files and folders; `listed` more files, one a line; `cam` also explains."""
+    """What to predict, with what, to where.
+
+    `inputs` as in `data.inputs.expand`; `listed` more names, such as those on stdin. `output` `-` writes JSON
+    lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a GPU together,
+    and are the unit in which work is shared out and resumed.
+    """
 
     workspace: Path
     inputs: Sequence[str]
     output: Path
     listed: Iterable[str] = ()
     cam: bool = False
+    cam_style: str = "overlay"
+    report: bool = False
     device: str = "auto"
+    runtime: str = "auto"
+    tta: str | None = None
+    force: bool = False
     max_pixels: int = MAX_PIXELS
+    format: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    batch: int = 8
+    backend: str = "threads"
+    workers: int | None = None
+    address: str | None = None
+    shard: tuple[int, int] | None = None
+    stream: IO[bytes] | None = None
 
 
 def run(config: PredictConfig, reporter: Reporter) -> StageResult:
-    """Predict every input; an image that cannot be read costs its own row only."""
+    """Predict every input; an image that cannot be read costs its own row only.
+
+    Raises
+    ------
+    UsageError : nothing to predict, or options that do not go together.
+    ArtifactError : the model is missing or damaged, or the rows to go on with are another model's.
+    """
+    _check(config)
+    check_named(config.inputs)
     bundle = bundles.from_workspace(Workspace(config.workspace))
-    inputs = list(expand(config.inputs, config.listed))
-    if not inputs:
-        raise UsageError(
-            "there are no images in " + name_items(config.inputs), "Name image files or folders."
-        )
-    engine = load_engine(bundle, config.device)
-    cam_folder = config.output.with_name(config.output.stem + "-cam") if config.cam else None
-    counts: Counter[str] = Counter()
-    failed: list[str] = []
+    plan = _plan(config, bundle, reporter)
+    inputs = iter(expand(config.inputs, config.listed))
+    first = list(islice(inputs, 1))
+    if not first:
+        named = ", ".join(config.inputs) or "the list"
+        raise UsageError(f"there are no images in {named}", "Name image files, folders or archives.")
+    numbering, tally = Numbering(), Tally()
+    batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), config.batch)
+    if config.shard is not None:
+        batches = distribute.shard_of(batches, *config.shard)
+    kind = "jsonl" if config.output == STDOUT else store.format_of(config.output, config.format)
     with (
-        exclusive(config.output.resolve().parent, f"predict-{config.output.name}"),
-        atomic_file(config.output, "w") as file,
+        _sink(config, kind, plan) as sink,
+        reporter.task("predicting", total=_total(config), unit="images") as task,
     ):
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        with reporter.task("predicting", total=len(inputs), unit="images") as task:
-            for rows in _rows(config, bundle, engine, inputs, cam_folder):
-                for row in rows:
-                    writer.writerow({key: neutral(value) for key, value in row.items()})
-                    counts[row["decision"] or row["status"]] += 1
-                    if row["status"] == "error":
-                        failed.append(f"{row['id']} ({row['error']})")
-                task.advance(len(rows))
-    return _result(config, bundle, counts, failed, cam_folder)
+        if config.resume and isinstance(sink, store.PartialFile):
+            batches = _skip_finished(sink, batches, config, tally, task)
+        for rows in _rows(config, plan, bundle, batches, reporter):
+            sink.write(rows)
+            for row in rows:
+                tally.add(row)
+            task.advance(len(rows))
+        if isinstance(sink, store.PartialFile):
+            sink.finish(numbering.record() if config.shard else None)
+    return _result(config, plan, bundle, tally, _report(config, kind, plan, bundle, reporter))
 
 
-def load_engine(bundle: Bundle, device: str) -> Engine:
-    """The bundle's networks, ready to run."""
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
-    from skinlesion_cli.models.devices import resolve_device
-    from skinlesion_cli.models.network import restore_network
+def _report(config: PredictConfig, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter) -> list[str]:
+    if not config.report:
+        return []
+    choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
+    facts = {"runtime": plan.runtime, "test-time views": choice.label}
+    with reporter.task("writing the report"):
+        return [str(reporting.write_report(config.output, kind, bundle, plan.overlays, facts))]
 
-    members = []
-    for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True):
-        network = restore_network(checkpoint)
-        members.append(
-            EngineMember(
-                name=checkpoint.name,
-                weight=float(weight),
-                preprocessing=checkpoint.preprocessing,
-                runtime=TorchRuntime(network, str(resolve_device(device))),
-                classifier=network.classifier.weight.detach().cpu().numpy(),
-            )
+
+def _check(config: PredictConfig) -> None:
+    if config.output == STDOUT and (config.resume or config.format not in (None, "jsonl") or config.shard):
+        raise UsageError(
+            "--output - streams JSON lines; --resume, --shard and other formats need a file",
+            "Example: --output results.csv --resume",
         )
-    return Engine(members, bundle.calibration.views, to_input)
+    if config.report and config.shard:
+        raise UsageError(
+            "--report and --shard exclude each other: a share is not the batch",
+            "Predict all of it with --report, or join the shares and look at the table.",
+        )
+    if config.resume and config.overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    if config.backend not in distribute.BACKENDS:
+        raise UsageError(
+            f"no backend named {config.backend!r}", "Backends: " + ", ".join(distribute.BACKENDS)
+        )
+    if config.address and config.backend not in ("dask", "ray"):
+        raise UsageError("--address belongs to --backend dask or ray")
+
+
+def _plan(config: PredictConfig, bundle: Bundle, reporter: Reporter) -> Plan:
+    choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
+    if choice.forced:
+        reporter.note(
+            f"--tta {choice.mode} is forced; the thresholds were calibrated with {bundle.calibration.tta_mode} "
+            "and their promises do not hold"
+        )
+    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
+    reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
+    overlays = None
+    if config.cam or config.report:
+        if config.cam_style not in CAM_STYLES:
+            raise UsageError(f"no style named {config.cam_style!r}", "Styles: " + ", ".join(CAM_STYLES))
+        if config.output == STDOUT:
+            raise UsageError("--cam and --report need a file as --output: what they write lies beside it")
+        overlays = config.output.with_name(config.output.stem + "-cam")
+    return Plan(
+        workspace=config.workspace,
+        model_sha256=bundle.sha256,
+        runtime=runtime,
+        device=config.device,
+        tta=config.tta,
+        force=config.force,
+        max_pixels=config.max_pixels,
+        overlays=overlays,
+        cam_style=config.cam_style,
+        thumbnails=reporting.thumbnails_path(config.output) if config.report else None,
+    )
+
+
+def _sink(config: PredictConfig, kind: str, plan: Plan) -> Any:
+    if config.output == STDOUT:
+        if config.stream is None:
+            raise UsageError("--output - needs a stream to write to")
+        return nullcontext(store.StreamSink(config.stream))
+    # Where things lie and how the work is shared out may change between two runs; what decides a row may not.
+    run = {
+        "model_sha256": plan.model_sha256,
+        "runtime": plan.runtime,
+        "device": plan.device,
+        "tta": config.tta or "as calibrated",
+        "force": plan.force,
+        "max_pixels": plan.max_pixels,
+        "cam": config.cam_style if plan.overlays else None,
+        "report": config.report,
+        "batch": config.batch,
+        "format": kind,
+        "shard": list(config.shard) if config.shard else None,
+        "columns": list(results.NAMES),
+    }
+    return store.open_partial(config.output, kind, run, resume=config.resume, overwrite=config.overwrite)
+
+
+def _skip_finished(
+    partial: store.PartialFile,
+    batches: Iterator[Sequence[Numbered]],
+    config: PredictConfig,
+    tally: Tally,
+    task: Task,
+) -> Iterator[Sequence[Numbered]]:
+    """Go past the batches whose rows are there already; a batch that is there in part is predicted again."""
+    finished, kept = partial.finished_rows(), 0
+    for batch in batches:
+        rows = list(islice(finished, len(batch)))
+        for row, (number, source) in zip(rows, batch, strict=False):
+            if row["row"] != number or not results.is_same_id(
+                row["id"], source.id, store.line_format(partial.kind)
+            ):
+                raise ArtifactError(
+                    f"the inputs have changed: row {number} was {row['id']} (row {row['row']}), "
+                    f"now it is {source.id}",
+                    "Bring the inputs back, or begin again with --overwrite.",
+                )
+        if len(rows) < len(batch):
+            partial.keep(kept)
+            yield from chain([batch], batches)
+            return
+        kept += len(rows)
+        for row in rows:
+            tally.add(row)
+        task.advance(len(rows))
+    surplus = next(finished, None)
+    if surplus is not None:
+        raise ArtifactError(
+            f"the inputs have changed: they end after {kept} images, but there is a row {surplus['row']}",
+            "Bring the inputs back, or begin again with --overwrite.",
+        )
+    # The generator has to come to its end, where it cuts off half a line.
+    partial.keep(kept)
 
 
 def _rows(
-    config: PredictConfig, bundle: Bundle, engine: Engine, inputs: list[ImageInput], cam_folder: Path | None
-) -> Iterable[list[dict[str, Any]]]:
-    target_px = None if config.cam else max(decode_target_px(m.preprocessing) for m in engine.members)
-
-    def load(source: ImageInput) -> np.ndarray | ImageError:
-        try:
-            return read_image(source.path, max_pixels=config.max_pixels, target_px=target_px)
-        except ImageError as error:
-            return error
-
-    for batch in in_batches(read_ahead(inputs, load, threads=2, ahead=2 * _BATCH), _BATCH):
-        images = {s.id: image for s, image in batch if isinstance(image, np.ndarray)}
-        found: dict[str, dict[str, Any]] = {}
-        if images:
-            output = engine.run(list(images.values()), keep_features=config.cam)
-            outcome = bundle.calibration.decide(output.probabilities)
-            for index, identity in enumerate(images):
-                found[identity] = _row(identity, index, outcome)
-            if cam_folder is not None:
-                _write_overlays(cam_folder, engine, images, output, outcome)
-        origin = {"model": bundle.model_id, "model_sha256": bundle.sha256}
-        yield [
-            (found.get(s.id) or _error_row(s.id, image)) | origin  # type: ignore[arg-type]
-            for s, image in batch
-        ]
+    config: PredictConfig,
+    plan: Plan,
+    bundle: Bundle,
+    batches: Iterable[Sequence[Numbered]],
+    reporter: Reporter,
+) -> Iterator[list[dict[str, Any]]]:
+    if config.backend == "threads":
+        return distribute.by_threads(Worker(plan, bundle), batches, config.workers)
+    absolute = (list(distribute.absolute(batch)) for batch in batches)
+    return distribute.by_processes(
+        plan,
+        absolute,
+        backend=config.backend,
+        workers=config.workers,
+        address=config.address,
+        note=reporter.note,
+    )
 
 
-def _row(identity: str, index: int, outcome: Outcome) -> dict[str, Any]:
-    decisions = outcome.decisions
-    fired = int(decisions.fired[index])
-    texts = shortest(outcome.probabilities[index])
-    return {
-        "id": identity,
-        "status": "ok",
-        "error": "",
-        **{f"p_{name}": text for name, text in zip(CLASS_NAMES, texts, strict=True)},
-        "argmax": CLASS_NAMES[decisions.argmax[index]],
-        "decision": CLASS_NAMES[decisions.decided[index]],
-        "threshold_fired": CLASS_NAMES[fired] if fired >= 0 else "",
-        "malignant_probability": shortest(outcome.malignant_probability[index : index + 1])[0],
-        "triage": str(outcome.triage[index]),
-    }
-
-
-def _error_row(identity: str, error: ImageError) -> dict[str, Any]:
-    return dict.fromkeys(COLUMNS, "") | {
-        "id": identity,
-        "status": "error",
-        "error": f"{error.reason}: {error.message}",
-    }
-
-
-def _write_overlays(
-    folder: Path, engine: Engine, images: dict[str, np.ndarray], output: BatchOutput, outcome: Outcome
-) -> None:
-    decided = outcome.decisions.decided
-    maps = [
-        member.weight * class_maps(features, member.classifier, decided)
-        for member, features in zip(engine.members, output.features, strict=True)
-    ]
-    for index, (identity, image) in enumerate(images.items()):
-        heat = sum(_grown(member_maps[index], maps) for member_maps in maps)
-        name = CLASS_NAMES[decided[index]]
-        title = f"{name} p={outcome.probabilities[index, decided[index]]:.2f}"
-        path = folder / f"{identity.lstrip('/')}.cam.png"
-        with atomic_file(path) as file:
-            overlay(image, np.asarray(heat), title).save(file, format="PNG")
-
-
-def _grown(heat: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
-    """A member's map in the common frame: the finest grid of all members."""
-    from PIL import Image
-
-    side = max(member_maps.shape[-1] for member_maps in maps)
-    if heat.shape == (side, side):
-        return heat
-    return np.asarray(Image.fromarray(heat, mode="F").resize((side, side), Image.Resampling.BILINEAR))
-
-
-def neutral(value: object) -> str:
-    """A CSV cell that no spreadsheet takes for a formula."""
-    text = str(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+def _total(config: PredictConfig) -> int | None:
+    """How many images there are, where that is quick to tell."""
+    slow = [name for name in config.inputs if name.startswith("@") or name.lower().endswith(ARCHIVE_SUFFIX)]
+    if config.listed != () or config.shard or slow:
+        return None
+    count = sum(1 for _ in islice(expand(config.inputs), _COUNTED_AHEAD + 1))
+    return count if count <= _COUNTED_AHEAD else None
 
 
 def _result(
-    config: PredictConfig, bundle: Bundle, counts: Counter[str], failed: list[str], cam_folder: Path | None
+    config: PredictConfig, plan: Plan, bundle: Bundle, tally: Tally, reports: list[str]
 ) -> StageResult:
-    done = sum(counts.values()) - counts["error"]
-    by_class = {name: counts[name] for name in CLASS_NAMES}
-    headline = [
-        f"{done} images predicted by {bundle.model_id}: "
-        + ", ".join(f"{n} {k}" for k, n in by_class.items() if n)
-    ]
-    artifacts = [str(config.output)] + ([str(cam_folder)] if cam_folder else [])
+    found = tally.figures()
+    counted = ", ".join(f"{n} {name}" for name, n in found["decisions"].items() if n)
+    headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
+    if tally.images:
+        levels = ", ".join(f"{n} {level}" for level, n in found["triage"].items() if n)
+        headline.append(f"triage: {levels}; {found['mean_views']:g} views an image")
+    artifacts = [] if config.output == STDOUT else [str(config.output)]
+    if plan.overlays is not None:
+        artifacts.append(str(plan.overlays))
+    artifacts += reports
+    warnings = []
+    if tally.failed:
+        warnings.append(f"{tally.failed} images could not be read: {tally.named_failures()}")
+    if tally.doubtful:
+        warnings.append(f"{tally.doubtful} images failed a check of quality and are put to review")
     return StageResult(
         command="predict",
         headline=headline,
-        figures={
-            "images": done,
-            "failed": len(failed),
-            "decisions": by_class,
+        figures=found
+        | {
             "model": bundle.model_id,
             "model_sha256": bundle.sha256,
+            "runtime": plan.runtime,
+            "tta": loading.choose_tta(bundle.calibration, config.tta, force=config.force).label,
+            "shard": list(config.shard) if config.shard else None,
         },
         artifacts=artifacts,
-        warnings=[f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else [],
-        exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
+        warnings=warnings,
+        next_command=None,
+        exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -32,3 +33,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     wide -= wide.max(axis=-1, keepdims=True)
     exponents = np.exp(wide)
     return (exponents / exponents.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def one_by_one(
+    run: Callable[[np.ndarray], tuple[np.ndarray, ...]], images: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The outputs of a batch whose images went through one at a time."""
+    found = [run(np.ascontiguousarray(images[index : index + 1])) for index in range(len(images))]
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

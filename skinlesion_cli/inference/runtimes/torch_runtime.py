@@ -6,24 +6,41 @@ import numpy as np
 import torch
 from torch import nn
 
+from skinlesion_cli.inference.runtimes.base import one_by_one
+
 
 class TorchRuntime:
-    """Runs a network whose input is pixels (n, s, s, 3) and which offers `features` and `logits`."""
+    """Runs a network whose input is pixels (n, s, s, 3) and which offers `features` and `logits`.
+
+    With `singly` the images of a batch go through one at a time. With one thread on a CPU that is no slower,
+    since the activations stay in the cache, and an image's result then does not depend on its neighbours, to
+    the last bit.
+    """
 
     name = "torch"
 
-    def __init__(self, network: nn.Module, device: str = "cpu") -> None:
+    def __init__(self, network: nn.Module, device: str = "cpu", *, singly: bool = False) -> None:
+        self.singly = singly
         self.device = torch.device(device)
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
-        return self.logits_and_features(images)[0]
+        return self._run(images, with_features=False)[0]
 
     def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
+        logits, features = self._run(images, with_features=True)
+        return logits, features
+
+    def _run(self, images: np.ndarray, *, with_features: bool) -> tuple[np.ndarray, ...]:
+        if self.singly:
+            return one_by_one(lambda image: self._forward(image, with_features), images)
+        return self._forward(images, with_features)
+
+    def _forward(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
             features = self.network.features(pixels)  # type: ignore[operator]
-            logits = self.network.logits(features)  # type: ignore[operator]
-            return logits.float().cpu().numpy(), features.float().cpu().numpy()
+            logits = self.network.logits(features).float().cpu().numpy()  # type: ignore[operator]
+            return (logits, features.float().cpu().numpy()) if with_features else (logits,)

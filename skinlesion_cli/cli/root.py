@@ -1,0 +1,59 @@
+"""The root of the `skinlesion` command, and how a sub-command joins it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from skinlesion_cli import __version__
+from skinlesion_cli.cli import render
+from skinlesion_cli.taxonomy import DISCLAIMER
+
+app = typer.Typer(
+    name="skinlesion",
+    help="From a folder of dermoscopic images to calibrated, explained, triaged results.",
+    epilog=DISCLAIMER,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"skinlesion {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+    ),
+) -> None:
+    pass
+
+
+def command(name: str, *, example: str, section: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a sub-command with an example in its help, inside the error boundary."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(**arguments: Any) -> None:
+            render.guarded(lambda: function(**arguments), debug=bool(arguments.get("debug")))
+
+        wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+        body = inspect.getdoc(function) or ""
+        lines = "\n\n".join(f"  [cyan]{line}[/cyan]" for line in example.strip().splitlines())
+        app.command(name, help=f"{body}\n\n[bold]Examples[/bold]\n\n{lines}", rich_help_panel=section)(
+            wrapped
+        )
+        return wrapped
+
+    return register

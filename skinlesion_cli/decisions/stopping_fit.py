@@ -1,0 +1,130 @@
+"""Fitting the stopping rule of adaptive test-time augmentation, and saying honestly what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skinlesion_cli.decisions.folds import grouped_folds
+from skinlesion_cli.decisions.lesions import group
+from skinlesion_cli.decisions.stopping import StoppingRule, changed, stopped_means
+from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.errors import DataError
+
+MOST_CHANGED = 0.005
+CONFIDENCE = 0.95
+# From "never stop early" down; walked in this order, and the walk ends at the first that fails.
+REACHES = tuple(float(reach) for reach in np.geomspace(3.0, 0.003, 70))
+
+
+@dataclass(frozen=True)
+class StoppingFit:
+    """What the rule is worth.
+
+    `changed_images` of `images` are decided or triaged otherwise than on all views; `upper_bound` is the exact
+    binomial bound on the share of lesions with such an image. `cross_fitted_share` is the share among images
+    whose lesion the rule was not fitted on. `mean_views` is the mean number of views that an image needs.
+    """
+
+    stopping: StoppingRule
+    images: int
+    lesions: int
+    changed_images: int
+    changed_lesions: int
+    upper_bound: float
+    cross_fitted_share: float
+    mean_views: float
+
+
+def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
+    """One-sided exact upper bound of a share (Clopper & Pearson, 1934)."""
+    from scipy import stats
+
+    return 1.0 if hits >= n else float(stats.beta.ppf(confidence, hits + 1, n - hits))
+
+
+def fit_stopping(
+    rule: DecisionRule,
+    view_probabilities: np.ndarray,
+    labels: np.ndarray,
+    lesion_ids: np.ndarray,
+    most_changed: float = MOST_CHANGED,
+) -> StoppingFit:
+    """The least careful rule of which it is certain enough that it changes few decisions.
+
+    Candidates are tested from the most careful down, each by the exact bound, until one fails: so the
+    confidence holds for the one that is kept, without a correction for the number tested (fixed sequence
+    testing; Angelopoulos et al., 2021, arXiv:2110.01052). Images of one lesion are no independent evidence: a
+    lesion counts as changed if any of its images does.
+
+    Parameters
+    ----------
+    view_probabilities : float32 (n_images, n_views, 7), of the ensemble, in view order.
+
+    Raises
+    ------
+    DataError : too few lesions to be certain of anything (598 for 0.5 %).
+    """
+    stopping = _least_careful(rule, view_probabilities, lesion_ids, most_changed)
+    full = _full(view_probabilities)
+    means, views = stopped_means(stopping, view_probabilities)
+    differing = changed(rule, full, means)
+    lesions = group(lesion_ids)
+    hits = len(np.unique(lesions.codes[differing]))
+    return StoppingFit(
+        stopping=stopping,
+        images=len(full),
+        lesions=lesions.n,
+        changed_images=int(differing.sum()),
+        changed_lesions=hits,
+        upper_bound=upper_bound(hits, lesions.n),
+        cross_fitted_share=_cross_fitted(rule, view_probabilities, labels, lesion_ids, most_changed),
+        mean_views=float(views.mean()),
+    )
+
+
+def _full(view_probabilities: np.ndarray) -> np.ndarray:
+    return view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def _least_careful(
+    rule: DecisionRule, view_probabilities: np.ndarray, lesion_ids: np.ndarray, most_changed: float
+) -> StoppingRule:
+    lesions, full = group(lesion_ids), _full(view_probabilities)
+    found = None
+    for reach in REACHES:
+        candidate = StoppingRule(rule, reach, view_probabilities.shape[1])
+        differing = changed(rule, full, stopped_means(candidate, view_probabilities)[0])
+        hits = len(np.unique(lesions.codes[differing]))
+        if upper_bound(hits, lesions.n) > most_changed:
+            break
+        found = candidate
+    if found is None:
+        needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - most_changed)))
+        raise DataError(
+            f"{lesions.n} validation lesions are too few to stop early: that at most {most_changed:.1%} of the "
+            f"decisions change takes at least {needed} lesions",
+            "Use --tta d4, or bring more validation images.",
+        )
+    return found
+
+
+def _cross_fitted(
+    rule: DecisionRule,
+    view_probabilities: np.ndarray,
+    labels: np.ndarray,
+    lesion_ids: np.ndarray,
+    most_changed: float,
+) -> float:
+    """Share of images decided otherwise by rules fitted without their lesion; NaN where folds are too small."""
+    differing = np.zeros(len(labels), dtype=bool)
+    full = _full(view_probabilities)
+    for fit_on, held_out in grouped_folds(labels, lesion_ids):
+        try:
+            stopping = _least_careful(rule, view_probabilities[fit_on], lesion_ids[fit_on], most_changed)
+        except DataError:
+            return float("nan")
+        means, _ = stopped_means(stopping, view_probabilities[held_out])
+        differing[held_out] = changed(rule, full[held_out], means)
+    return float(differing.mean())

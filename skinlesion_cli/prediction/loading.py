@@ -1,0 +1,177 @@
+"""From a bundle on disk to an engine that runs: which runtime, which views, on which device."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skinlesion_cli.artifacts import exports
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.decisions.stopping import StoppingRule
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.inference import tta
+from skinlesion_cli.inference.engine import Engine, EngineMember
+
+RUNTIMES = ("auto", "torch", "onnx", "onnx-int8")
+TTA_MODES = (*tta.MODES, tta.ADAPTIVE)
+
+
+@dataclass(frozen=True)
+class TtaChoice:
+    """`forced`: the thresholds were calibrated under another mode."""
+
+    mode: str
+    views: tuple[str, ...]
+    stopping: StoppingRule | None
+    forced: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.mode} (forced)" if self.forced else self.mode
+
+
+def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bool = False) -> TtaChoice:
+    """The views to average: those that the calibration was fitted on, unless others are forced.
+
+    Raises
+    ------
+    UsageError : no such mode, another mode without `force`, or `adaptive` where no stopping rule was fitted.
+    """
+    mode = wanted or calibration.tta_mode
+    if wanted is not None and wanted not in TTA_MODES:
+        raise UsageError(f"no TTA mode named {wanted!r}", "Modes: " + ", ".join(TTA_MODES))
+    other = mode != calibration.tta_mode
+    if other and not force:
+        raise UsageError(
+            f"--tta {mode} was asked for, but the thresholds were calibrated with {calibration.tta_mode}",
+            "Leave --tta away, calibrate with that mode, or add --force (the output then says so).",
+        )
+    if mode == tta.ADAPTIVE:
+        stopping = calibration.stopping_rule
+        if stopping is None:
+            raise UsageError(
+                "this calibration holds no stopping rule for --tta adaptive",
+                "Run `skinlesion calibrate --adaptive` first.",
+            )
+        return TtaChoice(mode, calibration.views, stopping, other)
+    views = calibration.views if not other else tta.MODES[mode]
+    return TtaChoice(mode, views, None, other)
+
+
+def choose_runtime(wanted: str, device: str) -> str:
+    """`torch`, `onnx` or `onnx-int8`; `auto` takes onnx where it is installed and no GPU is asked for or there.
+
+    Raises
+    ------
+    UsageError : no such runtime, or it is not installed.
+    """
+    if wanted not in RUNTIMES:
+        raise UsageError(f"no runtime named {wanted!r}", "Runtimes: " + ", ".join(RUNTIMES))
+    installed = importlib.util.find_spec("onnxruntime") is not None
+    if wanted == "auto":
+        return "onnx" if installed and device in ("auto", "cpu") and not _gpu_is_there(device) else "torch"
+    if wanted != "torch" and not installed:
+        raise UsageError(
+            "onnxruntime is not installed", "Run `pip install 'skinlesion[onnx]'`, or use --runtime torch."
+        )
+    if wanted != "torch" and device not in ("auto", "cpu"):
+        raise UsageError(f"--runtime {wanted} runs on the CPU; --device {device} needs --runtime torch")
+    return wanted
+
+
+def _gpu_is_there(device: str) -> bool:
+    if device == "cpu":
+        return False
+    # Asking torch would cost seconds; the NVIDIA driver's own library answers the same in no time.
+    import ctypes
+    import sys
+
+    if sys.platform == "darwin":
+        import platform
+
+        return platform.machine() == "arm64"
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except OSError:
+        return False
+
+
+def settle_runtime(bundle: Bundle, wanted: str, device: str, note: Callable[[str], None]) -> str:
+    """The runtime to use with this bundle; `auto` takes onnx only where every network has been exported."""
+    kind = choose_runtime(wanted, device)
+    if wanted == "auto" and kind == "onnx":
+        lacking = [member.name for member in bundle.members if not exports.is_there(member, kind)]
+        if lacking:
+            note("predicting with torch; run `skinlesion export` once, and onnxruntime predicts much faster")
+            return "torch"
+    return kind
+
+
+def load_engine(
+    bundle: Bundle,
+    device: str = "auto",
+    runtime: str = "auto",
+    *,
+    tta_mode: str | None = None,
+    force: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> Engine:
+    """The bundle's networks, ready to run.
+
+    Parameters
+    ----------
+    runtime : see `choose_runtime`. `auto` needs exports that are there (`skinlesion export`), or takes torch.
+    tta_mode, force : see `choose_tta`.
+    note : is told of choices that were made.
+
+    Raises
+    ------
+    ArtifactError : an export is missing, or was made from another network.
+    """
+    choice = choose_tta(bundle.calibration, tta_mode, force=force)
+    kind = settle_runtime(bundle, runtime, device, note)
+    load = _torch_member if kind == "torch" else _onnx_member
+    members = [
+        load(checkpoint, float(weight), kind, device)
+        for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
+    ]
+    return Engine(
+        members, bundle.ensemble.rule, choice.views, to_input, stopping=choice.stopping, tta_mode=choice.label
+    )
+
+
+def _torch_member(checkpoint: Checkpoint, weight: float, _kind: str, device: str) -> EngineMember:
+    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.models.devices import resolve_device
+    from skinlesion_cli.models.network import restore_network
+
+    network = restore_network(checkpoint)
+    where = resolve_device(device)
+    return EngineMember(
+        name=checkpoint.name,
+        weight=weight,
+        preprocessing=checkpoint.preprocessing,
+        runtime=TorchRuntime(network, str(where), singly=where.type == "cpu"),
+        classifier=network.classifier.weight.detach().cpu().numpy(),
+    )
+
+
+def _onnx_member(checkpoint: Checkpoint, weight: float, kind: str, _device: str) -> EngineMember:
+    from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+
+    export = exports.read(checkpoint, kind)
+    if export.artifact is None:
+        raise ArtifactError("an export read from disk carries its envelope")
+    return EngineMember(
+        name=checkpoint.name,
+        weight=weight,
+        preprocessing=checkpoint.preprocessing,
+        runtime=OnnxRuntime(export.model, kind),
+        classifier=export.classifier,
+    )

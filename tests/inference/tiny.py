@@ -1,0 +1,65 @@
+"""Builds small workspaces without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.inference import tta
+
+
+def make_workspace(
+    root: Path, archs: tuple[str, ...] = ("tiny", "tiny"), size_px: int = 32, stopping: dict | None = None
+) -> Path:
+    """A workspace with one network an entry of `archs`, random weights, and thresholds made up."""
+    import torch
+
+    from skinlesion_cli.models.backbones import backbone
+    from skinlesion_cli.models.network import LesionNet, weights_to_bytes
+
+    workspace = Workspace(root)
+    members = []
+    for fold, arch in enumerate(archs):
+        torch.manual_seed(fold + 1)
+        preprocessing = Preprocessing(input_size_px=size_px)
+        network = LesionNet(backbone(arch), preprocessing)
+        with torch.no_grad():
+            # Spreads the logits, so that classes differ between images.
+            network.classifier.weight.normal_(0, 0.5)
+        recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=size_px, learning_rate=1e-3)
+        checkpoint = checkpoints.Checkpoint(
+            arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", {}, "none", 0, fold
+        )
+        artifact = checkpoints.write(workspace.checkpoint(checkpoint.name), checkpoint, inputs={})
+        members.append(ensembles.Member(checkpoint.name, artifact.sha256, 1 / len(archs), 0.5))
+    ensemble = ensembles.Ensemble(tuple(members), "equal", tta.MODES["d4"])
+    made = ensembles.write(workspace.ensemble, ensemble, inputs={})
+    calibration = calibrations.Calibration(
+        DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.5),
+        "published",
+        "adaptive" if stopping else "d4",
+        tta.MODES["d4"],
+        stopping=stopping,
+    )
+    calibrations.write(workspace.calibration, calibration, inputs={"ensemble": made})
+    return root
+
+
+def make_images(folder: Path, count: int) -> Path:
+    """Smooth random pictures, alternately in `a/` and `b/`, all different."""
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        coarse = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((64, 48), Image.Resampling.BICUBIC)
+        path = folder / "ab"[index % 2] / f"image {index:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, quality=95)
+    return folder
