@@ -99,8 +99,9 @@ def fetch(
                     reporter.note(f"{expected.name}: {change}; starting again")
                     failures[url] = str(change)
                 except Unreachable as failure:
+                    if failures.get(url) != str(failure):
+                        reporter.note(f"{url}: {failure}")
                     failures[url] = str(failure)
-                    reporter.note(f"{url}: {failure}")
                 except DataError as error:
                     _discard(part)
                     reporter.note(f"{url}: {error.message}; the bad file was removed")

@@ -94,6 +94,13 @@ def test_what_is_complete_is_not_fetched_again(server, zips, tmp_path):
     assert load(tmp_path)[1].artifact.sha256 == first
 
 
+def test_metadata_put_beside_the_archives_is_read_the_next_time(server, zips, tmp_path):
+    assert any("doi:10.7910/DVN/DBW86T" in note for note in download(server, tmp_path, zips).warnings)
+    (Workspace(tmp_path).archives / "HAM10000_metadata.csv").write_text(tiny.METADATA)
+    download(server, tmp_path, zips)
+    assert load(tmp_path)[1].rows(["ISIC_0000001"])["age_years"].tolist() == ["45"]
+
+
 def test_a_damaged_image_comes_back_from_the_archive(server, zips, tmp_path):
     download(server, tmp_path, zips)
     damaged = Workspace(tmp_path).images / "ISIC_0000003.jpg"

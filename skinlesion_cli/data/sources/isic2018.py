@@ -29,6 +29,7 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 
 PARTS: Mapping[str, str] = {"Training": "train", "Validation": "val", "Test": "test"}
 METADATA = "HAM10000_metadata.csv"
+METADATA_FROM = "Harvard Dataverse, doi:10.7910/DVN/DBW86T"
 LICENCE = "CC BY-NC 4.0"
 ATTRIBUTION = (
     "Tschandl P., Rosendahl C., Kittler H.: The HAM10000 dataset, a large collection of multi-source "
@@ -65,7 +66,11 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     records: list[Record] = []
     for name in parts:
         records += _part(folder, name, lesions, metadata, options)
-    notes = () if metadata else (f"{METADATA} is not there: age, sex and site stay unknown",)
+    notes = (
+        ()
+        if metadata
+        else (f"{METADATA} ({METADATA_FROM}) is not in {folder}: age, sex and site stay unknown",)
+    )
     return Collection("isic2018", records, LICENCE, ATTRIBUTION, notes)
 
 
