@@ -125,11 +125,17 @@ def client_settings(patience: Patience) -> Iterator[None]:
     import logging
 
     from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     logger = logging.getLogger("huggingface_hub")
     before = (constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT, logger.level)
-    disable_progress_bars()
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
     constants.DOWNLOAD_CHUNK_SIZE = patience.chunk_bytes
     constants.HF_HUB_DOWNLOAD_TIMEOUT = patience.timeout_s  # type: ignore[assignment]
     logger.setLevel(logging.ERROR)
@@ -138,7 +144,8 @@ def client_settings(patience: Patience) -> Iterator[None]:
     finally:
         constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT = before[:2]
         logger.setLevel(before[2])
-        enable_progress_bars()
+        if shown:
+            enable_progress_bars()
 
 
 class CountedFile:
