@@ -30,10 +30,15 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Where, and how to fit (see `decisions.fit.FitSettings`)."""
+    """Where, and how to fit (see `decisions.fit.FitSettings`).
+
+    `output` is where the calibration goes, such as a second one to compare with; None: its place in the
+    workspace, where prediction finds it.
+    """
 
     workspace: Path
     settings: FitSettings = field(default_factory=FitSettings)
+    output: Path | None = None
 
 
 def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
@@ -61,13 +66,14 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
         triage_figures=_triage_figures(labels, lesion_ids, unseen, fitted, settings),
         support=_support(validation) | _decision_figures(labels, unseen, validation.probabilities),
     )
-    with exclusive(workspace.calibration.parent, "calibrate"):
+    path = config.output or workspace.calibration
+    with exclusive(path.parent, "calibrate"):
         calibrations.write(
-            workspace.calibration,
+            path,
             calibration,
             inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact},
         )
-    return _result(calibration, fitted, workspace)
+    return _result(calibration, fitted, path)
 
 
 def tta_mode(views: Sequence[str]) -> str:
@@ -174,7 +180,7 @@ def describe_promise(promise: Promise) -> str:
     return f"  {promise.class_name}: {kept}, NOT the target ({wanted}): {promise.reason}; {more}"
 
 
-def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) -> StageResult:
+def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:
     refused = [promise for promise in fitted.promises if not promise.granted]
     support = calibration.support
     headline = [
@@ -241,7 +247,7 @@ def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) 
                 ],
             ),
         ],
-        artifacts=[str(workspace.calibration)],
+        artifacts=[str(path)],
         warnings=warnings,
         next_command="skinlesion predict ./images --cam",
     )

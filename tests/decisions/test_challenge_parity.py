@@ -18,7 +18,6 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import evaluate
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-
 # The scorer uses what pandas has deprecated since.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
