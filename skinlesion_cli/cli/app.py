@@ -11,7 +11,9 @@ from skinlesion_cli.cli import (  # noqa: F401
     download,
     ensemble,
     evaluate,
+    export,
     info,
+    merge,
     predict,
     train,
 )

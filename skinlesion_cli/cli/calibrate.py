@@ -57,6 +57,9 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Let prediction stop early where no decision can change.")
+    ] = False,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -76,5 +79,5 @@ def calibrate(
     given |= {"malignant_sensitivity": malignant_sensitivity}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, output), reporter)
+        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, output, adaptive), reporter)
     render.finish(result, as_json=as_json, quiet=quiet)
