@@ -32,10 +32,11 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
+def atomic_file(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[IO]:
     """Write to a temporary file beside `path`; it takes the final name only when all is on disk.
 
     On any error, an interruption included, the temporary file is removed and `path` is as before.
+    With `durable=False` it does not wait for the disk: a file that a power cut takes can be made again.
 
     Raises
     ------
@@ -51,11 +52,13 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
         with os.fdopen(handle, mode, encoding=text, newline="" if text else None) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         raise SkinLesionError(
             f"cannot write {path.name}: {error.strerror or error}",
@@ -66,9 +69,9 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
             temporary.unlink(missing_ok=True)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a byte string under its final name in one step."""
-    with atomic_file(path) as file:
+    with atomic_file(path, durable=durable) as file:
         file.write(data)
 
 

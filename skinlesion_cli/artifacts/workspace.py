@@ -35,6 +35,11 @@ class Workspace:
         return self.dataset / "duplicates.json"
 
     @property
+    def class_distribution(self) -> Path:
+        """The picture of the dataset's classes."""
+        return self.dataset / "class-distribution.png"
+
+    @property
     def archives(self) -> Path:
         """What was fetched, as it came."""
         return self.dataset / "archives"

@@ -58,7 +58,8 @@ class Promise:
 
     `granted`: the target is promised. If not, `sensitivity` and `specificity` are what is promised instead at
     the threshold in use (None: nothing can be), `reason` says why, and `more_lesions` how many further
-    lesions of the class would carry the target (None: none would, the network itself falls short).
+    lesions of the class would carry the target (None: none would, the network itself
+    falls short).
     `confidence` is this promise's own; all together hold with that of the settings.
     """
 
@@ -217,6 +218,7 @@ def _refusal(
         needed = bounds.lesions_needed(0.0, promise.target_sensitivity, confidence)
         reason = "no lesion of this class: nothing can be promised, the argmax stands for it"
     elif not floor_promised:
+        needed = None
         reason = "the specificity floor cannot be promised even without a threshold"
     elif floor_binds and promise.target_specificity is not None:
         reason = "the sensitivity cannot be promised together with the specificity floor"

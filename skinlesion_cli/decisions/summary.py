@@ -20,11 +20,13 @@ def summarise(
     data: Labelled,
     figures: Figures,
     targets: Sequence[Target] = (),
+    promised: Sequence[Target] = (),
     levels: np.ndarray | None = None,
     subgroups: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Support, figures with intervals, confusion matrix, verdicts on targets, triage and subgroups.
 
+    `targets` is what was wanted, `promised` what the calibration promised instead of or as well as it.
     `levels` : triage level of each image. `subgroups` : the masks that `figures` were made with.
     """
     labels = np.asarray(data.labels)
@@ -42,6 +44,9 @@ def summarise(
         "argmax_bacc": metrics.balanced_accuracy(labels, metrics.scored_argmax(data.probabilities)),
         "confusion_matrix": metrics.confusion_matrix(labels, data.decided),
         "targets": [asdict(verdict) for verdict in verdicts(labels, data.decided, data.lesion_ids, targets)],
+        "promises": [
+            asdict(verdict) for verdict in verdicts(labels, data.decided, data.lesion_ids, promised)
+        ],
         "triage": None if levels is None else _triage(levels, labels, lesions.codes),
         "subgroups": {name: _subgroup(name, mask, data, figures) for name, mask in (subgroups or {}).items()},
     }

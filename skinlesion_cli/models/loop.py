@@ -38,6 +38,10 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, MALIGNANT_CLASSES
 
 SAVE_INTERVAL_S = 600.0
+HISTORY_COLUMNS = (
+    *("epoch", "learning_rate", "train_loss", "val_loss", "val_bacc"),
+    *(f"sensitivity_{name}" for name in MALIGNANT_CLASSES),
+)
 Batch = tuple[torch.Tensor, ...]
 Row = dict[str, float | None]
 

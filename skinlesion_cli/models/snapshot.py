@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from skinlesion_cli.models.loop import Trainer
 
 
+# What changes in torch's ReduceLROnPlateau; the rest comes from the recipe.
+_PLATEAU = ("best", "num_bad_epochs", "last_epoch")
+
+
 def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
     """All tensors of the state, by name: weights, averaged weights, the best ones, the optimiser's moments."""
     found = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
@@ -24,11 +28,13 @@ def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def counters(trainer: Trainer) -> dict[str, Any]:
     """All else of the state, in JSON types."""
-    best_score = trainer.progress.best_score
+    progress = vars(trainer.progress)
     return {
-        "progress": vars(trainer.progress) | {"best_score": best_score if trainer.best else None},
+        "progress": progress | {"best_score": _finite(progress["best_score"])},
         "learning_rates": [group["lr"] for group in trainer.optimizer.param_groups],
-        "plateau": trainer.plateau.state_dict() if trainer.plateau else None,
+        "plateau": {key: _finite(getattr(trainer.plateau, key)) for key in _PLATEAU}
+        if trainer.plateau
+        else None,
     }
 
 
@@ -51,8 +57,15 @@ def restore(trainer: Trainer, stored: dict[str, torch.Tensor], counters: dict[st
     for group, rate in zip(trainer.optimizer.param_groups, counters["learning_rates"], strict=True):
         group["lr"] = rate
     if trainer.plateau and counters["plateau"]:
-        trainer.plateau.load_state_dict(counters["plateau"])
+        for key in _PLATEAU:
+            value = counters["plateau"][key]
+            setattr(trainer.plateau, key, math.inf if value is None else value)
     values = dict(counters["progress"])
     if values["best_score"] is None:
         values["best_score"] = -math.inf
     trainer.progress = Progress(**values)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity, which is where scores start."""
+    return value if math.isfinite(value) else None

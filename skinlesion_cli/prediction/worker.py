@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from skinlesion_cli.data.inputs import ImageInput, load
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
+from skinlesion_cli.explain.writer import OverlayWriter, Pixels
 from skinlesion_cli.prediction import rows
 from skinlesion_cli.prediction.loading import load_engine
 
@@ -64,14 +65,22 @@ class Worker:
 
             # Images go side by side, one thread each.
             torch.set_num_threads(1)
-        keep_all = plan.overlays is not None
-        sizes = [decode_target_px(member.preprocessing) for member in self.engine.members]
-        self.target_px = None if keep_all else max(sizes)
+        self.target_px = max(decode_target_px(member.preprocessing) for member in self.engine.members)
+        self.overlays = self._overlay_writer(plan.overlays) if plan.overlays is not None else None
         self.origin = {
             "tta": self.engine.tta_mode,
             "model": self.bundle.model_id,
             "model_sha256": self.bundle.sha256,
         }
+
+    def _overlay_writer(self, folder: Path) -> OverlayWriter:
+        members = self.engine.members
+        return OverlayWriter(
+            folder,
+            weights=[member.weight for member in members],
+            classifiers=[member.classifier for member in members],
+            thresholds=self.bundle.calibration.rule.thresholds,
+        )
 
     def rows(self, chunk: Sequence[Numbered]) -> list[dict[str, Any]]:
         """One row an input, in order; an image that cannot be read costs its own row only."""
@@ -104,11 +113,6 @@ class Worker:
         verdicts = None if gate is None else [gate.verdict(statistics(image)) for image in pixels]
         doubtful = None if verdicts is None else np.array([verdict.doubtful for verdict in verdicts])
         outcome = self.bundle.calibration.decide(output.probabilities, doubtful)
-        if self.plan.overlays is not None:
-            from skinlesion_cli.prediction.overlays import write_overlays
-
-            named = {source.id: image for source, image in images}
-            write_overlays(self.plan.overlays, self.engine, named, output, outcome)
         found = [rows.predicted(index, outcome, int(output.views[index])) for index in range(len(images))]
         for row, verdict in zip(found, verdicts or [], strict=False):
             row |= {
@@ -116,7 +120,23 @@ class Worker:
                 "quality_score": verdict.score,
                 "doubtful": verdict.doubtful,
             }
+        if self.overlays is not None:
+            records = self.overlays.write(
+                [source.id for source, _ in images],
+                [self._full_size(source, image) for source, image in images],
+                output.features,
+                outcome.decisions.decided,
+                outcome.probabilities,
+            )
+            for row, record in zip(found, records, strict=True):
+                row |= {"overlay": record.overlay, "overlay_magnitude": record.magnitude}
         return found
+
+    def _full_size(self, source: ImageInput, image: np.ndarray) -> Pixels:
+        """The image at its own size: as it was read, or, where it may have been read smaller, how to read it."""
+        if min(image.shape[:2]) < 2 * self.target_px:
+            return image
+        return partial(load, source, max_pixels=self.plan.max_pixels)
 
 
 @lru_cache(maxsize=1)

@@ -217,7 +217,7 @@ def describe_promise(promise: Promise) -> str:
     if promise.target_specificity is not None:
         wanted += f", specificity {promise.target_specificity:.2f}"
     more = (
-        "it misses too many: more lesions would not carry the target"
+        f"more {promise.class_name} lesions alone would not carry it: the networks have to get better"
         if promise.more_lesions is None
         else f"about {promise.more_lesions:,} more {promise.class_name} lesions would carry the target"
     )

@@ -71,6 +71,7 @@ class _Judged:
     decided: np.ndarray
     how: str
     targets: tuple[Target, ...]
+    promised: tuple[Target, ...]
     levels: np.ndarray | None
     inputs: Mapping[str, Artifact | str]
     notes: tuple[str, ...]
@@ -122,7 +123,7 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
             "clustered_by": "lesion",
             "seed": config.seed,
         },
-        **summarise(judged.labelled(), figures, judged.targets, judged.levels, subgroups),
+        **summarise(judged.labelled(), figures, judged.targets, judged.promised, judged.levels, subgroups),
         "comparison": comparison,
         "notes": [*notes, *subgroup_notes],
     }
@@ -186,6 +187,11 @@ def _calibrated(workspace: Workspace, predictions: Predictions) -> _Judged:
         outcome.decisions.decided,
         f"calibrated ({calibration.policy})",
         tuple(Target(**target) for target in calibration.targets),
+        tuple(
+            Target(promise["class_name"], promise["sensitivity"], promise["specificity"])
+            for promise in calibration.promises
+            if promise["sensitivity"]
+        ),
         outcome.triage,
         {"predictions": predictions.artifact, "calibration": calibration.artifact},
         (),
@@ -196,7 +202,7 @@ def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
     assert predictions.artifact is not None
     values = predictions.probabilities
     inputs: dict[str, Artifact | str] = {"predictions": predictions.artifact}
-    return _Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), None, inputs, notes)
+    return _Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), (), None, inputs, notes)
 
 
 def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decision: str | None) -> _Judged:
@@ -278,6 +284,24 @@ def _shown(estimate: Mapping[str, Any], digits: int = 3) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def _verdicts(title: str, verdicts: list[dict[str, Any]]) -> Table:
+    words = {True: "kept", False: "missed", None: "undefined"}
+    rows = []
+    for found in verdicts:
+        floor = found["target_specificity"]
+        rows.append(
+            [
+                found["class_name"],
+                f"{found['target_sensitivity']:.3f} / " + ("none" if floor is None else f"{floor:.3f}"),
+                f"{_shown(found['sensitivity'], 2)} of {found['sensitivity']['n']:,}",
+                f"{_shown(found['specificity'], 2)} of {found['specificity']['n']:,}",
+                words[found["met"]],
+            ]
+        )
+    columns = ["class", "sens. / spec.", "sensitivity", "specificity", "here"]
+    return Table(f"{title}, by lesion, exact 95 %", columns, rows)
+
+
 def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> StageResult:
     figures, support = body["figures"], body["support"]
     rows = [
@@ -295,24 +319,9 @@ def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> Stag
             rows,
         )
     ]
-    if body["targets"]:
-        verdict = {True: "met", False: "missed", None: "undefined"}
-        shown.append(
-            Table(
-                "Targets, by lesion, exact 95 %",
-                ["class", "target", "sensitivity", "specificity", "verdict"],
-                [
-                    [
-                        t["class_name"],
-                        f"{t['target_sensitivity']:.2f} / {t['target_specificity'] or 0:.2f}",
-                        f"{_shown(t['sensitivity'], 2)} of {t['sensitivity']['n']:,}",
-                        f"{_shown(t['specificity'], 2)} of {t['specificity']['n']:,}",
-                        verdict[t["met"]],
-                    ]
-                    for t in body["targets"]
-                ],
-            )
-        )
+    for title, verdicts in (("Targets", body["targets"]), ("Promises", body["promises"])):
+        if verdicts:
+            shown.append(_verdicts(title, verdicts))
     if body["comparison"]:
         differences = body["comparison"]["differences"]
         shown.append(

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import load, save
 
 from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import tables, training_state
+from skinlesion_cli.artifacts import training_state
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.data.augmentation import make_augmentation
@@ -25,7 +24,7 @@ from skinlesion_cli.models.losses import class_weights
 from skinlesion_cli.models.network import LesionNet, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
-from skinlesion_cli.stages.train.watching import Watcher
+from skinlesion_cli.stages.train.watching import Watcher, history_csv
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def write_checkpoint(job: Job, fitted: Fitted) -> Checkpoint:
         recipe=recipe,
         preprocessing=job.preprocessing,
         weights=weights_to_bytes(fitted.network),
-        history_csv=tables.to_csv(pd.DataFrame(progress.history)),
+        history_csv=history_csv(progress.history),
         figures={
             "best_epoch": progress.best_epoch,
             "epochs": len(progress.history),

@@ -10,6 +10,7 @@ import pandas as pd
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.errors import UsageError
+from skinlesion_cli.models.loop import HISTORY_COLUMNS
 from skinlesion_cli.report.curves import training_curves
 from skinlesion_cli.stages.train.job import Job
 from skinlesion_cli.taxonomy import MALIGNANT_CLASSES
@@ -33,7 +34,7 @@ class Watcher:
             return
         row, done = history[-1], len(history)
         job.reporter.row("train", self._shown(row, done, seconds))
-        atomic_write(job.workspace.history(job.name), tables.to_csv(pd.DataFrame(history)))
+        atomic_write(job.workspace.history(job.name), history_csv(history))
         atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
         if self._log:
             self._log(row)
@@ -54,6 +55,11 @@ class Watcher:
             "images/s": images / max(seconds, 1e-9),
             "left": duration(left_s),
         }
+
+
+def history_csv(history: list[dict[str, float | None]]) -> bytes:
+    """The history as CSV; a resumed run, whose rows come from JSON, writes the same columns in the same order."""
+    return tables.to_csv(pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
 
 
 def duration(seconds: float) -> str:

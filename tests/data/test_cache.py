@@ -1,0 +1,142 @@
+"""The decoded cache: written once, whole or not at all, shared by processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinlesion_cli.artifacts.files import sha256_file
+from skinlesion_cli.data import cache as cache_module
+from skinlesion_cli.data.cache import open_cache
+from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.preprocess import resize_square
+from skinlesion_cli.errors import DataError, SkinLesionError
+from skinlesion_cli.progress import SilentReporter
+from tests.data import tiny
+
+ROWS = [(f"id{number}", f"{number}.jpg") for number in range(12)]
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, (_, file) in enumerate(ROWS):
+        (folder / file).write_bytes(tiny.jpeg(number))
+    return folder
+
+
+def open_it(tmp_path: Path, images: Path, rows=ROWS, size_px: int = 32, key: str = "0" * 64, **options):
+    return open_cache(tmp_path / "cache", rows, images, size_px, key, SilentReporter(), **options)
+
+
+def test_it_holds_what_reading_and_resizing_give(tmp_path, images):
+    cache = open_it(tmp_path, images)
+    assert (cache.images.shape, cache.images.dtype) == ((12, 32, 32, 3), np.uint8)
+    for identity, file in ROWS:
+        expected = resize_square(read_image(images / file, target_px=32), 32)
+        assert (cache[identity] == expected).all()
+
+
+def test_it_is_read_only(tmp_path, images):
+    with pytest.raises(ValueError, match="read-only"):
+        open_it(tmp_path, images).images[0] = 0
+
+
+def test_the_second_time_nothing_is_decoded(tmp_path, images, monkeypatch):
+    first = open_it(tmp_path, images)
+    monkeypatch.setattr(cache_module, "read_image", lambda *a, **k: pytest.fail("decoded again"))
+    again = open_it(tmp_path, images, rows=list(reversed(ROWS)))
+    assert again.path == first.path
+    assert again.index == first.index
+
+
+def test_another_size_dataset_or_selection_is_another_cache(tmp_path, images):
+    paths = {
+        open_it(tmp_path, images).path,
+        open_it(tmp_path, images, size_px=16).path,
+        open_it(tmp_path, images, key="1" * 64).path,
+        open_it(tmp_path, images, rows=ROWS[:5]).path,
+    }
+    assert len(paths) == 4
+
+
+def test_images_that_cannot_be_read_are_named_and_nothing_is_left(tmp_path, images):
+    (images / "3.jpg").write_bytes(b"no image")
+    (images / "7.jpg").unlink()
+    with pytest.raises(DataError) as caught:
+        open_it(tmp_path, images)
+    assert "3.jpg" in caught.value.message
+    assert "7.jpg" in caught.value.message
+    assert not list((tmp_path / "cache").glob("*.npy*"))
+    assert not list((tmp_path / "cache").glob(".*.tmp"))
+
+
+def test_an_image_that_changed_since_the_manifest_is_refused(tmp_path, images):
+    hashes = {identity: sha256_file(images / file) for identity, file in ROWS}
+    (images / "3.jpg").write_bytes(tiny.jpeg(50))
+    with pytest.raises(DataError, match=r"3\.jpg \(changed since"):
+        open_it(tmp_path, images, sha256=hashes)
+
+
+def test_a_cut_off_cache_is_made_again(tmp_path, images):
+    path = open_it(tmp_path, images).path
+    expected = path.read_bytes()
+    path.write_bytes(expected[: len(expected) // 2])
+    assert open_it(tmp_path, images).path.read_bytes() == expected
+
+
+def test_a_full_disk_is_an_error_not_a_crash(tmp_path, images, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "posix_fallocate", full)
+    with pytest.raises(SkinLesionError, match="No space left"):
+        open_it(tmp_path, images)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+def _worker(tmp_path: Path, images: Path, log: Path) -> None:
+    decode = cache_module.read_image
+
+    def counted(*arguments, **options):
+        with log.open("a") as file:
+            file.write("x")
+        time.sleep(0.02)
+        return decode(*arguments, **options)
+
+    cache_module.read_image = counted
+    open_it(tmp_path, images)
+
+
+def test_two_processes_decode_once_together(tmp_path, images):
+    context = multiprocessing.get_context("fork")
+    log = tmp_path / "log"
+    processes = [context.Process(target=_worker, args=(tmp_path, images, log)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == "x" * 12
+
+
+def test_kill_9_while_it_is_written_leaves_no_cache_and_the_next_run_makes_it(tmp_path, images):
+    process = multiprocessing.get_context("fork").Process(
+        target=_worker, args=(tmp_path, images, tmp_path / "log")
+    )
+    process.start()
+    limit = time.monotonic() + 60
+    while not (tmp_path / "log").is_file() and time.monotonic() < limit:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(10)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    assert open_it(tmp_path, images).images.shape == (12, 32, 32, 3)
+    assert not list((tmp_path / "cache").glob(".*.tmp"))

@@ -1,0 +1,67 @@
+"""From an image to the network's input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.data.preprocess import decode_target_px, resize_square, to_input
+
+
+def stripes(period_px: int, size_px: int = 64) -> np.ndarray:
+    columns = (np.arange(size_px) // (period_px // 2) % 2 * 255).astype(np.uint8)
+    return np.broadcast_to(columns[None, :, None], (size_px, size_px, 3)).copy()
+
+
+def test_shrinking_is_antialiased():
+    # Stripes finer than the pixels of the result become even grey; picking single pixels would keep them.
+    small = resize_square(stripes(2), 16)
+    assert small.shape == (16, 16, 3)
+    assert np.abs(small[:, 2:-2].astype(int) - 127.5).max() <= 2
+
+
+def test_a_constant_image_stays_what_it_is():
+    image = np.full((37, 91, 3), 77, dtype=np.uint8)
+    for size_px in (16, 64, 200):
+        assert (resize_square(image, size_px) == 77).all()
+
+
+def test_the_aspect_ratio_is_squeezed():
+    image = np.zeros((20, 80, 3), dtype=np.uint8)
+    image[:, 40:] = 255
+    square = resize_square(image, 20)
+    assert square[:, :8].max() == 0
+    assert square[:, 12:].min() == 255
+
+
+def test_the_right_size_is_left_alone():
+    image = stripes(2)
+    assert (to_input(image, Preprocessing(input_size_px=64)) == image).all()
+
+
+def test_harmonising_makes_sharp_and_blurred_sources_alike():
+    sharp = stripes(32)
+    blurred = resize_square(resize_square(sharp, 16), 64)
+    plain = Preprocessing(input_size_px=64)
+    harmonised = Preprocessing(input_size_px=64, harmonise_px=16)
+
+    def steepest(image: np.ndarray, preprocessing: Preprocessing) -> int:
+        return int(np.abs(np.diff(to_input(image, preprocessing).astype(int), axis=1)).max())
+
+    assert steepest(sharp, plain) == 255
+    assert steepest(sharp, plain) > 3 * steepest(blurred, plain)
+    assert steepest(sharp, harmonised) < 1.5 * steepest(blurred, harmonised)
+    assert decode_target_px(harmonised) == 16
+    assert decode_target_px(plain) == 64
+
+
+def test_neither_torch_nor_opencv_is_needed():
+    code = (
+        "import sys; import skinlesion_cli.data.preprocess, skinlesion_cli.data.images; "
+        "print([name for name in ('torch', 'cv2', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,80 @@
+"""Thresholds of the least cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic
+
+from skinlesion_cli.decisions.costs import (
+    NEVER,
+    checked_costs,
+    cost_matrix,
+    cost_thresholds,
+    expected_cost,
+)
+from skinlesion_cli.decisions.fit import FitSettings
+from skinlesion_cli.decisions.thresholds import decide
+from skinlesion_cli.errors import UsageError
+
+MISSED = {"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0}
+
+
+def test_the_matrix_by_hand():
+    found = cost_matrix(MISSED, unneeded=2.0)
+    assert found[0].tolist() == [0, 20, 0, 0, 20, 20, 20]  # melanoma: missed where decided benign
+    assert found[1].tolist() == [2, 0, 2, 2, 0, 0, 0]  # nevus: referred where decided malignant
+    assert np.diagonal(found).tolist() == [0] * 7
+
+
+def test_one_threshold_by_hand():
+    # Melanomas at 0.10 and 0.40, nevi at 0.05, 0.20, 0.30. θ between 0.05 and 0.10 costs two referrals (2),
+    # between 0.30 and 0.40 one melanoma (20 or 1.5).
+    mel = np.array([0.10, 0.40, 0.05, 0.20, 0.30])
+    values = np.zeros((5, 7))
+    values[:, 0], values[:, 1] = mel, 1 - mel
+    labels, lesions = np.array([0, 0, 1, 1, 1]), np.arange(5).astype(str)
+    found = cost_thresholds(labels, values, lesions, cost_matrix(MISSED), ["MEL"])
+    assert found["MEL"] == pytest.approx(0.075)
+    cheap = cost_thresholds(labels, values, lesions, cost_matrix(MISSED | {"MEL": 1.5}), ["MEL"])
+    assert cheap["MEL"] == pytest.approx(0.35)
+
+
+def test_a_class_without_images_never_fires():
+    labels, values = np.array([1, 1, 1]), np.full((3, 7), 1 / 7)
+    found = cost_thresholds(labels, values, np.arange(3).astype(str), cost_matrix(MISSED))
+    assert found == {"MEL": NEVER, "BCC": NEVER, "AKIEC": NEVER}
+
+
+def test_it_is_cheaper_than_the_argmax_and_no_single_threshold_can_be_bettered():
+    labels, values, lesions = synthetic.predictions(500, 31)
+    costs = cost_matrix(MISSED)
+    _, codes, sizes = np.unique(lesions, return_inverse=True, return_counts=True)
+    weights = 1 / sizes[codes]
+    found = cost_thresholds(labels, values, lesions, costs)
+
+    def cost(thresholds: dict[str, float]) -> float:
+        return expected_cost(labels, decide(values, thresholds).decided, costs, weights)
+
+    best = cost(found)
+    assert best < cost({})
+    for name in found:
+        for theta in np.linspace(0.005, 0.995, 100):
+            assert cost(found | {name: float(theta)}) >= best - 1e-12
+
+
+def test_costs_are_never_guessed():
+    with pytest.raises(UsageError, match="costs"):
+        FitSettings(policy="cost")
+    with pytest.raises(UsageError, match="AKIEC"):
+        cost_matrix({"MEL": 20.0})
+    with pytest.raises(UsageError, match="NV"):
+        cost_matrix(MISSED | {"NV": 1.0})
+    with pytest.raises(UsageError, match="7"):
+        checked_costs([[0.0, 1.0], [1.0, 0.0]])
+    with pytest.raises(UsageError):
+        checked_costs(np.full((7, 7), -1.0))
+
+
+def test_no_images_no_cost():
+    assert np.isnan(expected_cost(np.empty(0, int), np.empty(0, int), np.zeros((7, 7)), np.empty(0)))

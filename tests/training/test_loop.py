@@ -1,0 +1,265 @@
+"""The loop: resumption bit for bit, selection and stopping, memory, signals, divergence."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.models import loop, snapshot
+from skinlesion_cli.models.backbones import backbone
+from skinlesion_cli.models.interruption import HeldSignals
+from skinlesion_cli.models.loop import Trainer
+from skinlesion_cli.models.network import LesionNet
+from skinlesion_cli.progress import SilentReporter
+
+STEPS = 4
+MODERN = {"ema_decay": 0.9, "mixup_alpha": 0.3, "drop_rate": 0.2, "label_smoothing": 0.1}
+PUBLISHED = {
+    "optimizer": "adam",
+    "schedule": "plateau",
+    "plateau_patience_epochs": 0,
+    "selection": "mixed",
+    "selection_bacc_weight": 0.85,
+    "focal_gamma": 1.0,
+    "weight_decay": 1e-4,
+    "decay_norms_and_biases": True,
+}
+
+
+def recipe(**settings):
+    base = {"name": "test", "epochs": 3, "batch_size": 8, "input_size_px": 32, "learning_rate": 0.01}
+    return Recipe.model_validate(base | settings)
+
+
+def batch(seed, n=8):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 7, n)
+    pixels = generator.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
+    pixels[:, :4] = (labels * 30)[:, None, None, None]
+    return torch.from_numpy(pixels), torch.from_numpy(labels)
+
+
+class Notes(SilentReporter):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def trainer(settings, *, network=None, batches=None, **rest):
+    torch.manual_seed(0)
+    chosen = recipe(**settings)
+    if network is None:
+        network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), drop_rate=chosen.drop_rate)
+
+    def epoch(number, size_px, first_step):
+        for step in range(first_step, STEPS):
+            yield batch(100 * number + step)
+
+    return Trainer(
+        network=network,
+        recipe=chosen,
+        seed=7,
+        steps_per_epoch=STEPS,
+        batches=batches or epoch,
+        validation=lambda: [batch(9999, 16), batch(9998, 16)],
+        device=torch.device("cpu"),
+        reporter=rest.pop("reporter", SilentReporter()),
+        **rest,
+    )
+
+
+def state(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+@pytest.mark.parametrize("settings", [MODERN, PUBLISHED], ids=["modern", "published"])
+def test_a_run_cut_anywhere_ends_with_the_same_weights(settings, monkeypatch):
+    whole = trainer(settings)
+    whole.fit()
+    monkeypatch.setattr(loop, "SAVE_INTERVAL_S", 0.0)
+    for cut_after in (1, 5, 6, 11):
+        saved = {}
+
+        def save(t, saved=saved):
+            saved["state"] = snapshot.tensors(t), snapshot.counters(t) | {}
+            saved["state"][1]["progress"] = dict(
+                saved["state"][1]["progress"], history=list(t.progress.history)
+            )
+
+        def until_cut(number, size_px, first_step, cut_after=cut_after):
+            for step in range(first_step, STEPS):
+                if number * STEPS + step == cut_after:
+                    raise KeyboardInterrupt
+                yield batch(100 * number + step)
+
+        with pytest.raises(KeyboardInterrupt):
+            trainer(settings, batches=until_cut, save=save).fit()
+        resumed = trainer(settings)
+        snapshot.restore(resumed, *saved["state"])
+        assert resumed.progress.epoch * STEPS + resumed.progress.step == cut_after
+        resumed.fit()
+        assert_same(state(resumed.network), state(whole.network))
+        assert resumed.progress == whole.progress
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_epoch():
+    found = trainer({"epochs": 4, "learning_rate": 0.02, "ema_decay": 0.8})
+    found.fit()
+    history = found.progress.history
+    assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    best = max(history, key=lambda row: row["val_bacc"])
+    assert found.progress.best_epoch == best["epoch"]
+    # What was kept is the network that has this BACC, the averaged one.
+    labels, logits = trainer({}, network=found.network).validate()
+    recalls = [(logits.argmax(1)[labels == c] == c).mean() for c in np.unique(labels)]
+    assert np.mean(recalls) == pytest.approx(best["val_bacc"])
+
+
+def scored(scores, settings):
+    """Train with a validation that gives these BACCs: of ten images of class 0, so many are right."""
+    found = trainer({"epochs": 9} | settings)
+    remaining = iter(scores)
+
+    def validate():
+        logits = np.zeros((10, 7), dtype=np.float32)
+        right = round(next(remaining) * 10)
+        logits[:right, 0], logits[right:, 1] = 1.0, 1.0
+        return np.zeros(10, dtype=np.int64), logits
+
+    found.validate = validate
+    found.fit()
+    return found.progress
+
+
+def test_early_stopping_counts_epochs_that_gain_less_than_min_delta():
+    progress = scored([0.5, 0.7, 0.7, 0.8, 0.8, 0.9], {"stop_patience_epochs": 2, "min_delta": 0.15})
+    # 0.7 gains; 0.7 and 0.8 (+0.1) do not: stopped after the fourth epoch.
+    assert (len(progress.history), progress.best_epoch, progress.best_score) == (4, 2, 0.7)
+    assert progress.finished
+
+
+def test_last_epoch_is_kept_when_asked_for():
+    assert scored([0.5, 0.9, 0.3], {"selection": "last", "epochs": 3}).best_epoch == 3
+
+
+def test_classes_without_images_are_undefined_in_the_history():
+    row = scored([0.5], {"epochs": 1}).history[0]
+    assert row["sensitivity_MEL"] == 0.5
+    assert row["sensitivity_BCC"] is None
+    # Logits 1 and six 0: right ones cost ln(e + 6) - 1, wrong ones ln(e + 6).
+    assert row["val_loss"] == pytest.approx(math.log(math.e + 6) - 0.5, abs=1e-6)
+
+
+class Small(nn.Module):
+    """A network with room for a given number of images; no batch norm, so that parts add up exactly."""
+
+    def __init__(self, room):
+        super().__init__()
+        torch.manual_seed(0)
+        self.room, self.layer = room, nn.Linear(3, 7)
+
+    def forward(self, images):
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return self.layer(images.float().mean(dim=(1, 2)) / 255)
+
+
+def test_out_of_memory_halves_the_batch_with_a_notice_and_the_same_gradients():
+    reporter = Notes()
+    cramped = trainer({}, network=Small(2), reporter=reporter)
+    cramped.validation = lambda: [batch(1, 2)]
+    cramped.fit()
+    assert [note[:75] for note in reporter.notes] == [
+        "out of memory: batches of 8 now go through the network 4 images at a time (",
+        "out of memory: batches of 8 now go through the network 2 images at a time (",
+    ]
+    assert cramped.progress.parts == 4
+    roomy = trainer({"accumulation_steps": 4}, network=Small(99))
+    roomy.validation = lambda: [batch(1, 2)]
+    roomy.fit()
+    assert_same(state(cramped.network), state(roomy.network))
+    whole = trainer({}, network=Small(99))
+    whole.validation = lambda: [batch(1, 2)]
+    whole.fit()
+    assert torch.allclose(whole.network.layer.weight, roomy.network.layer.weight, atol=1e-5)
+
+
+def test_memory_for_not_even_one_image_is_an_error():
+    with pytest.raises(SkinLesionError, match="too little memory for a single image"):
+        trainer({}, network=Small(0)).fit()
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    class Broken(Small):
+        def forward(self, images):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer({}, network=Broken(9)).fit()
+
+
+def test_divergence_is_an_error_that_says_where():
+    class Exploding(Small):
+        def forward(self, images):
+            return super().forward(images) * float("inf")
+
+    with pytest.raises(SkinLesionError, match="the loss became nan in epoch 1, step 1"):
+        trainer({}, network=Exploding(99)).fit()
+
+
+class Stopped(BaseException):
+    pass
+
+
+def test_a_signal_waits_for_the_step_and_the_state_is_saved():
+    def stop(number, frame):
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        saved = []
+
+        def signalled(number, size_px, first_step):
+            for step in range(first_step, STEPS):
+                if step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch(step)
+
+        found = trainer({}, batches=signalled, save=lambda t: saved.append(t.progress.step))
+        with pytest.raises(Stopped):
+            found.fit()
+        assert saved == [3]
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_second_signal_does_not_wait():
+    def stop(number, frame):
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with HeldSignals() as held:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert held.pending == signal.SIGTERM
+            with pytest.raises(Stopped):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,308 @@
+"""The train stage from images to artifacts, on generated images and a tiny network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.files import exclusive, sha256_file
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.load import load_recipe
+from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.metadata import encode, n_columns
+from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
+from skinlesion_cli.models.network import restore_network
+from skinlesion_cli.models.team import Team
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import train
+
+SMALL = [
+    "epochs=2",
+    "batch_size=16",
+    "input_size_px=32",
+    "progressive_sizes_px=[[0.0, 24], [0.5, 32]]",
+    "harmonise_px=40",
+]
+
+
+def small_recipe(*settings, name="default"):
+    return load_recipe(name, "tiny", settings=[*SMALL, *settings], environment={})
+
+
+@pytest.fixture(scope="module")
+def dataset(generated, tmp_path_factory) -> Path:
+    """A workspace with generated images, split by lesion, in three folds, with some metadata."""
+    from skinlesion_cli.stages import download
+
+    root = tmp_path_factory.mktemp("training") / "workspace"
+    download.run(download.DownloadConfig(workspace=root, source=generated, split="grouped"), SilentReporter())
+    workspace = Workspace(root)
+    manifest = manifests.read(workspace.manifest)
+    table = manifest.table.assign(age_years="55", sex=["male", "female", ""] * 35, site="back")
+    manifests.write(workspace.manifest, replace(manifest, table=table, artifact=None))
+    manifest = manifests.read(workspace.manifest)
+    old = pd.read_csv(next(root.glob("dataset/split.table-*.csv")), dtype=str, keep_default_na=False)
+    lesion = dict(zip(table["id"], table["lesion_id"], strict=True))
+    order = {name: index for index, name in enumerate(sorted(set(lesion.values())))}
+    folds = [
+        "" if part == "test" else str(order[lesion[identity]] % 3)
+        for identity, part in zip(old["id"], old["part"], strict=True)
+    ]
+    split = splits.Split(old.assign(fold=folds), "grouped", 42)
+    splits.write(workspace.split, split, manifest)
+    return root
+
+
+@pytest.fixture
+def config(dataset, tmp_path) -> train.TrainConfig:
+    """A training in a workspace of its own that shares the images."""
+    root = tmp_path / "workspace"
+    root.mkdir()
+    (root / "dataset").symlink_to(dataset / "dataset")
+    return train.TrainConfig(
+        workspace=root, arch="tiny", recipe=small_recipe(), weights="none", device="cpu", workers=0
+    )
+
+
+class Said(SilentReporter):
+    def __init__(self):
+        self.notes, self.rows = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def row(self, table, values):
+        self.rows.append(values)
+
+
+def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):
+    said = Said()
+    result = train.run(config, said)
+    workspace = Workspace(config.workspace)
+    folder = workspace.model("tiny")
+    done = checkpoints.read(workspace.checkpoint("tiny"))
+    assert done.preprocessing.model_dump() == {
+        "input_size_px": 32,
+        "interpolation": "antialias",
+        "harmonise_px": 40,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+    }
+    assert done.initial_weights == "none (random)"
+    assert result.figures["val_bacc"] == done.figures["val_bacc"]
+    assert result.next_command == "skinlesion ensemble"
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == [1, 2]
+    assert done.history_csv == (folder / "history.csv").read_bytes()
+    assert Image.open(folder / "curves.png").size[0] > 800
+    assert not (folder / "state").exists()
+    assert next(list(row) for row in said.rows) == [
+        *("epoch", "rate", "loss", "val_loss", "BACC", "MEL", "BCC", "AKIEC", "images/s", "left")
+    ]
+    assert [row["epoch"] for row in said.rows] == ["1/2", "2/2"]
+    manifest = manifests.read(workspace.manifest)
+    split = splits.read(workspace.split, manifest)
+    for part in ("val", "test"):
+        found = stored.read(workspace.predictions("tiny", part))
+        assert found.table["id"].tolist() == split.ids(part)
+        assert len(found.views) == 8
+        assert found.view_probabilities.sum(axis=2) == pytest.approx(1.0, abs=1e-5)
+        assert found.artifact is not None
+        assert done.artifact is not None
+        assert found.artifact.inputs["checkpoint"] == done.artifact.sha256
+    # The stored prediction is what the checkpoint says of the image file itself.
+    row = manifest.rows(split.ids("val")).iloc[0]
+    image = read_image((workspace.images / row["file"]).read_bytes(), target_px=40)
+    with torch.inference_mode():
+        logits = restore_network(done)(torch.from_numpy(to_input(image, done.preprocessing)[None].copy()))
+    first = stored.read(workspace.predictions("tiny", "val")).view_probabilities[0, 0]
+    assert logits.softmax(dim=1)[0].numpy() == pytest.approx(first, abs=1e-5)
+
+
+def test_the_same_command_again_trains_nothing_and_other_settings_are_refused(config, monkeypatch):
+    train.run(config, SilentReporter())
+    path = Workspace(config.workspace).checkpoint("tiny")
+    before = sha256_file(path)
+    said = Said()
+    train.run(config, said)
+    assert (sha256_file(path), said.rows) == (before, [])
+    other = replace(config, recipe=small_recipe("learning_rate=0.001"), seed=7)
+    with pytest.raises(ArtifactError, match=r"seed 42 \(now 7\), learning_rate 0.0006 \(now 0.001\)"):
+        train.run(other, said)
+    train.run(replace(other, fresh=True), said)
+    assert sha256_file(path) != before
+    assert len(said.rows) == 2
+
+
+def test_an_unfinished_training_of_other_settings_is_refused(config, monkeypatch):
+    cut_after_first_epoch(config, monkeypatch)
+    with pytest.raises(ArtifactError, match=r"unfinished training with other settings: epochs 2 \(now 3\)"):
+        train.run(replace(config, recipe=small_recipe("epochs=3")), SilentReporter())
+    said = Said()
+    train.run(replace(config, recipe=small_recipe("epochs=1"), fresh=True), said)
+    assert [row["epoch"] for row in said.rows] == ["1/1"]
+
+
+def cut_after_first_epoch(config, monkeypatch):
+    from skinlesion_cli.stages.train import watching
+
+    def cut(self, history, seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watching.Watcher, "__call__", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, SilentReporter())
+
+
+def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch, tmp_path):
+    whole = replace(config, workspace=tmp_path / "whole")
+    whole.workspace.mkdir()
+    (whole.workspace / "dataset").symlink_to(config.workspace / "dataset")
+    train.run(whole, SilentReporter())
+    cut_after_first_epoch(config, monkeypatch)
+    said = Said()
+    train.run(config, said)
+    assert "going on at epoch 2, step 1" in said.notes
+    left, right = (checkpoints.read(Workspace(c.workspace).checkpoint("tiny")) for c in (whole, config))
+    assert left.weights == right.weights
+    assert left.history_csv == right.history_csv
+
+
+def test_a_batch_that_a_team_cannot_share_equally_is_refused(config, monkeypatch):
+    class Three(Team):
+        size = 3
+
+    monkeypatch.setattr(train, "join_team", lambda device: (Three(), torch.device("cpu")))
+    with pytest.raises(UsageError, match="a batch of 16 cannot be shared equally by 3 processes"):
+        train.run(config, SilentReporter())
+
+
+def test_a_second_training_in_the_same_folder_fails_at_once(config):
+    with (
+        exclusive(Workspace(config.workspace).model("tiny"), "train"),
+        pytest.raises(SkinLesionError, match="in use by process"),
+    ):
+        train.run(config, SilentReporter())
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(config):
+    result = train.run(replace(config, dry_run=True), SilentReporter())
+    figures = result.figures
+    split = json.loads(Workspace(config.workspace).split.read_text())["body"]["counts"]
+    assert figures["training_images"] == split["train"]
+    assert figures["steps_per_epoch"] == split["train"] // 16
+    # timm's test_efficientnet has 100,995 parameters with seven classes.
+    assert figures["parameters"] == 100_995
+    assert set(figures["seconds_per_step"]) == {"24", "32"}
+    assert 0 < figures["seconds"] < 600
+    assert figures["peak_memory_bytes"] > 50e6
+    assert not Workspace(config.workspace).models.exists()
+    assert not list(config.workspace.glob("dataset/cache/*80px*"))
+
+
+def test_folds_leave_one_table_of_out_of_fold_predictions(config):
+    folds = replace(config, folds=3, recipe=small_recipe("epochs=1"))
+    result = train.run(folds, SilentReporter())
+    workspace = Workspace(config.workspace)
+    split = splits.read(workspace.split, manifests.read(workspace.manifest))
+    assert workspace.trained() == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
+    assert [entry["name"] for entry in result.figures["folds"]] == workspace.trained()
+    found = stored.read(workspace.predictions("tiny", "oof"))
+    expected = split.table[split.table["fold"] != ""]
+    assert found.table["id"].tolist() == expected["id"].tolist()
+    assert found.table["fold"].tolist() == expected["fold"].tolist()
+    # Each image by the network that held it out.
+    for fold in range(3):
+        alone = stored.read(workspace.predictions(f"tiny-fold{fold}", "heldout"))
+        rows = (found.table["fold"] == str(fold)).to_numpy()
+        assert np.array_equal(found.view_probabilities[rows], alone.view_probabilities)
+        assert alone.table["id"].tolist() == split.fold_ids(fold)[1]
+    assert str(workspace.predictions("tiny", "oof")) in result.artifacts
+
+
+def test_folds_that_the_split_does_not_have_are_refused(config):
+    with pytest.raises(UsageError, match=r"--folds 5 was asked for, but .* has 3 folds") as caught:
+        train.run(replace(config, folds=5), SilentReporter())
+    assert "--split kfold --folds 5" in caught.value.hint
+
+
+def test_metadata_encoding():
+    table = pd.DataFrame(
+        {
+            "age_years": ["60", "", "unknown"],
+            "sex": ["male", "Female", ""],
+            "site": ["back", "lower extremity", "unknown"],
+        }
+    )
+    assert encode(table, ("age", "sex")).tolist() == [
+        pytest.approx([1, 0.6, 0, 1]),
+        [0, 0, 1, 0],
+        [0, 0, 0, 0],
+    ]
+    sites = encode(table, ("site",))
+    assert sites.shape == (3, 14)
+    assert sites.argmax(axis=1).tolist() == [2, 9, 0]
+    assert sites.sum(axis=1).tolist() == [1, 1, 0]
+    assert n_columns(("age", "sex", "site")) == 18
+    assert encode(table, ()).shape == (3, 0)
+
+
+def test_metadata_trains_a_branch_and_predictions_need_none(config):
+    settings = small_recipe("metadata_fields=[age, sex, site]")
+    train.run(replace(config, recipe=settings), SilentReporter())
+    done = checkpoints.read(Workspace(config.workspace).checkpoint("tiny"))
+    assert done.figures["metadata_columns"] == 18
+    network = restore_network(done)
+    assert network.metadata is not None
+    pixels = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(network(pixels), network(pixels, torch.zeros(2, 18)))
+    assert stored.read(Workspace(config.workspace).predictions("tiny", "val")).source == "tiny"
+
+
+def test_a_checkpoint_written_before_a_setting_existed_can_be_read(config):
+    from skinlesion_cli.artifacts.files import sha256_bytes
+    from skinlesion_cli.config.schema import canonical_json
+
+    train.run(replace(config, recipe=small_recipe("epochs=1")), SilentReporter())
+    path = Workspace(config.workspace).checkpoint("tiny")
+    envelope = json.loads(path.read_text())
+    del envelope["sha256"], envelope["body"]["recipe"]["drop_last"], envelope["body"]["figures"]["weights"]
+    envelope["config_sha256"] = sha256_bytes(canonical_json(envelope["body"]["recipe"]))
+    path.write_text(json.dumps(envelope | {"sha256": sha256_bytes(canonical_json(envelope))}))
+    assert checkpoints.read(path).recipe.drop_last is True
+    envelope["body"]["recipe"]["epochs"] = 9
+    path.write_text(json.dumps(envelope | {"sha256": sha256_bytes(canonical_json(envelope))}))
+    with pytest.raises(ArtifactError, match="does not have the hash"):
+        checkpoints.read(path)
+
+
+def test_published_recipe_trains(config):
+    published = small_recipe("drop_last=false", "cache_size_px=32", name="published")
+    published = published.model_copy(update={"harmonise_px": None, "progressive_sizes_px": ()})
+    said = Said()
+    train.run(replace(config, recipe=published), said)
+    assert len(said.rows) == 2
+
+
+def test_tensorboard_logs_every_epoch(config):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train.run(replace(config, tensorboard=True), SilentReporter())
+    log = events.EventAccumulator(str(Workspace(config.workspace).tensorboard("tiny")))
+    log.Reload()
+    assert [event.step for event in log.Scalars("val_bacc")] == [1, 2]
+    history = pd.read_csv(Workspace(config.workspace).history("tiny"))
+    assert [event.value for event in log.Scalars("val_loss")] == pytest.approx(history["val_loss"].tolist())
