@@ -11,6 +11,7 @@ import numpy as np
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
+from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
 
@@ -51,6 +52,27 @@ class Calibration:
     def decide(self, ensemble_probabilities: np.ndarray, doubtful: np.ndarray | None = None) -> Outcome:
         """Decide on the mean over `views`, shape (n_images, 7); see `decisions.triage.apply_rule`."""
         return apply_rule(self.rule, ensemble_probabilities, doubtful)
+
+    @property
+    def stopping_rule(self) -> StoppingRule | None:
+        """The rule of adaptive TTA, where one was fitted."""
+        return None if self.stopping is None else StoppingRule.from_json(self.stopping["stopping_rule"])
+
+    def averaged(self, view_probabilities: np.ndarray) -> np.ndarray:
+        """What prediction would decide on: the mean over the views that it would look at.
+
+        Parameters
+        ----------
+        view_probabilities : float32 (n_images, n_views, 7), of the ensemble, in the order of `views`.
+
+        Returns
+        -------
+        float32 (n_images, 7).
+        """
+        stopping = self.stopping_rule
+        if stopping is None:
+            return view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return stopped_means(stopping, view_probabilities)[0]
 
     def require_views(self, views: tuple[str, ...]) -> None:
         """Refuse probabilities that are the mean of other TTA views than those calibrated on.

@@ -85,6 +85,10 @@ class PartialFile:
                 f"Finished rows are in {partial_path(self.output).name}; make room and run again with --resume.",
             ) from error
 
+    def write_line(self, row: results.Row) -> None:
+        """Append one row without pushing it to the disk at once."""
+        self.file.write(results.encode(row, line_format(self.kind)))
+
     def finished_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of an earlier run, in order; half a line at the end is cut off."""
         self.file.seek(0)

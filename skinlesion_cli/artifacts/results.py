@@ -57,9 +57,15 @@ COLUMNS: tuple[Column, ...] = (
     Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
     Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
     Column("views", "integer", "test-time views that were averaged"),
+    Column(
+        "overlay", "text", "overlay of the decided class, below the folder of overlays; empty without `--cam`"
+    ),
+    Column(
+        "overlay_magnitude",
+        "float32",
+        "the map's maximum before it was scaled; 0: nothing spoke for the class",
+    ),
     Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
-    Column("cam", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"),
-    Column("cam_magnitude", "float32", "maximum of that map before it was scaled, in logits; 0: all zero"),
     Column("model", "text", "the ensemble's members"),
     Column("model_sha256", "text", "hash of the networks, the ensemble and the calibration together"),
 )
@@ -90,7 +96,10 @@ def header(kind: str) -> bytes:
 
 
 def encode(row: Row, kind: str) -> bytes:
-    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from)."""
+    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from).
+
+    Cells that are neutral already, as in decoded CSV, stay as they are.
+    """
     if kind == "csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow([_csv_cell(row[c.name], c.kind) for c in COLUMNS])

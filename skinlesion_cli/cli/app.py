@@ -12,7 +12,9 @@ from skinlesion_cli.cli import (  # noqa: F401
     ensemble,
     evaluate,
     explain,
+    export,
     info,
+    merge,
     predict,
     train,
 )

@@ -54,6 +54,9 @@ def calibrate(
     policy_file: Annotated[
         Path | None, typer.Option(help="YAML with any of these settings; options win.")
     ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Let prediction stop early where no decision can change.")
+    ] = False,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -73,5 +76,5 @@ def calibrate(
     given |= {"malignant_sensitivity": malignant_sensitivity}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.CalibrateConfig(Path(workspace), settings), reporter)
+        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, adaptive), reporter)
     render.finish(result, as_json=as_json, quiet=quiet)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY
 from skinlesion_cli.decisions.lesions import group
@@ -93,6 +92,9 @@ def stacked_weights(
     -------
     float64 (n_members,), summing to 1.
     """
+    # Only fitting needs it, and loading it would take longer than starting to predict.
+    from scipy.optimize import minimize
+
     stack = np.asarray(probabilities, dtype=np.float64)
     n_members, n_images = stack.shape[:2]
     if n_images == 0:

@@ -51,18 +51,29 @@ def lesion_sums(values: np.ndarray, lesions: Lesions) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Images in descending order of one score, for AUC and average precision under any weights."""
+    """Images in descending order of one score, for AUC and average precision under any weights.
+
+    Rows are images and columns resamples, so that running sums go down whole rows at once; only the rows of
+    positives are looked at after that. A run is a stretch of equal scores.
+    """
 
     lesion_of: np.ndarray  # lesion of each image, in that order
-    positive: np.ndarray
-    ends: np.ndarray  # last image of every run of equal scores
+    positives: np.ndarray  # rows of the positives
+    run_end: np.ndarray  # for each positive, the last row of its run
+    run_start: np.ndarray  # and the last row before its run, -1 where there is none
+    hits_end: np.ndarray  # for each positive, the last positive of its run, by number among the positives
+    hits_start: np.ndarray  # and the last positive before its run, -1 where there is none
 
     @classmethod
     def of(cls, scores: np.ndarray, positive: np.ndarray, lesions: Lesions) -> Ranking:
         order = np.argsort(-scores, kind="stable")
-        ordered = scores[order]
-        ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])
-        return cls(lesions.codes[order], positive[order], ends)
+        ordered = -scores[order]
+        positives = np.flatnonzero(positive[order])
+        run_end = np.searchsorted(ordered, ordered[positives], side="right") - 1
+        run_start = np.searchsorted(ordered, ordered[positives], side="left") - 1
+        hits_end = np.searchsorted(positives, run_end, side="right") - 1
+        hits_start = np.searchsorted(positives, run_start, side="right") - 1
+        return cls(lesions.codes[order], positives, run_end, run_start, hits_end, hits_start)
 
     def figures(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """AUC and average precision for each row of `weights` (b, n_lesions); NaN without both sides.
@@ -70,20 +81,29 @@ class Ranking:
         AUC counts ties half (Mann & Whitney, 1947); average precision is the sum over thresholds of the gain
         in recall times the precision, as in scikit-learn.
         """
-        drawn = weights[:, self.lesion_of]
-        hits = np.cumsum(drawn * self.positive.astype(np.float32), axis=1, dtype=np.float32)[:, self.ends]
-        every = np.cumsum(drawn, axis=1, dtype=np.float32)[:, self.ends]
-        # Sums of counts stay exact in float32 up to 2^24; products of them do not.
-        n_hits = hits[:, -1].astype(np.float64)
-        n_false = every[:, -1].astype(np.float64) - n_hits
-        gained = np.diff(hits, axis=1, prepend=np.float32(0))
-        false = np.diff(every - hits, axis=1, prepend=np.float32(0))
-        area = np.einsum("bi,bi->b", false, hits - gained / 2, dtype=np.float64)
-        precision = np.divide(hits, every, out=np.zeros_like(hits), where=every > 0)
-        average = np.einsum("bi,bi->b", gained, precision, dtype=np.float64)
+        drawn = np.ascontiguousarray(weights.T)[self.lesion_of]
+        mine = drawn[self.positives]
+        # Row 0 is "nothing yet", so that -1 + 1 finds it. Sums of counts are exact in float32 up to 2^24.
+        every = _running_sums(drawn)
+        hits = _running_sums(mine)
+        n_hits = hits[-1].astype(np.float64)
+        n_false = every[-1].astype(np.float64) - n_hits
+        above, caught = every[self.run_end + 1], hits[self.hits_end + 1]
+        false = above - caught
+        false += every[self.run_start + 1] - hits[self.hits_start + 1]
+        # (false above the run + false down to its end) / 2: ties count half.
+        area = n_hits * n_false - np.einsum("ib,ib->b", mine, false, dtype=np.float64) / 2
+        precision = np.divide(caught, above, out=np.zeros_like(caught), where=above > 0)
+        average = np.einsum("ib,ib->b", mine, precision, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             auc = area / (n_hits * n_false)
             ap = average / n_hits
         # One side alone ranks nothing.
         defined = (n_hits > 0) & (n_false > 0)
         return np.where(defined, auc, np.nan), np.where(defined, ap, np.nan)
+
+
+def _running_sums(rows: np.ndarray) -> np.ndarray:
+    sums = np.zeros((len(rows) + 1, rows.shape[1]), dtype=np.float32)
+    np.cumsum(rows, axis=0, out=sums[1:])
+    return sums

@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from skinlesion_cli.config.schema import Preprocessing
-from skinlesion_cli.decisions.ensemble import combine
+from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Runtime, softmax
+from skinlesion_cli.taxonomy import N_CLASSES
 
 ToInput = Callable[[np.ndarray, Preprocessing], np.ndarray]
 
@@ -56,6 +57,7 @@ class Engine:
     def __init__(
         self,
         members: Sequence[EngineMember],
+        rule: MergeRule,
         views: Sequence[str],
         to_input: ToInput,
         *,
@@ -64,7 +66,7 @@ class Engine:
     ) -> None:
         self.members, self.views, self.to_input = tuple(members), tuple(views), to_input
         self.stopping, self.tta_mode = stopping, tta_mode
-        self.weights = np.array([member.weight for member in self.members])
+        self.rule = rule
 
     @property
     def runtime(self) -> str:
@@ -82,7 +84,7 @@ class Engine:
         features: list[np.ndarray] = []
         if keep_features and "identity" not in self.views:
             self._see("identity", inputs, np.arange(len(images)), features)
-        total = np.zeros((len(images), len(self.weights), 7))
+        total = np.zeros((len(images), len(self.members), N_CLASSES))
         views = np.zeros(len(images), dtype=np.int64)
         waiting = np.arange(len(images))
         known: dict[str, np.ndarray] = {}
@@ -124,4 +126,4 @@ class Engine:
 
     def _combined(self, total: np.ndarray, views: np.ndarray | int) -> np.ndarray:
         means = (total / views).astype(np.float32)
-        return combine(np.moveaxis(means, 1, 0), self.weights)
+        return self.rule.merge(np.moveaxis(means, 1, 0))

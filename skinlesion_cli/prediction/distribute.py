@@ -22,6 +22,7 @@ Rows = list[dict[str, Any]]
 # Chunks that travel together: one message a few seconds of work.
 _CHUNKS_A_MESSAGE = 4
 _RETRIES = 3
+_RAY_WAVE = 64
 
 
 def by_threads(worker: Worker, chunks: Iterable[Sequence[Numbered]], threads: int | None) -> Iterator[Rows]:
@@ -45,7 +46,7 @@ def by_processes(
     UsageError : the backend is unknown or not installed, or `dask` has no address of a scheduler.
     SkinLesionError : workers died again and again.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     plan = _portable(plan)
     messages = in_batches(chunks, _CHUNKS_A_MESSAGE)
@@ -65,11 +66,8 @@ def by_processes(
                     unanswered.append(message)
                     yield delayed(rows_of)(plan, message)
 
-            parallel = Parallel(
-                n_jobs=n_jobs, backend=name, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1
-            )
             try:
-                for answer in parallel(tasks()):
+                for answer in _answers(name, n_jobs, tasks()):
                     unanswered.popleft()
                     failures = 0
                     yield from answer
@@ -84,6 +82,20 @@ def by_processes(
                         "Look for too little memory (fewer --workers), then run again with --resume.",
                     ) from error
                 note(f"a worker died ({type(error).__name__}); its images are predicted again")
+
+
+def _answers(name: str, n_jobs: int, tasks: Iterator[Any]) -> Iterator[list[Rows]]:
+    from joblib import Parallel, parallel_config
+
+    # Ray's backend hands back lists only: wave after wave, so that memory stays bounded.
+    return_as = "list" if name == "ray" else "generator"
+    with parallel_config(backend=name, n_jobs=n_jobs):
+        parallel = Parallel(return_as=return_as, pre_dispatch="2*n_jobs", batch_size=1)
+    if name != "ray":
+        yield from parallel(tasks)
+        return
+    while wave := list(islice(tasks, _RAY_WAVE)):
+        yield from parallel(wave)
 
 
 def _is_death_of_a_worker(error: Exception) -> bool:

@@ -51,14 +51,13 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
             "Leave --tta away, calibrate with that mode, or add --force (the output then says so).",
         )
     if mode == tta.ADAPTIVE:
-        if calibration.stopping is None:
+        stopping = calibration.stopping_rule
+        if stopping is None:
             raise UsageError(
                 "this calibration holds no stopping rule for --tta adaptive",
-                "Run `skinlesion calibrate --tta adaptive` first.",
+                "Run `skinlesion calibrate --adaptive` first.",
             )
-        return TtaChoice(
-            mode, tta.MODES["d4"], StoppingRule.from_json(calibration.stopping["stopping_rule"]), other
-        )
+        return TtaChoice(mode, calibration.views, stopping, other)
     views = calibration.views if not other else tta.MODES[mode]
     return TtaChoice(mode, views, None, other)
 
@@ -142,17 +141,17 @@ def load_engine(
         load(checkpoint, float(weight), kind, device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
     ]
-    return Engine(members, choice.views, to_input, stopping=choice.stopping, tta_mode=choice.label)
+    return Engine(
+        members, bundle.ensemble.rule, choice.views, to_input, stopping=choice.stopping, tta_mode=choice.label
+    )
 
 
 def _torch_member(checkpoint: Checkpoint, weight: float, _kind: str, device: str) -> EngineMember:
     from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
-    from skinlesion_cli.models.backbones import backbone
     from skinlesion_cli.models.devices import resolve_device
-    from skinlesion_cli.models.network import LesionNet, load_weights
+    from skinlesion_cli.models.network import restore_network
 
-    network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing)
-    load_weights(network, checkpoint.weights, checkpoint.name)
+    network = restore_network(checkpoint)
     where = resolve_device(device)
     return EngineMember(
         name=checkpoint.name,

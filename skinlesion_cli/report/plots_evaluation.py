@@ -137,8 +137,9 @@ def net_benefit(thresholds: Sequence[float], model: np.ndarray, everyone: Sequen
     axes.plot(thresholds, model[:, 0], color=_BLUE, label="model (95 %)")
     axes.plot(thresholds, everyone, color=_ORANGE, linewidth=1.0, label="refer everyone")
     axes.axhline(0, color=_GREY, linewidth=1.0, label="refer no one")
-    low = min(0.0, float(np.nanmin(model[:, 1])))
-    axes.set_ylim(low - 0.02, float(np.nanmax(model[:, 2])) * 1.15 + 0.01)
+    # Referring everyone falls without end; the model's own curve sets the scale.
+    seen = model[np.isfinite(model)]
+    axes.set_ylim(min(0.0, seen.min(initial=0.0)) - 0.02, seen.max(initial=0.0) * 1.15 + 0.01)
     axes.set_xlabel("probability of malignancy at which a referral is worth it")
     axes.set_ylabel("net benefit")
     axes.legend(fontsize=8, frameon=False)

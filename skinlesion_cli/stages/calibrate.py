@@ -22,6 +22,10 @@ from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule, c
 from skinlesion_cli.decisions.guaranteed import Promise
 from skinlesion_cli.decisions.lesions import group, votes
 from skinlesion_cli.decisions.probability_fit import sharpness
+from skinlesion_cli.decisions.stopping import stopped_means
+from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_stopping
+from skinlesion_cli.decisions.triage import apply_rule
+from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
@@ -30,10 +34,14 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Where, and how to fit (see `decisions.fit.FitSettings`)."""
+    """Where, and how to fit (see `decisions.fit.FitSettings`).
+
+    `adaptive` also fits when prediction may stop looking at an image, and calibrates all else on what is left.
+    """
 
     workspace: Path
     settings: FitSettings = field(default_factory=FitSettings)
+    adaptive: bool = False
 
 
 def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
@@ -45,21 +53,25 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
     assert validation.artifact is not None
     validation.artifact.require_input("ensemble", ensemble.artifact)
     labels, lesion_ids = validation.labels, validation.lesion_ids
-    fitted = fit_rule(labels, validation.probabilities, lesion_ids, settings)
-    unseen = cross_fit(labels, validation.probabilities, lesion_ids, settings)
+    stopping, probabilities = None, validation.probabilities
+    if config.adaptive:
+        stopping, probabilities = _stopping(ensemble, validation, settings)
+    fitted = fit_rule(labels, probabilities, lesion_ids, settings)
+    unseen = cross_fit(labels, probabilities, lesion_ids, settings)
     calibration = Calibration(
         rule=fitted.rule,
         policy=settings.policy,
-        tta_mode=tta_mode(ensemble.views),
+        tta_mode=tta_mode(ensemble.views) if stopping is None else tta.ADAPTIVE,
         views=ensemble.views,
         targets=tuple(asdict(target) for target in settings.targets)
         if settings.policy in ("guaranteed", "published")
         else (),
         promises=tuple(asdict(promise) for promise in fitted.promises),
         confidence=settings.guarantee.confidence if settings.policy == "guaranteed" else None,
-        probability_figures=_probability_figures(labels, validation.probabilities, unseen, settings),
+        probability_figures=_probability_figures(labels, probabilities, unseen, settings),
         triage_figures=_triage_figures(labels, lesion_ids, unseen, fitted, settings),
-        support=_support(validation) | _decision_figures(labels, unseen, validation.probabilities),
+        support=_support(validation) | _decision_figures(labels, unseen, probabilities),
+        stopping=stopping,
     )
     with exclusive(workspace.calibration.parent, "calibrate"):
         calibrations.write(
@@ -68,6 +80,44 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
             inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact},
         )
     return _result(calibration, fitted, workspace)
+
+
+def _stopping(
+    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on.
+
+    It guards the decisions of a rule fitted on all views. The rule in use is then fitted on what the stopping
+    leaves, so that thresholds and views fit together.
+    """
+    if tta_mode(ensemble.views) != "d4" or ensemble.method == "rank":
+        raise UsageError(
+            f"--adaptive needs an ensemble over the 8 views that averages probabilities, not "
+            f"{ensemble.method} over {tta_mode(ensemble.views)}",
+            "Run `skinlesion ensemble --tta d4` first.",
+        )
+    labels, lesion_ids, by_view = validation.labels, validation.lesion_ids, validation.view_probabilities
+    guarded = fit_rule(labels, validation.probabilities, lesion_ids, settings).rule
+    found = fit_stopping(guarded, by_view, labels, lesion_ids)
+    probabilities, _ = stopped_means(found.stopping, by_view)
+    after = fit_rule(labels, probabilities, lesion_ids, settings).rule
+    before = apply_rule(guarded, validation.probabilities).decisions.decided
+    figures = {
+        "stopping_rule": found.stopping.to_json(),
+        "images": found.images,
+        "lesions": found.lesions,
+        "changed_images": found.changed_images,
+        "changed_lesions": found.changed_lesions,
+        "upper_bound": found.upper_bound,
+        "confidence": CONFIDENCE,
+        "cross_fitted_share": _defined(found.cross_fitted_share),
+        "mean_views": found.mean_views,
+        # Including that thresholds were then fitted again.
+        "decisions_changed_in_all": float(
+            (apply_rule(after, probabilities).decisions.decided != before).mean()
+        ),
+    }
+    return figures, probabilities
 
 
 def tta_mode(views: Sequence[str]) -> str:
@@ -195,6 +245,13 @@ def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) 
             f"malignancy: sensitivity {point.target_sensitivity:.2f} is not promised on {point.lesions} lesions; "
             "everything that is not certain to be benign is referred"
         )
+    if calibration.stopping is not None:
+        stop = calibration.stopping
+        headline.append(
+            f"adaptive: {stop['mean_views']:.2f} of 8 views on average; {stop['changed_images']} of "
+            f"{stop['images']:,} images are decided or triaged otherwise than on all views "
+            f"(at most {stop['upper_bound']:.2%} of lesions with confidence {stop['confidence']:.0%})"
+        )
     thresholds = [[name, f"{theta:.4f}"] for name, theta in calibration.rule.thresholds.items()]
     before, after = (
         calibration.probability_figures["before"],
@@ -214,6 +271,7 @@ def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) 
             "probability_calibration": calibration.probability_figures,
             "triage": calibration.triage_figures,
             "support": support,
+            "stopping": calibration.stopping,
         },
         tables=[
             Table("Thresholds, the winner first", ["class", "threshold"], thresholds),

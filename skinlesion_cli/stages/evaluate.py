@@ -180,7 +180,7 @@ def _calibrated(workspace: Workspace, predictions: Predictions) -> _Judged:
             "the calibration was fitted on these very images: figures on them would be too good",
             "Evaluate --part test, or --decision argmax; `skinlesion calibrate` tells cross-fitted figures.",
         )
-    outcome = calibration.decide(predictions.probabilities)
+    outcome = calibration.decide(calibration.averaged(predictions.view_probabilities))
     return _Judged(
         predictions,
         outcome.probabilities,

@@ -14,7 +14,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
-    return tiny.make_workspace(tmp_path_factory.mktemp("tiny") / "ws")
+    workspace = tiny.make_workspace(tmp_path_factory.mktemp("tiny") / "ws")
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        return workspace  # everything is then tested with torch
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages import export
+
+    export.run(export.ExportConfig(workspace), SilentReporter())
+    return workspace
 
 
 @pytest.fixture(scope="session")

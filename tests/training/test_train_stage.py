@@ -24,6 +24,7 @@ from skinlesion_cli.data.metadata import encode, n_columns
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from skinlesion_cli.models.network import restore_network
+from skinlesion_cli.models.team import Team
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import train
 
@@ -178,6 +179,15 @@ def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch,
     left, right = (checkpoints.read(Workspace(c.workspace).checkpoint("tiny")) for c in (whole, config))
     assert left.weights == right.weights
     assert left.history_csv == right.history_csv
+
+
+def test_a_batch_that_a_team_cannot_share_equally_is_refused(config, monkeypatch):
+    class Three(Team):
+        size = 3
+
+    monkeypatch.setattr(train, "join_team", lambda device: (Three(), torch.device("cpu")))
+    with pytest.raises(UsageError, match="a batch of 16 cannot be shared equally by 3 processes"):
+        train.run(config, SilentReporter())
 
 
 def test_a_second_training_in_the_same_folder_fails_at_once(config):

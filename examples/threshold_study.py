@@ -1,0 +1,213 @@
+"""Do clinical thresholds hold on new patients? A study on stored predictions.
+
+The pool of labelled predictions (of images that the network never trained on) is cut 1,000 times into two halves
+by lesion, each class evenly. Every policy is fitted on one half, with its own probability calibration, and its
+final decisions are judged on the other:
+
+    python examples/threshold_study.py WORKSPACE/models/NAME/predictions-val.json \
+        WORKSPACE/models/NAME/predictions-test.json
+
+`met` is the share of cuts in which the sensitivity of the final decision on the other half, one vote a lesion, is
+at least its target; `promise kept` the same for what the policy promised on that half. Policies that promise
+nothing of their own are held to the target. One cut in twenty may break a promise made with confidence 0.95.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.decisions import bounds, metrics
+from skinlesion_cli.decisions.fit import FitSettings, fit_rule
+from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
+from skinlesion_cli.decisions.lesions import Lesions, group, votes
+from skinlesion_cli.decisions.probability_fit import fit
+from skinlesion_cli.decisions.thresholds import DEFAULT_TARGETS, Target, decide
+from skinlesion_cli.decisions.triage import apply_rule
+from skinlesion_cli.taxonomy import N_CLASSES
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Labelled predictions to be cut in two."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    lesion_ids: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> Pool:
+        return Pool(self.labels[rows], self.probabilities[rows], self.lesion_ids[rows])
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Decisions on the other half; `promised` and `granted` by target, None where the policy promises nothing."""
+
+    decided: np.ndarray
+    promised: tuple[float | None, ...] | None = None
+    granted: tuple[bool, ...] | None = None
+
+
+Policy = Callable[[Pool, Pool], Decided]
+
+
+def by_settings(settings: FitSettings) -> Policy:
+    """What `skinlesion calibrate` does with these settings."""
+
+    def policy(here: Pool, there: Pool) -> Decided:
+        fitted = fit_rule(here.labels, here.probabilities, here.lesion_ids, settings)
+        decided = apply_rule(fitted.rule, there.probabilities).decisions.decided
+        if not fitted.promises:
+            return Decided(decided)
+        found = {promise.class_name: promise for promise in fitted.promises}
+        chosen = [found[target.class_name] for target in settings.targets]
+        return Decided(decided, tuple(p.sensitivity for p in chosen), tuple(p.granted for p in chosen))
+
+    return policy
+
+
+def exact_alone(here: Pool, there: Pool) -> Decided:
+    """The plain way: an exact binomial bound on each class by itself, image by image, overrides forgotten."""
+    calibration = fit(here.labels, here.probabilities, "temperature")
+    values, thresholds = calibration.apply(here.probabilities), {}
+    for target in DEFAULT_TARGETS:
+        scores = np.sort(values[here.labels == target.class_index, target.class_index].astype(np.float64))
+        allowed = bounds.allowed_misses(len(scores), target.sensitivity, 0.95, horizon=10**6)
+        thresholds[target.class_name] = float(np.nextafter(scores[allowed], 0.0)) if allowed >= 0 else 0.0
+    return Decided(decide(calibration.apply(there.probabilities), thresholds).decided)
+
+
+def policies() -> dict[str, Policy]:
+    """All policies of the study."""
+    return {
+        "argmax": by_settings(FitSettings(policy="none")),
+        "published": by_settings(FitSettings(policy="published")),
+        "exact bound, each class alone": exact_alone,
+        "guaranteed": by_settings(FitSettings()),
+        "guaranteed, any BACC": by_settings(FitSettings(guarantee=GuaranteeSettings(max_bacc_loss=None))),
+    }
+
+
+def cut(lesions: Lesions, of_lesion: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Bool (n_lesions,): one half of the lesions of every class; an odd one goes to either side."""
+    first = np.zeros(lesions.n, dtype=bool)
+    for label in range(N_CLASSES):
+        mine = generator.permutation(np.flatnonzero(of_lesion == label))
+        first[mine[: (len(mine) + generator.integers(2)) // 2]] = True
+    return first
+
+
+def one_cut(pool: Pool, lesions: Lesions, seed: int, names: list[str]) -> np.ndarray:
+    """One cut, all policies: float (n_policies, 1 + 6 a target)."""
+    first = cut(lesions, pool.labels[lesions.first], np.random.default_rng(seed))
+    here, there = pool.rows(lesions.take(first)), pool.rows(lesions.take(~first))
+    codes = lesions.codes[lesions.take(~first)]
+    rows = []
+    for name in names:
+        found = policies()[name](here, there)
+        row = [metrics.balanced_accuracy(there.labels, found.decided)]
+        for position, target in enumerate(DEFAULT_TARGETS):
+            row += judge(found, position, target, there.labels, codes)
+        rows.append(row)
+    return np.array(rows, dtype=float)
+
+
+def judge(
+    found: Decided, position: int, target: Target, labels: np.ndarray, codes: np.ndarray
+) -> list[float]:
+    """Sensitivity by lesion and by image, specificity by lesion, promised sensitivity (NaN: none), granted."""
+    mine, said = labels == target.class_index, found.decided == target.class_index
+    by_lesion = (votes(said[mine].astype(float), codes[mine]) > 0.5).mean()
+    cleared = (votes((~said)[~mine].astype(float), codes[~mine]) > 0.5).mean()
+    promised = target.sensitivity if found.promised is None else found.promised[position]
+    granted = found.granted is not None and found.granted[position]
+    return [by_lesion, said[mine].mean(), cleared, np.nan if promised is None else promised, float(granted)]
+
+
+def table(results: np.ndarray, names: list[str]) -> list[str]:
+    """The study as lines of Markdown; `results` (n_cuts, n_policies, columns)."""
+    lines = [
+        "| policy | BACC | class | sens. | spec. | target met | by image | target promised | mean promise "
+        "| promise kept | by image | kept where target promised |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for number, name in enumerate(names):
+        bacc = f"{results[:, number, 0].mean():.3f}"
+        for position, target in enumerate(DEFAULT_TARGETS):
+            at = 1 + 5 * position
+            by_lesion, by_image, cleared, promised, granted = results[:, number, at : at + 5].T
+            promises = granted.any() or not np.allclose(promised, target.sensitivity)
+            made = ~np.isnan(promised)
+            kept, kept_image = (values[made] >= promised[made] - 1e-9 for values in (by_lesion, by_image))
+            full = granted[made] > 0
+            lines.append(
+                f"| {name} | {bacc} | {target.class_name} | {by_lesion.mean():.3f} | {cleared.mean():.3f} "
+                f"| {(by_lesion >= target.sensitivity - 1e-9).mean():.3f} "
+                f"| {(by_image >= target.sensitivity - 1e-9).mean():.3f} "
+                + (
+                    f"| {granted.mean():.3f} | {promised[made].mean():.3f} | {kept.mean():.3f} "
+                    f"| {kept_image.mean():.3f} | {f'{kept[full].mean():.3f}' if full.any() else '-'} |"
+                    if promises
+                    else "| - | - | - | - | - |"
+                )
+            )
+            name, bacc = "", ""
+    return lines
+
+
+def together(results: np.ndarray, names: list[str]) -> list[str]:
+    """How often all promises of one cut hold."""
+    lines = []
+    for number, name in enumerate(names):
+        good = np.ones(len(results), dtype=bool)
+        for position in range(len(DEFAULT_TARGETS)):
+            by_lesion, _, _, promised, _ = results[:, number, 1 + 5 * position : 6 + 5 * position].T
+            good &= np.isnan(promised) | (by_lesion >= promised - 1e-9)
+        what = "promises" if name.startswith("guaranteed") else "targets"
+        lines.append(f"- {name}: all {what} held together in {good.mean():.3f} of the cuts")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("predictions", nargs="+", type=Path, help="stored predictions, pooled")
+    parser.add_argument("--cuts", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a core")
+    arguments = parser.parse_args()
+    found = [stored.read(path) for path in arguments.predictions]
+    pool = Pool(
+        np.concatenate([p.labels for p in found]),
+        np.concatenate([p.probabilities for p in found]),
+        np.concatenate([p.lesion_ids for p in found]),
+    )
+    lesions = group(pool.lesion_ids, pool.labels)
+    counts = np.bincount(pool.labels[lesions.first], minlength=N_CLASSES)
+    support = ", ".join(f"{target.class_name} {counts[target.class_index]}" for target in DEFAULT_TARGETS)
+    print(
+        f"{len(pool.labels):,} images of {lesions.n:,} lesions ({support} lesions), argmax BACC "
+        f"{metrics.balanced_accuracy(pool.labels, pool.probabilities.argmax(axis=1)):.3f}; "
+        f"{arguments.cuts:,} cuts\n"
+    )
+    names, started = list(policies()), time.monotonic()
+    results = np.stack(
+        Parallel(n_jobs=arguments.jobs, batch_size=10)(
+            delayed(one_cut)(pool, lesions, arguments.seed + number, names)
+            for number in range(arguments.cuts)
+        )
+    )
+    print("\n".join([*table(results, names), "", *together(results, names)]))
+    print(f"\n{time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""`skinlesion export`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.root import command
+
+EXAMPLE = """
+skinlesion export
+skinlesion export --format onnx-int8 --max-bacc-drop 0.005
+"""
+FORMAT = "onnx (same probabilities within 1e-5) or onnx-int8 (8-bit, within --max-bacc-drop)."
+
+
+@command("export", example=EXAMPLE, section="Workspace")
+def export(
+    format: Annotated[str, typer.Option("--format", help=FORMAT)] = "onnx",
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="Only this network. Repeatable.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Validation images to compare on, at most.")] = 512,
+    max_bacc_drop: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Balanced accuracy that an export may cost.")
+    ] = 0.01,
+    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Export trained networks for fast prediction on CPUs, after comparing them with torch."""
+    from skinlesion_cli.stages import export as stage
+
+    config = stage.ExportConfig(workspace, format, tuple(members or ()), images, max_bacc_drop)
+    with render.reporter(quiet=quiet) as reporter:
+        result = stage.run(config, reporter)
+    render.finish(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,191 @@
+"""Export trained networks to ONNX, and accept them only if they say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import exports, manifest, split
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.decisions import metrics
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.taxonomy import CLASS_INDEX
+
+PARITY = 1e-5
+MAX_BACC_DROP = 0.01
+_CALIBRATION_IMAGES = 128
+_GENERATED_IMAGES = 16
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """`members` empty: all trained networks. `images`: validation images to compare on, at most."""
+
+    workspace: Path
+    format: str = "onnx"
+    members: tuple[str, ...] = ()
+    images: int = 512
+    max_bacc_drop: float = MAX_BACC_DROP
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Validation images to judge on, with labels, and training images to measure ranges on; paths."""
+
+    judged: list[Path]
+    labels: np.ndarray
+    ranges: list[Path]
+
+
+def run(config: ExportConfig, reporter: Reporter) -> StageResult:
+    """Export, compare with torch on validation images, and write what passes.
+
+    Raises
+    ------
+    UsageError : no such format or network, or the packages for it are missing.
+    ArtifactError : an export differs too much from its network; nothing is written then.
+    """
+    if config.format not in exports.FORMATS:
+        raise UsageError(f"no format named {config.format!r}", "Formats: " + ", ".join(exports.FORMATS))
+    workspace = Workspace(config.workspace)
+    trained = workspace.trained()
+    unknown = [name for name in config.members if name not in trained]
+    if unknown or not trained:
+        raise UsageError(
+            f"not trained in this workspace: {', '.join(unknown) or 'anything'}",
+            "Trained: " + (", ".join(trained) or "none") + ".",
+        )
+    sample = _sample(workspace, config)
+    if config.format == "onnx-int8" and sample is None:
+        raise UsageError(
+            "onnx-int8 needs the images of the workspace: what it loses has to be measured",
+            "Run `skinlesion download` here, or use --format onnx.",
+        )
+    rows, written, figures = [], [], {}
+    for name in config.members or tuple(trained):
+        checkpoint = checkpoints.read(workspace.checkpoint(name))
+        with exclusive(workspace.model(name), "export"), reporter.task(f"exporting {name}", None) as task:
+            export = _exported(checkpoint, config, sample, task.describe)
+            exports.write(checkpoint, export)
+        found = export.figures
+        figures[name] = dict(found)
+        written.append(str(exports.path_of(checkpoint, config.format)))
+        rows.append(
+            [
+                name,
+                f"{len(export.model) / 2**20:.1f}",
+                f"{found['largest_difference']:.1e}",
+                _shown(found["bacc_torch"]),
+                _shown(found["bacc_export"]),
+                f"{found['images']} {found['images_are']}",
+            ]
+        )
+    columns = ["network", "MiB", "largest difference", "BACC torch", "BACC export", "compared on"]
+    return StageResult(
+        command="export",
+        headline=[f"{len(rows)} networks exported to {config.format}"],
+        figures={"format": config.format, "networks": figures},
+        tables=[Table("Accepted exports", columns, rows)],
+        artifacts=written,
+        next_command="skinlesion predict ./images"
+        + (" --runtime onnx-int8" if config.format == "onnx-int8" else ""),
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _sample(workspace: Workspace, config: ExportConfig) -> _Sample | None:
+    if not (workspace.manifest.exists() and workspace.split.exists()):
+        return None
+    everything = manifest.read(workspace.manifest)
+    parts = split.read(workspace.split, everything)
+    validation = _spread(parts.ids("val"), config.images)
+    rows = everything.rows(validation)
+    training = everything.rows(_spread(parts.ids("train"), _CALIBRATION_IMAGES))
+    return _Sample(
+        judged=[workspace.images / file for file in rows["file"]],
+        labels=np.array([CLASS_INDEX[label] for label in rows["label"]]),
+        ranges=[workspace.images / file for file in training["file"]],
+    )
+
+
+def _spread(ids: list[str], most: int) -> list[str]:
+    """At most so many ids, evenly spread over the list."""
+    return ids if len(ids) <= most else [ids[i] for i in np.linspace(0, len(ids) - 1, most).astype(int)]
+
+
+def _inputs(paths: list[Path], checkpoint: Checkpoint) -> Iterator[np.ndarray]:
+    for start in range(0, len(paths), _BATCH):
+        images = [read_image(path) for path in paths[start : start + _BATCH]]
+        yield np.stack([to_input(image, checkpoint.preprocessing) for image in images])
+
+
+def _generated(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
+    """Smooth random pictures, where there are no validation images."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (_GENERATED_IMAGES, 8, 8, 3), dtype=np.uint8)
+    yield np.stack([to_input(image, checkpoint.preprocessing) for image in coarse])
+
+
+def _exported(
+    checkpoint: Checkpoint, config: ExportConfig, sample: _Sample | None, tell: Any
+) -> exports.Export:
+    from skinlesion_cli.inference.runtimes.base import softmax
+    from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.models.network import restore_network
+    from skinlesion_cli.models.onnx_export import to_int8, to_onnx
+
+    network = restore_network(checkpoint)
+    model = to_onnx(network, checkpoint.preprocessing.input_size_px)
+    if config.format == "onnx-int8" and sample is not None:
+        tell(f"measuring ranges of {checkpoint.name}")
+        model = to_int8(model, _inputs(sample.ranges, checkpoint))
+    tell(f"comparing {checkpoint.name} with torch")
+    reference, candidate = TorchRuntime(network, singly=True), OnnxRuntime(model)
+    batches = _generated(checkpoint) if sample is None else _inputs(sample.judged, checkpoint)
+    pairs = [(softmax(reference.logits(batch)), softmax(candidate.logits(batch))) for batch in batches]
+    wanted, found = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    figures: dict[str, Any] = {
+        "images": len(wanted),
+        "images_are": "generated images" if sample is None else "validation images",
+        "largest_difference": float(np.abs(wanted - found).max()),
+        "same_argmax": float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        "bacc_torch": None,
+        "bacc_export": None,
+    }
+    if sample is not None:
+        figures["bacc_torch"] = metrics.balanced_accuracy(sample.labels, wanted.argmax(axis=1))
+        figures["bacc_export"] = metrics.balanced_accuracy(sample.labels, found.argmax(axis=1))
+    _accept(checkpoint.name, config, figures)
+    return exports.Export(config.format, model, network.classifier.weight.detach().cpu().numpy(), figures)
+
+
+def _accept(name: str, config: ExportConfig, figures: dict[str, Any]) -> None:
+    if config.format == "onnx" and figures["largest_difference"] > PARITY:
+        raise ArtifactError(
+            f"the export of {name} is refused: a probability differs by {figures['largest_difference']:.1e} "
+            f"from torch, at most {PARITY:.0e} is accepted",
+            "Use --runtime torch, and report the versions of torch and onnxruntime.",
+        )
+    before, after = figures["bacc_torch"], figures["bacc_export"]
+    if before is not None and before - after > config.max_bacc_drop:
+        raise ArtifactError(
+            f"the export of {name} is refused: its balanced accuracy is {after:.4f} instead of {before:.4f} on "
+            f"{figures['images']} validation images, a loss of at most {config.max_bacc_drop:g} is accepted",
+            "Use --format onnx, or allow more with --max-bacc-drop.",
+        )

@@ -1,0 +1,119 @@
+"""Join the tables of all shards into one, in the order of the inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import merge as merge_sorted
+from pathlib import Path
+from typing import Any
+
+from skinlesion_cli.artifacts import result_store as store
+from skinlesion_cli.artifacts import results
+from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
+from skinlesion_cli.prediction.tally import Tally
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """`shards` are tables that `predict --shard` wrote, in any order; all of them."""
+
+    shards: Sequence[Path]
+    output: Path
+
+
+def run(config: MergeConfig, reporter: Reporter) -> StageResult:
+    """Write one table, byte for byte what one run over all inputs would have written.
+
+    Raises
+    ------
+    UsageError : no shards, or of another format than the output.
+    ArtifactError : a shard is missing or unfinished, was made with another model or other inputs, or rows are
+        missing or doubled.
+    """
+    if not config.shards:
+        raise UsageError("no shards to merge", "Example: skinlesion merge part-*.csv --output all.csv")
+    records = {path: _record(path) for path in config.shards}
+    _check(records)
+    kind = store.format_of(config.output)
+    kinds = {record["format"] for record in records.values()}
+    if kinds != {kind}:
+        raise UsageError(f"the shards are {', '.join(sorted(kinds))}, but the output is {kind}")
+    run_of = dict(next(iter(records.values()))) | {"shard": None}
+    total, tally = run_of.pop("inputs")["count"], Tally()
+    # What an earlier merge left behind says nothing that the shards do not.
+    with (
+        store.open_partial(config.output, kind, run_of, resume=False, overwrite=True) as partial,
+        reporter.task("merging", total=total, unit="rows") as task,
+    ):
+        streams = [store.read_rows(path, kind) for path in config.shards]
+        for row in _checked(merge_sorted(*streams, key=lambda row: row["row"]), total):
+            partial.write_line(row)
+            tally.add(row)
+            task.advance()
+        partial.finish()
+    return StageResult(
+        command="merge",
+        headline=[f"{total} rows of {len(records)} shards"],
+        figures=tally.figures() | {"shards": len(records), "model_sha256": run_of["model_sha256"]},
+        artifacts=[str(config.output)],
+        warnings=[f"{tally.failed} images could not be read: {tally.named_failures()}"]
+        if tally.failed
+        else [],
+        exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,
+    )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        unfinished = store.partial_path(path).exists()
+        raise ArtifactError(
+            f"the shard {path} is {'unfinished' if unfinished else 'missing'}",
+            "Run its share again with --resume.",
+        )
+    try:
+        record = json.loads(store.shard_path(path).read_text())
+        if not isinstance(record.get("shard"), list) or "inputs" not in record:
+            raise ValueError("it describes no shard")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{store.shard_path(path).name}, the record of {path.name}, cannot be read: {error}",
+            "Merge tables that `skinlesion predict --shard` wrote, with their .shard files beside them.",
+        ) from None
+    return dict(record)
+
+
+def _check(records: dict[Path, dict[str, Any]]) -> None:
+    first_path, first = next(iter(records.items()))
+    for path, record in records.items():
+        for key in sorted({*first, *record} - {"shard"}):
+            if (record.get(key), record["shard"][1]) != (first.get(key), first["shard"][1]):
+                raise ArtifactError(
+                    f"{first_path.name} and {path.name} do not belong together: {key} is {first.get(key)} and "
+                    f"{record.get(key)}, shards are {first['shard']} and {record['shard']}",
+                    "Predict all shards with the same model, options and inputs.",
+                )
+    count = first["shard"][1]
+    found = [record["shard"][0] for record in records.values()]
+    missing = sorted(set(range(1, count + 1)) - set(found))
+    if missing:
+        raise ArtifactError(
+            f"these shards of {count} are missing: {name_items(missing)}", "Name the tables of all shards."
+        )
+    if len(found) > count:
+        raise ArtifactError(f"a shard was named twice: {name_items(sorted(found))}")
+
+
+def _checked(rows: Iterator[results.Row], total: int) -> Iterator[results.Row]:
+    expected = 1
+    for row in rows:
+        if row["row"] != expected:
+            what = "is there twice" if row["row"] < expected else "is missing"
+            raise ArtifactError(f"row {min(expected, row['row'])} {what} in the shards")
+        yield row
+        expected += 1
+    if expected != total + 1:
+        raise ArtifactError(f"the shards hold {expected - 1} rows, but there were {total} inputs")

@@ -1,0 +1,80 @@
+"""A workspace with made-up predictions of two networks: everything after training, without training."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.inference.tta import MODES
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+_specification = importlib.util.spec_from_file_location(
+    "synthetic", Path(__file__).parent.parent / "decisions" / "synthetic.py"
+)
+assert _specification
+assert _specification.loader
+synthetic = importlib.util.module_from_spec(_specification)
+_specification.loader.exec_module(synthetic)
+
+
+def make(
+    root: Path, *, n_lesions: int = 500, members: tuple[str, ...] = ("one", "two"), seed: int = 50
+) -> Workspace:
+    """Predictions of validation and test images by every member, on 8 views; manifest and split."""
+    workspace = Workspace(root)
+    tables, parts = {}, {}
+    for part, part_seed in (("val", seed), ("test", seed + 1)):
+        labels, values, lesions = synthetic.predictions(n_lesions, part_seed)
+        tables[part] = pd.DataFrame(
+            {
+                "id": [f"{part}_{row:05d}" for row in range(len(labels))],
+                "lesion_id": [f"{part}-{lesion}" for lesion in lesions],
+                "label": [CLASS_NAMES[label] for label in labels],
+                "fold": "",
+            }
+        )
+        parts[part] = values
+    manifest, split = _dataset(workspace, tables)
+    for part, values in parts.items():
+        for number, member in enumerate(members):
+            generator = np.random.default_rng(100 * seed + number)
+            logits = np.log(np.maximum(values, 1e-9))[:, None] + generator.normal(0, 0.4, (len(values), 8, 7))
+            raised = np.exp(logits - logits.max(axis=2, keepdims=True))
+            views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
+            stored.write(
+                workspace.predictions(member, part),
+                stored.Predictions(tables[part], views, MODES["d4"], member, part),
+                inputs={"manifest": manifest, "split": split, "checkpoint": f"{number}" * 64},
+            )
+    for member in members:
+        workspace.checkpoint(member).write_text("{}")
+    return workspace
+
+
+def _dataset(workspace: Workspace, tables: dict[str, pd.DataFrame]):
+    generator = np.random.default_rng(0)
+    rows = pd.concat([table.assign(part=part) for part, table in tables.items()], ignore_index=True)
+    mates = rows.iloc[[0]].assign(id="train_mate", part="train")
+    rows = pd.concat([rows, mates], ignore_index=True)
+    n = len(rows)
+    table = rows[["id", "label", "lesion_id", "part"]].assign(
+        file=rows["id"] + ".jpg",
+        sha256="0" * 64,
+        age_years=generator.choice(["", "25", "45", "65", "80"], n),
+        sex=generator.choice(["", "female", "male"], n),
+        site=generator.choice(["back", "face"], n),
+        source="made",
+    )
+    manifests.write(workspace.manifest, manifests.Manifest(table, "none", "none"))
+    manifest = manifests.read(workspace.manifest)
+    # One lesion of the validation images has a photograph in training, as in the published per-image split.
+    split = splits.Split(table[["id", "part"]].assign(fold=""), "published", 1, leaks_lesions=True)
+    artifact = splits.write(workspace.split, split, manifest)
+    return manifest.artifact, artifact

@@ -1,0 +1,150 @@
+"""Evaluation: never on what was fitted, with subgroups and lesion mates, and the official table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import made_workspace
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion_cli.artifacts import evaluation as evaluations
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions import metrics
+from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import calibrate, ensemble, evaluate
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    workspace = made_workspace.make(tmp_path_factory.mktemp("evaluate"), n_lesions=400)
+    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
+    return workspace
+
+
+def run(workspace: Workspace, **settings):
+    config = evaluate.EvaluateConfig(workspace.root, **{"n_resamples": 40, **settings})
+    return evaluate.run(config, SilentReporter())
+
+
+def official(folder: Path) -> tuple[list[str], np.ndarray]:
+    table = pd.read_csv(folder / "challenge.csv", dtype={"image": str})
+    assert table.columns.tolist() == ["image", *CLASS_NAMES]
+    return table["image"].tolist(), table[list(CLASS_NAMES)].to_numpy()
+
+
+def test_everything_is_written_and_hangs_together(workspace: Workspace, tmp_path: Path):
+    result = run(workspace, output=tmp_path, against="argmax")
+    found = evaluations.read(tmp_path)
+    assert set(found.files) == {
+        "confusion.png", "roc.png", "calibration.png", "net-benefit.png", "sensitivity.png", "challenge.csv",
+    }  # fmt: skip
+    for name in found.files:
+        assert (tmp_path / name).stat().st_size > 100
+    assert found.body["figures"] == result.figures["figures"]
+    bacc = found.body["figures"]["bacc"]
+    assert bacc["low"] < bacc["value"] < bacc["high"]
+    json.dumps(result.figures, allow_nan=False)
+    assert found.body["decision"] == "calibrated (guaranteed)"
+    assert [verdict["class_name"] for verdict in found.body["targets"]] == ["MEL", "AKIEC"]
+    differences = found.body["comparison"]["differences"]
+    assert differences["bacc"]["value"] == pytest.approx(bacc["value"] - differences["bacc"]["theirs"])
+    assert differences["macro_auc"]["value"] == 0.0
+
+
+def test_official_table_has_the_figures_of_the_evaluation(workspace: Workspace, tmp_path: Path):
+    test = stored.read(workspace.ensemble_predictions("test"))
+    plain = run(workspace, output=tmp_path / "plain", n_resamples=0).figures
+    ids, values = official(tmp_path / "plain")
+    assert ids == test.table["id"].tolist()
+    assert metrics.balanced_accuracy(test.labels, metrics.scored_argmax(values)) == pytest.approx(
+        plain["argmax_bacc"]
+    )
+    text = (tmp_path / "plain" / "challenge.csv").read_text()
+    assert all("." in cell for line in text.splitlines()[1:] for cell in line.split(",")[1:])
+    decided = run(workspace, output=tmp_path / "decided", thresholded=True, n_resamples=0).figures
+    _, values = official(tmp_path / "decided")
+    bacc = metrics.balanced_accuracy(test.labels, metrics.scored_argmax(values))
+    assert bacc == pytest.approx(decided["figures"]["bacc"]["value"], abs=1e-6)
+    assert bacc != pytest.approx(plain["argmax_bacc"], abs=1e-3)
+
+
+def test_thresholds_are_never_judged_on_what_they_were_fitted_on(workspace: Workspace):
+    with pytest.raises(UsageError, match="fitted on these very images"):
+        run(workspace, part="val")
+    assert run(workspace, part="val", decision="argmax").figures["decision"] == "argmax"
+
+
+def test_subgroups_have_support_and_unknowns_are_a_group(workspace: Workspace):
+    body = run(workspace).figures
+    groups, total = body["subgroups"], body["support"]["images"]
+    for kind in ("sex", "age", "site", "lesion mates in training"):
+        assert sum(group["images"] for name, group in groups.items() if name.startswith(kind + ":")) == total
+    assert groups["sex: unknown"]["images"] > 0
+    assert groups["age: unknown"]["bacc"]["value"] is not None
+    mates = groups["lesion mates in training: yes"]
+    assert (mates["images"], mates["bacc"]["value"]) == (0, None)
+
+
+def test_lesion_mates_in_training_are_found(workspace: Workspace):
+    groups = run(workspace, part="val", decision="argmax").figures["subgroups"]
+    assert groups["lesion mates in training: yes"]["lesions"] == 1
+
+
+def test_one_member_and_a_paired_comparison(workspace: Workspace):
+    body = run(workspace, source="one", against="two").figures
+    one, two = (stored.read(workspace.predictions(name, "test")) for name in ("one", "two"))
+    by_hand = [metrics.balanced_accuracy(p.labels, p.probabilities.argmax(axis=1)) for p in (one, two)]
+    difference = body["comparison"]["differences"]["bacc"]
+    assert difference["value"] == pytest.approx(by_hand[0] - by_hand[1], abs=1e-6)
+    assert body["triage"] is None
+
+
+def test_a_table_with_decisions(tmp_path: Path):
+    header = "id,status," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",decision,label,lesion_id\n"
+    rows = [
+        "a,ok,0.2,0.8,0,0,0,0,0,MEL,MEL,L1",
+        "b,ok,0.1,0.9,0,0,0,0,0,NV,NV,L2",
+        "c,ok,0.6,0.4,0,0,0,0,0,MEL,NV,L3",
+    ]
+    (tmp_path / "p.csv").write_text(header + "\n".join(rows) + "\n")
+    source = str(tmp_path / "p.csv")
+    body = run(Workspace(tmp_path / "ws"), source=source, output=tmp_path / "e").figures
+    assert body["decision"] == "decision column"
+    assert body["figures"]["sensitivity/MEL"]["value"] == 1.0
+    assert body["figures"]["sensitivity/NV"]["value"] == 0.5
+    assert body["figures"]["sensitivity/BCC"]["value"] is None
+    assert body["figures"]["ppv/MEL"]["value"] == 0.5
+    plain = run(Workspace(tmp_path / "ws"), source=source, decision="argmax", output=tmp_path / "f").figures
+    assert plain["figures"]["sensitivity/MEL"]["value"] == 0.0
+
+
+def test_the_image_that_the_challenge_does_not_score(tmp_path: Path):
+    header = "image," + ",".join(CLASS_NAMES) + ",label\n"
+    (tmp_path / "p.csv").write_text(
+        header + "ISIC_0035068,1,0,0,0,0,0,0,NV\nISIC_1,0,1,0,0,0,0,0,NV\nISIC_2,1,0,0,0,0,0,0,MEL\n"
+    )
+    result = run(Workspace(tmp_path / "ws"), source=str(tmp_path / "p.csv"), output=tmp_path / "e")
+    assert result.figures["support"]["images"] == 2
+    assert result.figures["figures"]["bacc"]["value"] == 1.0
+    assert len(official(tmp_path / "e")[0]) == 3
+    assert any("ISIC_0035068" in warning for warning in result.warnings)
+    assert any("lesion of its own" in warning for warning in result.warnings)
+
+
+def test_usage_errors(workspace: Workspace, tmp_path: Path):
+    with pytest.raises(UsageError, match="three"):
+        run(workspace, source="three")
+    with pytest.raises(UsageError, match="ensemble only"):
+        run(workspace, source="one", decision="calibrated")
+    with pytest.raises(UsageError, match="best"):
+        run(workspace, decision="best")
+    (tmp_path / "p.csv").write_text("image,MEL\n")
+    with pytest.raises(DataError, match="probabilities"):
+        run(workspace, source=str(tmp_path / "p.csv"))

@@ -1,0 +1,109 @@
+"""Trainings in processes of their own: killed and gone on with, and several that train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
+
+import kill_resume  # noqa: E402
+
+SMALL = [
+    *("--weights", "none", "--device", "cpu", "--workers", "0", "--batch-size", "16", "--epochs", "3"),
+    *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "harmonise_px=40"),
+    *("--set", "drop_rate=0"),
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(generated, tmp_path_factory):
+    return kill_resume.prepare(tmp_path_factory.mktemp("processes"), generated)
+
+
+def linked(workspace: Path, folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "dataset").symlink_to(workspace / "dataset")
+    return folder
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(workspace, tmp_path):
+    whole, killed = linked(workspace, tmp_path / "whole"), linked(workspace, tmp_path / "killed")
+    kill_resume.train_killed(whole, epochs=6, kills=0, seed=3)
+    lines = kill_resume.train_killed(killed, epochs=6, kills=2, seed=3)
+    assert any(line.startswith("going on at epoch") for line in lines)
+    assert kill_resume.final_weights(killed) == kill_resume.final_weights(whole)
+
+
+def launch(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+# On CPUs accelerate starts several processes only through MPI; its launcher for GPUs does without GPUs too.
+ACCELERATE = (
+    "-m",
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+    "--num_machines",
+    "1",
+)
+
+
+def processes(workspace: Path, name: str) -> int:
+    checkpoint = json.loads((workspace / "models" / name / "checkpoint.json").read_text())
+    return checkpoint["body"]["figures"]["processes"]
+
+
+def history(workspace: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(workspace / "models" / name / "history.csv")
+
+
+def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(workspace, tmp_path):
+    driver = Path(__file__).with_name("driver.py")
+    alone, together = linked(workspace, tmp_path / "one"), linked(workspace, tmp_path / "two")
+    arguments = ("train", "--arch", "tiny_gn", *SMALL, "--set", "loss_weight_power=0")
+    one = launch(driver, *arguments, "--workspace", alone)
+    two = launch(*TORCHRUN, driver, *arguments, "--workspace", together)
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    assert (processes(alone, "tiny_gn"), processes(together, "tiny_gn")) == (1, 2)
+    left, right = history(alone, "tiny_gn"), history(together, "tiny_gn")
+    assert left["train_loss"].tolist() == pytest.approx(right["train_loss"].tolist(), abs=1e-4)
+    assert left["val_loss"].tolist() == pytest.approx(right["val_loss"].tolist(), abs=1e-4)
+    # One writer, one voice.
+    assert two.stdout.count("tiny_gn: validation BACC") == 1
+    assert two.stderr.count("train: epoch 2/3") == 1
+    files = [
+        sorted(p.name.split("-")[0] for p in (f / "models" / "tiny_gn").iterdir()) for f in (alone, together)
+    ]
+    assert files[0] == files[1]
+
+
+def test_accelerate_launches_the_command_itself(workspace, tmp_path):
+    folder = linked(workspace, tmp_path / "accelerate")
+    arguments = ("-m", "skinlesion_cli", "train", "--arch", "tiny", *SMALL, "--workspace", folder)
+    done = launch(*ACCELERATE, "--main_process_port", "0", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("tiny: validation BACC") == 1
+    assert processes(folder, "tiny") == 2
+    assert len(history(folder, "tiny")) == 3
+    # What only the first process finds out ends all of them, and is told once.
+    refused = launch(*TORCHRUN, *arguments, "--seed", "7")
+    assert refused.returncode != 0
+    assert refused.stderr.count("error: models/tiny was trained with other settings: seed 42 (now 7)") == 1
