@@ -31,7 +31,7 @@ class Plan:
     """All that decides a row, besides the image; it travels to other processes and machines.
 
     `runtime` is one of `torch`, `onnx`, `onnx-int8` (nothing is left to be chosen elsewhere). `overlays` is the
-    folder for class activation maps; None: none are made.
+    folder for class activation maps, `thumbnails` that for the pictures of the page; None: none are made.
     """
 
     workspace: Path
@@ -42,6 +42,8 @@ class Plan:
     force: bool = False
     max_pixels: int = MAX_PIXELS
     overlays: Path | None = None
+    cam_style: str = "overlay"
+    thumbnails: Path | None = None
 
 
 class Worker:
