@@ -15,10 +15,13 @@ nothing of their own are held to the target. One cut in twenty may break a promi
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from joblib import Parallel, delayed
