@@ -58,8 +58,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
     Column("views", "integer", "test-time views that were averaged"),
     Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
-    Column("cam", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"),
-    Column("cam_magnitude", "float32", "maximum of that map before it was scaled, in logits; 0: all zero"),
+    Column(
+        "overlay", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"
+    ),
+    Column(
+        "overlay_magnitude", "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
+    ),
     Column("model", "text", "the ensemble's members"),
     Column("model_sha256", "text", "hash of the networks, the ensemble and the calibration together"),
 )

@@ -10,11 +10,11 @@ import numpy as np
 from skinlesion_cli.explain.cam import class_maps
 from skinlesion_cli.explain.methods import FAST, library_maps
 from skinlesion_cli.inference import tta
-from skinlesion_cli.inference.engine import Engine, EngineMember
+from skinlesion_cli.inference.engine import EngineMember, ToInput
 
 
 def member_maps(
-    engine: Engine,
+    to_input: ToInput,
     member: EngineMember,
     images: Sequence[np.ndarray],
     classes: np.ndarray,
@@ -22,7 +22,7 @@ def member_maps(
     views: Sequence[str],
 ) -> np.ndarray:
     """One member's maps, float32 (n, h, w): the mean over views, each turned back into the image's frame."""
-    pixels = np.stack([engine.to_input(image, member.preprocessing) for image in images])
+    pixels = np.stack([to_input(image, member.preprocessing) for image in images])
     if method == FAST:
         of_view = partial(_fast_maps, member)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from skinlesion_cli.data.inputs import ImageInput, load
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
+from skinlesion_cli.explain.writer import Pixels
 from skinlesion_cli.prediction import rows
 from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.prediction.overlays import overlay_writer
 
 Numbered = tuple[int, ImageInput]
 
@@ -29,7 +31,7 @@ class Plan:
     """All that decides a row, besides the image; it travels to other processes and machines.
 
     `runtime` is one of `torch`, `onnx`, `onnx-int8` (nothing is left to be chosen elsewhere). `overlays` is the
-    folder for class activation maps; None: none are made.
+    folder for class activation maps, `thumbnails` that for the pictures of the page; None: none are made.
     """
 
     workspace: Path
@@ -69,8 +71,6 @@ class Worker:
         self.target_px = max(decode_target_px(member.preprocessing) for member in self.engine.members)
         self.overlays = None
         if plan.overlays is not None:
-            from skinlesion_cli.prediction.overlays import overlay_writer
-
             self.overlays = overlay_writer(
                 plan.overlays, self.bundle, self.engine, style=plan.cam_style, thumbnails=plan.thumbnails
             )
@@ -101,7 +101,7 @@ class Worker:
     def _predict(self, images: Sequence[tuple[ImageInput, np.ndarray]]) -> list[dict[str, Any]]:
         pixels = [image for _, image in images]
         try:
-            output = self.engine.run(pixels, keep_features=self.overlays is not None)
+            output = self.engine.run(pixels, keep_features=self.plan.overlays is not None)
         except FloatingPointError as error:
             raise ArtifactError(
                 f"{error}, for one of {name_items(source.id for source, _ in images)}",
@@ -119,19 +119,22 @@ class Worker:
                 "doubtful": verdict.doubtful,
             }
         if self.overlays is not None:
-            from skinlesion_cli.prediction.overlays import write_overlays
-
-            described = write_overlays(
-                self.overlays,
-                images,
-                output,
-                outcome,
-                target_px=self.target_px,
-                max_pixels=self.plan.max_pixels,
+            records = self.overlays.write(
+                [source.id for source, _ in images],
+                [self._full_size(source, image) for source, image in images],
+                output.features,
+                outcome.decisions.decided,
+                outcome.probabilities,
             )
-            for row, facts in zip(found, described, strict=True):
-                row |= facts
+            for row, record in zip(found, records, strict=True):
+                row |= {"overlay": record.overlay, "overlay_magnitude": record.magnitude}
         return found
+
+    def _full_size(self, source: ImageInput, image: np.ndarray) -> Pixels:
+        """The image at its own size: as it was read, or, where it may have been read smaller, how to read it."""
+        if min(image.shape[:2]) < 2 * self.target_px:
+            return image
+        return partial(load, source, max_pixels=self.plan.max_pixels)
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ class BatchPage:
     """What the page needs besides the rows.
 
     `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` the
-    place of it and of an overlay (the row's `cam`), relative to the page, with `/`. `halves`: thumbnails have
+    place of it and of an overlay (the row's `overlay`), relative to the page, with `/`. `halves`: thumbnails have
     the image left and the overlay right. `thresholds`: class name -> threshold. `facts`: shown as they are.
     """
 
@@ -111,10 +111,10 @@ def _cells(row: Row, about: BatchPage, *, embed: bool) -> dict[str, Any]:
         "set": row["conformal_set"].split("|") if row["conformal_set"] else [],
         "quality": "" if row["quality"] == "ok" else row["quality"].replace("|", ", "),
         "doubtful": bool(row["doubtful"]),
-        "zero": row["cam_magnitude"] == 0,
-        "magnitude": _rounded(row["cam_magnitude"]),
+        "zero": row["overlay_magnitude"] == 0,
+        "magnitude": _rounded(row["overlay_magnitude"]),
         "thumb": thumb,
-        "overlay": about.overlay_url(row["cam"]) if row["cam"] else "",
+        "overlay": about.overlay_url(row["overlay"]) if row["overlay"] else "",
     }
 
 

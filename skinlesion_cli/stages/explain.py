@@ -135,7 +135,7 @@ def _explain(
     for explained in writer.explained(decided):
         maps = combined(
             [
-                member_maps(engine, member, pixels, explained, config.method, views)
+                member_maps(engine.to_input, member, pixels, explained, config.method, views)
                 for member in engine.members
             ],
             writer.weights,

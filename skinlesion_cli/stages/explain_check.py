@@ -14,20 +14,18 @@ from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.inputs import check_named, expand, load
 from skinlesion_cli.data.preprocess import decode_target_px, resize_square
-from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
 from skinlesion_cli.explain import sanity
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.methods import FAST, checked_method
 from skinlesion_cli.explain.sanity import MeanOf, mean_of
 from skinlesion_cli.explain.shuffling import cascading
-from skinlesion_cli.inference.engine import Engine
+from skinlesion_cli.inference.engine import Engine, EngineMember, ToInput
 from skinlesion_cli.prediction.loading import load_engine
 from skinlesion_cli.prediction.maps import member_maps
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 
-_ALONE = MergeRule("equal", np.ones(1))
 _VIEWS = ("identity",)
 _BATCH = 8
 # Adebayo et al. judge by eye; half of perfect agreement is this project's line.
@@ -62,7 +60,7 @@ def run(config: CheckConfig, reporter: Reporter) -> StageResult:
         ]
     )
     with reporter.task("explaining", unit="images"):
-        maps = _maps(engine, images, decided, config.method)
+        maps = _maps(engine.members, engine.to_input, images, decided, config.method)
     with reporter.task("shuffling parameters", unit="networks"):
         randomised = _randomised(engine, images, decided, config)
     with reporter.task("deletion and insertion", total=len(images), unit="images") as task:
@@ -90,14 +88,20 @@ def _images(config: CheckConfig, engine: Engine) -> tuple[list[np.ndarray], list
     return images, failed
 
 
-def _maps(engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, method: str) -> np.ndarray:
-    weights = [member.weight for member in engine.members]
+def _maps(
+    members: Sequence[EngineMember],
+    to_input: ToInput,
+    images: Sequence[np.ndarray],
+    classes: np.ndarray,
+    method: str,
+) -> np.ndarray:
+    weights = [member.weight for member in members]
     found = []
     for at in range(0, len(images), _BATCH):
         part = slice(at, at + _BATCH)
         found.append(
             combined(
-                [member_maps(engine, m, images[part], classes[part], method, _VIEWS) for m in engine.members],
+                [member_maps(to_input, m, images[part], classes[part], method, _VIEWS) for m in members],
                 weights,
             )
         )
@@ -112,8 +116,8 @@ def _randomised(
 
     found = []
     for member in engine.members:
-        alone = Engine([replace(member, weight=1.0)], _ALONE, _VIEWS, engine.to_input)
-        before = _maps(alone, images, classes, config.method)
+        alone = replace(member, weight=1.0)
+        before = _maps([alone], engine.to_input, images, classes, config.method)
         network = member.runtime.network  # type: ignore[attr-defined]
         for name, shuffled in cascading(network, config.seed):
             other = replace(
@@ -122,7 +126,7 @@ def _randomised(
                 runtime=TorchRuntime(shuffled, str(member.runtime.device)),  # type: ignore[attr-defined]
                 classifier=shuffled.classifier.weight.detach().cpu().numpy(),
             )
-            after = _maps(Engine([other], _ALONE, _VIEWS, engine.to_input), images, classes, config.method)
+            after = _maps([other], engine.to_input, images, classes, config.method)
             pairs = zip(before, after, strict=True)
             correlations = np.array([sanity.rank_correlation(one, two) for one, two in pairs])
             found.append((member.name, name, mean_of(correlations)))

@@ -105,6 +105,15 @@ def test_a_range_answered_with_the_whole_file_starts_over(server, tmp_path, pati
     assert_whole(tmp_path)
 
 
+def test_a_mirror_that_answers_no_questions_about_a_file(server, tmp_path, patience):
+    server.head_allowed = False
+    server.faults[NAME].extend(["cut", "503"])
+    get(server, tmp_path, patience, md5=MD5)
+    assert_whole(tmp_path)
+    # Without knowing the size nothing is continued over a failure.
+    assert server.gets(NAME) == [None, "bytes=200000-", None]
+
+
 def test_416_starts_over(server, tmp_path, patience):
     server.faults[NAME].extend(["cut", "416"])
     get(server, tmp_path, patience, md5=MD5)
@@ -148,6 +157,30 @@ def test_a_file_that_changed_between_two_tries_is_not_mixed(server, tmp_path, pa
     server.faults[NAME].append(change)
     get(server, tmp_path, patience, md5=MD5)
     assert_whole(tmp_path)
+
+
+def test_a_changed_file_is_not_mixed_even_where_no_hash_is_known(server, tmp_path, patience):
+    server.files[NAME] = bytes(byte ^ 0xFF for byte in CONTENT)
+
+    def change(handler, name):
+        server.files[name] = CONTENT
+        return "good"
+
+    server.faults[NAME].extend(["cut", change])
+    get(server, tmp_path, patience)
+    assert_whole(tmp_path)
+
+
+def test_nor_where_it_changed_between_two_runs(server, tmp_path, patience):
+    server.files[NAME] = bytes(byte ^ 0xFF for byte in CONTENT)
+    server.faults[NAME].extend(["cut", "503"])
+    with pytest.raises(SkinLesionError):
+        get(server, tmp_path, Patience(tries=1, timeout_s=0.7, chunk_bytes=10_000))
+    assert (tmp_path / f"{NAME}.part").stat().st_size == 200_000
+    server.files[NAME] = CONTENT
+    get(server, tmp_path, patience)
+    assert_whole(tmp_path)
+    assert server.gets(NAME)[-1] is None
 
 
 def test_a_file_that_shrank_is_fetched_anew(server, tmp_path, patience):
