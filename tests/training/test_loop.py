@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 from skinlesion_cli.config.schema import Preprocessing, Recipe
@@ -115,6 +116,18 @@ def test_a_run_cut_anywhere_ends_with_the_same_weights(settings, monkeypatch):
         resumed.fit()
         assert_same(state(resumed.network), state(whole.network))
         assert resumed.progress == whole.progress
+
+
+def test_a_saved_state_goes_through_safetensors_whole(tmp_path):
+    found = trainer(MODERN | {"epochs": 1})
+    found.fit()
+    stored = load(save(snapshot.tensors(found)))
+    again = trainer(MODERN | {"epochs": 1})
+    snapshot.restore(again, stored, json.loads(json.dumps(snapshot.counters(found))))
+    left, right = snapshot.tensors(found), snapshot.tensors(again)
+    # The network holds the best weights after the end, the state what a next step would start from.
+    assert_same(left, right)
+    assert {name.split(".")[0] for name in left} == {"network", "best", "average", "optimizer"}
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_epoch():

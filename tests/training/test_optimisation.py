@@ -54,7 +54,7 @@ def test_adam_decays_through_the_gradient_and_adamw_apart_from_it(kind, expected
     optimizer = make_optimizer(layer, recipe(optimizer=kind, weight_decay=0.1))
     layer.weight.grad = torch.zeros(1, 1)
     optimizer.step()
-    assert float(layer.weight) == pytest.approx(expected, abs=1e-6)
+    assert layer.weight.item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_averaged_weights_start_fast_and_settle_at_the_decay():
     average = WeightAverage(layer, 0.9)
     nn.init.constant_(layer.weight, 1.0)
     average.update(layer, 0)  # decay 1/10
-    assert float(average.network.weight) == pytest.approx(0.9)
+    assert average.network.weight.item() == pytest.approx(0.9)
     average.update(layer, 1)  # decay 2/11: 1 - 0.1 * 2/11
-    assert float(average.network.weight) == pytest.approx(1 - 0.2 / 11)
+    assert average.network.weight.item() == pytest.approx(1 - 0.2 / 11)
     nn.init.constant_(layer.weight, 0.0)
-    before = float(average.network.weight)
+    before = average.network.weight.item()
     average.update(layer, 1000)  # decay 0.9
-    assert float(average.network.weight) == pytest.approx(0.9 * before)
+    assert average.network.weight.item() == pytest.approx(0.9 * before)
     assert not average.network.weight.requires_grad
 
 
