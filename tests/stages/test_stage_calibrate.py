@@ -135,7 +135,11 @@ def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
     reduce_to(workspace, {"NV", "BKL"})
     result = run(workspace)
     point = result.figures["triage"]["operating_point"]
-    assert (point["lesions"], point["granted"], point["cross_fitted_sensitivity"]["value"]) == (0, False, None)
+    assert (point["lesions"], point["granted"], point["cross_fitted_sensitivity"]["value"]) == (
+        0,
+        False,
+        None,
+    )
     assert result.figures["triage"]["malignant_lesions_sent_home"]["share"] is None
     assert any("malignancy" in warning for warning in result.warnings)
     reduce_to(workspace, {"NV"})
