@@ -13,9 +13,12 @@ from skinlesion_cli.cli.root import command
 EXAMPLE = """
 skinlesion calibrate
 skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKIEC:sensitivity=0.75
-skinlesion calibrate --policy published
+skinlesion calibrate --policy published --adaptive decision
 skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
+ADAPTIVE = (
+    "Let prediction stop looking at an image once its `decision`, or its `triage` level too, is settled."
+)
 
 
 @command("calibrate", example=EXAMPLE, section="Pipeline")
@@ -54,9 +57,7 @@ def calibrate(
     policy_file: Annotated[
         Path | None, typer.Option(help="YAML with any of these settings; options win.")
     ] = None,
-    adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Let prediction stop early where no decision can change.")
-    ] = False,
+    adaptive: Annotated[str | None, typer.Option("--adaptive", help=ADAPTIVE)] = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -76,5 +77,7 @@ def calibrate(
     given |= {"malignant_sensitivity": malignant_sensitivity}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, adaptive), reporter)
+        result = stage.run(
+            stage.CalibrateConfig(Path(workspace), settings, stage.guard_named(adaptive)), reporter
+        )
     render.finish(result, as_json=as_json, quiet=quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule, c
 from skinlesion_cli.decisions.guaranteed import Promise
 from skinlesion_cli.decisions.lesions import group, votes
 from skinlesion_cli.decisions.probability_fit import sharpness
-from skinlesion_cli.decisions.stopping import stopped_means
+from skinlesion_cli.decisions.stopping import Guard, stopped_means
 from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_stopping
 from skinlesion_cli.decisions.triage import apply_rule
 from skinlesion_cli.errors import UsageError
@@ -36,12 +36,13 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 class CalibrateConfig:
     """Where, and how to fit (see `decisions.fit.FitSettings`).
 
-    `adaptive` also fits when prediction may stop looking at an image, and calibrates all else on what is left.
+    `adaptive` also fits when prediction may stop looking at an image because its `decision` (or its `triage`
+    level too) cannot change any more, and calibrates all else on what is left.
     """
 
     workspace: Path
     settings: FitSettings = field(default_factory=FitSettings)
-    adaptive: bool = False
+    adaptive: Guard | None = None
 
 
 def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
@@ -54,8 +55,8 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
     validation.artifact.require_input("ensemble", ensemble.artifact)
     labels, lesion_ids = validation.labels, validation.lesion_ids
     stopping, probabilities = None, validation.probabilities
-    if config.adaptive:
-        stopping, probabilities = _stopping(ensemble, validation, settings)
+    if config.adaptive is not None:
+        stopping, probabilities = _stopping(ensemble, validation, settings, config.adaptive)
     fitted = fit_rule(labels, probabilities, lesion_ids, settings)
     unseen = cross_fit(labels, probabilities, lesion_ids, settings)
     calibration = Calibration(
@@ -82,8 +83,20 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
     return _result(calibration, fitted, workspace)
 
 
+def guard_named(name: str | None) -> Guard | None:
+    """What `--adaptive` guards.
+
+    Raises
+    ------
+    UsageError : neither `decision` nor `triage`.
+    """
+    if name not in (None, *get_args(Guard)):
+        raise UsageError(f"--adaptive {name!r} guards nothing", "Known: " + ", ".join(get_args(Guard)))
+    return cast(Guard | None, name)
+
+
 def _stopping(
-    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings
+    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, guard: Guard
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on.
 
@@ -98,7 +111,7 @@ def _stopping(
         )
     labels, lesion_ids, by_view = validation.labels, validation.lesion_ids, validation.view_probabilities
     guarded = fit_rule(labels, validation.probabilities, lesion_ids, settings).rule
-    found = fit_stopping(guarded, by_view, labels, lesion_ids)
+    found = fit_stopping(guarded, by_view, labels, lesion_ids, guard)
     probabilities, _ = stopped_means(found.stopping, by_view)
     after = fit_rule(labels, probabilities, lesion_ids, settings).rule
     before = apply_rule(guarded, validation.probabilities).decisions.decided
@@ -111,7 +124,9 @@ def _stopping(
         "upper_bound": found.upper_bound,
         "confidence": CONFIDENCE,
         "cross_fitted_share": _defined(found.cross_fitted_share),
+        "triage_changed_share": found.triage_changed_share,
         "mean_views": found.mean_views,
+        "view_shares": list(found.view_shares),
         # Including that thresholds were then fitted again.
         "decisions_changed_in_all": float(
             (apply_rule(after, probabilities).decisions.decided != before).mean()
@@ -249,8 +264,9 @@ def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) 
         stop = calibration.stopping
         headline.append(
             f"adaptive: {stop['mean_views']:.2f} of 8 views on average; {stop['changed_images']} of "
-            f"{stop['images']:,} images are decided or triaged otherwise than on all views "
-            f"(at most {stop['upper_bound']:.2%} of lesions with confidence {stop['confidence']:.0%})"
+            f"{stop['images']:,} images get another {stop['stopping_rule']['guard']} than on all views (at most "
+            f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
+            f"{stop['triage_changed_share']:.1%} another triage level"
         )
     thresholds = [[name, f"{theta:.4f}"] for name, theta in calibration.rule.thresholds.items()]
     before, after = (

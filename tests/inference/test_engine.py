@@ -94,11 +94,12 @@ def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
 
 
 def test_settled_images_are_not_looked_at_again() -> None:
-    stopping = StoppingRule(DecisionRule(), reach=0.5, n_views=8)
+    stopping = StoppingRule(DecisionRule(), reach=2.0, n_views=8)
     engine, runtime = _engine(tta.MODES["d4"], stopping)
     sure, unsure = _image(250, 0, 250, 0), _image(66, 64, 66, 64)
     found = engine.run([sure, unsure])
-    # sure: softmax of 250/64 = 3.906 against six 0 is 0.8923, 0.8743 ahead; 0.5 * sqrt(1 - 1/8) = 0.4677.
+    # sure: logits 250/64 = 3.906 and 0, so 3.906 ahead in log odds; 2 * sqrt(1 - 1/8) = 1.871 is asked for.
+    # unsure: (66 - 64) / 64 = 0.031 ahead.
     assert found.views.tolist() == [1, 8]
     assert runtime.images == 1 + 8
     alone = engine.run([sure])
@@ -121,17 +122,21 @@ def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
     rule = DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.6)
     probabilities = np.array(
         [
-            # NV leads by 0.5; MEL is 0.1 short of firing; malignant 0.2 is 0.4 from 0.6: 0.1.
             [0.20, 0.70, 0.0, 0.0, 0.10, 0.0, 0.0],
-            # MEL fires, 0.05 over; it is malignant, so the operating point does not matter: 0.05.
             [0.35, 0.55, 0.0, 0.0, 0.10, 0.0, 0.0],
-            # AKIEC fires, 0.15 over; MEL would take precedence and is 0.02 short: 0.02.
             [0.28, 0.17, 0.0, 0.55, 0.0, 0.0, 0.0],
-            # NV leads by 0.45; malignant 0.05 + 0.12 = 0.17 is 0.43 away; MEL is 0.25 short: 0.25.
-            [0.05, 0.60, 0.12, 0.0, 0.15, 0.08, 0.0],
+            [0.05, 0.45, 0.25, 0.25, 0.0, 0.0, 0.0],
         ]
     )
-    np.testing.assert_allclose(margin(rule, probabilities), [0.1, 0.05, 0.02, 0.25], atol=1e-6)
+    # NV leads by ln 3.5 = 1.2528; MEL is short of firing by logit 0.3 - logit 0.2 = -0.8473 + 1.3863 = 0.5390.
+    # MEL fires, over by logit 0.35 - logit 0.3 = -0.6190 + 0.8473 = 0.2283.
+    # AKIEC fires, over by logit 0.55 - logit 0.4 = 0.6061; MEL would win, short by -0.8473 + 0.9445 = 0.0972.
+    # NV leads by ln 1.8 = 0.5878; AKIEC is short by logit 0.4 - logit 0.25 = -0.4055 + 1.0986 = 0.6931.
+    np.testing.assert_allclose(margin(rule, probabilities), [0.5390, 0.2283, 0.0972, 0.5878], atol=1e-4)
+    # The last is benign with 0.55 malignant: logit 0.6 - logit 0.55 = 0.4055 - 0.2007 = 0.2048 from referral.
+    # The first has 0.2: 1.7918 away, further than MEL's threshold.
+    guarded = margin(rule, probabilities, "triage")
+    np.testing.assert_allclose(guarded, [0.5390, 0.2283, 0.0972, 0.2048], atol=1e-4)
 
 
 def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +144,7 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     generator = np.random.default_rng(5)
     images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
     by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
-    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=0.4, n_views=8)
+    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=2.0, n_views=8)
     means, views = stopped_means(stopping, by_view)
     found = _engine(tta.MODES["d4"], stopping)[0].run(images)
     assert 1.0 < views.mean() < 8.0
