@@ -12,6 +12,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     download,
     ensemble,
     evaluate,
+    explain,
     export,
     gate,
     info,

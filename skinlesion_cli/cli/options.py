@@ -30,6 +30,9 @@ WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that prepare images; default: by the number of cores."),
 ]
+CamStyleOption = Annotated[
+    str, typer.Option("--cam-style", help="How maps are drawn: overlay, contour or side-by-side.")
+]
 
 DEFAULT_WORKSPACE = Path("skinlesion-workspace")
 EXAMPLES_TITLE = "Examples"

@@ -13,6 +13,7 @@ from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion predict ./images --cam
+skinlesion predict ./images --report
 skinlesion predict a.jpg scans.zip @more.txt --output results.parquet --resume
 find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
 skinlesion predict /data --shard 3/16 --output part-3.csv
@@ -28,6 +29,7 @@ BACKEND = "threads, local (processes), dask or ray."
 WORKERS = "Threads or processes; default: the cores that are there."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
 BATCH = "Images in a batch: the unit that is shared out, written and resumed."
+REPORT = "Also write a page to review the batch in a browser, offline; implies --cam."
 PIXELS = "Refuse images with more pixels than this."
 
 
@@ -37,6 +39,8 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT)] = Path("predictions.csv"),
     format: Annotated[str | None, typer.Option(help="csv, jsonl or parquet; default: by the suffix.")] = None,
     cam: Annotated[bool, typer.Option("--cam", help="Also write Grad-CAM overlays as PNG.")] = False,
+    report: Annotated[bool, typer.Option("--report", help=REPORT)] = False,
+    cam_style: options.CamStyleOption = "overlay",
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
     tta: Annotated[str | None, typer.Option("--tta", help=TTA)] = None,

@@ -18,6 +18,7 @@ STYLES: Final = ("overlay", "contour", "side-by-side")
 _COLOUR_MAP = "viridis"  # perceptually uniform, and far from the hues of skin
 _MAX_ALPHA = 0.62
 _LEVELS = (0.25, 0.5, 0.75)
+_UNDER_LEGEND = (226, 200, 188)  # some skin
 _INK, _FAINT = (20, 20, 20), (110, 110, 110)
 
 
@@ -134,8 +135,10 @@ def _strip(width: int, caption: Caption, *, contour: bool) -> Image.Image:
     pen.text((gap, top - gap), "0", fill=_FAINT, font=font)
     pen.text((width - right_px - gap, top - gap), right, fill=_FAINT, font=font)
     if stop - start >= 8:
-        bar = np.broadcast_to(_ramp()[:, None], (256, 1, 3)).transpose(1, 0, 2)
-        ramp = Image.fromarray(np.ascontiguousarray(bar)).resize((stop - start, ascent_px))
+        # The colours as the picture shows them: a legend of pure ones would be of another picture.
+        bar = np.arange(256, dtype=np.uint8)[None]
+        colours = _ramp()[bar] if contour else blend(np.full((1, 256, 3), _UNDER_LEGEND, np.uint8), bar)
+        ramp = Image.fromarray(colours).resize((stop - start, ascent_px))
         strip.paste(ramp, (start, top - gap + 1))
         if contour:
             for level in _LEVELS:

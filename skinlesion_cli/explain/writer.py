@@ -20,6 +20,7 @@ from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.maps import MapRecord, relative_path
 from skinlesion_cli.explain.cam import class_maps, combined, resized
 from skinlesion_cli.explain.overlay import STYLES, Caption, render
+from skinlesion_cli.explain.thumbnails import write_thumbnail
 from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, DISCLAIMER
 
 RAW_KINDS: Final = ("png16", "npz")
@@ -39,6 +40,7 @@ class OverlayWriter:
     thresholds : class name -> threshold, for the titles.
     style : one of `overlay.STYLES`. raw : also write the maps, `png16` or `npz`.
     classes : what to explain of every image; None: the class decided on.
+    thumbnails : a folder for small pictures, of a page; None: none are made.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class OverlayWriter:
     style: str = STYLES[0]
     raw: str | None = None
     classes: Sequence[int] | None = None
+    thumbnails: Path | None = None
 
     def write(
         self,
@@ -71,7 +74,7 @@ class OverlayWriter:
         SkinLesionError : a file could not be written.
         """
         records = []
-        for explained in self._explained(decided):
+        for explained in self.explained(decided):
             maps = combined(
                 [class_maps(f, c, explained) for f, c in zip(features, self.classifiers, strict=True)],
                 self.weights,
@@ -98,7 +101,8 @@ class OverlayWriter:
             records.append(record)
         return records
 
-    def _explained(self, decided: np.ndarray) -> list[np.ndarray]:
+    def explained(self, decided: np.ndarray) -> list[np.ndarray]:
+        """The class of each image to explain, int64 (n,), once a map that it gets."""
         if self.classes is None:
             return [decided]
         return [np.full(len(decided), index, dtype=np.int64) for index in self.classes]
@@ -138,6 +142,8 @@ class OverlayWriter:
 
     def _save(self, record: MapRecord, pixels: Pixels, heat: np.ndarray) -> None:
         image = pixels if isinstance(pixels, np.ndarray) else pixels()
+        if self.thumbnails is not None:
+            write_thumbnail(self.thumbnails, record.id, image, heat)
         drawn = render(image, heat, self._caption(record), self.style)
         facts = PngImagePlugin.PngInfo()
         for key, value in record.row().items():

@@ -113,7 +113,8 @@ def _portable(plan: Plan) -> Plan:
     from dataclasses import replace
 
     overlays = None if plan.overlays is None else plan.overlays.resolve()
-    return replace(plan, workspace=plan.workspace.resolve(), overlays=overlays)
+    thumbnails = None if plan.thumbnails is None else plan.thumbnails.resolve()
+    return replace(plan, workspace=plan.workspace.resolve(), overlays=overlays, thumbnails=thumbnails)
 
 
 def _joblib_backend(backend: str, address: str | None) -> AbstractContextManager[str]:

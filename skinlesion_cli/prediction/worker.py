@@ -18,9 +18,10 @@ from skinlesion_cli.data.inputs import ImageInput, load
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
-from skinlesion_cli.explain.writer import OverlayWriter, Pixels
+from skinlesion_cli.explain.writer import Pixels
 from skinlesion_cli.prediction import rows
 from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.prediction.overlays import overlay_writer
 
 Numbered = tuple[int, ImageInput]
 
@@ -30,7 +31,7 @@ class Plan:
     """All that decides a row, besides the image; it travels to other processes and machines.
 
     `runtime` is one of `torch`, `onnx`, `onnx-int8` (nothing is left to be chosen elsewhere). `overlays` is the
-    folder for class activation maps; None: none are made.
+    folder for class activation maps, `thumbnails` that for the pictures of the page; None: none are made.
     """
 
     workspace: Path
@@ -41,6 +42,8 @@ class Plan:
     force: bool = False
     max_pixels: int = MAX_PIXELS
     overlays: Path | None = None
+    cam_style: str = "overlay"
+    thumbnails: Path | None = None
 
 
 class Worker:
@@ -66,21 +69,16 @@ class Worker:
             # Images go side by side, one thread each.
             torch.set_num_threads(1)
         self.target_px = max(decode_target_px(member.preprocessing) for member in self.engine.members)
-        self.overlays = self._overlay_writer(plan.overlays) if plan.overlays is not None else None
+        self.overlays = None
+        if plan.overlays is not None:
+            self.overlays = overlay_writer(
+                plan.overlays, self.bundle, self.engine, style=plan.cam_style, thumbnails=plan.thumbnails
+            )
         self.origin = {
             "tta": self.engine.tta_mode,
             "model": self.bundle.model_id,
             "model_sha256": self.bundle.sha256,
         }
-
-    def _overlay_writer(self, folder: Path) -> OverlayWriter:
-        members = self.engine.members
-        return OverlayWriter(
-            folder,
-            weights=[member.weight for member in members],
-            classifiers=[member.classifier for member in members],
-            thresholds=self.bundle.calibration.rule.thresholds,
-        )
 
     def rows(self, chunk: Sequence[Numbered]) -> list[dict[str, Any]]:
         """One row an input, in order; an image that cannot be read costs its own row only."""

@@ -17,8 +17,9 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import MAX_PIXELS
 from skinlesion_cli.data.inputs import ARCHIVE_SUFFIX, check_named, expand
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
+from skinlesion_cli.explain.overlay import STYLES as CAM_STYLES
 from skinlesion_cli.inference.stream import in_batches
-from skinlesion_cli.prediction import distribute, loading
+from skinlesion_cli.prediction import distribute, loading, reporting
 from skinlesion_cli.prediction.tally import Numbering, Tally
 from skinlesion_cli.prediction.worker import Numbered, Plan, Worker
 from skinlesion_cli.progress import Reporter, Task
@@ -42,6 +43,8 @@ class PredictConfig:
     output: Path
     listed: Iterable[str] = ()
     cam: bool = False
+    cam_style: str = "overlay"
+    report: bool = False
     device: str = "auto"
     runtime: str = "auto"
     tta: str | None = None
@@ -93,7 +96,16 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
             task.advance(len(rows))
         if isinstance(sink, store.PartialFile):
             sink.finish(numbering.record() if config.shard else None)
-    return _result(config, plan, bundle, tally)
+    return _result(config, plan, bundle, tally, _report(config, kind, plan, bundle, reporter))
+
+
+def _report(config: PredictConfig, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter) -> list[str]:
+    if not config.report:
+        return []
+    choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
+    facts = {"runtime": plan.runtime, "test-time views": choice.label}
+    with reporter.task("writing the report"):
+        return [str(reporting.write_report(config.output, kind, bundle, plan.overlays, facts))]
 
 
 def _check(config: PredictConfig) -> None:
@@ -101,6 +113,11 @@ def _check(config: PredictConfig) -> None:
         raise UsageError(
             "--output - streams JSON lines; --resume, --shard and other formats need a file",
             "Example: --output results.csv --resume",
+        )
+    if config.report and config.shard:
+        raise UsageError(
+            "--report and --shard exclude each other: a share is not the batch",
+            "Predict all of it with --report, or join the shares and look at the table.",
         )
     if config.resume and config.overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -122,9 +139,11 @@ def _plan(config: PredictConfig, bundle: Bundle, reporter: Reporter) -> Plan:
     runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
-    if config.cam:
+    if config.cam or config.report:
+        if config.cam_style not in CAM_STYLES:
+            raise UsageError(f"no style named {config.cam_style!r}", "Styles: " + ", ".join(CAM_STYLES))
         if config.output == STDOUT:
-            raise UsageError("--cam needs a file as --output: overlays lie beside it")
+            raise UsageError("--cam and --report need a file as --output: what they write lies beside it")
         overlays = config.output.with_name(config.output.stem + "-cam")
     return Plan(
         workspace=config.workspace,
@@ -135,6 +154,8 @@ def _plan(config: PredictConfig, bundle: Bundle, reporter: Reporter) -> Plan:
         force=config.force,
         max_pixels=config.max_pixels,
         overlays=overlays,
+        cam_style=config.cam_style,
+        thumbnails=reporting.thumbnails_path(config.output) if config.report else None,
     )
 
 
@@ -151,7 +172,8 @@ def _sink(config: PredictConfig, kind: str, plan: Plan) -> Any:
         "tta": config.tta or "as calibrated",
         "force": plan.force,
         "max_pixels": plan.max_pixels,
-        "cam": config.cam,
+        "cam": config.cam_style if plan.overlays else None,
+        "report": config.report,
         "batch": config.batch,
         "format": kind,
         "shard": list(config.shard) if config.shard else None,
@@ -227,7 +249,9 @@ def _total(config: PredictConfig) -> int | None:
     return count if count <= _COUNTED_AHEAD else None
 
 
-def _result(config: PredictConfig, plan: Plan, bundle: Bundle, tally: Tally) -> StageResult:
+def _result(
+    config: PredictConfig, plan: Plan, bundle: Bundle, tally: Tally, reports: list[str]
+) -> StageResult:
     found = tally.figures()
     counted = ", ".join(f"{n} {name}" for name, n in found["decisions"].items() if n)
     headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
@@ -237,6 +261,7 @@ def _result(config: PredictConfig, plan: Plan, bundle: Bundle, tally: Tally) -> 
     artifacts = [] if config.output == STDOUT else [str(config.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
+    artifacts += reports
     warnings = []
     if tally.failed:
         warnings.append(f"{tally.failed} images could not be read: {tally.named_failures()}")

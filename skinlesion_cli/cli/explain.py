@@ -1,0 +1,77 @@
+"""`skinlesion explain`"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.root import command
+
+EXAMPLE = """
+skinlesion explain ./images
+skinlesion explain lesion.jpg --class MEL --cam-tta --cam-style contour
+skinlesion explain ./images --class all --method layercam --raw npz --output maps
+skinlesion explain ./images --check
+"""
+
+
+@command("explain", example=EXAMPLE, section="Pipeline")
+def explain(
+    inputs: Annotated[list[str], typer.Argument(help="Image files and folders; - reads a list from stdin.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the overlays and maps.csv.")
+    ] = Path("explanations"),
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Class to explain, or all; repeatable. Default: the decided class."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="gradcam (no backward pass), or by pytorch-grad-cam: gradcam++, xgradcam, hirescam, layercam, "
+            "gradcamelementwise, eigengradcam, eigencam, scorecam, ablationcam."
+        ),
+    ] = "gradcam",
+    cam_tta: Annotated[
+        bool, typer.Option("--cam-tta", help="Average the maps over the views that prediction averages.")
+    ] = False,
+    style: options.CamStyleOption = "overlay",
+    raw: Annotated[
+        str | None, typer.Option(help="Also write the maps themselves: png16 (original size) or npz.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Test whether maps mean anything for this model; writes no overlays."),
+    ] = False,
+    device: options.DeviceOption = "auto",
+    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Lay over each image what spoke for its class: Grad-CAM or another class activation map."""
+    from skinlesion_cli.data.inputs import lines
+
+    named = [name for name in inputs if name != "-"]
+    listed = lines(sys.stdin.buffer) if "-" in inputs else ()
+    with render.reporter(quiet=quiet) as reporter:
+        if check:
+            from skinlesion_cli.stages import explain_check
+
+            result = explain_check.run(
+                explain_check.CheckConfig(workspace, named, listed, method=method, device=device), reporter
+            )
+        else:
+            from skinlesion_cli.stages import explain as stage
+
+            result = stage.run(
+                stage.ExplainConfig(
+                    workspace, named, output, listed, classes or (), method, cam_tta, style, raw, device
+                ),
+                reporter,
+            )
+    render.finish(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,94 @@
+"""Whether maps mean anything for a network: two published tests, on pixels and numbers only.
+
+Parameter randomisation (Adebayo et al., 2018, arXiv:1810.03292): maps of a network whose parameters were
+shuffled should look different; a map that stays the same shows the image, not what the network learned.
+
+Deletion and insertion (Petsiuk et al., 2018, arXiv:1806.07421): taking away the places that a map calls
+important should lower the class's probability faster than taking away others, and bringing them back should
+raise it faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+from scipy import stats
+
+from skinlesion_cli.explain.cam import resized
+
+# Probability of one class, float (n,), of images uint8 (n, s, s, 3).
+Score = Callable[[np.ndarray], np.ndarray]
+_STEPS = 10
+
+
+@dataclass(frozen=True)
+class MeanOf:
+    """A mean over images with its 95 % interval (Student's t); None where it is undefined."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def mean_of(values: np.ndarray) -> MeanOf:
+    """Mean of the finite values; undefined without any, without an interval below two."""
+    kept = np.asarray(values, dtype=np.float64)
+    kept = kept[np.isfinite(kept)]
+    if not len(kept):
+        return MeanOf(None, None, None, 0)
+    mean = float(kept.mean())
+    if len(kept) < 2:
+        return MeanOf(mean, None, None, len(kept))
+    half = float(stats.t.ppf(0.975, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)))
+    return MeanOf(mean, mean - half, mean + half, len(kept))
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's correlation of two maps; NaN where one of them is the same everywhere."""
+    one, other = first.ravel(), second.ravel()
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def deletion_insertion(image: np.ndarray, heat: np.ndarray, score: Score) -> tuple[float, float]:
+    """Areas under the deletion curve (lower is better) and the insertion curve (higher is better).
+
+    Parameters
+    ----------
+    image : uint8 (s, s, 3). heat : float (h, w); the larger, the sooner a place is taken away or brought back.
+    score : the class's probability of images like this one.
+
+    What is taken away is replaced by a blurred image, which is still an image of skin; grey would be news to
+    the network. Areas are means over the share of pixels changed, 0 to 1 in tenths (trapezoid rule).
+    """
+    side_y, side_x = image.shape[:2]
+    grown = resized(heat, side_x, side_y, Image.Resampling.BILINEAR).ravel()
+    order = np.argsort(-grown, kind="stable")
+    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(max(side_x, side_y) / 10)))
+    shares = np.linspace(0.0, 1.0, _STEPS + 1)
+    variants = []
+    for start, goal in ((image, blurred), (blurred, image)):
+        for share in shares:
+            changed = start.reshape(-1, 3).copy()
+            taken = order[: round(share * len(order))]
+            changed[taken] = goal.reshape(-1, 3)[taken]
+            variants.append(changed.reshape(image.shape))
+    found = np.asarray(score(np.stack(variants)), dtype=np.float64)
+    deleted, inserted = found[: len(shares)], found[len(shares) :]
+    return float(np.trapezoid(deleted, shares)), float(np.trapezoid(inserted, shares))
+
+
+def centre_map(side: int) -> np.ndarray:
+    """A blob in the middle, where lesions usually are: what a map has to beat to say something new."""
+    place = np.linspace(-1.0, 1.0, side)
+    return np.exp(-(place[:, None] ** 2 + place[None, :] ** 2) / 0.5).astype(np.float32)
+
+
+def random_map(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Uniform noise on the grid of a map."""
+    return rng.random((side, side), dtype=np.float32)
