@@ -38,7 +38,7 @@ def calibrate(
     ] = None,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="New lesions that a promise is judged on; default: as many as it rests on."),
+        typer.Option(min=1, help="New lesions to judge on; default: as many as a promise rests on."),
     ] = None,
     max_bacc_loss: Annotated[
         float | None, typer.Option(help="What all thresholds together may cost in balanced accuracy.")
@@ -54,9 +54,7 @@ def calibrate(
     malignant_sensitivity: Annotated[
         float | None, typer.Option(help="Of the referral of malignant lesions; default 0.90.")
     ] = None,
-    policy_file: Annotated[
-        Path | None, typer.Option(help="YAML with any of these settings; options win.")
-    ] = None,
+    policy_file: Annotated[Path | None, typer.Option(help="YAML with these settings; options win.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
@@ -68,19 +66,15 @@ def calibrate(
 ) -> None:
     """Fit probabilities, thresholds and triage on the stored validation predictions, and say what they promise."""
     from skinlesion_cli.config.policy import load_policy
+    from skinlesion_cli.decisions.stopping import guard_named
     from skinlesion_cli.stages import calibrate as stage
 
-    given: dict[str, object] = {
-        "policy": policy,
-        "confidence": confidence,
-        "horizon": horizon,
-        "coverage": coverage,
-    }
+    given: dict[str, object] = {"policy": policy, "confidence": confidence, "horizon": horizon}
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
-    given |= {"malignant_sensitivity": malignant_sensitivity}
+    given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(
-            stage.CalibrateConfig(Path(workspace), settings, output, stage.guard_named(adaptive)), reporter
+            stage.CalibrateConfig(Path(workspace), settings, output, guard_named(adaptive)), reporter
         )
     render.finish(result, as_json=as_json, quiet=quiet)

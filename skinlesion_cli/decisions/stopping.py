@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from skinlesion_cli.decisions.triage import (
     apply_rule,
     malignant_probability,
 )
+from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import CLASS_INDEX
 
 Guard = Literal["decision", "triage"]
@@ -121,6 +122,18 @@ def margin(rule: DecisionRule, ensemble_probabilities: np.ndarray, guard: Guard 
 def _log_odds(probability: np.ndarray | float) -> np.ndarray:
     clipped = np.clip(np.asarray(probability, dtype=np.float64), _LEAST, 1.0 - _LEAST)
     return np.log(clipped / (1.0 - clipped))
+
+
+def guard_named(name: str | None) -> Guard | None:
+    """What `--adaptive` guards.
+
+    Raises
+    ------
+    UsageError : neither `decision` nor `triage`.
+    """
+    if name not in (None, *get_args(Guard)):
+        raise UsageError(f"--adaptive {name!r} guards nothing", "Known: " + ", ".join(get_args(Guard)))
+    return cast(Guard | None, name)
 
 
 def stopped_means(stopping: StoppingRule, view_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skinlesion_cli.decisions.fit import FitSettings, fit_rule
 from skinlesion_cli.decisions.folds import grouped_folds
 from skinlesion_cli.decisions.lesions import group
 from skinlesion_cli.decisions.stopping import Guard, StoppingRule, changed, stopped_means
-from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.errors import DataError
 
 MOST_CHANGED = 0.005
@@ -35,10 +36,11 @@ class StoppingFit:
     changed_images: int
     changed_lesions: int
     upper_bound: float
-    cross_fitted_share: float
+    cross_fitted_share: float | None
     triage_changed_share: float
     mean_views: float
     view_shares: tuple[float, ...]
+    decisions_changed_in_all: float | None = None
 
 
 def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
@@ -128,8 +130,8 @@ def _cross_fitted(
     lesion_ids: np.ndarray,
     guard: Guard,
     most_changed: float,
-) -> float:
-    """Share of images decided otherwise by rules fitted without their lesion; NaN where folds are too small."""
+) -> float | None:
+    """Share of images decided otherwise by rules fitted without their lesion; None where folds are too small."""
     differing = np.zeros(len(labels), dtype=bool)
     full = _full(view_probabilities)
     for fit_on, held_out in grouped_folds(labels, lesion_ids):
@@ -138,7 +140,30 @@ def _cross_fitted(
                 rule, view_probabilities[fit_on], lesion_ids[fit_on], guard, most_changed
             )
         except DataError:
-            return float("nan")
+            return None
         means, _ = stopped_means(stopping, view_probabilities[held_out])
         differing[held_out] = changed(rule, full[held_out], means, guard)
     return float(differing.mean())
+
+
+def fit_adaptive(
+    labels: np.ndarray,
+    view_probabilities: np.ndarray,
+    lesion_ids: np.ndarray,
+    settings: FitSettings,
+    guard: Guard,
+) -> tuple[StoppingFit, np.ndarray]:
+    """The stopping rule for these settings, and the probabilities that it leaves to decide on.
+
+    It guards a decision rule that is fitted on all views. The rule in use is to be fitted on what the stopping
+    leaves, float32 (n_images, 7), so that thresholds are calibrated under the very views of prediction;
+    `decisions_changed_in_all` counts that change too.
+    """
+    full = _full(view_probabilities)
+    guarded = fit_rule(labels, full, lesion_ids, settings).rule
+    found = fit_stopping(guarded, view_probabilities, labels, lesion_ids, guard)
+    probabilities, _ = stopped_means(found.stopping, view_probabilities)
+    in_use = fit_rule(labels, probabilities, lesion_ids, settings).rule
+    before = apply_rule(guarded, full).decisions.decided
+    after = apply_rule(in_use, probabilities).decisions.decided
+    return replace(found, decisions_changed_in_all=float((before != after).mean())), probabilities

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,8 @@ from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule, c
 from skinlesion_cli.decisions.guaranteed import Promise
 from skinlesion_cli.decisions.lesions import group, votes
 from skinlesion_cli.decisions.probability_fit import sharpness
-from skinlesion_cli.decisions.stopping import Guard, stopped_means
-from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_stopping
-from skinlesion_cli.decisions.triage import apply_rule
+from skinlesion_cli.decisions.stopping import Guard
+from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
@@ -87,56 +86,23 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
     return _result(calibration, fitted, path)
 
 
-def guard_named(name: str | None) -> Guard | None:
-    """What `--adaptive` guards.
-
-    Raises
-    ------
-    UsageError : neither `decision` nor `triage`.
-    """
-    if name not in (None, *get_args(Guard)):
-        raise UsageError(f"--adaptive {name!r} guards nothing", "Known: " + ", ".join(get_args(Guard)))
-    return cast(Guard | None, name)
-
-
 def _stopping(
     ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, guard: Guard
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on.
-
-    It guards the decisions of a rule fitted on all views. The rule in use is then fitted on what the stopping
-    leaves, so that thresholds and views fit together.
-    """
+    """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
     if tta_mode(ensemble.views) != "d4" or ensemble.method == "rank":
         raise UsageError(
             f"--adaptive needs an ensemble over the 8 views that averages probabilities, not "
             f"{ensemble.method} over {tta_mode(ensemble.views)}",
             "Run `skinlesion ensemble --tta d4` first.",
         )
-    labels, lesion_ids, by_view = validation.labels, validation.lesion_ids, validation.view_probabilities
-    guarded = fit_rule(labels, validation.probabilities, lesion_ids, settings).rule
-    found = fit_stopping(guarded, by_view, labels, lesion_ids, guard)
-    probabilities, _ = stopped_means(found.stopping, by_view)
-    after = fit_rule(labels, probabilities, lesion_ids, settings).rule
-    before = apply_rule(guarded, validation.probabilities).decisions.decided
-    figures = {
+    found, probabilities = fit_adaptive(
+        validation.labels, validation.view_probabilities, validation.lesion_ids, settings, guard
+    )
+    return asdict(found) | {
         "stopping_rule": found.stopping.to_json(),
-        "images": found.images,
-        "lesions": found.lesions,
-        "changed_images": found.changed_images,
-        "changed_lesions": found.changed_lesions,
-        "upper_bound": found.upper_bound,
         "confidence": CONFIDENCE,
-        "cross_fitted_share": _defined(found.cross_fitted_share),
-        "triage_changed_share": found.triage_changed_share,
-        "mean_views": found.mean_views,
-        "view_shares": list(found.view_shares),
-        # Including that thresholds were then fitted again.
-        "decisions_changed_in_all": float(
-            (apply_rule(after, probabilities).decisions.decided != before).mean()
-        ),
-    }
-    return figures, probabilities
+    }, probabilities
 
 
 def tta_mode(views: Sequence[str]) -> str:
