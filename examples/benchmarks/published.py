@@ -38,7 +38,7 @@ class Drawn:
         return self.generator.random(len(probabilities)) < stop_now
 
 
-def published_way(root: Path) -> Callable[[list[Path]], None]:
+def published_way(root: Path, threads: int) -> Callable[[list[Path]], None]:
     """Loads the networks; hands back what predicts all images."""
     import torch
     from torch.utils.data import DataLoader, Dataset
@@ -49,7 +49,7 @@ def published_way(root: Path) -> Callable[[list[Path]], None]:
     from skinlesion_cli.data.preprocess import resize_square
     from skinlesion_cli.models.network import restore_network
 
-    torch.set_num_threads(common.os.cpu_count() or 1)
+    torch.set_num_threads(threads)
 
     class Images(Dataset[Any]):
         def __init__(self, paths: list[Path], size_px: int) -> None:
@@ -94,7 +94,7 @@ def published_way(root: Path) -> Callable[[list[Path]], None]:
     return run
 
 
-def our_way(root: Path, runtime: str, shares: list[float] | None) -> Callable[[list[Path]], None]:
+def our_way(root: Path, threads: int, shares: list[float] | None) -> Callable[[list[Path]], None]:
     """Loads the networks; hands back what decodes, predicts and decides all images."""
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
@@ -104,13 +104,13 @@ def our_way(root: Path, runtime: str, shares: list[float] | None) -> Callable[[l
     from skinlesion_cli.prediction.worker import Plan, Worker
 
     bundle = bundles.from_workspace(Workspace(root))
-    worker = Worker(Plan(root, bundle.sha256, runtime), bundle)
+    worker = Worker(Plan(root, bundle.sha256, "onnx"), bundle)
     if shares is not None:
         worker.engine.stopping = Drawn(shares)
 
     def run(paths: list[Path]) -> None:
         numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
-        rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), None) for row in chunk]
+        rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), threads) for row in chunk]
         assert len(rows) == len(paths)
 
     return run
@@ -124,13 +124,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2, help="the best of so many runs counts, for each way")
+    parser.add_argument("--threads", type=int, default=common.os.cpu_count(), help="for each way")
     parser.add_argument("--views", type=json.loads, default=VIEWS)
     options = parser.parse_args()
     shares = list(np.array(options.views) / np.sum(options.views))
     root = common.workspace(options.folder / "published-ws", common.PUBLISHED)
     paths = common.images(options.folder / "images-600", options.images)
-    published = published_way(root)
-    plain, stopping = our_way(root, "onnx", None), our_way(root, "onnx", shares)
+    published = published_way(root, options.threads)
+    plain, stopping = our_way(root, options.threads, None), our_way(root, options.threads, shares)
     ways = {
         "published": common.best(lambda: published(paths), options.rounds),
         "onnx_d4": common.best(lambda: plain(paths), options.rounds),
@@ -138,6 +139,7 @@ def main() -> None:
     }
     common.report(
         **common.compared(ways, "published", options.images),
+        threads=options.threads,
         mean_views=float(np.dot(shares, np.arange(1, 9))),
     )
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import common
 
 
-def timm_way(folder: Path, arch: str, size_px: int, images: int) -> Callable[[], None]:
+def timm_way(folder: Path, arch: str, size_px: int, images: int, threads: int) -> Callable[[], None]:
     """Loads the network; hands back what predicts all images."""
     import timm
     import torch
     from timm.data import create_dataset, create_loader
 
-    torch.set_num_threads(common.os.cpu_count() or 1)
+    torch.set_num_threads(threads)
     model = timm.create_model(arch, num_classes=7, pretrained=False).eval()
 
     def run() -> None:
@@ -43,7 +43,7 @@ def timm_way(folder: Path, arch: str, size_px: int, images: int) -> Callable[[],
     return run
 
 
-def our_way(paths: list[Path], root: Path) -> Callable[[], None]:
+def our_way(paths: list[Path], root: Path, threads: int) -> Callable[[], None]:
     """Loads the network; hands back what predicts all images."""
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
@@ -57,7 +57,7 @@ def our_way(paths: list[Path], root: Path) -> Callable[[], None]:
 
     def run() -> None:
         numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
-        rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), None) for row in chunk]
+        rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), threads) for row in chunk]
         assert len(rows) == len(paths)
 
     return run
@@ -72,15 +72,16 @@ def main() -> None:
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=common.os.cpu_count(), help="for each way")
     parser.add_argument("--rounds", type=int, default=2, help="the best of so many runs counts, for each way")
     options = parser.parse_args()
     root = common.workspace(options.folder / f"single-{options.arch}", [(options.arch, options.size)])
     folder = options.folder / f"timm-{options.images}"
     paths = common.images(folder / "a", options.images)
-    timm_run = timm_way(folder, options.arch, options.size, options.images)
-    our_run = our_way(paths, root)
+    timm_run = timm_way(folder, options.arch, options.size, options.images, options.threads)
+    our_run = our_way(paths, root, options.threads)
     ways = {"timm": common.best(timm_run, options.rounds), "onnx": common.best(our_run, options.rounds)}
-    common.report(arch=options.arch, **common.compared(ways, "timm", options.images))
+    common.report(arch=options.arch, threads=options.threads, **common.compared(ways, "timm", options.images))
 
 
 if __name__ == "__main__":

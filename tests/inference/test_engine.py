@@ -230,3 +230,74 @@ def test_onnxruntime_predicts_without_torch(skinlesion, tiny_workspace, images, 
     )
     assert done.returncode == 0, done.stderr
     assert "runtime: onnx" in done.stderr
+
+
+def test_out_of_memory_halves_the_batch_and_says_so() -> None:
+    torch = pytest.importorskip("torch")
+    from skinlesion_cli.errors import SkinLesionError
+    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+
+    class Small(torch.nn.Module):
+        """Has room for `room` images."""
+
+        def __init__(self, room: int) -> None:
+            super().__init__()
+            self.room, self.sizes = room, []
+
+        def features(self, pixels):
+            self.sizes.append(len(pixels))
+            if len(pixels) > self.room:
+                raise torch.OutOfMemoryError("no memory")
+            return pixels.permute(0, 3, 1, 2).float()
+
+        def logits(self, features):
+            return features.mean((2, 3)).repeat(1, 3)[:, :7]
+
+    images = np.arange(7, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2).repeat(3, 3)
+    network = Small(3)
+    with pytest.warns(UserWarning, match="going on with 3 images"):
+        found = TorchRuntime(network).logits(images)
+    assert network.sizes == [7, 3, 3, 1]
+    np.testing.assert_array_equal(found[:, 0], np.arange(7))
+    with pytest.warns(UserWarning), pytest.raises(SkinLesionError, match="one image does not fit"):
+        TorchRuntime(Small(0)).logits(images)
+
+
+def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("onnxscript")
+    import shutil
+
+    from skinlesion_cli.artifacts import checkpoint as checkpoints
+    from skinlesion_cli.artifacts import exports
+    from skinlesion_cli.artifacts.workspace import Workspace
+    from skinlesion_cli.errors import ArtifactError
+    from skinlesion_cli.models import onnx_export
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages import export
+
+    shutil.copytree(tiny_workspace, tmp_path / "ws")
+    workspace = Workspace(tmp_path / "ws")
+    first, second = (checkpoints.read(workspace.checkpoint(name)) for name in workspace.trained())
+    other = exports.read(second, "onnx").model
+    shutil.rmtree(exports.path_of(first, "onnx").parent)
+    monkeypatch.setattr(onnx_export, "to_onnx", lambda network, size_px: other)
+    with pytest.raises(ArtifactError, match="a probability differs by"):
+        export.run(export.ExportConfig(workspace.root, members=(first.name,)), SilentReporter())
+    assert not exports.is_there(first, "onnx")
+    # An export of another network in the place of this one.
+    shutil.copytree(exports.path_of(second, "onnx").parent, exports.path_of(first, "onnx").parent)
+    assert not exports.is_there(first, "onnx")
+    with pytest.raises(ArtifactError, match="was made from checkpoint"):
+        exports.read(first, "onnx")
+    with pytest.raises(Exception, match="what it loses has to be measured"):
+        export.run(export.ExportConfig(workspace.root, "onnx-int8"), SilentReporter())
+
+
+def test_a_loss_of_balanced_accuracy_is_refused() -> None:
+    from skinlesion_cli.errors import ArtifactError
+    from skinlesion_cli.stages.export import ExportConfig, _accept
+
+    figures = {"largest_difference": 0.2, "bacc_torch": 0.80, "bacc_export": 0.78, "images": 500}
+    _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.03), figures)
+    with pytest.raises(ArtifactError, match=r"0\.7800 instead of 0\.8000"):
+        _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.01), figures)

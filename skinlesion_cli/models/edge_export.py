@@ -1,0 +1,49 @@
+"""Formats for phones and other small machines, through timmx (`pip install 'skinlesion[edge]'`)."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from skinlesion_cli.errors import SkinLesionError, UsageError
+from skinlesion_cli.models.network import LesionNet
+
+
+def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> None:
+    """Write the network in an edge format; timmx compares it with torch where it can run it. Input: float (1, 3, size_px, size_px) in [0, 1]; output: logits.
+
+    Raises
+    ------
+    UsageError : timmx, or what it needs for the format, is not installed.
+    SkinLesionError : the export failed, or timmx found that it does not say the same as torch.
+    """
+    try:
+        import timmx
+        from timmx.errors import TimmxError
+    except ImportError:
+        raise UsageError("timmx is not installed", "Run `pip install 'skinlesion[edge]'`.") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Written and read within this call; nothing from outside is ever unpickled.
+        checkpoint = Path(folder) / "weights.pth"
+        torch.save(network.backbone.state_dict(), checkpoint)
+        mean, std = ((values.flatten() / 255).tolist() for values in (network.mean, network.std))
+        try:
+            timmx.export_model(
+                kind,
+                network.spec.timm_name,
+                checkpoint=str(checkpoint),
+                num_classes=7,
+                input_size=(3, size_px, size_px),
+                normalize=True,
+                mean=tuple(mean),
+                std=tuple(std),
+                output=str(target),
+                **({"fp16": False} if kind == "openvino" else {}),
+            )
+        except TimmxError as error:
+            missing = "install" in str(error).lower()
+            hint = f"Run `pip install 'timmx[{kind}]'`." if missing else "Use --format onnx."
+            raise (UsageError if missing else SkinLesionError)(f"{kind}: {error}", hint) from None
