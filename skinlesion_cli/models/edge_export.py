@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,18 +21,20 @@ def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> No
     SkinLesionError : the export failed, or timmx found that it does not say the same as torch.
     """
     try:
-        import timmx
+        from timmx.api import export_model
         from timmx.errors import TimmxError
     except ImportError:
         raise UsageError("timmx is not installed", "Run `pip install 'skinlesion[edge]'`.") from None
+    sizes: Any = (network.mean, network.std)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         # Written and read within this call; nothing from outside is ever unpickled.
         checkpoint = Path(folder) / "weights.pth"
         torch.save(network.backbone.state_dict(), checkpoint)
-        mean, std = ((values.flatten() / 255).tolist() for values in (network.mean, network.std))
+        mean, std = ((values.flatten() / 255).tolist() for values in sizes)
+        options: dict[str, Any] = {"fp16": False} if kind == "openvino" else {}
         try:
-            timmx.export_model(
+            export_model(
                 kind,
                 network.spec.timm_name,
                 checkpoint=str(checkpoint),
@@ -41,7 +44,7 @@ def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> No
                 mean=tuple(mean),
                 std=tuple(std),
                 output=str(target),
-                **({"fp16": False} if kind == "openvino" else {}),
+                **options,
             )
         except TimmxError as error:
             missing = "install" in str(error).lower()

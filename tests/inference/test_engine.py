@@ -259,7 +259,10 @@ def test_out_of_memory_halves_the_batch_and_says_so() -> None:
         found = TorchRuntime(network).logits(images)
     assert network.sizes == [7, 3, 3, 1]
     np.testing.assert_array_equal(found[:, 0], np.arange(7))
-    with pytest.warns(UserWarning), pytest.raises(SkinLesionError, match="one image does not fit"):
+    with (
+        pytest.warns(UserWarning, match="out of memory"),
+        pytest.raises(SkinLesionError, match="one image does not fit"),
+    ):
         TorchRuntime(Small(0)).logits(images)
 
 
@@ -270,7 +273,7 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     from skinlesion_cli.artifacts import checkpoint as checkpoints
     from skinlesion_cli.artifacts import exports
     from skinlesion_cli.artifacts.workspace import Workspace
-    from skinlesion_cli.errors import ArtifactError
+    from skinlesion_cli.errors import ArtifactError, UsageError
     from skinlesion_cli.models import onnx_export
     from skinlesion_cli.progress import SilentReporter
     from skinlesion_cli.stages import export
@@ -289,7 +292,7 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     assert not exports.is_there(first, "onnx")
     with pytest.raises(ArtifactError, match="was made from checkpoint"):
         exports.read(first, "onnx")
-    with pytest.raises(Exception, match="what it loses has to be measured"):
+    with pytest.raises(UsageError, match="what it loses has to be measured"):
         export.run(export.ExportConfig(workspace.root, "onnx-int8"), SilentReporter())
 
 
