@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_file
@@ -94,6 +95,15 @@ def read_truth(path: Path) -> Truth:
             raise DataError(f"{path.name} does not give exactly one class for {name_items(unclear)}")
         labels = pd.Series(np.array(CLASS_NAMES, dtype=object)[one_hot.argmax(axis=1)], index=table.index)
     return _truth(table["id"], labels, table.get("lesion_id"))
+
+
+def find_truth(file: Path | None, manifest: Path) -> Truth | None:
+    """The truth of `file`; without one, of the manifest; None where there is neither."""
+    if file is not None:
+        return read_truth(file)
+    if not manifest.exists():
+        return None
+    return Truth(manifests.read(manifest).table[["id", "label", "lesion_id"]], lesions_known=True)
 
 
 def _truth(ids: pd.Series, labels: pd.Series, lesions: pd.Series | None) -> Truth:

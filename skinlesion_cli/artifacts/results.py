@@ -57,15 +57,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
     Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
     Column("views", "integer", "test-time views that were averaged"),
-    Column(
-        "overlay", "text", "overlay of the decided class, below the folder of overlays; empty without `--cam`"
-    ),
-    Column(
-        "overlay_magnitude",
-        "float32",
-        "the map's maximum before it was scaled; 0: nothing spoke for the class",
-    ),
     Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
+    Column(
+        "overlay", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"
+    ),
+    Column(
+        "overlay_magnitude", "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
+    ),
     Column("model", "text", "the ensemble's members"),
     Column("model_sha256", "text", "hash of the networks, the ensemble and the calibration together"),
 )

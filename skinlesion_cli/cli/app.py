@@ -7,12 +7,14 @@ import sys
 
 # Imported for their registration. Each file imports its stage, and with it torch, only when it runs.
 from skinlesion_cli.cli import (  # noqa: F401
+    bench,
     calibrate,
     download,
     ensemble,
     evaluate,
     explain,
     export,
+    gate,
     info,
     merge,
     predict,

@@ -38,7 +38,7 @@ def calibrate(
         typer.Option(min=1, help="New lesions that a promise is judged on; default: as many as it rests on."),
     ] = None,
     max_bacc_loss: Annotated[
-        float | None, typer.Option(help="What one threshold may cost in balanced accuracy.")
+        float | None, typer.Option(help="What all thresholds together may cost in balanced accuracy.")
     ] = None,
     probabilities: Annotated[
         str | None, typer.Option(help="Probability calibration: temperature, vector or none.")
@@ -53,6 +53,9 @@ def calibrate(
     ] = None,
     policy_file: Annotated[
         Path | None, typer.Option(help="YAML with any of these settings; options win.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Let prediction stop early where no decision can change.")
@@ -76,5 +79,5 @@ def calibrate(
     given |= {"malignant_sensitivity": malignant_sensitivity}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, adaptive), reporter)
+        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, output, adaptive), reporter)
     render.finish(result, as_json=as_json, quiet=quiet)

@@ -30,7 +30,9 @@ def evaluate(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Compare, image by image, with argmax, ensemble, a network's name, or a CSV."),
+        typer.Option(
+            help="Compare, image by image, with argmax, another calibration's file, a network, or a CSV."
+        ),
     ] = None,
     truth: Annotated[
         Path | None,

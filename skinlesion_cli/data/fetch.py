@@ -99,8 +99,9 @@ def fetch(
                     reporter.note(f"{expected.name}: {change}; starting again")
                     failures[url] = str(change)
                 except Unreachable as failure:
+                    if failures.get(url) != str(failure):
+                        reporter.note(f"{url}: {failure}")
                     failures[url] = str(failure)
-                    reporter.note(f"{url}: {failure}")
                 except DataError as error:
                     _discard(part)
                     reporter.note(f"{url}: {error.message}; the bad file was removed")
@@ -140,7 +141,8 @@ def _try_address(expected: Expected, url: str, part: Path, reporter: Reporter, p
         os.fsync(file.fileno())
     if total is not None and _size(part) != total:
         raise Changed(f"{_size(part):,} bytes came, {total:,} were announced")
-    return _accept(expected, url, part)
+    with reporter.task(f"checking {expected.name}"):
+        return _accept(expected, url, part)
 
 
 def _accept(expected: Expected, url: str, part: Path) -> Fetched:

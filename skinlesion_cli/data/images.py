@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -69,18 +71,36 @@ def read_image(
         `truncated`, `damaged`, `too_large`, `too_small`, `unsupported_mode`.
     """
     data = source if isinstance(source, bytes) else _read_bytes(source)
+    with _opened(data, max_pixels, min_side_px) as image:
+        if target_px is not None and image.format in ("JPEG", "MPO"):
+            side_px = round(target_px * reduced_margin)
+            image.draft(None, (side_px, side_px))
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        image.load()
+        return np.asarray(_to_rgb(_upright(image)))
+
+
+def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX) -> None:
+    """Refuse the content of a file that is no image, is cut off or has the wrong size, without decoding it.
+
+    Raises
+    ------
+    ImageError : as `read_image`, but for damage that only decoding finds.
+    """
+    with _opened(data, max_pixels, min_side_px):
+        pass
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int, min_side_px: int) -> Iterator[Image.Image]:
+    """An image that passed all checks that need no decoding; what fails inside becomes an ImageError too."""
     if not data:
         raise ImageError("empty", "the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image, max_pixels, min_side_px)
             _check_whole(image, data)
-            if target_px is not None and image.format in ("JPEG", "MPO"):
-                side_px = round(target_px * reduced_margin)
-                image.draft(None, (side_px, side_px))
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-            image.load()
-            return np.asarray(_to_rgb(_upright(image)))
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError:

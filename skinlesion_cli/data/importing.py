@@ -12,6 +12,7 @@ from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts.files import sha256_bytes, sha256_file
 from skinlesion_cli.artifacts.manifest import COLUMNS
+from skinlesion_cli.data.images import check_image
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
 from skinlesion_cli.errors import DataError, SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
@@ -31,7 +32,7 @@ def import_images(
 
     Raises
     ------
-    DataError : two images would get one name, or images cannot be read; they are named.
+    DataError : two images would get one name, or files cannot be read or are no whole images; they are named.
     SkinLesionError : the folder cannot be written.
     """
     names = Counter(record.file for record in collection.records)
@@ -45,6 +46,7 @@ def import_images(
     def bring(record: Record) -> tuple[Record, str, str]:
         try:
             data = record.origin.read()
+            check_image(data)
         except Exception as error:  # a zip raises its own kinds for bad checksums and methods
             return record, "", f"{record.id} ({error})"
         _place(record, data, images_folder / record.file, link)
@@ -65,7 +67,7 @@ def import_images(
             "Check that the folder is writable and has free space, then run the same command again.",
         ) from error
     if problems:
-        raise DataError(f"these images cannot be read: {name_items(problems)}")
+        raise DataError(f"these images cannot be used: {name_items(problems)}")
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str).sort_values("id", ignore_index=True)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageFilter
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 
 from skinlesion_cli.data.preprocess import resize_square
 
@@ -47,8 +48,7 @@ def statistics(image: np.ndarray) -> dict[str, float]:
     grey = np.asarray(picture, dtype=np.float64)
     # Variance of the Laplacian as a measure of focus (Pech-Pacheco et al., 2000), relative to the contrast.
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4.0 * grey[1:-1, 1:-1]
-    closed = picture.filter(ImageFilter.MaxFilter(_HAIR_PX)).filter(ImageFilter.MinFilter(_HAIR_PX))
-    hair = np.asarray(closed, dtype=np.float64) - grey > _HAIR_CONTRAST
+    hair = _closed(np.asarray(picture), _HAIR_PX) - grey > _HAIR_CONTRAST
     ink = (blue - red > _INK_EXCESS) | (green - red > _INK_EXCESS)
     steps = np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()
     quarter = _SIZE_PX // 4
@@ -68,3 +68,14 @@ def statistics(image: np.ndarray) -> dict[str, float]:
         "log_edges": float(np.log(steps + 1.0)),
         "centre_minus_border": float(centre - grey.mean()),
     }
+
+
+def _closed(grey: np.ndarray, size_px: int) -> np.ndarray:
+    """Grey closing (dilation, then erosion) of uint8 (h, w) with a square; one axis after the other."""
+    for extreme in (np.maximum, np.minimum):
+        for axis in (0, 1):
+            reach = size_px // 2
+            width = [(reach, reach) if a == axis else (0, 0) for a in (0, 1)]
+            windows = sliding_window_view(np.pad(grey, width, mode="edge"), size_px, axis=axis)
+            grey = extreme.reduce(windows, axis=-1)
+    return grey

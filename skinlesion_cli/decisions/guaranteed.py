@@ -37,8 +37,9 @@ class GuaranteeSettings:
     """`confidence` that all promises hold together.
 
     `horizon` : new lesions of a class that a promise will be judged on; None: as many as it rests on.
-    `max_bacc_loss` : what a threshold may cost in balanced accuracy through the sensitivity of the other
-    classes; a promise that costs more is refused. None: no limit.
+    `max_bacc_loss` : what all thresholds together may cost in balanced accuracy through the sensitivity of the
+    other classes; what one class leaves of its share the next may use. A promise that costs more is refused.
+    None: no limit.
     """
 
     confidence: float = 0.95
@@ -112,9 +113,12 @@ def guaranteed_thresholds(
     state = _State(values, labels, lesions, values.argmax(axis=1), np.zeros(len(values), bool))
     doubt = (1.0 - chosen.confidence) / max(len(order), 1)
     thresholds, promises = {}, []
+    budget = chosen.max_bacc_loss
     for position, target in enumerate(order):
         later = [other.class_index for other in order[position + 1 :]]
-        promise = _one_class(state, target, later, doubt, chosen)
+        share = None if budget is None else budget / (len(order) - position)
+        promise, loss = _one_class(state, target, later, doubt, share, chosen.horizon)
+        budget = None if budget is None else max(budget - loss, 0.0)
         thresholds[target.class_name] = promise.threshold
         promises.append(promise)
         state = state.with_threshold(target.class_index, promise.threshold)
@@ -137,9 +141,15 @@ class _State:
 
 
 def _one_class(
-    state: _State, target: Target, later: list[int], doubt: float, settings: GuaranteeSettings
-) -> Promise:
-    index, horizon = target.class_index, settings.horizon
+    state: _State,
+    target: Target,
+    later: list[int],
+    doubt: float,
+    max_loss: float | None,
+    horizon: int | None,
+) -> tuple[Promise, float]:
+    """The class's promise, and what its threshold costs the other classes in balanced accuracy."""
+    index = target.class_index
     has_floor = target.specificity is not None
     sure = 1.0 - doubt * (1.0 - _FLOOR_SHARE if has_floor else 1.0)
     sure_floor = 1.0 - doubt * _FLOOR_SHARE
@@ -154,7 +164,7 @@ def _one_class(
     ceiling = np.sort(caught)[allowed] if 0 <= allowed < n else -np.inf  # θ must stay below it
     floor, floor_promised = _floor(called, target.specificity, sure_floor, horizon)
     curve = _bacc_curve(state, index, later)
-    lowest = max(floor, curve.lowest_within(settings.max_bacc_loss))
+    lowest = max(floor, curve.lowest_within(max_loss))
     theta = curve.best(lowest, ceiling)
     granted = theta is not None and floor_promised
     if theta is None:
@@ -174,9 +184,9 @@ def _one_class(
         more_lesions=0,
         reason="",
     )
-    if granted:
-        return promise
-    return _refusal(promise, called, sure, sure_floor, floor_promised, floor >= lowest, horizon)
+    if not granted:
+        promise = _refusal(promise, called, sure, sure_floor, floor_promised, floor >= lowest, horizon)
+    return promise, curve.loss_at(theta)
 
 
 def _floor(
@@ -249,6 +259,10 @@ class _Curve:
         if max_loss is None:
             return -np.inf
         return float(self.thetas[np.flatnonzero(self.loss <= max_loss + 1e-12)[0]])
+
+    def loss_at(self, theta: float) -> float:
+        """What this θ costs the other classes."""
+        return float(self.loss[np.searchsorted(self.thetas, theta)])
 
     def best(self, lowest: float, ceiling: float) -> float | None:
         """The θ of the best balanced accuracy in [lowest, ceiling), the largest of equals."""

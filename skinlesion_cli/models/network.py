@@ -43,6 +43,10 @@ class LesionNet(nn.Module):
             options["drop_path_rate"] = drop_path_rate
         self.spec = spec
         self.backbone = timm.create_model(spec.timm_name, pretrained=False, num_classes=N_CLASSES, **options)
+        for module in self.backbone.modules():
+            # In place, ReLU6 copies its input for the backward pass; out of place it does not need to.
+            if isinstance(module, nn.ReLU6):
+                module.inplace = False
         self.register_buffer(
             "mean", torch.tensor(preprocessing.mean).mul(255).view(1, 3, 1, 1), persistent=False
         )

@@ -23,7 +23,10 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": plain, "weight_decay": 0.0},
     ]
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[recipe.optimizer]([group for group in groups if group["params"]], lr=recipe.learning_rate)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in network.parameters())
+    return kinds[recipe.optimizer](
+        [group for group in groups if group["params"]], lr=recipe.learning_rate, fused=fused
+    )
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

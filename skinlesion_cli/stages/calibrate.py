@@ -36,11 +36,14 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 class CalibrateConfig:
     """Where, and how to fit (see `decisions.fit.FitSettings`).
 
+    `output` is where the calibration goes, such as a second one to compare with; None: its place in the
+    workspace, where prediction finds it.
     `adaptive` also fits when prediction may stop looking at an image, and calibrates all else on what is left.
     """
 
     workspace: Path
     settings: FitSettings = field(default_factory=FitSettings)
+    output: Path | None = None
     adaptive: bool = False
 
 
@@ -73,13 +76,14 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
         support=_support(validation) | _decision_figures(labels, unseen, probabilities),
         stopping=stopping,
     )
-    with exclusive(workspace.calibration.parent, "calibrate"):
+    path = config.output or workspace.calibration
+    with exclusive(path.parent, "calibrate"):
         calibrations.write(
-            workspace.calibration,
+            path,
             calibration,
             inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact},
         )
-    return _result(calibration, fitted, workspace)
+    return _result(calibration, fitted, path)
 
 
 def _stopping(
@@ -224,7 +228,7 @@ def describe_promise(promise: Promise) -> str:
     return f"  {promise.class_name}: {kept}, NOT the target ({wanted}): {promise.reason}; {more}"
 
 
-def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) -> StageResult:
+def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:
     refused = [promise for promise in fitted.promises if not promise.granted]
     support = calibration.support
     headline = [
@@ -299,7 +303,7 @@ def _result(calibration: Calibration, fitted: FittedRule, workspace: Workspace) 
                 ],
             ),
         ],
-        artifacts=[str(workspace.calibration)],
+        artifacts=[str(path)],
         warnings=warnings,
         next_command="skinlesion predict ./images --cam",
     )

@@ -25,6 +25,7 @@ from skinlesion_cli.data.fetch import Patience
 from skinlesion_cli.data.importing import import_images, intact
 from skinlesion_cli.data.official import OFFICIAL_FILES, OfficialFile
 from skinlesion_cli.data.sources.base import SourceOptions
+from skinlesion_cli.data.sources.isic2018 import METADATA
 from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import read_source
 from skinlesion_cli.errors import UsageError, name_items
@@ -177,7 +178,9 @@ def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -
     manifest = manifests.read(workspace.manifest)
     table = manifest.table
     fits = set(table["source"]) == {"isic2018"} and set(table["part"]) == wanted
-    return manifest if fits and intact(table, workspace.images, reporter) else None
+    # Metadata that the user has put beside the archives since then is worth reading.
+    news = (workspace.archives / METADATA).is_file() and (table["age_years"] == "").all()
+    return manifest if fits and not news and intact(table, workspace.images, reporter) else None
 
 
 def _split(
@@ -196,6 +199,10 @@ def _split(
             f"{name_items(sides.left_out)}"
         )
     notes += splits.gaps(images, sides)
+    if "test" not in sides.parts.values():
+        notes.append(
+            "there are no test images; --split grouped sets a fifth of the lesions aside for the test"
+        )
     table = splits.table(sides.parts, sides.folds)
     return Split(table, config.split, config.seed, leaks_lesions=config.split == "published")
 

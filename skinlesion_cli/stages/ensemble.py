@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import outside
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -130,11 +129,7 @@ def _read_tables(workspace: Workspace, config: EnsembleConfig) -> _Members:
             f"tables and trained networks do not mix: {name_items(config.members)}",
             "Name the one or the other.",
         )
-    truth = None
-    if config.truth is not None:
-        truth = outside.read_truth(config.truth)
-    elif workspace.manifest.exists():
-        truth = outside.Truth(manifests.read(workspace.manifest).table[["id", "label", "lesion_id"]], True)
+    truth = outside.find_truth(config.truth, workspace.manifest)
     tables = [outside.read_predictions(path, truth) for path in config.tables]
     names = [table.predictions.source for table in tables]
     if len(set(names)) < len(names):

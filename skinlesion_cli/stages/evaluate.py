@@ -28,6 +28,7 @@ from skinlesion_cli.decisions.summary import summarise
 from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.plots_evaluation import draw
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -46,7 +47,8 @@ class EvaluateConfig:
 
     `source` : `ensemble`, the name of a trained network, or a CSV. `part` : val or test, for the first two.
     `decision` : `calibrated` or `argmax`; None: calibrated where there is a calibration of this ensemble.
-    `against` : another source to compare with, image by image, or `argmax` for the same without thresholds.
+    `against` : what to compare with, image by image: another source, `argmax` for the same without thresholds,
+    or the file of another calibration of the ensemble.
     `thresholded` : in the official table, the decision is the maximum of its row.
     """
 
@@ -167,8 +169,11 @@ def _judge(workspace: Workspace, config: EvaluateConfig, source: str, decision: 
     return _calibrated(workspace, predictions)
 
 
-def _calibrated(workspace: Workspace, predictions: Predictions) -> _Judged:
-    ensemble, calibration = ensembles.read(workspace.ensemble), calibrations.read(workspace.calibration)
+def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | None = None) -> _Judged:
+    ensemble, calibration = (
+        ensembles.read(workspace.ensemble),
+        calibrations.read(file or workspace.calibration),
+    )
     assert ensemble.artifact is not None
     assert calibration.artifact is not None
     assert predictions.artifact is not None
@@ -208,11 +213,7 @@ def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
 def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decision: str | None) -> _Judged:
     if decision == "calibrated":
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
-    truth = None
-    if config.truth is not None:
-        truth = outside.read_truth(config.truth)
-    elif workspace.manifest.exists():
-        truth = outside.Truth(manifests.read(workspace.manifest).table[["id", "label", "lesion_id"]], True)
+    truth = outside.find_truth(config.truth, workspace.manifest)
     found = outside.read_predictions(path, truth, config.part)
     notes = () if found.lesions_known else ("no lesion ids: every image was taken for a lesion of its own",)
     judged = _plain(found.predictions, notes)
@@ -254,7 +255,11 @@ def _compare(
     if config.against == ARGMAX:
         other = replace(judged, decided=metrics.scored_argmax(judged.probabilities), how=ARGMAX)
     else:
-        other = _judge(workspace, config, config.against, None)
+        if config.against.endswith(".json"):
+            predictions = stored.read(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+            other = _calibrated(workspace, predictions, Path(config.against))
+        else:
+            other = _judge(workspace, config, config.against, None)
         place = {identity: row for row, identity in enumerate(other.ids)}
         missing = [identity for identity in judged.ids if identity not in place]
         if missing:
@@ -275,78 +280,15 @@ def _compare(
     }
 
 
-def _shown(estimate: Mapping[str, Any], digits: int = 3) -> str:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
-        return "undefined"
-    if low is None:
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def _verdicts(title: str, verdicts: list[dict[str, Any]]) -> Table:
-    words = {True: "kept", False: "missed", None: "undefined"}
-    rows = []
-    for found in verdicts:
-        floor = found["target_specificity"]
-        rows.append(
-            [
-                found["class_name"],
-                f"{found['target_sensitivity']:.3f} / " + ("none" if floor is None else f"{floor:.3f}"),
-                f"{_shown(found['sensitivity'], 2)} of {found['sensitivity']['n']:,}",
-                f"{_shown(found['specificity'], 2)} of {found['specificity']['n']:,}",
-                words[found["met"]],
-            ]
-        )
-    columns = ["class", "sens. / spec.", "sensitivity", "specificity", "here"]
-    return Table(f"{title}, by lesion, exact 95 %", columns, rows)
-
-
 def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> StageResult:
-    figures, support = body["figures"], body["support"]
-    rows = [
-        [
-            name,
-            f"{support['images_by_class'][name]:,} / {support['lesions_by_class'][name]:,}",
-            *(_shown(figures[f"{figure}/{name}"], 2) for figure in ("sensitivity", "specificity")),
-        ]
-        for name in CLASS_NAMES
-    ]
-    shown = [
-        Table(
-            "By class (95 % by lesion)",
-            ["class", "images / lesions", "sensitivity", "specificity"],
-            rows,
-        )
-    ]
-    for title, verdicts in (("Targets", body["targets"]), ("Promises", body["promises"])):
-        if verdicts:
-            shown.append(_verdicts(title, verdicts))
-    if body["comparison"]:
-        differences = body["comparison"]["differences"]
-        shown.append(
-            Table(
-                f"Against {body['comparison']['against']} (paired)",
-                ["figure", "theirs", "difference"],
-                [
-                    [name, "undefined" if d["theirs"] is None else f"{d['theirs']:.4f}", _shown(d, 4)]
-                    for name, d in differences.items()
-                ],
-            )
-        )
-    missing = support["classes_without_images"]
+    missing = body["support"]["classes_without_images"]
     if missing:
         warnings = [*warnings, f"no images of {', '.join(missing)}: BACC is the mean of the other classes"]
     return StageResult(
         command="evaluate",
-        headline=[
-            f"{body['source']}{' (' + body['part'] + ')' if body['part'] else ''}, {body['decision']}: {support['images']:,} images of "
-            f"{support['lesions']:,} lesions",
-            f"BACC {_shown(figures['bacc'])}   malignant BACC {_shown(figures['malignant_bacc'])}   "
-            f"macro AUC {_shown(figures['macro_auc'])}   ECE {_shown(figures['ece'])}",
-        ],
+        headline=evaluation_tables.headline(body),
         figures=body,
-        tables=shown,
+        tables=[Table(*parts) for parts in evaluation_tables.tables(body)],
         artifacts=paths,
         warnings=warnings,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from skinlesion_cli.artifacts import duplicates as duplicates_on_disk
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import split as splits_on_disk
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data import official
+from skinlesion_cli.data import importing, official
 from skinlesion_cli.data.http import Patience
 from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
@@ -84,10 +85,20 @@ def test_what_is_complete_is_not_fetched_again(server, zips, tmp_path):
     download(server, tmp_path, zips)
     first = load(tmp_path)[1].artifact.sha256
     server.requests.clear()
+    download(server, tmp_path, zips)
+    assert server.requests == []
+    shutil.rmtree(Workspace(tmp_path).archives)  # the images are enough
     result = download(server, tmp_path, zips, split="grouped", seed=3)
     assert server.requests == []
     assert result.figures["split"]["strategy"] == "grouped"
     assert load(tmp_path)[1].artifact.sha256 == first
+
+
+def test_metadata_put_beside_the_archives_is_read_the_next_time(server, zips, tmp_path):
+    assert any("doi:10.7910/DVN/DBW86T" in note for note in download(server, tmp_path, zips).warnings)
+    (Workspace(tmp_path).archives / "HAM10000_metadata.csv").write_text(tiny.METADATA)
+    download(server, tmp_path, zips)
+    assert load(tmp_path)[1].rows(["ISIC_0000001"])["age_years"].tolist() == ["45"]
 
 
 def test_a_damaged_image_comes_back_from_the_archive(server, zips, tmp_path):
@@ -264,6 +275,37 @@ def test_the_order_of_files_and_the_locale_do_not_matter(tmp_path):
     a, b = load(tmp_path / "a"), load(tmp_path / "b")
     assert a[1].artifact.sha256 == b[1].artifact.sha256
     assert a[2].artifact.sha256 == b[2].artifact.sha256
+
+
+def test_files_that_are_no_whole_images_are_named_and_no_manifest_is_written(tmp_path):
+    source = tiny.write_official(tmp_path / "s")
+    images = source / "ISIC2018_Task3_Training_Input"
+    (images / "ISIC_0000001.jpg").write_text("<html>not found</html>")
+    (images / "ISIC_0000002.jpg").write_bytes(tiny.jpeg(2)[:-200])
+    (images / "ISIC_0000003.jpg").write_bytes(b"")
+    (images / "ISIC_0000004.jpg").unlink()
+    os.mkfifo(images / "ISIC_0000004.jpg")
+    with pytest.raises(DataError) as caught:
+        from_folder(tmp_path / "w", source)
+    for number in (1, 2, 3, 4):
+        assert f"ISIC_000000{number} (" in caught.value.message
+    assert "web page" in caught.value.message
+    assert not Workspace(tmp_path / "w").manifest.exists()
+
+
+def test_a_full_disk_while_images_come_in(tmp_path, monkeypatch):
+    source = tiny.write_official(tmp_path / "s")
+    from_folder(tmp_path / "w", source)
+    before = load(tmp_path / "w")[1].artifact.sha256
+    (source / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg").write_bytes(tiny.jpeg(55))
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(importing, "_place", full)
+    with pytest.raises(SkinLesionError, match="No space left"):
+        from_folder(tmp_path / "w", source)
+    assert load(tmp_path / "w")[1].artifact.sha256 == before
 
 
 def test_hard_links(tmp_path):

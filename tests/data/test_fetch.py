@@ -150,6 +150,30 @@ def test_a_file_that_changed_between_two_tries_is_not_mixed(server, tmp_path, pa
     assert_whole(tmp_path)
 
 
+def test_a_changed_file_is_not_mixed_even_where_no_hash_is_known(server, tmp_path, patience):
+    server.files[NAME] = bytes(byte ^ 0xFF for byte in CONTENT)
+
+    def change(handler, name):
+        server.files[name] = CONTENT
+        return "good"
+
+    server.faults[NAME].extend(["cut", change])
+    get(server, tmp_path, patience)
+    assert_whole(tmp_path)
+
+
+def test_nor_where_it_changed_between_two_runs(server, tmp_path, patience):
+    server.files[NAME] = bytes(byte ^ 0xFF for byte in CONTENT)
+    server.faults[NAME].extend(["cut", "503"])
+    with pytest.raises(SkinLesionError):
+        get(server, tmp_path, Patience(tries=1, timeout_s=0.7, chunk_bytes=10_000))
+    assert (tmp_path / f"{NAME}.part").stat().st_size == 200_000
+    server.files[NAME] = CONTENT
+    get(server, tmp_path, patience)
+    assert_whole(tmp_path)
+    assert server.gets(NAME)[-1] is None
+
+
 def test_a_file_that_shrank_is_fetched_anew(server, tmp_path, patience):
     server.files[NAME] = CONTENT + CONTENT
     server.faults[NAME].extend(["cut", "503"])

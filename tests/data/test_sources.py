@@ -165,6 +165,15 @@ def test_isic2018_images_without_ground_truth_are_named(tmp_path):
         read(source)
 
 
+def test_isic2018_unpacked_into_a_folder_of_its_own_name(tmp_path):
+    source = make_isic2018(tmp_path)
+    images = source / "ISIC2018_Task3_Training_Input"
+    images.rename(source / "inner")
+    images.mkdir()
+    (source / "inner").rename(images / images.name)
+    assert len(read(source).records) == 6
+
+
 @pytest.mark.parametrize("age", ["old", "-3", "250"])
 def test_an_impossible_age_is_refused(age, tmp_path):
     source = make_ham10000(tmp_path)

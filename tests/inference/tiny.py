@@ -17,7 +17,10 @@ from skinlesion_cli.inference import tta
 
 
 def make_workspace(
-    root: Path, archs: tuple[str, ...] = ("tiny", "tiny"), size_px: int = 32, stopping: dict | None = None
+    root: Path,
+    archs: tuple[str, ...] = ("tiny", "tiny"),
+    size_px: int | list[int] = 32,
+    stopping: dict | None = None,
 ) -> Path:
     """A workspace with one network an entry of `archs`, random weights, and thresholds made up."""
     import torch
@@ -29,12 +32,13 @@ def make_workspace(
     members = []
     for fold, arch in enumerate(archs):
         torch.manual_seed(fold + 1)
-        preprocessing = Preprocessing(input_size_px=size_px)
+        side_px = size_px if isinstance(size_px, int) else size_px[fold]
+        preprocessing = Preprocessing(input_size_px=side_px)
         network = LesionNet(backbone(arch), preprocessing)
         with torch.no_grad():
             # Spreads the logits, so that classes differ between images.
             network.classifier.weight.normal_(0, 0.5)
-        recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=size_px, learning_rate=1e-3)
+        recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=side_px, learning_rate=1e-3)
         checkpoint = checkpoints.Checkpoint(
             arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", {}, "none", 0, fold
         )

@@ -13,6 +13,7 @@ import pytest
 from skinlesion_cli.artifacts import evaluation as evaluations
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions import metrics
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
@@ -148,3 +149,15 @@ def test_usage_errors(workspace: Workspace, tmp_path: Path):
     (tmp_path / "p.csv").write_text("image,MEL\n")
     with pytest.raises(DataError, match="probabilities"):
         run(workspace, source=str(tmp_path / "p.csv"))
+
+
+def test_two_policies_are_compared_by_their_files(workspace: Workspace, tmp_path: Path):
+    other = tmp_path / "published.json"
+    settings = load_policy(None, overrides={"policy": "published"})
+    calibrate.run(calibrate.CalibrateConfig(workspace.root, settings, other), SilentReporter())
+    body = run(workspace, against=str(other)).figures
+    assert body["decision"] == "calibrated (guaranteed)"
+    assert body["comparison"]["their_decision"] == "calibrated (published)"
+    difference = body["comparison"]["differences"]["bacc"]
+    assert difference["low"] <= difference["value"] <= difference["high"]
+    assert difference["value"] != 0.0

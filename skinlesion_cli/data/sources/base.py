@@ -19,6 +19,8 @@ class FileOrigin:
     path: Path
 
     def read(self) -> bytes:
+        if self.path.exists() and not self.path.is_file():
+            raise OSError("not a regular file")  # reading a FIFO or a device would block for ever
         return self.path.read_bytes()
 
 

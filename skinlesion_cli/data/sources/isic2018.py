@@ -29,6 +29,7 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 
 PARTS: Mapping[str, str] = {"Training": "train", "Validation": "val", "Test": "test"}
 METADATA = "HAM10000_metadata.csv"
+METADATA_FROM = "Harvard Dataverse, doi:10.7910/DVN/DBW86T"
 LICENCE = "CC BY-NC 4.0"
 ATTRIBUTION = (
     "Tschandl P., Rosendahl C., Kittler H.: The HAM10000 dataset, a large collection of multi-source "
@@ -65,7 +66,11 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     records: list[Record] = []
     for name in parts:
         records += _part(folder, name, lesions, metadata, options)
-    notes = () if metadata else (f"{METADATA} is not there: age, sex and site stay unknown",)
+    notes = (
+        ()
+        if metadata
+        else (f"{METADATA} ({METADATA_FROM}) is not in {folder}: age, sex and site stay unknown",)
+    )
     return Collection("isic2018", records, LICENCE, ATTRIBUTION, notes)
 
 
@@ -180,7 +185,8 @@ def _table(folder: Path, stem: str) -> pd.DataFrame:
 
 def _images(folder: Path, stem: str, options: SourceOptions) -> dict[str, FileOrigin | ZipOrigin]:
     if (folder / stem).is_dir():
-        files = [path for path in (folder / stem).iterdir() if path.suffix.lower() == ".jpg"]
+        # At any depth: unpacking a zip into a folder of its name gives that folder twice.
+        files = [path for path in (folder / stem).rglob("*") if path.suffix.lower() == ".jpg"]
         refuse_duplicates([path.stem for path in files], stem)
         return {path.stem: FileOrigin(path) for path in files}
     if (folder / f"{stem}.zip").is_file():

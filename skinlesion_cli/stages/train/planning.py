@@ -73,6 +73,7 @@ def plan(job: Job) -> StageResult:
             "steps_per_epoch": trainer.steps_per_epoch,
             "parameters": parameters,
             "seconds": seconds * times,
+            "training_seconds": training_s * times,
             "seconds_per_step": {str(size): value for size, value in step_s.items()},
             "peak_memory_bytes": peak,
             "device": str(job.device),

@@ -1,0 +1,83 @@
+"""What the benchmarks share: workspaces with random weights, generated images, a child process that is watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "inference")]
+PUBLISHED = (("resnet50", 224), ("densenet121", 224), ("efficientnet_b3", 300))
+LIGHT = (("efficientnet_lite0", 224), ("efficientnet_lite1", 224), ("efficientnet_lite2", 224))
+
+
+def workspace(root: Path, networks: Sequence[tuple[str, int]], *, export: bool = True) -> Path:
+    """An ensemble with random weights: right for time, meaningless for decisions. Made once."""
+    import tiny
+
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages import export as exporting
+
+    if not (root / "calibration" / "calibration.json").exists():
+        sizes = [size for _, size in networks]
+        tiny.make_workspace(root, tuple(arch for arch, _ in networks), size_px=sizes)
+        if export:
+            exporting.run(exporting.ExportConfig(root), SilentReporter())
+    return root
+
+
+def images(folder: Path, count: int, width: int = 600, height: int = 450) -> list[Path]:
+    """Generated JPEG photographs, made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{index:05d}.jpg" for index in range(count)]
+    generator = np.random.default_rng(0)
+    for path in paths:
+        coarse = generator.integers(60, 220, (max(2, height // 10), max(2, width // 10), 3), dtype=np.uint8)
+        if not path.exists():
+            Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
+    return paths
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A finished child: its wall time, the time to its first output line, and its peak resident memory."""
+
+    seconds: float
+    first_line_s: float
+    peak_mib: float
+
+
+def predict(*arguments: object, wait_for_line: bool = False) -> Watched:
+    """Run `skinlesion predict` and watch it."""
+    started = time.perf_counter()
+    first = float("nan")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skinlesion_cli", "predict", "--quiet", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for _ in process.stdout:
+        if wait_for_line and first != first:
+            first = time.perf_counter() - started
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"predict ended with exit code {process.returncode}")
+    return Watched(time.perf_counter() - started, first, usage.ru_maxrss / 1024)
+
+
+def report(**figures: object) -> None:
+    """One JSON object on stdout, with what the machine was doing."""
+    machine = {"cores": os.cpu_count(), "load": [round(load, 2) for load in os.getloadavg()]}
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+    print(json.dumps(rounded | {"machine": machine}, indent=1))

@@ -1,0 +1,148 @@
+"""Images per second against the published way of predicting, with its three networks and the same images.
+
+The published way: torch eager, NCHW, a DataLoader, 10 rounds of random turns and flips, softmax averaged over
+rounds and networks. It may use both cores for every operation, decodes every image once only, and does not count
+the time to load the networks. Ours: onnxruntime, all 8 views or as many as the stopping rule of a trained ensemble
+asked for. Weights are random, which changes no time but says nothing of when to stop: how many views each image
+gets is drawn from the numbers that `calibrate --adaptive` measured on validation images (`--views`, a JSON list of
+shares of images that need 1, 2, ... 8 views).
+
+    python examples/benchmarks/published.py WORK_FOLDER --images 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+# Measured by `calibrate --adaptive` on 2,003 validation images; see --views.
+VIEWS = [0.6, 0.15, 0.06, 0.04, 0.03, 0.03, 0.02, 0.07]
+
+
+class Drawn:
+    """Stops every image after a number of views drawn from `shares`, whatever it shows."""
+
+    def __init__(self, shares: list[float]) -> None:
+        self.over = np.cumsum(shares)
+        self.generator = np.random.default_rng(0)
+
+    def settled(self, probabilities: np.ndarray, n_views: int) -> np.ndarray:
+        before = self.over[n_views - 2] if n_views > 1 else 0.0
+        stop_now = (self.over[n_views - 1] - before) / max(1.0 - before, 1e-9)
+        return self.generator.random(len(probabilities)) < stop_now
+
+
+def published_way(paths: list[Path], root: Path) -> float:
+    """Seconds for all images."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.workspace import Workspace
+    from skinlesion_cli.data.images import read_image
+    from skinlesion_cli.data.preprocess import resize_square
+    from skinlesion_cli.models.network import restore_network
+
+    torch.set_num_threads(common.os.cpu_count() or 1)
+
+    class Images(Dataset[Any]):
+        def __init__(self, size_px: int) -> None:
+            self.size_px = size_px
+
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> Any:
+            pixels = resize_square(read_image(paths[index]), self.size_px)
+            image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().float() / 255
+            mean, std = (
+                torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+            )
+            return (image - mean) / std
+
+    members = bundles.from_workspace(Workspace(root)).members
+    networks = [
+        (
+            restore_network(m).backbone.eval().to(memory_format=torch.contiguous_format),
+            m.preprocessing.input_size_px,
+        )
+        for m in members
+    ]
+    started = time.perf_counter()
+    total: Any = 0
+    with torch.no_grad():
+        for network, size_px in networks:
+            found = []
+            for batch in DataLoader(Images(size_px), batch_size=32):
+                rounds = []
+                for _ in range(10):
+                    seen = (
+                        torch.rot90(batch, int(torch.randint(4, ())), (2, 3))
+                        if torch.rand(()) < 0.5
+                        else batch
+                    )
+                    seen = torch.flip(seen, (3,)) if torch.rand(()) < 0.5 else seen
+                    seen = torch.flip(seen, (2,)) if torch.rand(()) < 0.5 else seen
+                    rounds.append(torch.softmax(network(seen.contiguous()), 1))
+                found.append(torch.stack(rounds).mean(0))
+            total = total + torch.cat(found) / len(networks)
+    return time.perf_counter() - started
+
+
+def our_way(paths: list[Path], root: Path, runtime: str, shares: list[float] | None) -> float:
+    """Seconds for all images: decoding, networks, decisions and rows."""
+    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.workspace import Workspace
+    from skinlesion_cli.data.inputs import ImageInput
+    from skinlesion_cli.inference.stream import in_batches
+    from skinlesion_cli.prediction.distribute import by_threads
+    from skinlesion_cli.prediction.worker import Plan, Worker
+
+    bundle = bundles.from_workspace(Workspace(root))
+    worker = Worker(Plan(root, bundle.sha256, runtime), bundle)
+    if shares is not None:
+        worker.engine.stopping = Drawn(shares)
+    numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
+    started = time.perf_counter()
+    rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), None) for row in chunk]
+    seconds = time.perf_counter() - started
+    assert len(rows) == len(paths)
+    return seconds
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2, help="the best of so many runs counts, for each way")
+    parser.add_argument("--views", type=json.loads, default=VIEWS)
+    options = parser.parse_args()
+    shares = list(np.array(options.views) / np.sum(options.views))
+    root = common.workspace(options.folder / "published-ws", common.PUBLISHED)
+    paths = common.images(options.folder / "images-600", options.images)
+    ways = {
+        "published": lambda: published_way(paths, root),
+        "onnx_d4": lambda: our_way(paths, root, "onnx", None),
+        "onnx_adaptive": lambda: our_way(paths, root, "onnx", shares),
+    }
+    seconds = {name: min(way() for _ in range(options.rounds)) for name, way in ways.items()}
+    common.report(
+        images=options.images,
+        mean_views=float(np.dot(shares, np.arange(1, 9))),
+        images_per_s={name: round(options.images / spent, 3) for name, spent in seconds.items()},
+        times_faster_d4=seconds["published"] / seconds["onnx_d4"],
+        times_faster_adaptive=seconds["published"] / seconds["onnx_adaptive"],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""`skinlesion bench`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.root import command
+
+EXAMPLE = """
+skinlesion bench
+skinlesion bench a.jpg b.jpg --images 250000 --runtime torch
+"""
+
+
+@command("bench", example=EXAMPLE, section="Workspace")
+def bench(
+    sample: Annotated[
+        list[Path] | None, typer.Argument(help="Images to measure on; default: a generated one, 600 x 450.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Say how long so many images take.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
+    runtime: Annotated[str, typer.Option("--runtime", help="auto, torch, onnx or onnx-int8.")] = "auto",
+    device: options.DeviceOption = "auto",
+    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Measure prediction on this machine: decoding, networks, views, maps, writing, and the whole."""
+    from skinlesion_cli.stages import bench as stage
+
+    config = stage.BenchConfig(workspace, tuple(sample or ()), images, seconds, runtime, device)
+    with render.reporter(quiet=quiet) as reporter:
+        result = stage.run(config, reporter)
+    render.finish(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,34 @@
+"""`skinlesion gate`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.root import command
+
+EXAMPLE = """
+skinlesion gate
+skinlesion gate --false-alarm-rate 0.01
+"""
+
+
+@command("gate", example=EXAMPLE, section="Pipeline")
+def gate(
+    false_alarm_rate: Annotated[
+        float, typer.Option(help="Share of good images that may fail any of the checks.")
+    ] = 0.02,
+    images: Annotated[int, typer.Option(min=200, help="Images to fit on, at most.")] = 4000,
+    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Fit the quality gate: blurred, dark, hairy, inked or foreign images are then put to review."""
+    from skinlesion_cli.stages import gate as stage
+
+    with render.reporter(quiet=quiet) as reporter:
+        result = stage.run(stage.GateConfig(workspace, false_alarm_rate, images), reporter)
+    render.finish(result, as_json=as_json, quiet=quiet)

@@ -1,0 +1,117 @@
+"""An evaluation as lines and tables of text; undefined stays "undefined"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+# Title, columns, rows.
+TextTable = tuple[str, list[str], list[list[str]]]
+
+
+def shown(estimate: Mapping[str, Any], digits: int = 3) -> str:
+    """A value with its interval, where there is one."""
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    if value is None:
+        return "undefined"
+    if low is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def headline(body: Mapping[str, Any]) -> list[str]:
+    """What was judged, and the figures that sum it up."""
+    figures, support = body["figures"], body["support"]
+    part = f" ({body['part']})" if body["part"] else ""
+    names = {"BACC": "bacc", "malignant BACC": "malignant_bacc", "macro AUC": "macro_auc", "ECE": "ece"}
+    return [
+        f"{body['source']}{part}, {body['decision']}: {support['images']:,} images of {support['lesions']:,} lesions",
+        "   ".join(f"{title} {shown(figures[name])}" for title, name in names.items()),
+    ]
+
+
+def tables(body: Mapping[str, Any]) -> list[TextTable]:
+    """By class, targets, promises, triage, subgroups, comparison: those that there are."""
+    found = [_by_class(body)]
+    for title, verdicts in (("Targets", body["targets"]), ("Promises", body["promises"])):
+        if verdicts:
+            found.append(_verdicts(title, verdicts))
+    if body["triage"]:
+        found.append(_triage(body["triage"]))
+    if body["subgroups"]:
+        found.append(_subgroups(body["subgroups"]))
+    if body["comparison"]:
+        found.append(_comparison(body["comparison"]))
+    return found
+
+
+def _by_class(body: Mapping[str, Any]) -> TextTable:
+    figures, support = body["figures"], body["support"]
+    rows = [
+        [
+            name,
+            f"{support['images_by_class'][name]:,} / {support['lesions_by_class'][name]:,}",
+            *(shown(figures[f"{figure}/{name}"], 2) for figure in ("sensitivity", "specificity")),
+        ]
+        for name in CLASS_NAMES
+    ]
+    return "By class (95 % by lesion)", ["class", "images / lesions", "sensitivity", "specificity"], rows
+
+
+def _verdicts(title: str, verdicts: list[dict[str, Any]]) -> TextTable:
+    words = {True: "kept", False: "missed", None: "undefined"}
+    rows = []
+    for found in verdicts:
+        floor = found["target_specificity"]
+        rows.append(
+            [
+                found["class_name"],
+                f"{found['target_sensitivity']:.3f} / " + ("none" if floor is None else f"{floor:.3f}"),
+                f"{shown(found['sensitivity'], 2)} of {found['sensitivity']['n']:,}",
+                f"{shown(found['specificity'], 2)} of {found['specificity']['n']:,}",
+                words[found["met"]],
+            ]
+        )
+    columns = ["class", "sens. / spec.", "sensitivity", "specificity", "here"]
+    return f"{title}, by lesion, exact 95 %", columns, rows
+
+
+def _triage(levels: Mapping[str, Any]) -> TextTable:
+    rows = [
+        [level, f"{found['images']:,}", _share(found["share_of_malignant"]), _share(found["share_of_benign"])]
+        for level, found in levels.items()
+        if level != "malignant_lesions_seen"
+    ]
+    seen = levels["malignant_lesions_seen"]
+    title = f"Triage; of {seen['n']:,} malignant lesions referred or reviewed: {shown(seen)}"
+    return title, ["level", "images", "of malignant", "of benign"], rows
+
+
+def _subgroups(groups: Mapping[str, Any]) -> TextTable:
+    rows = [
+        [
+            name,
+            f"{found['images']:,} / {found['lesions']:,}",
+            shown(found["bacc"], 2),
+        ]
+        for name, found in groups.items()
+    ]
+    return (
+        "Subgroups (95 % by lesion)",
+        ["subgroup", "images / lesions", "BACC"],
+        rows,
+    )
+
+
+def _comparison(comparison: Mapping[str, Any]) -> TextTable:
+    rows = [
+        [name, "undefined" if found["theirs"] is None else f"{found['theirs']:.4f}", shown(found, 4)]
+        for name, found in comparison["differences"].items()
+    ]
+    return f"Against {comparison['against']} (paired)", ["figure", "theirs", "difference"], rows
+
+
+def _share(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

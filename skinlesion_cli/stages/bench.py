@@ -1,0 +1,150 @@
+"""How fast each part of prediction is on this machine, and how long a folder will take."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.preprocess import decode_target_px, to_input
+from skinlesion_cli.data.quality import statistics
+from skinlesion_cli.errors import UsageError, name_items
+from skinlesion_cli.inference import tta
+from skinlesion_cli.inference.stream import available_cores, in_order
+from skinlesion_cli.prediction import loading
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult, Table
+
+_SIZE_PX = (600, 450)
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """`sample` are image files to measure on; without, one is generated at 600 x 450. `images`: to predict."""
+
+    workspace: Path
+    sample: Sequence[Path] = ()
+    images: int = 10_000
+    seconds: float = 3.0
+    runtime: str = "auto"
+    device: str = "auto"
+
+
+def run(config: BenchConfig, reporter: Reporter) -> StageResult:
+    """Measure decoding, the networks, all views, maps and writing, each alone; then the whole, by threads."""
+    missing = [str(path) for path in config.sample if not path.is_file()]
+    if missing:
+        raise UsageError(f"there is no file {name_items(missing)}")
+    bundle = bundles.from_workspace(Workspace(config.workspace))
+    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
+    engine = loading.load_engine(bundle, config.device, runtime)
+    if runtime == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    contents = [path.read_bytes() for path in config.sample] or [_generated()]
+    target_px = max(decode_target_px(member.preprocessing) for member in engine.members)
+    images = [read_image(content, target_px=target_px) for content in contents]
+    batch = [images[index % len(images)] for index in range(_BATCH)]
+    first = engine.members[0]
+    pixels = np.stack([to_input(image, first.preprocessing) for image in batch])
+    output = engine.run(batch)
+    row = results.empty_row() | {f"p_{name}": 0.123 for name in ("MEL", "NV", "BCC")}
+    parts: dict[str, tuple[Callable[[], Any], int]] = {
+        "decode": (lambda: [read_image(content, target_px=target_px) for content in contents], len(contents)),
+        "quality statistics": (lambda: [statistics(image) for image in images], len(images)),
+        "turn one view": (lambda: tta.apply("rot90", pixels), _BATCH),
+    }
+    for member in engine.members:
+        seen = np.stack([to_input(image, member.preprocessing) for image in batch])
+        parts[f"network {member.name}, one view"] = (partial(member.runtime.logits, seen), _BATCH)
+    parts[f"all networks, {engine.tta_mode}"] = (lambda: engine.run(batch), _BATCH)
+    parts["the same with maps"] = (lambda: engine.run(batch, keep_features=True), _BATCH)
+    parts["decide"] = (lambda: bundle.calibration.decide(output.probabilities), _BATCH)
+    parts["write a CSV row"] = (lambda: results.encode(row, "csv"), 1)
+    speeds = {}
+    with reporter.task("measuring", total=len(parts) + 2, unit="parts") as task:
+        for name, (work, count) in parts.items():
+            task.describe(name)
+            speeds[name] = _images_per_s(work, count, config.seconds / 3)
+            task.advance()
+        threads = {}
+        for count in sorted({1, available_cores()}):
+            task.describe(f"whole, {count} threads")
+            threads[count] = _whole(engine, contents, target_px, count, config.seconds)
+            task.advance()
+    best = max(threads, key=lambda count: threads[count])
+    duration_s = config.images / threads[best]
+    rows = [[name, f"{speed:,.1f}"] for name, speed in speeds.items()]
+    rows += [[f"whole, {count} threads", f"{speed:,.1f}"] for count, speed in threads.items()]
+    return StageResult(
+        command="bench",
+        headline=[
+            f"{runtime}, {best} threads of one image each: {threads[best]:.1f} images/s; "
+            f"{config.images:,} images take about {_spoken(duration_s)}",
+            "One image a thread, and as many threads as cores: on a CPU that beats several threads an image.",
+        ],
+        figures={
+            "runtime": runtime,
+            "tta": engine.tta_mode,
+            "cores": available_cores(),
+            "threads": best,
+            "images_per_s": speeds,
+            "whole_images_per_s": {str(count): speed for count, speed in threads.items()},
+            "images": config.images,
+            "seconds": duration_s,
+        },
+        tables=[Table("Images per second", ["part", "images/s"], rows)],
+    )
+
+
+def _generated() -> bytes:
+    coarse = np.random.default_rng(0).integers(60, 220, (45, 60, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(_SIZE_PX, Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _images_per_s(work: Callable[[], Any], images: int, seconds: float) -> float:
+    """By the median of repeated calls: other load on the machine disturbs it less than a mean."""
+    work()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return images / float(np.median(times))
+
+
+def _whole(engine: Any, contents: Sequence[bytes], target_px: int, threads: int, seconds: float) -> float:
+    def one(batch: Sequence[bytes]) -> int:
+        engine.run([read_image(content, target_px=target_px) for content in batch])
+        return len(batch)
+
+    def endless() -> Any:
+        while time.perf_counter() < end:
+            yield [contents[index % len(contents)] for index in range(_BATCH)]
+
+    started = time.perf_counter()
+    end = started + seconds
+    done = sum(in_order(endless(), one, threads=threads))
+    return done / (time.perf_counter() - started)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,66 @@
+"""The leakage guard: a lesion on two sides is a hard error wherever a split is written or read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import split as splits_on_disk
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.errors import DataError
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Manifest:
+    """Images a, b of lesion L1 and c, d of lesion L2."""
+    rows = [
+        {"id": name, "file": f"{name}.jpg", "label": "NV", "lesion_id": lesion}
+        for name, lesion in (("a", "L1"), ("b", "L1"), ("c", "L2"), ("d", "L2"))
+    ]
+    table = pd.DataFrame(rows, columns=list(manifests.COLUMNS), dtype=str).fillna("")
+    manifests.write(tmp_path / "manifest.json", Manifest(table, "none", "none"))
+    return manifests.read(tmp_path / "manifest.json")
+
+
+def split_of(rows: list[tuple[str, str, str]], *, leaks: bool = False) -> Split:
+    table = pd.DataFrame(rows, columns=list(splits_on_disk.COLUMNS), dtype=str)
+    return Split(table, "grouped", 0, leaks_lesions=leaks)
+
+
+GOOD = [("a", "train", ""), ("b", "train", ""), ("c", "val", ""), ("d", "val", "")]
+
+
+def write(folder: Path, split: Split, manifest: Manifest) -> Split:
+    splits_on_disk.write(folder / "split.json", split, manifest)
+    return splits_on_disk.read(folder / "split.json", manifest)
+
+
+def test_a_clean_split_passes(tmp_path, manifest):
+    assert write(tmp_path, split_of(GOOD), manifest).ids("val") == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "train", ""), ("b", "val", "")], "more than one side of the split: L1"),
+        ([("a", "train", ""), ("b", "test", "")], "more than one side of the split: L1"),
+        ([("c", "val", ""), ("d", "test", "")], "more than one side of the split: L2"),
+        ([("a", "train", "0"), ("b", "train", "1")], "more than one side of the split: L1"),
+        ([("a", "train", ""), ("z", "val", "")], "names images that the manifest lacks: z"),
+        ([("a", "train", ""), ("a", "train", "")], "more than once: a"),
+        ([("a", "exam", "")], "unknown parts: exam"),
+    ],
+)
+def test_what_is_refused_and_not_written(rows, message, tmp_path, manifest):
+    with pytest.raises(DataError, match=message):
+        write(tmp_path, split_of(rows), manifest)
+    assert not (tmp_path / "split.json").exists()
+
+
+def test_only_the_published_split_may_leak_and_says_so(tmp_path, manifest):
+    leaking = [("a", "train", ""), ("b", "test", "")]
+    assert write(tmp_path, split_of(leaking, leaks=True), manifest).leaks_lesions

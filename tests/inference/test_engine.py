@@ -1,0 +1,227 @@
+"""Views, the engine, the stopping rule, and the two runtimes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.decisions.ensemble import MergeRule
+from skinlesion_cli.decisions.stopping import StoppingRule, margin, stopped_means
+from skinlesion_cli.decisions.stopping_fit import fit_stopping, upper_bound
+from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.errors import DataError
+from skinlesion_cli.inference import tta
+from skinlesion_cli.inference.engine import Engine, EngineMember
+from skinlesion_cli.inference.runtimes.base import softmax
+
+
+@pytest.mark.parametrize("name", list(tta.VIEWS))
+def test_undoing_a_view_brings_the_image_back(name: str) -> None:
+    image = np.arange(2 * 3 * 5 * 3).reshape(2, 3, 5, 3)  # not square: a wrong axis shows
+    seen = tta.apply(name, image)
+    np.testing.assert_array_equal(tta.invert(name, seen, (-3, -2)), image)
+    assert (seen.shape[1:3] == (5, 3)) == (name in ("transpose", "rot90", "rot270", "antitranspose"))
+
+
+def test_the_eight_views_are_all_different() -> None:
+    image = np.arange(9).reshape(1, 3, 3, 1)
+    assert len({tta.apply(name, image).tobytes() for name in tta.MODES["d4"]}) == 8
+
+
+def test_the_published_rounds_are_drawn_once() -> None:
+    assert len(tta.MODES["published"]) == 10
+    assert tta.published_views(seed=1) == tta.published_views(seed=1) != tta.published_views(seed=2)
+    # 0.5 + 0.5/4 of the rounds are not turned, a quarter of those not flipped: over 4,000 rounds 0.156.
+    # Two flips and half a turn are the image again: 0.5 * 0.25 * 0.25 = 0.031 more.
+    share = tta.published_views(4000, seed=3).count("identity") / 4000
+    assert share == pytest.approx(0.1875, abs=0.02)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Corner:
+    """A runtime whose logit of class 0 is the brightness of the top left pixel, of class 1 that of the top right."""
+
+    name = "corner"
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        self.images += len(images)
+        found = np.zeros((len(images), 7), np.float32)
+        found[:, 0], found[:, 1] = images[:, 0, 0, 0] / 64, images[:, 0, -1, 0] / 64
+        return found
+
+    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.logits(images), images[:, None, :, :, 0].astype(np.float32)
+
+
+def _engine(views: tuple[str, ...], stopping: StoppingRule | None = None) -> tuple[Engine, Corner]:
+    runtime = Corner()
+    member = EngineMember("corner", 1.0, Preprocessing(input_size_px=16), runtime, np.zeros((7, 1)))
+    rule = MergeRule("equal", np.array([1.0]))
+    return Engine([member], rule, views, lambda image, _: image, stopping=stopping), runtime
+
+
+def _image(top_left: int, top_right: int, bottom_left: int, bottom_right: int) -> np.ndarray:
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[0, 0], image[0, -1], image[-1, 0], image[-1, -1] = top_left, top_right, bottom_left, bottom_right
+    return image
+
+
+def test_the_engine_averages_the_softmax_of_the_views() -> None:
+    engine, _ = _engine(("identity", "hflip"))
+    found = engine.run([_image(128, 0, 0, 0)])
+    # Softmax of (2, 0, 0, ...) is e²/(e²+6) = 0.5518729 for the 2 and 0.0746879 for each 0.
+    high, low = 0.5518729, 0.0746879
+    expected = [(high + low) / 2, (high + low) / 2, low, low, low, low, low]
+    np.testing.assert_allclose(found.probabilities, [expected], atol=1e-6)
+    assert found.views.tolist() == [2]
+
+
+def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
+    engine, runtime = _engine(("identity", "hflip", "identity"))
+    found = engine.run([_image(128, 0, 0, 0)])
+    high, low = 0.5518729, 0.0746879
+    assert found.probabilities[0, 0] == pytest.approx((2 * high + low) / 3, abs=1e-6)
+    assert runtime.images == 2
+
+
+def test_settled_images_are_not_looked_at_again() -> None:
+    stopping = StoppingRule(DecisionRule(), reach=0.5, n_views=8)
+    engine, runtime = _engine(tta.MODES["d4"], stopping)
+    sure, unsure = _image(250, 0, 250, 0), _image(66, 64, 66, 64)
+    found = engine.run([sure, unsure])
+    # sure: softmax of 250/64 = 3.906 against six 0 is 0.8923, 0.8743 ahead; 0.5 * sqrt(1 - 1/8) = 0.4677.
+    assert found.views.tolist() == [1, 8]
+    assert runtime.images == 1 + 8
+    alone = engine.run([sure])
+    np.testing.assert_array_equal(alone.probabilities[0], found.probabilities[0])
+
+
+def test_features_come_from_the_unturned_view() -> None:
+    engine, _ = _engine(("hflip", "vflip"))
+    image = _image(1, 2, 3, 4)
+    found = engine.run([image], keep_features=True)
+    np.testing.assert_array_equal(found.features[0][0, 0], image[..., 0])
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(FloatingPointError, match="not finite"):
+        softmax(np.array([[np.nan, 0, 0, 0, 0, 0, 0]]))
+
+
+def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
+    rule = DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.6)
+    probabilities = np.array(
+        [
+            # NV leads by 0.5; MEL is 0.1 short of firing; malignant 0.2 is 0.4 from 0.6: 0.1.
+            [0.20, 0.70, 0.0, 0.0, 0.10, 0.0, 0.0],
+            # MEL fires, 0.05 over; it is malignant, so the operating point does not matter: 0.05.
+            [0.35, 0.55, 0.0, 0.0, 0.10, 0.0, 0.0],
+            # AKIEC fires, 0.15 over; MEL would take precedence and is 0.02 short: 0.02.
+            [0.28, 0.17, 0.0, 0.55, 0.0, 0.0, 0.0],
+            # NV leads by 0.45; malignant 0.05 + 0.12 = 0.17 is 0.43 away; MEL is 0.25 short: 0.25.
+            [0.05, 0.60, 0.12, 0.0, 0.15, 0.08, 0.0],
+        ]
+    )
+    np.testing.assert_allclose(margin(rule, probabilities), [0.1, 0.05, 0.02, 0.25], atol=1e-6)
+
+
+def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stopped_means`, on which the rule is fitted, is what the engine does."""
+    generator = np.random.default_rng(5)
+    images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
+    by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
+    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=0.4, n_views=8)
+    means, views = stopped_means(stopping, by_view)
+    found = _engine(tta.MODES["d4"], stopping)[0].run(images)
+    assert 1.0 < views.mean() < 8.0
+    np.testing.assert_array_equal(found.views, views)
+    np.testing.assert_allclose(found.probabilities, means, atol=2e-7)
+
+
+def test_the_upper_bound_is_exact() -> None:
+    # No hit in n: 1 - 0.05 ** (1 / n). 598 is the least n for 0.5 %.
+    assert upper_bound(0, 598) == pytest.approx(1 - 0.05 ** (1 / 598))
+    assert upper_bound(0, 598) < 0.005 < upper_bound(0, 597)
+    assert upper_bound(3, 3) == 1.0
+
+
+def _by_view(n_images: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 7, n_images)
+    logits = generator.normal(0, 1.0, (n_images, 1, 7)) + 4.0 * np.eye(7)[labels][:, None]
+    logits = logits + noise * generator.normal(size=(n_images, 8, 7))
+    values = np.exp(logits)
+    return (
+        (values / values.sum(-1, keepdims=True)).astype(np.float32),
+        labels,
+        np.arange(n_images).astype(str),
+    )
+
+
+def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
+    by_view, labels, lesions = _by_view(3000, 0.5)
+    fit = fit_stopping(DecisionRule(), by_view[:1500], labels[:1500], lesions[:1500])
+    assert fit.upper_bound <= 0.005
+    assert fit.mean_views < 6
+    means, _ = stopped_means(fit.stopping, by_view[1500:])
+    full = by_view[1500:].mean(axis=1)
+    assert (means.argmax(1) != full.argmax(1)).mean() <= 0.005
+
+
+def test_noisier_views_need_more_of_them() -> None:
+    calm, labels, lesions = _by_view(1500, 0.2)
+    noisy, _, _ = _by_view(1500, 1.5)
+    views = [fit_stopping(DecisionRule(), found, labels, lesions).mean_views for found in (calm, noisy)]
+    assert views[0] < views[1]
+
+
+def test_too_few_lesions_promise_nothing() -> None:
+    by_view, labels, lesions = _by_view(400, 0.5)
+    with pytest.raises(DataError, match="at least 598 lesions"):
+        fit_stopping(DecisionRule(), by_view, labels, lesions)
+
+
+def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None:
+    pytest.importorskip("onnxruntime")
+    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.workspace import Workspace
+    from skinlesion_cli.prediction.loading import load_engine
+
+    bundle = bundles.from_workspace(Workspace(tiny_workspace))
+    images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(6)]
+    found = {
+        runtime: load_engine(bundle, "cpu", runtime).run(images, keep_features=True)
+        for runtime in ("torch", "onnx")
+    }
+    np.testing.assert_allclose(found["torch"].probabilities, found["onnx"].probabilities, atol=1e-5, rtol=0)
+    for one, other in zip(found["torch"].features, found["onnx"].features, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    alone = load_engine(bundle, "cpu", "onnx").run(images[2:3])
+    np.testing.assert_array_equal(alone.probabilities[0], found["onnx"].probabilities[2])
+
+
+def test_onnxruntime_predicts_without_torch(skinlesion, tiny_workspace, images, tmp_path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('torch is not to be imported')")
+    (tmp_path / "timm.py").write_text("raise ImportError('timm is not to be imported')")
+    done = skinlesion(
+        "predict",
+        images,
+        "-o",
+        tmp_path / "o.csv",
+        "-w",
+        tiny_workspace,
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "runtime: onnx" in done.stderr
