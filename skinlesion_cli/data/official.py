@@ -101,15 +101,16 @@ def plan(
     return planned
 
 
-def require_space(planned: Sequence[Planned], folder: Path) -> None:
-    """Refuse to begin what the disk cannot hold: the archives, and once more the images taken out of them.
+def require_space(planned: Sequence[Planned], folder: Path, images_folder: Path) -> None:
+    """Refuse to begin what the disk cannot hold: the archives, and the images that will be taken out of them.
 
     Raises
     ------
     SkinLesionError : with the bytes needed and free.
     """
     images_bytes = sum(item.total_bytes for item in planned if item.file.images)
-    needed = sum(item.missing_bytes for item in planned) + images_bytes
+    there = sum(path.stat().st_size for path in images_folder.glob("*.jpg"))
+    needed = sum(item.missing_bytes for item in planned) + max(images_bytes - there, 0)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:

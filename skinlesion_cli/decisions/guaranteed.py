@@ -28,7 +28,7 @@ from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import N_CLASSES
 
 # Share of the doubt that goes to the specificity floors: they rest on thousands of lesions and need little.
-_FLOOR_SHARE = 0.1
+_FLOOR_SHARE = 0.2
 NEVER = 1.0  # p > 1 does not happen: such a threshold leaves the argmax alone
 
 

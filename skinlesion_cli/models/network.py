@@ -47,12 +47,8 @@ class LesionNet(nn.Module):
             # In place, ReLU6 copies its input for the backward pass; out of place it does not need to.
             if isinstance(module, nn.ReLU6):
                 module.inplace = False
-        self.register_buffer(
-            "mean", torch.tensor(preprocessing.mean).mul(255).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor(preprocessing.std).mul(255).view(1, 3, 1, 1), persistent=False
-        )
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).mul(255), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).mul(255), persistent=False)
         self.metadata = (
             nn.Sequential(nn.Linear(n_metadata, 32), nn.ReLU(), nn.Linear(32, N_CLASSES))
             if n_metadata
@@ -66,9 +62,12 @@ class LesionNet(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Last feature map, float (n, n_features, h, w); its mean over h and w feeds the classifier."""
-        # A permuted view of NHWC pixels is already in channels-last memory order.
-        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype)
-        return self.backbone.forward_features((pixels - self.mean) / self.std)
+        # Along whole rows of pixels this is several times faster than with a broadcast over channels, and a
+        # permuted view of NHWC pixels is already in channels-last memory order.
+        count, height, width = images.shape[:3]
+        rows = images.reshape(count, height, width * 3).to(self.mean.dtype)
+        rows = torch.addcmul((-self.mean / self.std).repeat(width), rows, (1.0 / self.std).repeat(width))
+        return self.backbone.forward_features(rows.view(count, height, width, 3).permute(0, 3, 1, 2))
 
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (n, 7) from the last feature map and, where the network has the branch, metadata."""

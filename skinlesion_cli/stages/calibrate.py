@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -25,6 +26,7 @@ from skinlesion_cli.decisions.probability_fit import sharpness
 from skinlesion_cli.decisions.stopping import stopped_means
 from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_stopping
 from skinlesion_cli.decisions.triage import apply_rule
+from skinlesion_cli.decisions.verdicts import lesion_share
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
@@ -72,7 +74,7 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
         promises=tuple(asdict(promise) for promise in fitted.promises),
         confidence=settings.guarantee.confidence if settings.policy == "guaranteed" else None,
         probability_figures=_probability_figures(labels, probabilities, unseen, settings),
-        triage_figures=_triage_figures(labels, lesion_ids, unseen, fitted, settings),
+        triage_figures=defined(_triage_figures(labels, lesion_ids, unseen, fitted, settings)),
         support=_support(validation) | _decision_figures(labels, unseen, probabilities),
         stopping=stopping,
     )
@@ -200,9 +202,27 @@ def _triage_figures(
             "share": _defined(float(metrics.ratio(missed, len(mine)))),
             "interval_95": [_defined(low), _defined(high)],
         },
-        "operating_point": asdict(fitted.operating_point),
+        "review_because": _review_reasons(unseen.conformal_sets),
+        "operating_point": asdict(fitted.operating_point)
+        | {
+            "cross_fitted_sensitivity": asdict(
+                lesion_share(unseen.over[malignant], lesions.codes[malignant])
+            ),
+            "cross_fitted_specificity": asdict(
+                lesion_share(~unseen.over[~malignant], lesions.codes[~malignant])
+            ),
+        },
         "conformal": {"coverage_wanted": settings.coverage, "coverage_by_class": coverage},
         "mean_set_size": float(unseen.conformal_sets.sum(axis=1).mean()),
+    }
+
+
+def _review_reasons(sets: np.ndarray) -> dict[str, float]:
+    """Share of images with each reason that a prediction set gives to look again."""
+    ill, well = sets[:, triage.IS_MALIGNANT].any(axis=1), sets[:, ~triage.IS_MALIGNANT].any(axis=1)
+    return {
+        "set_holds_benign_and_malignant": float((ill & well).mean()),
+        "set_is_empty": float((~ill & ~well).mean()),
     }
 
 

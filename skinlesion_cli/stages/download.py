@@ -153,7 +153,7 @@ def _dataset(
         planned = official.plan(
             _wanted(config, files), workspace.archives, _addresses(config), patience, ask=False
         )
-        official.require_space(planned, workspace.archives)
+        official.require_space(planned, workspace.archives, workspace.images)
         notes += official.fetch_all(
             planned, workspace.archives, reporter, patience, ignore_hashes=config.ignore_hashes
         )

@@ -28,6 +28,7 @@ class OfficialServer(ThreadingHTTPServer):
         self.cut_after_bytes = 0
         self.chunk_delay_s = 0.0
         self.etags = True
+        self.head_allowed = True
         self.bytes_lock = threading.Lock()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -52,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         name = self._arrive()
-        if name is not None:
+        if name is not None and not self.server.head_allowed:
+            self._fail(405)
+        elif name is not None:
             self._head(200, len(self.server.files[name]), self.server.files[name])
 
     def do_GET(self) -> None:

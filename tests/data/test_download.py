@@ -228,9 +228,12 @@ def test_kill_9_in_the_middle_then_only_the_missing_bytes(server, zips, tmp_path
     assert not Workspace(tmp_path).manifest.exists()
     server.chunk_delay_s = 0.0
     server.requests.clear()
+    server.cut_after_bytes = 40_000
+    server.faults[INPUT].append("cut")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert server.gets(INPUT) == [f"bytes={have}-"]
+    assert done.stderr == ""  # the client beneath says nothing of its own
+    assert server.gets(INPUT) == [f"bytes={have}-", f"bytes={have + 40_000 - 40_000 % 8192}-"]
     before = [name for name in zips if list(zips).index(name) < list(zips).index(INPUT)]
     assert all(server.gets(name) == [] for name in before)
     assert (Workspace(tmp_path).archives / INPUT).read_bytes() == zips[INPUT]

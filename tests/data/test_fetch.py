@@ -105,6 +105,15 @@ def test_a_range_answered_with_the_whole_file_starts_over(server, tmp_path, pati
     assert_whole(tmp_path)
 
 
+def test_a_mirror_that_answers_no_questions_about_a_file(server, tmp_path, patience):
+    server.head_allowed = False
+    server.faults[NAME].extend(["cut", "503"])
+    get(server, tmp_path, patience, md5=MD5)
+    assert_whole(tmp_path)
+    # Without knowing the size nothing is continued over a failure.
+    assert server.gets(NAME) == [None, "bytes=200000-", None]
+
+
 def test_416_starts_over(server, tmp_path, patience):
     server.faults[NAME].extend(["cut", "416"])
     get(server, tmp_path, patience, md5=MD5)

@@ -53,7 +53,9 @@ def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
         if not train_ids or not validation_ids:
             raise DataError(
                 f"the split has {len(train_ids)} training and {len(validation_ids)} validation images",
-                "Make another one with `skinlesion download`.",
+                f"It has folds: train them with --folds {split.n_folds}."
+                if split.n_folds
+                else "Make another one with `skinlesion download`.",
             )
         return Job(config, data, fold, train_ids, validation_ids, device, team, told)
 
