@@ -215,7 +215,7 @@ def main() -> None:
     names, started = list(policies(targets)), time.monotonic()
     results = np.stack(
         Parallel(n_jobs=arguments.jobs, batch_size=10)(
-            delayed(one_cut)(pool, lesions, arguments.seed + number, names)
+            delayed(one_cut)(pool, lesions, arguments.seed + number, targets)
             for number in range(arguments.cuts)
         )
     )

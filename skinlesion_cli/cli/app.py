@@ -18,6 +18,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     info,
     merge,
     predict,
+    select,
     train,
 )
 from skinlesion_cli.cli.root import app

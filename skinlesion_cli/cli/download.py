@@ -13,6 +13,7 @@ from skinlesion_cli.cli.root import command
 EXAMPLE = """
 skinlesion download
 skinlesion download --dry-run
+skinlesion download --from ./reviewed/reviewed.csv --append
 skinlesion download --from ./isic2018 --split grouped --check-duplicates
 skinlesion download --from ./labels.csv --split kfold --folds 5
 """
@@ -45,6 +46,10 @@ def download(
     move_duplicates: Annotated[
         bool, typer.Option("--move-duplicates", help="Look for them, and keep each pair on one side.")
     ] = False,
+    append: Annotated[
+        bool,
+        typer.Option("--append", help="Add --from to the dataset that is there; new lesions go to training."),
+    ] = False,
     base_url: Annotated[
         str | None, typer.Option(help="Fetch from this address (a mirror) instead of the official ones.")
     ] = None,
@@ -70,6 +75,16 @@ def download(
     debug: options.DebugOption = False,
 ) -> None:
     """Bring a dataset into the workspace and split it by lesion; without --from, fetch ISIC 2018 Task 3."""
+    if append:
+        from skinlesion_cli.errors import UsageError
+        from skinlesion_cli.stages import append as adding
+
+        if source is None:
+            raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
+        with render.reporter(quiet=quiet) as reporter:
+            added = adding.run(adding.AppendConfig(workspace, source, source_format, link), reporter)
+        render.finish(added, as_json=as_json, quiet=quiet)
+        return
     from skinlesion_cli.stages import download as stage
 
     chosen = {key: value for key, value in locals().items() if key in stage.DownloadConfig.model_fields}

@@ -41,6 +41,9 @@ def evaluate(
     thresholded: Annotated[
         bool, typer.Option("--thresholded", help="In challenge.csv, the decision is the maximum of its row.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html: all of it on one page, offline.")
+    ] = False,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples, clustered by lesion.")] = 2000,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to; default: in the workspace.")
@@ -65,6 +68,7 @@ def evaluate(
         n_resamples=resamples,
         seed=seed,
         output=output,
+        report=report,
     )
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(config, reporter)

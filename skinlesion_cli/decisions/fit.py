@@ -125,12 +125,16 @@ def fit_rule(
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """What rules fitted without an image's lesion say of it; arrays as in `triage.Outcome`."""
+    """What rules fitted without an image's lesion say of it; arrays as in `triage.Outcome`.
+
+    `over` : bool (n_images,), the malignant probability is above the operating point.
+    """
 
     probabilities: np.ndarray
     decided: np.ndarray
     triage: np.ndarray
     conformal_sets: np.ndarray
+    over: np.ndarray
 
 
 def cross_fit(
@@ -145,9 +149,11 @@ def cross_fit(
     calibrated = np.empty((n, probabilities.shape[1]), dtype=np.float32)
     decided, levels = np.empty(n, dtype=np.int64), np.empty(n, dtype="<U8")
     sets = np.empty((n, probabilities.shape[1]), dtype=bool)
+    over = np.empty(n, dtype=bool)
     for train, held_out in grouped_folds(labels, lesion_ids, n_folds):
         fitted = fit_rule(labels[train], probabilities[train], lesion_ids[train], settings)
         outcome = apply_rule(fitted.rule, probabilities[held_out])
         calibrated[held_out], decided[held_out] = outcome.probabilities, outcome.decisions.decided
         levels[held_out], sets[held_out] = outcome.triage, outcome.conformal_sets
-    return CrossFitted(calibrated, decided, levels, sets)
+        over[held_out] = outcome.malignant_probability.astype(np.float64) > fitted.operating_point.threshold
+    return CrossFitted(calibrated, decided, levels, sets, over)

@@ -27,6 +27,7 @@ from skinlesion_cli.decisions.evaluation import Figures, Labelled
 from skinlesion_cli.decisions.summary import summarise
 from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.prediction.evaluation_report import write_evaluation_report
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.plots_evaluation import draw
@@ -62,6 +63,7 @@ class EvaluateConfig:
     n_resamples: int = 2000
     seed: int = 0
     output: Path | None = None
+    report: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,15 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
         values = judging.thresholded(values, everything.decided)
     files["challenge.csv"] = evaluations.challenge_csv(everything.ids, values)
     with exclusive(folder, "evaluate"):
-        evaluations.write(folder, body, files, inputs=judged.inputs)
-    paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files)]
+        artifact = evaluations.write(folder, body, files, inputs=judged.inputs)
+        reports = []
+        if config.report:
+            with reporter.task("writing the report"):
+                data = judged.labelled()
+                reports.append(
+                    write_evaluation_report(folder, workspace, data, judged.ids, body, files, artifact)
+                )
+    paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
     return _result(evaluations.defined(body), paths, [*notes, *subgroup_notes])
 
 

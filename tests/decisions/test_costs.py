@@ -40,6 +40,17 @@ def test_one_threshold_by_hand():
     assert cheap["MEL"] == pytest.approx(0.35)
 
 
+def test_equal_scores_are_cut_as_a_whole():
+    # One melanoma and two nevi at 0.3: all are referred (2 for 2.5) or none.
+    values = np.zeros((3, 7))
+    values[:, 0], values[:, 1] = 0.3, 0.7
+    labels, lesions = np.array([0, 1, 1]), np.arange(3).astype(str)
+    dear = cost_thresholds(labels, values, lesions, cost_matrix(MISSED | {"MEL": 2.5}), ["MEL"])
+    assert dear["MEL"] == pytest.approx(0.15)
+    cheap = cost_thresholds(labels, values, lesions, cost_matrix(MISSED | {"MEL": 1.5}), ["MEL"])
+    assert cheap["MEL"] == NEVER
+
+
 def test_a_class_without_images_never_fires():
     labels, values = np.array([1, 1, 1]), np.full((3, 7), 1 / 7)
     found = cost_thresholds(labels, values, np.arange(3).astype(str), cost_matrix(MISSED))

@@ -71,6 +71,10 @@ def test_figures_are_cross_fitted_and_honest(workspace: Workspace):
     assert sum(level["share_of_images"] for level in levels.values()) == pytest.approx(1.0)
     home = found.triage_figures["malignant_lesions_sent_home"]
     assert home["interval_95"][0] <= home["share"] <= home["interval_95"][1]
+    point = found.triage_figures["operating_point"]
+    assert point["cross_fitted_sensitivity"]["value"] >= point["sensitivity"] - 0.05
+    because = found.triage_figures["review_because"]
+    assert 0.0 < sum(because.values()) <= levels["review"]["share_of_images"] + 1e-9
     assert found.support["lesions"] == 600
 
 
@@ -128,6 +132,16 @@ def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
     assert (promise["lesions"], promise["sensitivity"], promise["granted"]) == (0, None, False)
     conformal = calibrations.read(workspace.calibration).rule.conformal_minimum
     assert conformal[3] == 0.0  # without a lesion, AKIEC is never left out of a set
+    reduce_to(workspace, {"NV", "BKL"})
+    result = run(workspace)
+    point = result.figures["triage"]["operating_point"]
+    assert (point["lesions"], point["granted"], point["cross_fitted_sensitivity"]["value"]) == (
+        0,
+        False,
+        None,
+    )
+    assert result.figures["triage"]["malignant_lesions_sent_home"]["share"] is None
+    assert any("malignancy" in warning for warning in result.warnings)
     reduce_to(workspace, {"NV"})
     with pytest.raises(DataError, match="at least two classes"):
         run(workspace)

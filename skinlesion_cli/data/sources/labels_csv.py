@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
+
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.data.images import IMAGE_SUFFIXES
 from skinlesion_cli.data.sources.base import (
@@ -24,9 +26,16 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 _KNOWN = ("image", "label", "lesion_id", "age", "sex", "site", "part")
 
 
-def recognise(path: Path) -> bool:
+def is_csv(path: Path) -> bool:
     """Whether this is a CSV file."""
     return path.is_file() and path.suffix.lower() == ".csv"
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a CSV file, and no list that people filled in (`reviewed`)."""
+    from skinlesion_cli.data.sources import reviewed
+
+    return is_csv(path) and not reviewed.recognise(path)
 
 
 def read(path: Path, options: SourceOptions) -> Collection:
@@ -37,7 +46,11 @@ def read(path: Path, options: SourceOptions) -> Collection:
     DataError : columns missing or unknown; images missing, ambiguous, listed twice or outside the folder;
         unknown classes or parts. The offenders are named.
     """
-    table = tables.read_csv(path, path.name)
+    return from_table(tables.read_csv(path, path.name), path)
+
+
+def from_table(table: pd.DataFrame, path: Path) -> Collection:
+    """The same for a table that was read from `path`."""
     lacking = [column for column in ("image", "label") if column not in table.columns]
     strange = [column for column in table.columns if column not in _KNOWN]
     if lacking or strange:

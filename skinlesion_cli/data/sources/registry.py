@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from skinlesion_cli.data.sources import class_folders, isic2018, isic2019, kaggle_ham10000, labels_csv
+from skinlesion_cli.data.sources import (
+    class_folders,
+    isic2018,
+    isic2019,
+    kaggle_ham10000,
+    labels_csv,
+    reviewed,
+)
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
 from skinlesion_cli.errors import UsageError
 
@@ -16,6 +23,7 @@ SOURCES: Mapping[str, ModuleType] = {
     "isic2019": isic2019,
     "folders": class_folders,
     "csv": labels_csv,
+    "reviewed": reviewed,
 }
 
 

@@ -1,0 +1,148 @@
+"""The page of an evaluation: figures with intervals, pictures, verdicts, subgroups, worst errors, model facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.decisions.triage import IS_MALIGNANT
+from skinlesion_cli.report.page import data_uri, facts_table, render
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+# What each picture shows, in the order of the page; a picture that is not there is left out.
+PICTURES: Mapping[str, str] = {
+    "operating-points.png": "Each class against the rest. A ring is where the decisions stand.",
+    "sensitivity.png": "Sensitivity of the decisions by class, 95 % interval by lesion; marks are targets.",
+    "calibration.png": "Reliability: how often the top class is right, by its probability.",
+    "net-benefit.png": "Decision curve: worth of referring by the malignant probability, against referring "
+    "everyone and no one.",
+}
+_HEADLINE = (
+    ("bacc", "balanced accuracy"),
+    ("malignant_bacc", "malignant BACC (mean sensitivity of MEL, BCC, AKIEC)"),
+    ("macro_auc", "mean AUC of the classes"),
+    ("malignant/auc", "malignant or not: AUC"),
+    ("malignant/sensitivity", "malignant or not: sensitivity"),
+    ("malignant/specificity", "malignant or not: specificity"),
+    ("accuracy", "accuracy"),
+    ("ece", "expected calibration error"),
+    ("brier", "Brier score"),
+    ("log_loss", "log loss"),
+)
+_BY_CLASS = ("sensitivity", "specificity", "ppv", "npv", "auc", "ap")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong decision. `picture` is a JPEG: the image, its map of the decided class, that of the true one."""
+
+    id: str
+    label: str
+    decided: str
+    p_label: float
+    p_decided: float
+    picture: bytes | None
+
+
+def worst(labels: np.ndarray, decided: np.ndarray, probabilities: np.ndarray, n: int) -> list[int]:
+    """Rows of the worst errors: malignant called benign first, then by how improbable the truth was called.
+
+    Parameters
+    ----------
+    labels, decided : int64 (n_images,); probabilities : (n_images, 7).
+    """
+    wrong = np.flatnonzero(labels != decided)
+    known = np.where(decided[wrong] < len(CLASS_NAMES), decided[wrong], labels[wrong])
+    missed = IS_MALIGNANT[labels[wrong]] & ~IS_MALIGNANT[known]
+    order = np.lexsort((probabilities[wrong, labels[wrong]], ~missed))
+    return wrong[order][:n].tolist()
+
+
+def page(
+    body: Mapping[str, Any],
+    pictures: Mapping[str, bytes],
+    mistakes: Sequence[Mistake],
+    n_mistakes: int,
+    facts: Mapping[str, object],
+    hashes: Mapping[str, object],
+) -> str:
+    """The page as HTML. `body` is an evaluation's, NaN already None; `facts` are the model card's."""
+    figures = body["figures"]
+    support = body["support"]
+    return render(
+        "evaluation.html",
+        body=body,
+        headline=[(title, estimate(figures[name])) for name, title in _HEADLINE if name in figures],
+        columns=_BY_CLASS,
+        by_class=[
+            (
+                name,
+                support["images_by_class"][name],
+                support["lesions_by_class"][name],
+                [estimate(figures.get(f"{figure}/{name}")) for figure in _BY_CLASS],
+            )
+            for name in CLASS_NAMES
+        ],
+        matrix=_matrix(body["confusion_matrix"]),
+        promises=[("target", *_verdict(v)) for v in body["targets"]]
+        + [("promise of the calibration", *_verdict(v)) for v in body["promises"]],
+        subgroups=[
+            (
+                name,
+                group,
+                [estimate(group[f]) for f in ("bacc", "malignant_sensitivity", "malignant_specificity")],
+            )
+            for name, group in body["subgroups"].items()
+            if group["images"]
+        ],
+        empty_subgroups=[name for name, group in body["subgroups"].items() if not group["images"]],
+        pictures=[
+            (data_uri(pictures[name], "image/png"), caption)
+            for name, caption in PICTURES.items()
+            if name in pictures
+        ],
+        mistakes=[(m, data_uri(m.picture, "image/jpeg") if m.picture else "") for m in mistakes],
+        n_mistakes=n_mistakes,
+        facts=facts_table(facts),
+        hashes=facts_table(hashes),
+    )
+
+
+def estimate(value: Mapping[str, Any] | None) -> str:
+    """An estimate with its interval; undefined is said to be undefined."""
+    if value is None or value["value"] is None:
+        return "undefined"
+    if value.get("low") is None or value.get("high") is None:
+        return f"{value['value']:.3f}"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def _share(value: Mapping[str, Any] | None) -> str:
+    return "undefined" if value is None else f"{estimate(value)}, {value['hits']} of {value['n']}"
+
+
+def _verdict(verdict: Mapping[str, Any]) -> tuple[str, str, str, str, bool | None]:
+    wanted = f"sensitivity {verdict['target_sensitivity']:.3f}"
+    if verdict["target_specificity"] is not None:
+        wanted += f", specificity {verdict['target_specificity']:.3f}"
+    return (
+        verdict["class_name"],
+        wanted,
+        _share(verdict["sensitivity"]),
+        _share(verdict["specificity"]),
+        verdict["met"],
+    )
+
+
+def _matrix(matrix: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Rows with each cell's count and its share of the true class."""
+    drop = not any(row[-1] for row in matrix) and len(matrix[0]) > len(CLASS_NAMES)
+    rows = []
+    for name, row in zip(CLASS_NAMES, matrix, strict=True):
+        cells = list(row[:-1] if drop else row)
+        total = sum(row)
+        rows.append((name, [(count, count / total if total else 0.0) for count in cells]))
+    return rows

@@ -1,0 +1,53 @@
+"""Curves with the operating points that decisions actually have: PNG bytes, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+_INK, _GREY = "#30343b", "#9aa1ab"
+_COLOURS = ("#b3272d", "#8a6f4e", "#2f6fab", "#c8641e", "#5b8c5a", "#7d5ba6", "#4f9d9d")
+
+
+def operating_points(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray) -> bytes:
+    """ROC and precision-recall, each class against the rest; a ring is where the decisions stand.
+
+    Thresholds of other classes override a class too, so a ring may lie beside its curve.
+
+    Parameters
+    ----------
+    labels, decided : int64 (n_images,). probabilities : (n_images, 7). Classes without images are left out.
+    """
+    figure = Figure(figsize=(10.4, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, name in enumerate(CLASS_NAMES):
+        positive = labels == index
+        if positive.all() or not positive.any():
+            continue
+        called = decided == index
+        sensitivity = (called & positive).sum() / positive.sum()
+        style = {"color": _COLOURS[index], "linewidth": 1.4}
+        ring = {"s": 46, "facecolor": "white", "edgecolor": _COLOURS[index], "linewidth": 1.8, "zorder": 3}
+        false, hits, _ = roc_curve(positive, probabilities[:, index], drop_intermediate=False)
+        left.plot(false, hits, label=f"{name} (n={int(positive.sum()):,})", **style)
+        left.scatter((called & ~positive).sum() / (~positive).sum(), sensitivity, **ring)
+        precision, recall, _ = precision_recall_curve(positive, probabilities[:, index])
+        right.plot(recall, precision, **style)
+        if called.any():
+            right.scatter(sensitivity, (called & positive).sum() / called.sum(), **ring)
+    left.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
+    left.legend(loc="lower right", fontsize=8, frameon=False)
+    left.set(xlabel="1 - specificity", ylabel="sensitivity")
+    right.set(xlabel="sensitivity (recall)", ylabel="positive predictive value (precision)")
+    for axes, title in ((left, "ROC"), (right, "Precision and recall")):
+        axes.set_title(f"{title}; rings: the decisions", loc="left", color=_INK, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
+    return content.getvalue()

@@ -1,0 +1,126 @@
+"""The explain stage on a small ensemble with random weights."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinlesion_cli.errors import ExitCode, UsageError
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import explain, explain_check
+from skinlesion_cli.stages.explain import ExplainConfig
+from tests.inference.tiny import make_images, make_workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("tiny"), size_px=64)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("images"), 5)
+
+
+def explained(workspace: Path, images: Path, output: Path, **choices) -> tuple[list[dict], object]:
+    result = explain.run(ExplainConfig(workspace, [str(images)], output, **choices), SilentReporter())
+    with (output / "maps.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)), result
+
+
+def test_one_overlay_an_image(workspace: Path, images: Path, tmp_path: Path) -> None:
+    (images / "broken.jpg").write_text("no image")
+    rows, result = explained(workspace, images, tmp_path)
+    (images / "broken.jpg").unlink()
+    assert [row["id"] for row in rows] == [
+        *(f"a/image {k:03d}.jpg" for k in (0, 2, 4)),
+        *(f"b/image {k:03d}.jpg" for k in (1, 3)),
+    ]
+    assert all(row["class"] == row["decision"] for row in rows)
+    assert all(Image.open(tmp_path / row["overlay"]).size[0] == 64 for row in rows)
+    assert result.exit_code is ExitCode.PARTIAL
+    assert "broken.jpg (not_an_image" in result.warnings[0]
+
+
+def test_zero_maps_are_named(images: Path, tmp_path: Path) -> None:
+    # One network and maps of a single place: for about half the classes nothing speaks.
+    single = make_workspace(tmp_path / "single", archs=("tiny",), size_px=32)
+    rows, result = explained(single, images, tmp_path / "out", classes=("all",))
+    assert len(rows) == 35
+    zero = [row for row in rows if row["all_zero"] == "true"]
+    assert zero, "random networks have classes for which nothing speaks; choose other seeds"
+    assert all(float(row["magnitude"]) == 0 for row in zero)
+    assert f"{len(zero)} maps are all zero" in result.warnings[0]
+
+
+def test_maps_over_all_views_turn_with_the_image(workspace: Path, tmp_path: Path) -> None:
+    # Averaged over the 8 views of the square, the map of a turned image is the turned map: only if every
+    # view's map was turned back the right way.
+    rng = np.random.default_rng(3)
+    image = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize(
+            (64, 64), Image.Resampling.BICUBIC
+        )
+    )
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(image).save(folder / "a.png")
+    Image.fromarray(np.rot90(image).copy()).save(folder / "b.png")
+    maps = {}
+    for tta in (True, False):
+        rows, _ = explained(workspace, folder, tmp_path / str(tta), classes=("all",), raw="npz", cam_tta=tta)
+        maps[tta] = {
+            (row["id"], row["class"]): np.load(tmp_path / str(tta) / row["raw"])["map"] for row in rows
+        }
+    for name in ("MEL", "NV", "BKL"):
+        np.testing.assert_allclose(
+            maps[True]["b.png", name], np.rot90(maps[True]["a.png", name]), rtol=1e-4, atol=1e-6
+        )
+    worst = max(
+        np.abs(maps[False]["b.png", n] - np.rot90(maps[False]["a.png", n])).max()
+        for n in ("MEL", "NV", "BKL")
+    )
+    assert worst > 1e-4, "the network sees no difference between views, so the test proves nothing"
+
+
+def test_library_grad_cam_is_the_same_over_the_ensemble(
+    workspace: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, _ = explained(workspace, images, tmp_path / "fast")
+    # Sends Grad-CAM itself the way of the other methods.
+    monkeypatch.setattr(explain, "FAST", "")
+    monkeypatch.setattr("skinlesion_cli.prediction.maps.FAST", "")
+    slow, _ = explained(workspace, images, tmp_path / "slow", method="gradcam")
+    for one, other in zip(fast, slow, strict=True):
+        assert float(one["magnitude"]) == pytest.approx(float(other["magnitude"]), rel=1e-4, abs=1e-6)
+
+
+def test_wrong_choices_are_refused(workspace: Path, images: Path, tmp_path: Path) -> None:
+    for choices, message in (
+        ({"classes": ("MELANOMA",)}, "no class named MELANOMA"),
+        ({"style": "fancy"}, "no style named 'fancy'"),
+        ({"raw": "tiff"}, "no kind of raw map named 'tiff'"),
+        ({"method": "nocam"}, "no method named 'nocam'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            explain.run(ExplainConfig(workspace, [str(images)], tmp_path, **choices), SilentReporter())
+
+
+def test_check_gives_both_tests_with_support(workspace: Path, images: Path) -> None:
+    result = explain_check.run(
+        explain_check.CheckConfig(workspace, [str(images)], n_images=3), SilentReporter()
+    )
+    figures = result.figures
+    assert figures["images"] == 3
+    shuffled = [row["shuffled"] for row in figures["parameter_randomisation"]]
+    assert shuffled[0] == "classifier"
+    assert shuffled[-1] == "conv_stem"
+    assert len(shuffled) == 2 * len(set(shuffled))  # two members
+    areas = figures["deletion_insertion"]
+    assert set(areas) == {"map", "random places", "centre of the image"}
+    assert all(0 <= areas[name][kind]["mean"] <= 1 for name in areas for kind in ("deletion", "insertion"))
+    assert len(result.figures["verdicts"]) >= 3

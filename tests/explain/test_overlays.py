@@ -1,0 +1,149 @@
+"""Overlays, raw maps and their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from skinlesion_cli.artifacts.maps import relative_path
+from skinlesion_cli.explain.overlay import Caption, blend, contours, render, steps
+from skinlesion_cli.explain.thumbnails import thumbnail
+from skinlesion_cli.explain.writer import OverlayWriter
+from skinlesion_cli.taxonomy import DISCLAIMER
+
+IMAGE = np.random.default_rng(1).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+HEAT = np.zeros((4, 4), np.float32)
+HEAT[3, 3] = 2.0
+CAPTION = Caption(("MEL p 0.62, threshold 0.34",), 2.0)
+
+
+def test_picture_is_the_image_at_its_size_where_nothing_speaks() -> None:
+    drawn = np.asarray(render(IMAGE, HEAT, CAPTION))
+    assert drawn.shape[1] == 120
+    assert drawn.shape[0] > 90  # the caption is below, not over the image
+    np.testing.assert_array_equal(drawn[:10, :10], IMAGE[:10, :10])
+    assert np.abs(drawn[80:90, 110:].astype(int) - IMAGE[80:, 110:]).mean() > 20
+
+
+def test_strongest_place_is_where_the_map_says() -> None:
+    strength = steps(HEAT, 120, 90)
+    y, x = np.unravel_index(strength.argmax(), strength.shape)
+    assert (strength.max(), y >= 45, x >= 60) == (255, True, True)
+
+
+def test_all_zero_map_leaves_the_image_and_says_so() -> None:
+    nothing = np.zeros((2, 2), np.float32)
+    drawn = np.asarray(render(IMAGE, nothing, Caption(("MEL",), 0.0)))
+    np.testing.assert_array_equal(drawn[:90], IMAGE)
+    red = (drawn[90:, :, 0].astype(int) - drawn[90:, :, 1]) > 100
+    assert red.any(), "the caption has no red text"
+    other = np.asarray(render(IMAGE, HEAT, CAPTION))[90:]
+    assert not ((other[..., 0].astype(int) - other[..., 1]) > 100).any()
+
+
+def test_contours_change_lines_only() -> None:
+    drawn = contours(IMAGE, steps(HEAT, 120, 90))
+    changed = (drawn != IMAGE).any(axis=2)
+    assert 0 < changed.mean() < 0.1
+
+
+def test_side_by_side_has_the_untouched_image_left() -> None:
+    drawn = np.asarray(render(IMAGE, HEAT, CAPTION, "side-by-side"))
+    assert drawn.shape[1] == 240
+    np.testing.assert_array_equal(drawn[:90, :120], IMAGE)
+    np.testing.assert_array_equal(drawn[:90, 120:], blend(IMAGE, steps(HEAT, 120, 90)))
+
+
+def test_thumbnail_has_the_image_left_and_the_map_right() -> None:
+    from io import BytesIO
+
+    flat = np.full((300, 400, 3), 128, np.uint8)
+    small = np.asarray(Image.open(BytesIO(thumbnail(flat, HEAT))))
+    assert small.shape == (144, 384, 3)
+    assert np.abs(small[:, :180].astype(int) - 128).max() <= 3
+    assert np.abs(small[120:, 360:].astype(int) - 128).max() > 40
+
+
+NAMES = ["a.jpg", "a.png", "sub/a.jpg", "/a.jpg", "../a.jpg", "./a.jpg", "sub_a.jpg", "a:b.jpg", "a?b.jpg"]
+
+
+def test_names_mirror_the_input_and_never_collide_or_leave() -> None:
+    paths = [relative_path(name) for name in NAMES]
+    assert paths[:3] == ["a.jpg.cam.png", "a.png.cam.png", "sub/a.jpg.cam.png"]
+    assert len(set(paths)) == len(NAMES)
+    assert relative_path("a.jpg", "MEL") == "a.jpg.cam-MEL.png"
+    assert relative_path("../../x").startswith("_up/_up/x-")
+
+
+@given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
+def test_any_name_stays_below_the_folder(one: str, other: str) -> None:
+    path = relative_path(one)
+    assert not path.startswith("/")
+    assert not {"", ".", ".."} & set(path.split("/"))
+    assert max(len(part.encode("utf-8", "surrogateescape")) for part in path.split("/")) < 255
+    assert "\0" not in path
+    if one != other:
+        assert path != relative_path(other)
+
+
+def _written(folder: Path, **choices: object) -> list:
+    writer = OverlayWriter(
+        folder, weights=[1.0], classifiers=[np.eye(7, dtype=np.float32)], thresholds={"MEL": 0.3}, **choices
+    )
+    features = np.zeros((2, 7, 2, 2), np.float32)
+    features[0, 0] = [[0.0, 4.0], [0.0, 8.0]]
+    probabilities = np.full((2, 7), 0.1, np.float32)
+    return writer.write(
+        ["x/a.jpg", "b.jpg"], [IMAGE, lambda: IMAGE[:40]], [features], np.array([0, 1]), probabilities
+    )
+
+
+def test_records_tell_the_magnitude_before_scaling(tmp_path: Path) -> None:
+    first, second = _written(tmp_path)
+    assert (first.class_name, first.magnitude, first.total, first.all_zero) == ("MEL", 2.0, 3.0, False)
+    assert (second.class_name, second.magnitude, second.all_zero) == ("NV", 0.0, True)
+    with Image.open(tmp_path / "x" / "a.jpg.cam.png") as picture:
+        assert picture.size[0] == 120
+        assert picture.text["skinlesion:magnitude"] == "2"
+        assert picture.text["Disclaimer"] == DISCLAIMER
+    assert Image.open(tmp_path / "b.jpg.cam.png").size[1] < 90  # read by the function: 40 rows and a caption
+
+
+def test_every_class_on_request(tmp_path: Path) -> None:
+    records = _written(tmp_path, classes=[0, 2])
+    assert [record.overlay for record in records] == [
+        "x/a.jpg.cam-MEL.png",
+        "b.jpg.cam-MEL.png",
+        "x/a.jpg.cam-BCC.png",
+        "b.jpg.cam-BCC.png",
+    ]
+
+
+def test_raw_maps(tmp_path: Path) -> None:
+    record = _written(tmp_path / "png", raw="png16")[0]
+    values = np.asarray(Image.open(tmp_path / "png" / record.raw))
+    assert (values.dtype, values.shape, values.max()) == (np.uint16, (90, 120), 65535)
+    record = _written(tmp_path / "npz", raw="npz")[0]
+    with np.load(tmp_path / "npz" / record.raw, allow_pickle=False) as stored:
+        np.testing.assert_array_equal(stored["map"], [[0.0, 1.0], [0.0, 2.0]])
+        assert stored["size_px"].tolist() == [90, 120]
+
+
+def test_no_file_is_left_half_written(tmp_path: Path) -> None:
+    class Gone(Exception):
+        pass
+
+    def unreadable() -> np.ndarray:
+        raise Gone
+
+    writer = OverlayWriter(tmp_path, weights=[1.0], classifiers=[np.eye(7, dtype=np.float32)], thresholds={})
+    with pytest.raises(Gone):
+        writer.write(
+            ["a"], [unreadable], [np.ones((1, 7, 2, 2), np.float32)], np.array([0]), np.ones((1, 7)) / 7
+        )
+    assert list(tmp_path.rglob("*")) == []
