@@ -29,7 +29,7 @@ def workspace(root: Path, networks: Sequence[tuple[str, int]], *, export: bool =
 
     if not (root / "calibration" / "calibration.json").exists():
         sizes = [size for _, size in networks]
-        tiny.make_workspace(root, tuple(arch for arch, _ in networks), size_px=sizes)
+        tiny.make_workspace(root, tuple(arch for arch, _ in networks), size_px=sizes, spread=None)
         if export:
             exporting.run(exporting.ExportConfig(root), SilentReporter())
     return root

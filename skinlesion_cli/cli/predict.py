@@ -28,7 +28,7 @@ RUNTIME = "auto, torch, onnx or onnx-int8; auto takes onnx where it is exported 
 BACKEND = "threads, local (processes), dask or ray."
 WORKERS = "Threads or processes; default: the cores that are there."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
-BATCH = "Images in a batch: the unit that is shared out, written and resumed."
+BATCH = "Images in a batch: the unit that is shared out, written and resumed; default: 2, on a GPU 32."
 REPORT = "Also write a page to review the batch in a browser, offline; implies --cam."
 PIXELS = "Refuse images with more pixels than this."
 
@@ -53,7 +53,7 @@ def predict(
         str | None, typer.Option("--address", help="Scheduler of --backend dask or ray.")
     ] = None,
     shard: Annotated[str | None, typer.Option("--shard", help=SHARD)] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help=BATCH)] = 8,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help=BATCH)] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,

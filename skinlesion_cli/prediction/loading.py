@@ -83,6 +83,11 @@ def choose_runtime(wanted: str, device: str) -> str:
     return wanted
 
 
+def default_batch(runtime: str, device: str) -> int:
+    """Images in a batch: many fill a GPU; on a CPU they go one by one, and few bring the first rows soon."""
+    return 32 if runtime == "torch" and (device in ("cuda", "mps") or _gpu_is_there(device)) else 2
+
+
 def _gpu_is_there(device: str) -> bool:
     if device == "cpu":
         return False

@@ -37,7 +37,14 @@ def start(workspace: Path, output: Path, names: list[Path], *more: str) -> subpr
     """A run that has got these names and waits for more on stdin: it cannot end by itself."""
     command = [sys.executable, "-m", "skinlesion_cli", "predict", "-", "-o", str(output)]
     process = subprocess.Popen(
-        [*command, "-w", str(workspace), "--batch", "1", "--workers", "1", *more],
+        [
+            *command,
+            "-w",
+            str(workspace),
+            "--batch",
+            "1",
+            *(more if "--workers" in more else ("--workers", "1", *more)),
+        ],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -304,3 +311,35 @@ def test_a_read_only_folder_is_a_clear_error(skinlesion, tiny_workspace: Path, i
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "/proc/nothing" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for its worker processes in /proc")
+def test_a_worker_that_dies_costs_nothing_but_time(
+    tiny_workspace: Path, names: list[Path], listed: bytes, tmp_path: Path
+) -> None:
+    output = tmp_path / "all.csv"
+    process = start(tiny_workspace, output, names[:24], "--backend", "local", "--workers", "2")
+    wait_for_rows(process, output, 3)
+    workers = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _is_worker_of(entry, process.pid)
+    ]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    assert process.stdin is not None
+    process.stdin.write(b"".join(f"{name}\n".encode() for name in names[24:]))
+    process.stdin.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    assert process.wait() == 0, errors
+    assert b"a worker died" in errors
+    assert output.read_bytes() == listed
+
+
+def _is_worker_of(entry: Path, parent: int) -> bool:
+    try:
+        status = (entry / "stat").read_text().rpartition(")")[2].split()
+        return int(status[1]) == parent and b"popen_loky" in (entry / "cmdline").read_bytes()
+    except OSError:
+        return False

@@ -64,13 +64,13 @@ def skin(seed: int) -> np.ndarray:
 
 
 def test_the_gate_knows_what_it_was_shown_and_doubts_the_rest(tmp_path) -> None:
-    shown = np.array([[statistics(skin(seed))[name] for name in STATISTICS] for seed in range(400)])
+    shown = np.array([[statistics(skin(seed))[name] for name in STATISTICS] for seed in range(220)])
     fitted = fit_gate(STATISTICS, shown, false_alarm_rate=0.06)
     write_gate(tmp_path / "gate.json", StoredGate(fitted, {"false_alarms": 1}), inputs={})
     gate = read_gate(tmp_path / "gate.json").gate
-    new = [gate.verdict(statistics(skin(1000 + seed))) for seed in range(200)]
-    # 6 % wanted of 200: 12; three standard deviations of a count of 12 are 10.
-    assert sum(verdict.doubtful for verdict in new) <= 22
+    new = [gate.verdict(statistics(skin(1000 + seed))) for seed in range(80)]
+    # 6 % wanted of 80: 4.8; three standard deviations of that count are 6.4, and the limits are estimates too.
+    assert sum(verdict.doubtful for verdict in new) <= 14
     assert all(0.0 <= verdict.score <= 1.0 for verdict in new)
     image = skin(5)
     blurred = np.asarray(_blurred(image))

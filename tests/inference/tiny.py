@@ -21,6 +21,7 @@ def make_workspace(
     archs: tuple[str, ...] = ("tiny", "tiny"),
     size_px: int | list[int] = 32,
     stopping: dict | None = None,
+    spread: float | None = 0.5,
 ) -> Path:
     """A workspace with one network an entry of `archs`, random weights, and thresholds made up."""
     import torch
@@ -35,9 +36,9 @@ def make_workspace(
         side_px = size_px if isinstance(size_px, int) else size_px[fold]
         preprocessing = Preprocessing(input_size_px=side_px)
         network = LesionNet(backbone(arch), preprocessing)
-        with torch.no_grad():
-            # Spreads the logits, so that classes differ between images.
-            network.classifier.weight.normal_(0, 0.5)
+        if spread is not None:
+            # So that classes differ between images.
+            torch.nn.init.normal_(network.classifier.weight, std=spread)
         recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=side_px, learning_rate=1e-3)
         checkpoint = checkpoints.Checkpoint(
             arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", {}, "none", 0, fold
