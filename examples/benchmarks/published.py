@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import common
 import numpy as np
 
 # Measured by `calibrate --adaptive` on 2,003 validation images; see --views.
-VIEWS = [0.6, 0.15, 0.06, 0.04, 0.03, 0.03, 0.02, 0.07]
+VIEWS = [0.46, 0.14, 0.09, 0.06, 0.05, 0.04, 0.05, 0.11]
 
 
 class Drawn:
@@ -38,8 +38,8 @@ class Drawn:
         return self.generator.random(len(probabilities)) < stop_now
 
 
-def published_way(paths: list[Path], root: Path) -> float:
-    """Seconds for all images."""
+def published_way(root: Path, threads: int) -> Callable[[list[Path]], None]:
+    """Loads the networks; hands back what predicts all images."""
     import torch
     from torch.utils.data import DataLoader, Dataset
 
@@ -49,17 +49,17 @@ def published_way(paths: list[Path], root: Path) -> float:
     from skinlesion_cli.data.preprocess import resize_square
     from skinlesion_cli.models.network import restore_network
 
-    torch.set_num_threads(common.os.cpu_count() or 1)
+    torch.set_num_threads(threads)
 
     class Images(Dataset[Any]):
-        def __init__(self, size_px: int) -> None:
-            self.size_px = size_px
+        def __init__(self, paths: list[Path], size_px: int) -> None:
+            self.paths, self.size_px = paths, size_px
 
         def __len__(self) -> int:
-            return len(paths)
+            return len(self.paths)
 
         def __getitem__(self, index: int) -> Any:
-            pixels = resize_square(read_image(paths[index]), self.size_px)
+            pixels = resize_square(read_image(self.paths[index]), self.size_px)
             image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().float() / 255
             mean, std = (
                 torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -74,29 +74,28 @@ def published_way(paths: list[Path], root: Path) -> float:
         )
         for m in members
     ]
-    started = time.perf_counter()
-    total: Any = 0
-    with torch.no_grad():
-        for network, size_px in networks:
-            found = []
-            for batch in DataLoader(Images(size_px), batch_size=32):
-                rounds = []
-                for _ in range(10):
-                    seen = (
-                        torch.rot90(batch, int(torch.randint(4, ())), (2, 3))
-                        if torch.rand(()) < 0.5
-                        else batch
-                    )
-                    seen = torch.flip(seen, (3,)) if torch.rand(()) < 0.5 else seen
-                    seen = torch.flip(seen, (2,)) if torch.rand(()) < 0.5 else seen
-                    rounds.append(torch.softmax(network(seen.contiguous()), 1))
-                found.append(torch.stack(rounds).mean(0))
-            total = total + torch.cat(found) / len(networks)
-    return time.perf_counter() - started
+
+    def run(paths: list[Path]) -> None:
+        total: Any = 0
+        with torch.no_grad():
+            for network, size_px in networks:
+                found = []
+                for batch in DataLoader(Images(paths, size_px), batch_size=32):
+                    rounds = [torch.softmax(network(turned(batch)), 1) for _ in range(10)]
+                    found.append(torch.stack(rounds).mean(0))
+                total = total + torch.cat(found) / len(networks)
+        assert total.shape == (len(paths), 7)
+
+    def turned(batch: Any) -> Any:
+        seen = torch.rot90(batch, int(torch.randint(4, ())), (2, 3)) if torch.rand(()) < 0.5 else batch
+        seen = torch.flip(seen, (3,)) if torch.rand(()) < 0.5 else seen
+        return (torch.flip(seen, (2,)) if torch.rand(()) < 0.5 else seen).contiguous()
+
+    return run
 
 
-def our_way(paths: list[Path], root: Path, runtime: str, shares: list[float] | None) -> float:
-    """Seconds for all images: decoding, networks, decisions and rows."""
+def our_way(root: Path, threads: int, shares: list[float] | None) -> Callable[[list[Path]], None]:
+    """Loads the networks; hands back what decodes, predicts and decides all images."""
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.data.inputs import ImageInput
@@ -105,15 +104,16 @@ def our_way(paths: list[Path], root: Path, runtime: str, shares: list[float] | N
     from skinlesion_cli.prediction.worker import Plan, Worker
 
     bundle = bundles.from_workspace(Workspace(root))
-    worker = Worker(Plan(root, bundle.sha256, runtime), bundle)
+    worker = Worker(Plan(root, bundle.sha256, "onnx"), bundle)
     if shares is not None:
         worker.engine.stopping = Drawn(shares)
-    numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
-    started = time.perf_counter()
-    rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), None) for row in chunk]
-    seconds = time.perf_counter() - started
-    assert len(rows) == len(paths)
-    return seconds
+
+    def run(paths: list[Path]) -> None:
+        numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
+        rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), threads) for row in chunk]
+        assert len(rows) == len(paths)
+
+    return run
 
 
 def main() -> None:
@@ -124,23 +124,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2, help="the best of so many runs counts, for each way")
+    parser.add_argument("--threads", type=int, default=common.os.cpu_count(), help="for each way")
     parser.add_argument("--views", type=json.loads, default=VIEWS)
     options = parser.parse_args()
     shares = list(np.array(options.views) / np.sum(options.views))
     root = common.workspace(options.folder / "published-ws", common.PUBLISHED)
     paths = common.images(options.folder / "images-600", options.images)
+    published = published_way(root, options.threads)
+    plain, stopping = our_way(root, options.threads, None), our_way(root, options.threads, shares)
     ways = {
-        "published": lambda: published_way(paths, root),
-        "onnx_d4": lambda: our_way(paths, root, "onnx", None),
-        "onnx_adaptive": lambda: our_way(paths, root, "onnx", shares),
+        "published": common.best(lambda: published(paths), options.rounds),
+        "onnx_d4": common.best(lambda: plain(paths), options.rounds),
+        "onnx_adaptive": common.best(lambda: stopping(paths), options.rounds),
     }
-    seconds = {name: min(way() for _ in range(options.rounds)) for name, way in ways.items()}
     common.report(
-        images=options.images,
+        **common.compared(ways, "published", options.images),
+        threads=options.threads,
         mean_views=float(np.dot(shares, np.arange(1, 9))),
-        images_per_s={name: round(options.images / spent, 3) for name, spent in seconds.items()},
-        times_faster_d4=seconds["published"] / seconds["onnx_d4"],
-        times_faster_adaptive=seconds["published"] / seconds["onnx_adaptive"],
     )
 
 

@@ -13,9 +13,12 @@ from skinlesion_cli.cli.root import command
 EXAMPLE = """
 skinlesion calibrate
 skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKIEC:sensitivity=0.75
-skinlesion calibrate --policy published
+skinlesion calibrate --policy published --adaptive decision
 skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
+ADAPTIVE = (
+    "Let prediction stop looking at an image once its `decision`, or its `triage` level too, is settled."
+)
 
 
 @command("calibrate", example=EXAMPLE, section="Pipeline")
@@ -36,7 +39,7 @@ def calibrate(
     ] = None,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="New lesions that a promise is judged on; default: as many as it rests on."),
+        typer.Option(min=1, help="New lesions to judge on; default: as many as a promise rests on."),
     ] = None,
     max_bacc_loss: Annotated[
         float | None,
@@ -53,15 +56,11 @@ def calibrate(
     malignant_sensitivity: Annotated[
         float | None, typer.Option(help="Of the referral of malignant lesions; default 0.90.")
     ] = None,
-    policy_file: Annotated[
-        Path | None, typer.Option(help="YAML with any of these settings; options win.")
-    ] = None,
+    policy_file: Annotated[Path | None, typer.Option(help="YAML with these settings; options win.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
-    adaptive: Annotated[
-        bool, typer.Option("--adaptive", help="Let prediction stop early where no decision can change.")
-    ] = False,
+    adaptive: Annotated[str | None, typer.Option("--adaptive", help=ADAPTIVE)] = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -69,17 +68,15 @@ def calibrate(
 ) -> None:
     """Fit probabilities, thresholds and triage on the stored validation predictions, and say what they promise."""
     from skinlesion_cli.config.policy import load_policy
+    from skinlesion_cli.decisions.stopping import guard_named
     from skinlesion_cli.stages import calibrate as stage
 
-    given: dict[str, object] = {
-        "policy": policy,
-        "confidence": confidence,
-        "horizon": horizon,
-        "coverage": coverage,
-    }
+    given: dict[str, object] = {"policy": policy, "confidence": confidence, "horizon": horizon}
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
-    given |= {"malignant_sensitivity": malignant_sensitivity}
+    given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.CalibrateConfig(Path(workspace), settings, output, adaptive), reporter)
+        result = stage.run(
+            stage.CalibrateConfig(Path(workspace), settings, output, guard_named(adaptive)), reporter
+        )
     render.finish(result, as_json=as_json, quiet=quiet)

@@ -13,7 +13,10 @@ EXAMPLE = """
 skinlesion export
 skinlesion export --format onnx-int8 --max-bacc-drop 0.005
 """
-FORMAT = "onnx (same probabilities within 1e-5) or onnx-int8 (8-bit, within --max-bacc-drop)."
+FORMAT = (
+    "onnx (same probabilities within 1e-5), onnx-int8 (8-bit, within --max-bacc-drop); through timmx: "
+    "openvino, coreml, litert, executorch."
+)
 
 
 @command("export", example=EXAMPLE, section="Workspace")

@@ -33,7 +33,16 @@ def reference() -> str:
         common |= {_names(p): _describe(p) for p in command.params if _is_common(p)}
     shared = "\n".join(f"| {names} | {text} |" for names, text in common.items())
     parts.append(f"### Options of every command\n\n| option | meaning |\n|---|---|\n{shared}\n")
+    parts.append(_columns())
     return "\n".join(parts)
+
+
+def _columns() -> str:
+    """The table that `predict` writes."""
+    from skinlesion_cli.artifacts.results import COLUMNS
+
+    rows = "\n".join(f"| `{c.name}` | {c.kind} | {c.meaning.replace('|', chr(92) + '|')} |" for c in COLUMNS)
+    return f"### Columns of the predictions\n\n| column | type | meaning |\n|---|---|---|\n{rows}\n"
 
 
 def _command(name: str, command: Any) -> str:

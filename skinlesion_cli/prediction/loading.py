@@ -55,7 +55,7 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
         if stopping is None:
             raise UsageError(
                 "this calibration holds no stopping rule for --tta adaptive",
-                "Run `skinlesion calibrate --adaptive` first.",
+                "Run `skinlesion calibrate --adaptive decision` first.",
             )
         return TtaChoice(mode, calibration.views, stopping, other)
     views = calibration.views if not other else tta.MODES[mode]

@@ -23,9 +23,8 @@ from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule, c
 from skinlesion_cli.decisions.guaranteed import Promise
 from skinlesion_cli.decisions.lesions import group, votes
 from skinlesion_cli.decisions.probability_fit import sharpness
-from skinlesion_cli.decisions.stopping import stopped_means
-from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_stopping
-from skinlesion_cli.decisions.triage import apply_rule
+from skinlesion_cli.decisions.stopping import Guard
+from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.decisions.verdicts import lesion_share
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference import tta
@@ -40,13 +39,14 @@ class CalibrateConfig:
 
     `output` is where the calibration goes, such as a second one to compare with; None: its place in the
     workspace, where prediction finds it.
-    `adaptive` also fits when prediction may stop looking at an image, and calibrates all else on what is left.
+    `adaptive` also fits when prediction may stop looking at an image because its `decision` (or its `triage`
+    level too) cannot change any more, and calibrates all else on what is left.
     """
 
     workspace: Path
     settings: FitSettings = field(default_factory=FitSettings)
     output: Path | None = None
-    adaptive: bool = False
+    adaptive: Guard | None = None
 
 
 def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
@@ -59,8 +59,8 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
     validation.artifact.require_input("ensemble", ensemble.artifact)
     labels, lesion_ids = validation.labels, validation.lesion_ids
     stopping, probabilities = None, validation.probabilities
-    if config.adaptive:
-        stopping, probabilities = _stopping(ensemble, validation, settings)
+    if config.adaptive is not None:
+        stopping, probabilities = _stopping(ensemble, validation, settings, config.adaptive)
     fitted = fit_rule(labels, probabilities, lesion_ids, settings)
     unseen = cross_fit(labels, probabilities, lesion_ids, settings)
     calibration = Calibration(
@@ -89,41 +89,22 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
 
 
 def _stopping(
-    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings
+    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, guard: Guard
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on.
-
-    It guards the decisions of a rule fitted on all views. The rule in use is then fitted on what the stopping
-    leaves, so that thresholds and views fit together.
-    """
+    """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
     if tta_mode(ensemble.views) != "d4" or ensemble.method == "rank":
         raise UsageError(
             f"--adaptive needs an ensemble over the 8 views that averages probabilities, not "
             f"{ensemble.method} over {tta_mode(ensemble.views)}",
             "Run `skinlesion ensemble --tta d4` first.",
         )
-    labels, lesion_ids, by_view = validation.labels, validation.lesion_ids, validation.view_probabilities
-    guarded = fit_rule(labels, validation.probabilities, lesion_ids, settings).rule
-    found = fit_stopping(guarded, by_view, labels, lesion_ids)
-    probabilities, _ = stopped_means(found.stopping, by_view)
-    after = fit_rule(labels, probabilities, lesion_ids, settings).rule
-    before = apply_rule(guarded, validation.probabilities).decisions.decided
-    figures = {
+    found, probabilities = fit_adaptive(
+        validation.labels, validation.view_probabilities, validation.lesion_ids, settings, guard
+    )
+    return asdict(found) | {
         "stopping_rule": found.stopping.to_json(),
-        "images": found.images,
-        "lesions": found.lesions,
-        "changed_images": found.changed_images,
-        "changed_lesions": found.changed_lesions,
-        "upper_bound": found.upper_bound,
         "confidence": CONFIDENCE,
-        "cross_fitted_share": _defined(found.cross_fitted_share),
-        "mean_views": found.mean_views,
-        # Including that thresholds were then fitted again.
-        "decisions_changed_in_all": float(
-            (apply_rule(after, probabilities).decisions.decided != before).mean()
-        ),
-    }
-    return figures, probabilities
+    }, probabilities
 
 
 def tta_mode(views: Sequence[str]) -> str:
@@ -273,8 +254,9 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
         stop = calibration.stopping
         headline.append(
             f"adaptive: {stop['mean_views']:.2f} of 8 views on average; {stop['changed_images']} of "
-            f"{stop['images']:,} images are decided or triaged otherwise than on all views "
-            f"(at most {stop['upper_bound']:.2%} of lesions with confidence {stop['confidence']:.0%})"
+            f"{stop['images']:,} images get another {stop['stopping_rule']['guard']} than on all views (at most "
+            f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
+            f"{stop['triage_changed_share']:.1%} another triage level"
         )
     thresholds = [[name, f"{theta:.4f}"] for name, theta in calibration.rule.thresholds.items()]
     before, after = (

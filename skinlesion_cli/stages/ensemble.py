@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import members as voices
 from skinlesion_cli.artifacts import outside
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -55,13 +56,15 @@ def run(config: EnsembleConfig, reporter: Reporter) -> StageResult:
         names, views = [p.source for p in found.validation], outside.VIEWS
     else:
         names, views = _members(workspace, config.members), tta.MODES[config.tta_mode]
-        found = _Members([with_views(_read(workspace, name, "val"), views) for name in names], [])
+        read = [voices.read_validation(workspace, name) for name in names]
+        found = _Members([with_views(predictions, views) for predictions in read], [])
     validation = found.validation
     require_same(validation)
     ensemble = _fit(config.method, validation, views)
     with exclusive(workspace.ensemble.parent, "ensemble"):
         sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
-        written = ensembles.write(workspace.ensemble, ensemble, inputs=sources)
+        networks = _networks(ensemble, validation)
+        written = ensembles.write(workspace.ensemble, networks, inputs=sources)
         paths = [workspace.ensemble]
         for part in ("val", "test"):
             parts = validation if part == "val" else _test(workspace, names, views, config, reporter)
@@ -105,6 +108,23 @@ def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -
     if method == "stacked":
         figures["cross_fitted_bacc"] = _defined(_cross_fitted_bacc(labels, stack, first.lesion_ids))
     return replace(ensemble, figures=figures)
+
+
+def _networks(ensemble: ensembles.Ensemble, validation: Sequence[Predictions]) -> ensembles.Ensemble:
+    """The same ensemble, a member trained in folds replaced by its networks, which share its weight."""
+    found: list[ensembles.Member] = []
+    reference: list[Any] = []
+    ranks = ensemble.parameters.get("rank_reference")
+    for index, (member, predictions) in enumerate(zip(ensemble.members, validation, strict=True)):
+        behind = voices.networks(predictions)
+        for name, checkpoint in behind:
+            found.append(
+                ensembles.Member(name, checkpoint, member.weight / len(behind), member.validation_bacc)
+            )
+            if ranks is not None:
+                reference.append(ranks[index])
+    parameters = dict(ensemble.parameters) | ({"rank_reference": reference} if ranks is not None else {})
+    return replace(ensemble, members=tuple(found), parameters=parameters)
 
 
 def _cross_fitted_bacc(labels: np.ndarray, stack: np.ndarray, lesion_ids: np.ndarray) -> float:
@@ -156,7 +176,7 @@ def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
 
 
 def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    trained = workspace.trained()
+    trained = voices.available(workspace)
     unknown = [name for name in wanted if name not in trained]
     if unknown:
         raise UsageError(
@@ -167,13 +187,6 @@ def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
     if not names:
         raise ArtifactError("no network is trained in this workspace", HINT)
     return names
-
-
-def _read(workspace: Workspace, name: str, part: str) -> Predictions:
-    return stored.read(
-        workspace.predictions(name, part),
-        hint=f"Run `skinlesion train --arch {name}` again: it predicts what is missing.",
-    )
 
 
 def with_views(predictions: Predictions, views: Sequence[str]) -> Predictions:
@@ -226,12 +239,12 @@ def _test(
     reporter: Reporter,
 ) -> list[Predictions]:
     """Predictions of the test images by all members; empty, and said so, where one of them lacks them."""
-    lacking = [name for name in names if not workspace.predictions(name, "test").exists()]
+    lacking = [] if config.tables else [name for name in names if not voices.has_test(workspace, name)]
     if config.tables or lacking:
-        if len(lacking) < len(names):
+        if lacking and len(lacking) < len(names):
             reporter.note(f"no merged predictions of the test images: {', '.join(lacking)} lack them")
         return []
-    found = [with_views(_read(workspace, name, "test"), views) for name in names]
+    found = [with_views(voices.read_test(workspace, name), views) for name in names]
     require_same(found)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ MAX_BACC_DROP = 0.01
 _CALIBRATION_IMAGES = 128
 _GENERATED_IMAGES = 16
 _BATCH = 16
+# Formats that timmx writes, for use outside of skinlesion.
+EDGE_SUFFIXES = {"openvino": ".xml", "coreml": ".mlpackage", "litert": ".tflite", "executorch": ".pte"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     UsageError : no such format or network, or the packages for it are missing.
     ArtifactError : an export differs too much from its network; nothing is written then.
     """
-    if config.format not in exports.FORMATS:
-        raise UsageError(f"no format named {config.format!r}", "Formats: " + ", ".join(exports.FORMATS))
+    if config.format not in (*exports.FORMATS, *EDGE_SUFFIXES):
+        raise UsageError(
+            f"no format named {config.format!r}",
+            "Formats: " + ", ".join((*exports.FORMATS, *EDGE_SUFFIXES)),
+        )
     workspace = Workspace(config.workspace)
     trained = workspace.trained()
     unknown = [name for name in config.members if name not in trained]
@@ -67,6 +72,9 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
             f"not trained in this workspace: {', '.join(unknown) or 'anything'}",
             "Trained: " + (", ".join(trained) or "none") + ".",
         )
+    names = config.members or tuple(trained)
+    if config.format in EDGE_SUFFIXES:
+        return _edge(workspace, names, config.format, reporter)
     sample = _sample(workspace, config)
     if config.format == "onnx-int8" and sample is None:
         raise UsageError(
@@ -74,7 +82,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
             "Run `skinlesion download` here, or use --format onnx.",
         )
     rows, written, figures = [], [], {}
-    for name in config.members or tuple(trained):
+    for name in names:
         checkpoint = checkpoints.read(workspace.checkpoint(name))
         with exclusive(workspace.model(name), "export"), reporter.task(f"exporting {name}", None) as task:
             export = _exported(checkpoint, config, sample, task.describe)
@@ -101,6 +109,30 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
         artifacts=written,
         next_command="skinlesion predict ./images"
         + (" --runtime onnx-int8" if config.format == "onnx-int8" else ""),
+    )
+
+
+def _edge(workspace: Workspace, names: Sequence[str], kind: str, reporter: Reporter) -> StageResult:
+    from skinlesion_cli.models.edge_export import export_edge
+    from skinlesion_cli.models.network import restore_network
+
+    written = []
+    for name in names:
+        checkpoint = checkpoints.read(workspace.checkpoint(name))
+        target = workspace.model(name) / "edge" / f"{name}{EDGE_SUFFIXES[kind]}"
+        with exclusive(workspace.model(name), "export"), reporter.task(f"exporting {name}", None):
+            size_px = checkpoint.preprocessing.input_size_px
+            export_edge(restore_network(checkpoint), kind, size_px, target)
+        written.append(str(target))
+    return StageResult(
+        command="export",
+        headline=[
+            f"{len(written)} networks exported to {kind} by timmx, which compared them with torch where it can",
+            "They take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
+            "and `skinlesion predict` are not in them.",
+        ],
+        figures={"format": kind, "networks": dict.fromkeys(names)},
+        artifacts=written,
     )
 
 

@@ -94,11 +94,12 @@ def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
 
 
 def test_settled_images_are_not_looked_at_again() -> None:
-    stopping = StoppingRule(DecisionRule(), reach=0.5, n_views=8)
+    stopping = StoppingRule(DecisionRule(), reach=2.0, n_views=8)
     engine, runtime = _engine(tta.MODES["d4"], stopping)
     sure, unsure = _image(250, 0, 250, 0), _image(66, 64, 66, 64)
     found = engine.run([sure, unsure])
-    # sure: softmax of 250/64 = 3.906 against six 0 is 0.8923, 0.8743 ahead; 0.5 * sqrt(1 - 1/8) = 0.4677.
+    # sure: logits 250/64 = 3.906 and 0, so 3.906 ahead in log odds; 2 * sqrt(1 - 1/8) = 1.871 is asked for.
+    # unsure: (66 - 64) / 64 = 0.031 ahead.
     assert found.views.tolist() == [1, 8]
     assert runtime.images == 1 + 8
     alone = engine.run([sure])
@@ -121,17 +122,21 @@ def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
     rule = DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.6)
     probabilities = np.array(
         [
-            # NV leads by 0.5; MEL is 0.1 short of firing; malignant 0.2 is 0.4 from 0.6: 0.1.
             [0.20, 0.70, 0.0, 0.0, 0.10, 0.0, 0.0],
-            # MEL fires, 0.05 over; it is malignant, so the operating point does not matter: 0.05.
             [0.35, 0.55, 0.0, 0.0, 0.10, 0.0, 0.0],
-            # AKIEC fires, 0.15 over; MEL would take precedence and is 0.02 short: 0.02.
             [0.28, 0.17, 0.0, 0.55, 0.0, 0.0, 0.0],
-            # NV leads by 0.45; malignant 0.05 + 0.12 = 0.17 is 0.43 away; MEL is 0.25 short: 0.25.
-            [0.05, 0.60, 0.12, 0.0, 0.15, 0.08, 0.0],
+            [0.05, 0.45, 0.25, 0.25, 0.0, 0.0, 0.0],
         ]
     )
-    np.testing.assert_allclose(margin(rule, probabilities), [0.1, 0.05, 0.02, 0.25], atol=1e-6)
+    # NV leads by ln 3.5 = 1.2528; MEL is short of firing by logit 0.3 - logit 0.2 = -0.8473 + 1.3863 = 0.5390.
+    # MEL fires, over by logit 0.35 - logit 0.3 = -0.6190 + 0.8473 = 0.2283.
+    # AKIEC fires, over by logit 0.55 - logit 0.4 = 0.6061; MEL would win, short by -0.8473 + 0.9445 = 0.0972.
+    # NV leads by ln 1.8 = 0.5878; AKIEC is short by logit 0.4 - logit 0.25 = -0.4055 + 1.0986 = 0.6931.
+    np.testing.assert_allclose(margin(rule, probabilities), [0.5390, 0.2283, 0.0972, 0.5878], atol=1e-4)
+    # The last is benign with 0.55 malignant: logit 0.6 - logit 0.55 = 0.4055 - 0.2007 = 0.2048 from referral.
+    # The first has 0.2: 1.7918 away, further than MEL's threshold.
+    guarded = margin(rule, probabilities, "triage")
+    np.testing.assert_allclose(guarded, [0.5390, 0.2283, 0.0972, 0.2048], atol=1e-4)
 
 
 def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +144,7 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     generator = np.random.default_rng(5)
     images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
     by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
-    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=0.4, n_views=8)
+    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=2.0, n_views=8)
     means, views = stopped_means(stopping, by_view)
     found = _engine(tta.MODES["d4"], stopping)[0].run(images)
     assert 1.0 < views.mean() < 8.0
@@ -225,3 +230,77 @@ def test_onnxruntime_predicts_without_torch(skinlesion, tiny_workspace, images, 
     )
     assert done.returncode == 0, done.stderr
     assert "runtime: onnx" in done.stderr
+
+
+def test_out_of_memory_halves_the_batch_and_says_so() -> None:
+    torch = pytest.importorskip("torch")
+    from skinlesion_cli.errors import SkinLesionError
+    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+
+    class Small(torch.nn.Module):
+        """Has room for `room` images."""
+
+        def __init__(self, room: int) -> None:
+            super().__init__()
+            self.room, self.sizes = room, []
+
+        def features(self, pixels):
+            self.sizes.append(len(pixels))
+            if len(pixels) > self.room:
+                raise torch.OutOfMemoryError("no memory")
+            return pixels.permute(0, 3, 1, 2).float()
+
+        def logits(self, features):
+            return features.mean((2, 3)).repeat(1, 3)[:, :7]
+
+    images = np.arange(7, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2).repeat(3, 3)
+    network = Small(3)
+    with pytest.warns(UserWarning, match="going on with 3 images"):
+        found = TorchRuntime(network).logits(images)
+    assert network.sizes == [7, 3, 3, 1]
+    np.testing.assert_array_equal(found[:, 0], np.arange(7))
+    with (
+        pytest.warns(UserWarning, match="out of memory"),
+        pytest.raises(SkinLesionError, match="one image does not fit"),
+    ):
+        TorchRuntime(Small(0)).logits(images)
+
+
+def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("onnxscript")
+    import shutil
+
+    from skinlesion_cli.artifacts import checkpoint as checkpoints
+    from skinlesion_cli.artifacts import exports
+    from skinlesion_cli.artifacts.workspace import Workspace
+    from skinlesion_cli.errors import ArtifactError, UsageError
+    from skinlesion_cli.models import onnx_export
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages import export
+
+    shutil.copytree(tiny_workspace, tmp_path / "ws")
+    workspace = Workspace(tmp_path / "ws")
+    first, second = (checkpoints.read(workspace.checkpoint(name)) for name in workspace.trained())
+    other = exports.read(second, "onnx").model
+    shutil.rmtree(exports.path_of(first, "onnx").parent)
+    monkeypatch.setattr(onnx_export, "to_onnx", lambda network, size_px: other)
+    with pytest.raises(ArtifactError, match="a probability differs by"):
+        export.run(export.ExportConfig(workspace.root, members=(first.name,)), SilentReporter())
+    assert not exports.is_there(first, "onnx")
+    # An export of another network in the place of this one.
+    shutil.copytree(exports.path_of(second, "onnx").parent, exports.path_of(first, "onnx").parent)
+    assert not exports.is_there(first, "onnx")
+    with pytest.raises(ArtifactError, match="was made from checkpoint"):
+        exports.read(first, "onnx")
+    with pytest.raises(UsageError, match="what it loses has to be measured"):
+        export.run(export.ExportConfig(workspace.root, "onnx-int8"), SilentReporter())
+
+
+def test_a_loss_of_balanced_accuracy_is_refused() -> None:
+    from skinlesion_cli.errors import ArtifactError
+    from skinlesion_cli.stages.export import ExportConfig, _accept
+
+    figures = {"largest_difference": 0.2, "bacc_torch": 0.80, "bacc_export": 0.78, "images": 500}
+    _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.03), figures)
+    with pytest.raises(ArtifactError, match=r"0\.7800 instead of 0\.8000"):
+        _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.01), figures)

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts import split as splits
@@ -26,7 +28,7 @@ from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.models.team import Team
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import train
+from skinlesion_cli.stages import calibrate, ensemble, train
 
 SMALL = [
     "epochs=2",
@@ -231,6 +233,24 @@ def test_folds_leave_one_table_of_out_of_fold_predictions(config):
         assert np.array_equal(found.view_probabilities[rows], alone.view_probabilities)
         assert alone.table["id"].tolist() == split.fold_ids(fold)[1]
     assert str(workspace.predictions("tiny", "oof")) in result.artifacts
+    _folds_become_one_member(workspace, found)
+
+
+def _folds_become_one_member(workspace: Workspace, out_of_fold: stored.Predictions) -> None:
+    """The ensemble takes the out-of-fold predictions as one member's; prediction averages the networks."""
+    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    merged = stored.read(workspace.ensemble_predictions("val"))
+    assert np.array_equal(merged.view_probabilities, out_of_fold.view_probabilities)
+    made = ensembles.read(workspace.ensemble)
+    assert [member.name for member in made.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
+    assert made.weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    test = stored.read(workspace.ensemble_predictions("test"))
+    folds = [stored.read(workspace.predictions(f"tiny-fold{fold}", "test")) for fold in range(3)]
+    mean = np.mean([fold.view_probabilities for fold in folds], axis=0)
+    np.testing.assert_allclose(test.view_probabilities, mean, atol=1e-6)
+    calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
+    bundle = bundles.from_workspace(workspace)
+    assert [member.name for member in bundle.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
 
 
 def test_folds_that_the_split_does_not_have_are_refused(config):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import nn
 
+from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.inference.runtimes.base import one_by_one
 
 
@@ -21,6 +24,7 @@ class TorchRuntime:
 
     def __init__(self, network: nn.Module, device: str = "cpu", *, singly: bool = False) -> None:
         self.singly = singly
+        self.most_images: int | None = None
         self.device = torch.device(device)
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
 
@@ -36,7 +40,27 @@ class TorchRuntime:
     def _run(self, images: np.ndarray, *, with_features: bool) -> tuple[np.ndarray, ...]:
         if self.singly:
             return one_by_one(lambda image: self._forward(image, with_features), images)
-        return self._forward(images, with_features)
+        return self._within_memory(images, with_features)
+
+    def _within_memory(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
+        """As many images at once as fit: half as many, and that told, whenever the memory is exhausted."""
+        found = []
+        start = 0
+        while start < len(images):
+            size = min(self.most_images or len(images), len(images) - start)
+            try:
+                found.append(self._forward(images[start : start + size], with_features))
+                start += size
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise SkinLesionError(
+                        f"one image does not fit into the memory of {self.device}", "Use --device cpu."
+                    ) from error
+                self.most_images = size // 2
+                warnings.warn(
+                    f"{self.device} is out of memory; going on with {size // 2} images at once", stacklevel=2
+                )
+        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
     def _forward(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():

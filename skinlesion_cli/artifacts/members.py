@@ -1,0 +1,73 @@
+"""What an ensemble can be made of: single networks, and networks trained in folds, which speak as one.
+
+A network trained in folds has one checkpoint a fold. Its validation predictions are the out-of-fold ones (each
+image predicted by the one network that did not train on it); on new images all its folds are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+
+_FOLD_ROLE = "checkpoint-fold"
+
+
+def available(workspace: Workspace) -> list[str]:
+    """Names that can be members: networks trained at once, and architectures trained in folds."""
+    folded = {path.parent.name for path in workspace.models.glob("*/predictions-oof.json")}
+    of_folds = {f"{name}-fold{fold}" for name in folded for fold in _folds(workspace, name)}
+    return sorted(folded | (set(workspace.trained()) - of_folds))
+
+
+def read_validation(workspace: Workspace, name: str) -> Predictions:
+    """Predictions of images that the member did not train on: out-of-fold ones where it has folds."""
+    folded = workspace.predictions(name, "oof")
+    return stored.read(folded if folded.exists() else workspace.predictions(name, "val"), hint=_hint(name))
+
+
+def has_test(workspace: Workspace, name: str) -> bool:
+    """Whether the member, or every fold of it, has predicted the test images."""
+    return all(path.exists() for path in _test_paths(workspace, name))
+
+
+def read_test(workspace: Workspace, name: str) -> Predictions:
+    """Predictions of the test images; of a member with folds, the mean of its folds, view by view."""
+    parts = [stored.read(path, hint=_hint(name)) for path in _test_paths(workspace, name)]
+    stack = np.stack([part.view_probabilities for part in parts])
+    mean = np.asarray(stack.mean(axis=0, dtype=np.float64), dtype=np.float32)
+    return replace(parts[0], view_probabilities=mean, source=name)
+
+
+def networks(validation: Predictions) -> list[tuple[str, str | None]]:
+    """Name and checkpoint hash of each network behind a member's validation predictions."""
+    inputs = validation.artifact.inputs if validation.artifact else {}
+    folds = sorted(
+        (int(role.removeprefix(_FOLD_ROLE)), digest)
+        for role, digest in inputs.items()
+        if role.startswith(_FOLD_ROLE)
+    )
+    if folds:
+        return [(f"{validation.source}-fold{fold}", digest) for fold, digest in folds]
+    return [(validation.source, inputs.get("checkpoint"))]
+
+
+def _folds(workspace: Workspace, name: str) -> list[int]:
+    paths = workspace.models.glob(f"{name}-fold*/checkpoint.json")
+    numbers = [path.parent.name.removeprefix(f"{name}-fold") for path in paths]
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _test_paths(workspace: Workspace, name: str) -> list[Path]:
+    if workspace.predictions(name, "oof").exists():
+        return [workspace.predictions(f"{name}-fold{fold}", "test") for fold in _folds(workspace, name)]
+    return [workspace.predictions(name, "test")]
+
+
+def _hint(name: str) -> str:
+    return f"Run `skinlesion train --arch {name}` again: it predicts what is missing."

@@ -1,0 +1,106 @@
+"""The result table's one definition, and the quality gate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts.gate import StoredGate
+from skinlesion_cli.artifacts.gate import read as read_gate
+from skinlesion_cli.artifacts.gate import write as write_gate
+from skinlesion_cli.data.inputs import identity
+from skinlesion_cli.data.quality import STATISTICS, statistics
+from skinlesion_cli.decisions.gate import CHECKS, fit_gate
+from skinlesion_cli.errors import ArtifactError, DataError
+
+
+@given(st.text(), st.floats(0, 1, width=32), st.sampled_from(["csv", "jsonl"]))
+def test_a_row_is_one_line_and_reads_back_as_it_was(name: str, probability: float, kind: str) -> None:
+    row = results.empty_row() | {
+        "row": 7,
+        "id": identity(name),
+        "status": "ok",
+        "p_MEL": np.float32(probability),
+    }
+    line = results.encode(row, kind)
+    assert line.count(b"\n") == 1
+    found = results.decode(line, kind)
+    assert np.float32(found["p_MEL"]) == np.float32(probability)
+    assert results.is_same_id(found["id"], identity(name), kind)
+    assert found["row"] == 7
+    assert found["p_NV"] is None
+    assert results.encode(found, kind) == line
+
+
+def test_half_a_row_is_no_row() -> None:
+    line = results.encode(results.empty_row() | {"row": 1}, "csv")
+    for end in range(len(line)):
+        with pytest.raises(ArtifactError):
+            results.decode(line[:end], "csv")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_no_spreadsheet_takes_an_id_for_a_formula(start: str) -> None:
+    line = results.encode(results.empty_row() | {"row": 1, "id": f"{start}cmd|x.jpg"}, "csv")
+    assert line.startswith(f"1,'{start}cmd".encode())
+
+
+def test_every_column_says_what_it_means() -> None:
+    assert len(set(results.NAMES)) == len(results.COLUMNS)
+    assert all(column.meaning for column in results.COLUMNS)
+
+
+def skin(seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    pixels = np.full((96, 128, 3), (200, 150, 130), np.float64) + generator.normal(0, 6, (96, 128, 3))
+    rows, columns = np.mgrid[:96, :128]
+    radius = generator.uniform(15, 30)
+    inside = (rows - 48) ** 2 + (columns - 64) ** 2 < radius**2
+    pixels[inside] -= generator.uniform(60, 90)
+    return np.clip(pixels + generator.normal(0, 5), 0, 255).astype(np.uint8)
+
+
+def test_the_gate_knows_what_it_was_shown_and_doubts_the_rest(tmp_path) -> None:
+    shown = np.array([[statistics(skin(seed))[name] for name in STATISTICS] for seed in range(400)])
+    fitted = fit_gate(STATISTICS, shown, false_alarm_rate=0.06)
+    write_gate(tmp_path / "gate.json", StoredGate(fitted, {"false_alarms": 1}), inputs={})
+    gate = read_gate(tmp_path / "gate.json").gate
+    new = [gate.verdict(statistics(skin(1000 + seed))) for seed in range(200)]
+    # 6 % wanted of 200: 12; three standard deviations of a count of 12 are 10.
+    assert sum(verdict.doubtful for verdict in new) <= 22
+    assert all(0.0 <= verdict.score <= 1.0 for verdict in new)
+    image = skin(5)
+    blurred = np.asarray(_blurred(image))
+    dark = (image * 0.2).astype(np.uint8)
+    noise = np.random.default_rng(1).integers(0, 256, image.shape, dtype=np.uint8)
+    assert "too_blurred" in gate.verdict(statistics(blurred)).failed
+    assert "too_dark" in gate.verdict(statistics(dark)).failed
+    assert "not_dermoscopic" in gate.verdict(statistics(noise)).failed
+    hairy = image.copy()
+    hairy[::12, :] = 20
+    assert "hair" in gate.verdict(statistics(hairy)).failed
+    inked = image.copy()
+    inked[:20] = (60, 60, 190)
+    assert "marker" in gate.verdict(statistics(inked)).failed
+    assert set(gate.limits) == set(CHECKS)
+
+
+def _blurred(image: np.ndarray):
+    from PIL import Image, ImageFilter
+
+    return Image.fromarray(image).filter(ImageFilter.GaussianBlur(4))
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_statistics_of_a_plain_image_are_finite(value: int) -> None:
+    found = statistics(np.full((20, 30, 3), value, np.uint8))
+    assert all(np.isfinite(number) for number in found.values())
+    assert found["hair_share"] == 0.0
+
+
+def test_too_few_images_make_no_gate() -> None:
+    with pytest.raises(DataError, match="at least 200"):
+        fit_gate(STATISTICS, np.zeros((199, len(STATISTICS))))
