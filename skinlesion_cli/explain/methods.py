@@ -66,7 +66,7 @@ def library_maps(network: Any, images: np.ndarray, classes: np.ndarray, method: 
     with torch.inference_mode(False), torch.enable_grad():
         cam = _unscaled(method)(_ChannelsFirst(network), [layer])
         try:
-            pixels = torch.from_numpy(np.ascontiguousarray(images)).float().permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
             maps = np.asarray(cam(pixels.requires_grad_(), targets), dtype=np.float32)
         finally:
             cam.activations_and_grads.release()

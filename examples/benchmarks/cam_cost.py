@@ -1,0 +1,87 @@
+"""What overlays cost: predict, predict with --cam, and the same with pytorch-grad-cam for each image.
+
+    python examples/benchmarks/cam_cost.py --workspace WS --images FOLDER --count 500
+
+All three run in this process on one thread, in turn, chunk by chunk, so that whatever else the machine does
+falls on all of them alike. CPU time is what is compared; wall time is given beside it. Every overlay is
+written to disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.inputs import expand, load
+from skinlesion_cli.explain.cam import combined
+from skinlesion_cli.explain.methods import library_maps
+from skinlesion_cli.inference.stream import in_batches
+from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.prediction.overlays import overlay_writer
+from skinlesion_cli.prediction.worker import Plan, Worker
+from skinlesion_cli.taxonomy import CLASS_INDEX
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workspace", type=Path, required=True, help="with a finished ensemble")
+    parser.add_argument("--images", required=True, help="folder of images")
+    parser.add_argument("--count", type=int, default=500, help="how many images (default 500)")
+    parser.add_argument("--runtime", default="torch", help="torch, or onnx where exports are there")
+    options = parser.parse_args()
+    bundle = bundles.from_workspace(Workspace(options.workspace))
+    cpu: dict[str, float] = defaultdict(float)
+    wall: dict[str, float] = defaultdict(float)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Worker(Plan(options.workspace, bundle.sha256, options.runtime), bundle)
+        cam = Worker(
+            Plan(options.workspace, bundle.sha256, options.runtime, overlays=Path(folder) / "fast"), bundle
+        )
+        engine = load_engine(bundle, "cpu", "torch")
+        writer = overlay_writer(Path(folder) / "library", bundle, engine)
+
+        def by_library(chunk: list) -> None:
+            for (_number, source), row in zip(chunk, plain.rows(chunk), strict=True):
+                image = load(source)
+                classes = np.array([CLASS_INDEX[row["decision"]]])
+                maps = [
+                    library_maps(
+                        m.runtime.network, engine.to_input(image, m.preprocessing)[None], classes, "gradcam"
+                    )
+                    for m in engine.members
+                ]
+                p = np.array([[row[f"p_{name}"] for name in CLASS_INDEX]])
+                writer.write_maps([source.id], [image], combined(maps, writer.weights), classes, classes, p)
+
+        ways = {"predict": plain.rows, "predict --cam": cam.rows, "pytorch-grad-cam per image": by_library}
+        chunks = list(in_batches(islice(enumerate(expand([options.images]), 1), options.count), 8))
+        for way in ways.values():
+            way(chunks[0])  # warms up
+        for chunk in chunks:
+            for name, way in ways.items():
+                began = time.process_time(), time.perf_counter()
+                way(chunk)
+                cpu[name] += time.process_time() - began[0]
+                wall[name] += time.perf_counter() - began[1]
+    count = sum(map(len, chunks))
+    print(
+        f"{count} images, {bundle.model_id}, {len(bundle.calibration.views)} views, runtime {options.runtime}"
+    )
+    print(f"{'':28}{'CPU ms/image':>14}{'against predict':>18}{'wall ms/image':>16}")
+    for name in ways:
+        ratio = cpu[name] / cpu["predict"] - 1
+        print(f"{name:28}{1000 * cpu[name] / count:14.1f}{ratio:+17.1%} {1000 * wall[name] / count:15.1f}")
+
+
+if __name__ == "__main__":
+    main()
