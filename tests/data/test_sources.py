@@ -77,12 +77,22 @@ def make_csv(folder: Path) -> Path:
     return folder / "labels.csv"
 
 
+def make_reviewed(folder: Path) -> Path:
+    rows = "".join(f"pictures/{i}.jpg,{label},L{i[0]},accept,{label}\n" for i, label in LABELS.items())
+    header = "image,label,lesion_id,review,decision\n"
+    write(folder / "reviewed.csv", header + rows + "pictures/later.jpg,,,,NV\n")
+    for identity in LABELS:
+        write(folder / "pictures" / f"{identity}.jpg", picture(identity))
+    return folder / "reviewed.csv"
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "isic2018": make_isic2018,
     "ham10000": make_ham10000,
     "isic2019": make_isic2019,
     "folders": make_folders,
     "csv": make_csv,
+    "reviewed": make_reviewed,
 }
 
 
