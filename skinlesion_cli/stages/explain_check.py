@@ -225,9 +225,7 @@ def _verdict_randomised(ends: Sequence[MeanOf]) -> str:
         return "Parameter randomisation: undefined, the shuffled networks' maps are the same everywhere."
     highest = max(means)
     if highest < _MAX_CORRELATION:
-        return (
-            f"Parameter randomisation: passed; with all parameters shuffled {highest:.2f} of the map remains."
-        )
+        return f"Parameter randomisation: passed; all shuffled, maps correlate {highest:.2f} with the trained ones."
     return (
         f"Parameter randomisation: FAILED; with all parameters shuffled the maps still correlate {highest:.2f} "
         "with the trained ones. They show the image more than what the network learned."
