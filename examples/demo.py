@@ -15,7 +15,7 @@ import make_images
 
 HERE = Path(__file__).resolve().parent
 # Enough for a light network, ImageNet weights and 7 drawn classes.
-RECIPE = ["input_size_px=64", "progressive_sizes_px=[]", "harmonise_px=null", "cache_size_px=72", "epochs=4"]
+RECIPE = ["input_size_px=96", "progressive_sizes_px=[]", "harmonise_px=null", "cache_size_px=104", "epochs=4"]
 
 
 def skinlesion(*arguments: object) -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     at = ("--workspace", workspace)
     if not (workspace / "calibration" / "calibration.json").exists():
         print("No trained model yet: training a small one on generated images.", flush=True)
-        make_images.make(generated, 700, seed=7, width=150, height=112, official=True)
+        make_images.make(generated, 420, seed=7, width=150, height=112, official=True)
         skinlesion("download", "--from", generated, "--split", "grouped", *at)
         settings = [word for setting in RECIPE for word in ("--set", setting)]
         skinlesion("train", "--arch", "efficientnet_lite0", *settings, *at)
