@@ -1,0 +1,42 @@
+"""Grad-CAM from the features that an exported network hands out as its second output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.prediction.overlays import overlay_writer
+from skinlesion_cli.progress import SilentReporter
+from tests.inference.tiny import make_workspace
+
+
+def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: nothing can be exported")
+    from skinlesion_cli.stages import export
+
+    root = make_workspace(tmp_path / "ws", size_px=[64, 96])  # maps of 2 x 2 and 3 x 3 places
+    export.run(export.ExportConfig(root), SilentReporter())
+    bundle = bundles.from_workspace(Workspace(root))
+    images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(3)]
+    ids = ["a.jpg", "b.jpg", "c.jpg"]
+    maps = {}
+    for runtime in ("torch", "onnx"):
+        engine = load_engine(bundle, "cpu", runtime)
+        assert {member.runtime.name for member in engine.members} == {runtime}
+        found = engine.run(images, keep_features=True)
+        writer = overlay_writer(tmp_path / runtime, bundle, engine, raw="npz", classes=range(7))
+        records = writer.write(
+            ids, images, found.features, found.probabilities.argmax(axis=1), found.probabilities
+        )
+        maps[runtime] = np.stack([np.load(tmp_path / runtime / record.raw)["map"] for record in records])
+    assert maps["torch"].shape == (21, 3, 3)
+    largest = maps["torch"].max()
+    speaking = (maps["torch"].max(axis=(1, 2)) > largest / 10).sum()
+    assert speaking >= 7, "too few maps say anything to compare"
+    np.testing.assert_allclose(maps["onnx"] / largest, maps["torch"] / largest, atol=1e-4, rtol=0)
