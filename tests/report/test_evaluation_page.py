@@ -1,0 +1,119 @@
+"""The page of an evaluation, written by the stage, in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.inference.tta import MODES
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import evaluate
+from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
+from tests.inference.tiny import make_workspace
+
+HOSTILE = "</script><img src=x onerror=\"document.title='run'\">&amp;.jpg"
+#        id        label  probability by class
+IMAGES = {
+    HOSTILE: ("MEL", {"MEL": 0.2, "NV": 0.8}),
+    "right.jpg": ("NV", {"NV": 0.9, "BKL": 0.1}),
+    "alarm.jpg": ("NV", {"NV": 0.4, "MEL": 0.6}),
+    "found.jpg": ("BCC", {"BCC": 0.7, "NV": 0.3}),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation of four images by a tiny ensemble whose predictions are made up."""
+    workspace = Workspace(make_workspace(tmp_path_factory.mktemp("page") / "ws", archs=("tiny",)))
+    generator = np.random.default_rng(0)
+    for name in IMAGES:
+        path = workspace.images / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+    table = pd.DataFrame(
+        {"id": name, "label": label, "lesion_id": f"L-{name}", "fold": ""}
+        for name, (label, _) in IMAGES.items()
+    )
+    facts = {"sha256": "0" * 64, "age_years": "", "sex": "", "site": "<b>back</b>", "part": "test"}
+    known = table.drop(columns="fold").assign(file=table["id"], source="made", **facts)
+    manifests.write(workspace.manifest, manifests.Manifest(known, "none", "none"))
+    values = [[given.get(name, 0.0) for name in CLASS_NAMES] for _, given in IMAGES.values()]
+    views = np.repeat(np.array(values, np.float32)[:, None], 8, axis=1)
+    stored.write(
+        workspace.ensemble_predictions("test"),
+        stored.Predictions(table, views, MODES["d4"], "ensemble", "test"),
+        inputs={"ensemble": ensembles.read(workspace.ensemble).artifact},
+    )
+    folder = workspace.root / "evaluation"
+    evaluate.run(
+        evaluate.EvaluateConfig(workspace.root, n_resamples=20, output=folder, report=True), SilentReporter()
+    )
+    return folder
+
+
+def texts(browser: Any, selector: str) -> list[str]:
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", selector
+    )
+
+
+def test_opens_offline_and_says_what_the_evaluation_found(browser: Any, written: Path) -> None:
+    browser.get((written / "report.html").as_uri())
+    assert browser.title == "Evaluation of ensemble"
+    assert texts(browser, "h1") == ["Evaluation of ensemble, test part"]
+    assert sum(text.count(DISCLAIMER) for text in texts(browser, "header, footer")) == 2
+    rows = [text.split("\t") for text in texts(browser, ".matrix tr")]
+    assert rows[1:4] == [
+        ["MEL", "0", "1", "0", "0", "0", "0", "0"],
+        ["NV", "1", "1", "0", "0", "0", "0", "0"],
+        ["BCC", "0", "0", "1", "0", "0", "0", "0"],
+    ]
+    # Sensitivities 0, 1/2 and 1; the other classes have no images.
+    headline = dict(text.split("\t") for text in texts(browser, "main > table.grid:first-of-type tr"))
+    assert headline["balanced accuracy"].startswith("0.500 (")
+    assert headline["accuracy"].startswith("0.500 (")
+    assert "site: <b>back</b>" in texts(browser, "th[scope=row]")
+    widths = "return [...document.images].map((i) => i.naturalWidth)"
+    shown = browser.execute_script(widths)
+    assert len(shown) == 6  # four curves, two errors
+    # A picture of 40 x 30 at a height of 200, and two maps of it.
+    assert shown[4:] == [3 * 267, 3 * 267]
+    assert min(shown) > 100
+    facts = dict(text.split("\t") for text in texts(browser, ".facts tr"))
+    assert facts["thresholds"] == "AKIEC 0.400, MEL 0.300"
+    assert len(facts["evaluation"]) == 64
+
+
+def test_worst_errors_come_first_and_names_with_html_are_inert(browser: Any, written: Path) -> None:
+    browser.get((written / "report.html").as_uri())
+    captions = texts(browser, ".errors figcaption")
+    assert captions == [f"MEL (0.20) called NV (0.80)\n{HOSTILE}", "NV (0.40) called MEL (0.60)\nalarm.jpg"]
+    sources = browser.execute_script("return [...document.images].map((i) => i.getAttribute('src'))")
+    assert all(source.startswith("data:image/") for source in sources)
+    assert browser.execute_script("return document.scripts.length") == 0
+    assert browser.title == "Evaluation of ensemble"
+
+
+def test_a_table_from_elsewhere_whose_name_is_html(browser: Any, tmp_path: Path) -> None:
+    source = tmp_path / "<img src=x onerror=\"document.title='run'\">.csv"
+    source.write_text(
+        f"image,{','.join(CLASS_NAMES)},label\n<script>bad()</script>,1,0,0,0,0,0,0,NV\nb,1,0,0,0,0,0,0,MEL\n"
+    )
+    config = evaluate.EvaluateConfig(
+        tmp_path / "ws", str(source), n_resamples=0, output=tmp_path / "e", report=True
+    )
+    evaluate.run(config, SilentReporter())
+    browser.get((tmp_path / "e" / "report.html").as_uri())
+    assert browser.title == f"Evaluation of {source}"
+    assert texts(browser, ".errors figcaption") == ["NV (0.00) called MEL (1.00)\n<script>bad()</script>"]
+    assert browser.execute_script("return document.querySelectorAll('img[src=x], script').length") == 0
+    assert "no finished ensemble fits them" in texts(browser, ".facts")[0]
