@@ -11,8 +11,9 @@ from PIL import Image
 
 from skinlesion_cli.errors import ExitCode, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import explain, explain_check
+from skinlesion_cli.stages import explain, explain_check, predict
 from skinlesion_cli.stages.explain import ExplainConfig
+from skinlesion_cli.stages.predict import PredictConfig
 from tests.inference.tiny import make_images, make_workspace
 
 
@@ -97,6 +98,34 @@ def test_library_grad_cam_is_the_same_over_the_ensemble(
     slow, _ = explained(workspace, images, tmp_path / "slow", method="gradcam")
     for one, other in zip(fast, slow, strict=True):
         assert float(one["magnitude"]) == pytest.approx(float(other["magnitude"]), rel=1e-4, abs=1e-6)
+
+
+def test_styles_of_predicted_overlays(workspace: Path, images: Path, tmp_path: Path) -> None:
+    name = images / "a" / "image 000.jpg"
+    original, drawn = np.asarray(Image.open(name)), {}
+    assert original.shape == (48, 64, 3)
+    for style in ("overlay", "contour", "side-by-side"):
+        output = tmp_path / f"{style}.csv"
+        config = PredictConfig(
+            workspace, [str(name)], output, cam=True, cam_style=style, runtime="torch", device="cpu"
+        )
+        predict.run(config, SilentReporter())
+        (overlay,) = (tmp_path / f"{style}-cam").rglob("*.png")
+        drawn[style] = np.asarray(Image.open(overlay))
+    assert {style: picture.shape[1] for style, picture in drawn.items()} == {
+        "overlay": 64, "contour": 64, "side-by-side": 128,
+    }  # fmt: skip
+    assert all(picture.shape[0] > 48 for picture in drawn.values())  # the caption is below
+    left, right = drawn["side-by-side"][:48, :64], drawn["side-by-side"][:48, 64:]
+    np.testing.assert_array_equal(left, original)
+    np.testing.assert_array_equal(right, drawn["overlay"][:48])
+    changed = {style: (drawn[style][:48] != original).any(axis=2).mean() for style in ("overlay", "contour")}
+    assert 0 < changed["contour"] < 0.5 < changed["overlay"]
+    with pytest.raises(UsageError, match="no style named 'fancy'"):
+        predict.run(
+            PredictConfig(workspace, [str(name)], tmp_path / "x.csv", cam=True, cam_style="fancy"),
+            SilentReporter(),
+        )
 
 
 def test_wrong_choices_are_refused(workspace: Path, images: Path, tmp_path: Path) -> None:
