@@ -19,21 +19,17 @@ skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 ADAPTIVE = (
     "Let prediction stop looking at an image once its `decision`, or its `triage` level too, is settled."
 )
+POLICY = "How thresholds are found: guaranteed (default), published, cost, none."
+PRIORITY = "Class that wins where several thresholds fire, the first named first."
 
 
 @command("calibrate", example=EXAMPLE, section="Pipeline")
 def calibrate(
-    policy: Annotated[
-        str | None,
-        typer.Option(help="How thresholds are found: guaranteed (default), published, cost, none."),
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help=POLICY)] = None,
     targets: Annotated[
         list[str] | None, typer.Option("--target", help="CLASS:sensitivity=..,specificity=.. Repeatable.")
     ] = None,
-    priority: Annotated[
-        list[str] | None,
-        typer.Option(help="Class that wins where several thresholds fire, the first named first."),
-    ] = None,
+    priority: Annotated[list[str] | None, typer.Option(help=PRIORITY)] = None,
     confidence: Annotated[
         float | None, typer.Option(help="That all promises hold together on new images; default 0.95.")
     ] = None,

@@ -17,57 +17,37 @@ skinlesion download --from ./reviewed/reviewed.csv --append
 skinlesion download --from ./isic2018 --split grouped --check-duplicates
 skinlesion download --from ./labels.csv --split kfold --folds 5
 """
+SOURCE = "A copy on disk: a folder (with zips or images) or a CSV. Default: fetch."
+FORMAT = "What --from is: auto, isic2018, ham10000, isic2019, folders, csv."
+SPLIT = (
+    "official (train, validation by lesion; official test set), grouped (60/20/20 by lesion), "
+    "kfold (by lesion), published (by image: leaks; for comparison only)."
+)
+CHECK = "Look for one photograph under two lesion ids."
+MOVE = "Look for them, and keep each pair on one side."
+APPEND = "Add --from to the dataset that is there; new lesions go to training."
+BASE_URL = "Fetch from this address (a mirror) instead of the official ones."
+DRY_RUN = "Say what would be fetched and how large it is; change nothing."
+IGNORE = "Accept files with other hashes; their content is still checked."
+LINK = "Hard-link images instead of copying, where the disk allows it."
+SCC = "ISIC 2019: count squamous cell carcinoma as AKIEC."
 
 
 @command("download", example=EXAMPLE, section="Pipeline")
 def download(
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="A copy on disk: a folder (with zips or images) or a CSV. Default: fetch."
-        ),
-    ] = None,
-    source_format: Annotated[
-        str,
-        typer.Option("--format", help="What --from is: auto, isic2018, ham10000, isic2019, folders, csv."),
-    ] = "auto",
+    source: Annotated[Path | None, typer.Option("--from", help=SOURCE)] = None,
+    source_format: Annotated[str, typer.Option("--format", help=FORMAT)] = "auto",
     parts: Annotated[str, typer.Option(help="Parts of the official data.")] = "training,validation,test",
-    split: Annotated[
-        str,
-        typer.Option(
-            help="official (train, validation by lesion; official test set), grouped (60/20/20 by lesion), "
-            "kfold (by lesion), published (by image: leaks; for comparison only)."
-        ),
-    ] = "official",
+    split: Annotated[str, typer.Option(help=SPLIT)] = "official",
     folds: Annotated[int, typer.Option(min=2, max=100, help="Number of folds of --split kfold.")] = 5,
-    check_duplicates: Annotated[
-        bool, typer.Option("--check-duplicates", help="Look for one photograph under two lesion ids.")
-    ] = False,
-    move_duplicates: Annotated[
-        bool, typer.Option("--move-duplicates", help="Look for them, and keep each pair on one side.")
-    ] = False,
-    append: Annotated[
-        bool,
-        typer.Option("--append", help="Add --from to the dataset that is there; new lesions go to training."),
-    ] = False,
-    base_url: Annotated[
-        str | None, typer.Option(help="Fetch from this address (a mirror) instead of the official ones.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be fetched and how large it is; change nothing.")
-    ] = False,
-    ignore_hashes: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-hashes", help="Accept files with other hashes; their content is still checked."
-        ),
-    ] = False,
-    link: Annotated[
-        bool, typer.Option("--link", help="Hard-link images instead of copying, where the disk allows it.")
-    ] = False,
-    scc_as_akiec: Annotated[
-        bool, typer.Option("--scc-as-akiec", help="ISIC 2019: count squamous cell carcinoma as AKIEC.")
-    ] = False,
+    check_duplicates: Annotated[bool, typer.Option("--check-duplicates", help=CHECK)] = False,
+    move_duplicates: Annotated[bool, typer.Option("--move-duplicates", help=MOVE)] = False,
+    append: Annotated[bool, typer.Option("--append", help=APPEND)] = False,
+    base_url: Annotated[str | None, typer.Option(help=BASE_URL)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)] = False,
+    ignore_hashes: Annotated[bool, typer.Option("--ignore-hashes", help=IGNORE)] = False,
+    link: Annotated[bool, typer.Option("--link", help=LINK)] = False,
+    scc_as_akiec: Annotated[bool, typer.Option("--scc-as-akiec", help=SCC)] = False,
     seed: options.SeedOption = 42,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
