@@ -24,18 +24,22 @@ from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _KNOWN = ("image", "label", "lesion_id", "age", "sex", "site", "part")
+# What tells a list that people filled in (`reviewed`) from a table of labels.
+REVIEW_COLUMNS = frozenset({"review", "rank"})
 
 
-def is_csv(path: Path) -> bool:
-    """Whether this is a CSV file."""
-    return path.is_file() and path.suffix.lower() == ".csv"
+def columns(path: Path) -> set[str]:
+    """The columns that the file's first line names; none where it is no CSV file."""
+    if not (path.is_file() and path.suffix.lower() == ".csv"):
+        return set()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return set(file.readline().strip().split(","))
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is a CSV file, and no list that people filled in (`reviewed`)."""
-    from skinlesion_cli.data.sources import reviewed
-
-    return is_csv(path) and not reviewed.recognise(path)
+    """Whether this is a CSV file, and no list that people filled in (which has columns of its own)."""
+    found = columns(path)
+    return bool(found) and not found & REVIEW_COLUMNS
 
 
 def read(path: Path, options: SourceOptions) -> Collection:

@@ -31,11 +31,8 @@ OWN_COLUMNS = frozenset(
 
 def recognise(path: Path) -> bool:
     """Whether this is such a list: a CSV with `image`, `label`, and `review` or `rank`."""
-    if not labels_csv.is_csv(path):
-        return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        columns = set(file.readline().strip().split(","))
-    return {"image", "label"} <= columns and bool({"review", "rank"} & columns)
+    found = labels_csv.columns(path)
+    return {"image", "label"} <= found and bool(found & labels_csv.REVIEW_COLUMNS)
 
 
 def read(path: Path, options: SourceOptions) -> Collection:
