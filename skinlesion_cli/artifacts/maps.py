@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 # Characters that some file system refuses, and controls. Anything else, unicode included, stays.
 _REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
@@ -75,8 +74,3 @@ def _safe(part: str) -> str:
         return "_up"
     name = _REFUSED.sub("_", part).encode("utf-8", "replace")
     return name[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
-
-
-def overlay_path(folder: Path, identity: str) -> Path:
-    """The overlay of an image's decided class."""
-    return folder / relative_path(identity)

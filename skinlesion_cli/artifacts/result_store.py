@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from skinlesion_cli.artifacts import results
 from skinlesion_cli.artifacts.files import atomic_file, atomic_write, exclusive
@@ -22,13 +22,6 @@ from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _GROUP_ROWS = 10_000
-
-
-class Sink(Protocol):
-    """Where rows go."""
-
-    def write(self, rows: Iterable[results.Row]) -> None:
-        """Append rows; when it returns, they survive the end of this process."""
 
 
 def format_of(output: Path, wanted: str | None = None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from skinlesion_cli.artifacts import results
 from skinlesion_cli.errors import ArtifactError, DataError
 
 
@@ -51,5 +52,5 @@ def floats(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 
 def shortest(values: np.ndarray) -> list[str]:
-    """The shortest decimal text that reads back as the same float32."""
-    return [np.format_float_positional(value, unique=True, trim="0") for value in values.astype(np.float32)]
+    """The shortest decimal text of each value that reads back as the same float32."""
+    return [results.shortest(value) for value in values.astype(np.float32)]
