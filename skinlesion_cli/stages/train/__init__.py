@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.models.backbones import backbone
+from skinlesion_cli.models.memory import keep_freed_memory
 from skinlesion_cli.models.team import join_team
 from skinlesion_cli.progress import Reporter, SilentReporter
 from skinlesion_cli.stages.result import StageResult
@@ -26,16 +27,18 @@ __all__ = ["TrainConfig", "run"]
 
 def run(config: TrainConfig, reporter: Reporter) -> StageResult:
     """Train, or go on with a training that was cut; writes `models/<arch>/`, with folds one folder a fold."""
+    keep_freed_memory()
     jobs = _jobs(config, reporter)
+    chosen = jobs if config.fold is None else [jobs[config.fold]]
     if config.dry_run:
-        return plan(jobs[0])
+        return plan(chosen[0])
     done, written = [], []
-    for job in jobs:
+    for job in chosen:
         with _alone_in(job):
             checkpoint, paths = _train(job)
         done.append(checkpoint)
         written += [job.workspace.checkpoint(job.name), *paths]
-    if config.folds and jobs[0].team.is_first:
+    if config.folds and config.fold is None and jobs[0].team.is_first:
         written.append(write_out_of_fold(jobs, done))
     return _result(config, done, written)
 
@@ -59,6 +62,11 @@ def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
             )
         return Job(config, data, fold, train_ids, validation_ids, device, team, told)
 
+    if config.fold is not None and not 0 <= config.fold < (config.folds or 0):
+        raise UsageError(
+            f"--fold {config.fold} is not one of --folds {config.folds or 0}",
+            "Folds count from 0: --folds 5 --fold 4 is the last of five.",
+        )
     if config.folds is None:
         return [job(None, split.ids("train"), split.ids("val"))]
     if split.n_folds != config.folds:
@@ -97,5 +105,7 @@ def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) ->
             **({"folds": figures} if config.folds else figures[0]),
         },
         artifacts=[str(path) for path in written],
-        next_command="skinlesion ensemble",
+        next_command=f"skinlesion train --arch {config.arch} --folds {config.folds}"
+        if config.fold is not None
+        else "skinlesion ensemble",
     )

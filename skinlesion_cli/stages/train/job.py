@@ -30,7 +30,8 @@ EVALUATION_BATCH = 32
 @dataclass(frozen=True)
 class TrainConfig:
     """What to train. `weights` is auto, none, or a safetensors file; `workers` None picks by cores; `folds` is
-    the number of folds to train one after the other, None for the one split into train and val."""
+    the number of folds to train one after the other, None for the one split into train and val; with `fold` only
+    this one of them is trained (the others elsewhere, or later)."""
 
     workspace: Path
     arch: str
@@ -40,6 +41,7 @@ class TrainConfig:
     device: str = "auto"
     workers: int | None = None
     folds: int | None = None
+    fold: int | None = None
     fresh: bool = False
     dry_run: bool = False
     tensorboard: bool = False
