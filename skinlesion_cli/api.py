@@ -55,13 +55,15 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
-        """Load the finished ensemble of a workspace.
+        """Load the finished ensemble of a workspace or a packed model; `builtin` is the one of this package.
 
         Raises
         ------
         ArtifactError : a stage is missing, damaged, or does not fit the others; says what to run.
         """
-        bundle = bundles.from_workspace(Workspace(Path(path)))
+        bundle = bundles.from_workspace(
+            bundles.builtin() if path == bundles.BUILTIN else Workspace(Path(path))
+        )
         return cls(bundle, load_engine(bundle, device))
 
     def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:

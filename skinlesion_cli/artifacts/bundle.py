@@ -7,6 +7,8 @@ others, and one hash that names the whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import checkpoint as checkpoints
@@ -20,6 +22,8 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.decisions.gate import Gate
 from skinlesion_cli.errors import ArtifactError
+
+BUILTIN = "builtin"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,51 @@ class Bundle:
     model_id: str
     sha256: str
     gate: Gate | None = None
+
+
+def builtin() -> Workspace:
+    """The model that comes with the package, packed like any other.
+
+    Raises
+    ------
+    ArtifactError : this copy of the package has none.
+    """
+    found = Workspace(Path(str(resources.files("skinlesion_cli.builtin"))))
+    if not found.ensemble.exists():
+        raise ArtifactError("this copy of skinlesion has no built-in model", "Install a released version.")
+    return found
+
+
+def locate(workspace: Workspace, model: str | None = None) -> Workspace:
+    """Where the model to use lies: the one named, else the workspace's own, else the built-in one.
+
+    A workspace in which a model was begun is never passed over: where it is not finished, reading it says what
+    to run next.
+    """
+    if model is not None:
+        return named(model)
+    return workspace if workspace.begun() else builtin()
+
+
+def architecture(model: str) -> str:
+    """The one architecture of a model's networks, which a training can start from.
+
+    Raises
+    ------
+    ArtifactError : its networks are of several architectures.
+    """
+    found = sorted({member.arch for member in from_workspace(named(model)).members})
+    if len(found) > 1:
+        raise ArtifactError(
+            f"the networks of {model} are of {', '.join(found)}",
+            "Start from one file: --weights FILE --arch ARCH.",
+        )
+    return found[0]
+
+
+def named(model: str) -> Workspace:
+    """The folder of `builtin`, or of a packed model or workspace."""
+    return builtin() if model == BUILTIN else Workspace(Path(model))
 
 
 def from_workspace(workspace: Workspace) -> Bundle:
@@ -67,7 +116,9 @@ def from_workspace(workspace: Workspace) -> Bundle:
     parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
     digest = sha256_bytes(canonical_json(parts))
     names = "+".join(member.name for member in ensemble.members)
-    return Bundle(members, ensemble, calibration, names, digest, gate.gate if gate is not None else None)
+    own = workspace.root == Path(str(resources.files("skinlesion_cli.builtin")))
+    model_id = f"{BUILTIN}:{names}" if own else names
+    return Bundle(members, ensemble, calibration, model_id, digest, gate.gate if gate is not None else None)
 
 
 def _member(workspace: Workspace, member: ensembles.Member) -> Checkpoint:

@@ -203,6 +203,12 @@ def read_artifact(
     )
 
 
+def payload_files(path: Path) -> list[Path]:
+    """The verified payload files of an artifact of any kind."""
+    _, envelope = _read_envelope(path, "")
+    return [_verify_payload(path, record, True) for record in envelope.payloads.values()]
+
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 

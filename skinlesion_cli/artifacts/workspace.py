@@ -83,6 +83,10 @@ class Workspace:
         """Names of the networks that have a checkpoint."""
         return sorted(path.parent.name for path in self.models.glob("*/checkpoint.json"))
 
+    def begun(self) -> bool:
+        """Whether a model was begun here, finished or not."""
+        return any(self.models.glob("*/*")) or self.ensemble.exists() or self.calibration.exists()
+
     @property
     def ensemble(self) -> Path:
         return self.root / "ensemble" / "ensemble.json"

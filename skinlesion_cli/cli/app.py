@@ -17,6 +17,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     gate,
     info,
     merge,
+    pack,
     predict,
     select,
     train,

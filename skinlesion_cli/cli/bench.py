@@ -25,6 +25,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
     runtime: Annotated[str, typer.Option("--runtime", help="auto, torch, onnx or onnx-int8.")] = "auto",
     device: options.DeviceOption = "auto",
+    model: options.ModelOption = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -33,7 +34,7 @@ def bench(
     """Measure prediction on this machine: decoding, networks, views, maps, writing, and the whole."""
     from skinlesion_cli.stages import bench as stage
 
-    config = stage.BenchConfig(workspace, tuple(sample or ()), images, seconds, runtime, device)
+    config = stage.BenchConfig(workspace, tuple(sample or ()), images, seconds, runtime, device, model)
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(config, reporter)
     render.finish(result, as_json=as_json, quiet=quiet)

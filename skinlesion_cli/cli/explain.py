@@ -48,6 +48,7 @@ def explain(
         typer.Option("--check", help="Test whether maps mean anything for this model; writes no overlays."),
     ] = False,
     device: options.DeviceOption = "auto",
+    model: options.ModelOption = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -63,14 +64,27 @@ def explain(
             from skinlesion_cli.stages import explain_check
 
             result = explain_check.run(
-                explain_check.CheckConfig(workspace, named, listed, method=method, device=device), reporter
+                explain_check.CheckConfig(
+                    workspace, named, listed, method=method, device=device, model=model
+                ),
+                reporter,
             )
         else:
             from skinlesion_cli.stages import explain as stage
 
             result = stage.run(
                 stage.ExplainConfig(
-                    workspace, named, output, listed, classes or (), method, cam_tta, style, raw, device
+                    workspace,
+                    named,
+                    output,
+                    listed,
+                    classes or (),
+                    method,
+                    cam_tta,
+                    style,
+                    raw,
+                    device,
+                    model=model,
                 ),
                 reporter,
             )

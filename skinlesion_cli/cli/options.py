@@ -19,6 +19,14 @@ WorkspaceOption = Annotated[
         show_default=True,
     ),
 ]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="builtin, or the folder of a packed model; default: the workspace's own, or where none was begun "
+        "the built-in one.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors stay.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
@@ -53,3 +61,24 @@ def share(text: str | None) -> tuple[int, int] | None:
     if slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count):
         return int(index), int(count)
     raise UsageError(f"--shard {text!r}: expected i/N with i from 1 to N", "Example: --shard 3/16")
+
+
+def start_of(arch: str | None, weights: str, init: str | None) -> tuple[str, str]:
+    """The architecture and the initial weights of a training, from --arch, --weights and --init.
+
+    Raises
+    ------
+    UsageError : neither --arch nor --init is given, or two of them say different things.
+    """
+    if init is None:
+        if arch is None:
+            raise UsageError("--arch is missing", "Example: skinlesion train --arch densenet121")
+        return arch, weights
+    if weights != "auto":
+        raise UsageError("--weights and --init both say where training starts")
+    from skinlesion_cli.artifacts.bundle import architecture
+
+    own = architecture(init)
+    if arch not in (None, own):
+        raise UsageError(f"--init {init} has networks of {own}, not {arch}", "Leave --arch away.")
+    return own, f"model:{init}"

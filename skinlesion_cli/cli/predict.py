@@ -13,7 +13,7 @@ from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion predict ./images --cam
-skinlesion predict ./images --report
+skinlesion predict ./images --report --model builtin
 skinlesion predict a.jpg scans.zip @more.txt --output results.parquet --resume
 find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
 skinlesion predict /data --shard 3/16 --output part-3.csv
@@ -55,6 +55,7 @@ def predict(
     shard: Annotated[str | None, typer.Option("--shard", help=SHARD)] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help=BATCH)] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
+    model: options.ModelOption = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,

@@ -13,6 +13,7 @@ from skinlesion_cli.cli.root import command
 EXAMPLE = """
 skinlesion train --arch densenet121
 skinlesion train --arch efficientnet_lite0 --recipe fast --set epochs=5
+skinlesion train --init builtin --recipe fast --set learning_rate=1e-4
 skinlesion train --arch resnet50 --weights ./resnet50.safetensors --device cuda
 skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
@@ -28,20 +29,25 @@ FOLD_HELP = (
 METADATA_HELP = "Patient data to use beside the image, of age,sex,site; default: the recipe's."
 DryRun = Annotated[bool, Option("--dry-run", help="Only tell what would be done and how long it takes.")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")]
+HALF_HELP = "Store the weights in half precision: half the size, and all that follows is computed with those."
+INIT_HELP = "Fine-tune trained networks: builtin, or the folder of a packed model. --arch is then theirs."
+Half = Annotated[bool, Option("--half", help=HALF_HELP)]
 Fresh = Annotated[bool, Option("--fresh", help="Start over instead of going on where a run was cut.")]
 
 
 @command("train", example=EXAMPLE, section="Pipeline")
 def train(
-    arch: Annotated[str, Option("--arch", help="Network to train, such as densenet121.")],
+    arch: Annotated[str | None, Option("--arch", help="Network to train, such as densenet121.")] = None,
     recipe: Recipe = "default",
     settings: Settings = None,
     weights: Annotated[str, Option(help=WEIGHTS_HELP)] = "auto",
+    init: Annotated[str | None, Option(help=INIT_HELP)] = None,
     epochs: Annotated[int | None, Option(min=1, help="Number of epochs; default: the recipe's.")] = None,
     batch_size: Annotated[int | None, Option(min=1, help="Images a step; default: the recipe's.")] = None,
     folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,
     fold: Annotated[int | None, Option(min=0, help=FOLD_HELP)] = None,
     metadata: Annotated[str | None, Option(help=METADATA_HELP)] = None,
+    half: Half = False,
     dry_run: DryRun = False,
     tensorboard: Tensorboard = False,
     fresh: Fresh = False,
@@ -65,10 +71,11 @@ def train(
         "batch_size": batch_size,
         "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
+    arch, weights = options.start_of(arch, weights, init)
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
     chosen = {"weights": weights, "seed": seed, "device": device, "workers": workers}
     parts = {"folds": folds, "fold": fold}
-    flags = {"fresh": fresh, "dry_run": dry_run, "tensorboard": tensorboard}
+    flags = {"fresh": fresh, "dry_run": dry_run, "tensorboard": tensorboard, "half": half}
     config = stage.TrainConfig(Path(workspace), arch, resolved, **chosen, **parts, **flags)  # type: ignore[arg-type]
     # Of several processes that train together, one speaks.
     with render.reporter(quiet=quiet or not render.is_first_process()) as reporter:

@@ -101,6 +101,21 @@ def weights_to_bytes(network: nn.Module) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
 
 
+def halve(content: bytes) -> bytes:
+    """The same weights with every matrix and kernel rounded to float16; norms and biases keep float32.
+
+    Raises
+    ------
+    ArtifactError : a weight is outside the range of float16.
+    """
+    state = load(content)
+    rounded = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
+    over = [name for name, tensor in rounded.items() if not tensor.isfinite().all()]
+    if over:
+        raise ArtifactError(f"too large for half precision: {name_items(over)}", "Train without --half.")
+    return save(rounded)
+
+
 def load_weights(network: nn.Module, content: bytes, name: str) -> None:
     """Put stored weights into the network; every tensor must be there, fit, and be finite.
 

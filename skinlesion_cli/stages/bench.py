@@ -40,6 +40,7 @@ class BenchConfig:
     seconds: float = 3.0
     runtime: str = "auto"
     device: str = "auto"
+    model: str | None = None
 
 
 def run(config: BenchConfig, reporter: Reporter) -> StageResult:
@@ -47,7 +48,7 @@ def run(config: BenchConfig, reporter: Reporter) -> StageResult:
     missing = [str(path) for path in config.sample if not path.is_file()]
     if missing:
         raise UsageError(f"there is no file {name_items(missing)}")
-    bundle = bundles.from_workspace(Workspace(config.workspace))
+    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
     engine = loading.load_engine(bundle, config.device, runtime)
     if runtime == "torch":

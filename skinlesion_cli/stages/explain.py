@@ -41,7 +41,8 @@ class ExplainConfig:
 
     `classes` are class names or `all`; empty: the class decided on. `method` is one of `methods.METHODS`.
     `cam_tta` averages the maps over the views that prediction averages. `style` is one of `overlay.STYLES`,
-    `raw` one of `writer.RAW_KINDS` or None.
+    `raw` one of `writer.RAW_KINDS` or None, `model` as in
+    `artifacts.bundle.locate`.
     """
 
     workspace: Path
@@ -55,15 +56,17 @@ class ExplainConfig:
     raw: str | None = None
     device: str = "auto"
     max_pixels: int = MAX_PIXELS
+    model: str | None = None
 
 
 def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
     """Write an overlay an image and class, and the table `maps.csv`; a bad file costs its own maps only."""
     classes = _check(config)
     check_named(config.inputs)
-    bundle = bundles.from_workspace(Workspace(config.workspace))
+    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     # Only the fast path does without a backward pass, and so without torch.
     runtime = "auto" if config.method == FAST else "torch"
+    reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     engine = load_engine(bundle, config.device, runtime, note=reporter.note)
     writer = overlay_writer(
         config.output, bundle, engine, style=config.style, raw=config.raw, classes=classes

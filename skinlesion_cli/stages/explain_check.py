@@ -43,13 +43,14 @@ class CheckConfig:
     device: str = "auto"
     n_images: int = 24
     seed: int = 0
+    model: str | None = None
 
 
 def run(config: CheckConfig, reporter: Reporter) -> StageResult:
     """Both tests, each with its interval over images; the verdict is in words."""
     checked_method(config.method)
     check_named(config.inputs)
-    bundle = bundles.from_workspace(Workspace(config.workspace))
+    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     loaded = load_engine(bundle, config.device, "torch")
     engine = Engine(loaded.members, loaded.rule, _VIEWS, loaded.to_input)
     images, failed = _images(config, engine)

@@ -35,7 +35,8 @@ class PredictConfig:
 
     `inputs` as in `data.inputs.expand`; `listed` more names, such as those on stdin. `output` `-` writes JSON
     lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a GPU together,
-    and are the unit in which work is shared out and resumed; None: 2 on a CPU, 32 on a GPU.
+    and are the unit in which work is shared out and resumed; None: 2 on a CPU, 32 on a GPU. `model` as in
+    `artifacts.bundle.locate`.
     """
 
     workspace: Path
@@ -59,6 +60,7 @@ class PredictConfig:
     address: str | None = None
     shard: tuple[int, int] | None = None
     stream: IO[bytes] | None = None
+    model: str | None = None
 
 
 def run(config: PredictConfig, reporter: Reporter) -> StageResult:
@@ -71,8 +73,9 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
     """
     _check(config)
     check_named(config.inputs)
-    bundle = bundles.from_workspace(Workspace(config.workspace))
-    plan = _plan(config, bundle, reporter)
+    source = bundles.locate(Workspace(config.workspace), config.model)
+    bundle = bundles.from_workspace(source)
+    plan = _plan(config, source, bundle, reporter)
     inputs = iter(expand(config.inputs, config.listed))
     first = list(islice(inputs, 1))
     if not first:
@@ -130,7 +133,7 @@ def _check(config: PredictConfig) -> None:
         raise UsageError("--address belongs to --backend dask or ray")
 
 
-def _plan(config: PredictConfig, bundle: Bundle, reporter: Reporter) -> Plan:
+def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
     choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
     if choice.forced:
         reporter.note(
@@ -138,6 +141,7 @@ def _plan(config: PredictConfig, bundle: Bundle, reporter: Reporter) -> Plan:
             "and their promises do not hold"
         )
     runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
+    reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
     if config.cam or config.report:
@@ -147,7 +151,7 @@ def _plan(config: PredictConfig, bundle: Bundle, reporter: Reporter) -> Plan:
             raise UsageError("--cam and --report need a file as --output: what they write lies beside it")
         overlays = config.output.with_name(config.output.stem + "-cam")
     return Plan(
-        workspace=config.workspace,
+        workspace=source.root,
         model_sha256=bundle.sha256,
         runtime=runtime,
         device=config.device,

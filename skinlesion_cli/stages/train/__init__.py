@@ -17,7 +17,7 @@ from skinlesion_cli.models.memory import keep_freed_memory
 from skinlesion_cli.models.team import join_team
 from skinlesion_cli.progress import Reporter, SilentReporter
 from skinlesion_cli.stages.result import StageResult
-from skinlesion_cli.stages.train.fitting import finished, fit, write_checkpoint
+from skinlesion_cli.stages.train.fitting import finished, fit, settle_precision, write_checkpoint
 from skinlesion_cli.stages.train.job import Dataset, Job, TrainConfig
 from skinlesion_cli.stages.train.planning import plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
@@ -85,7 +85,9 @@ def _train(job: Job) -> tuple[Checkpoint, list[Path]]:
     if not job.team.agree_on(lambda: finished(job) is not None):
         fitted = fit(job)
         job.team.agree_on(lambda: bool(write_checkpoint(job, fitted)))
-    done = job.team.agree_on(lambda: checkpoints.read(job.workspace.checkpoint(job.name)))
+    done = job.team.agree_on(
+        lambda: settle_precision(job, checkpoints.read(job.workspace.checkpoint(job.name)))
+    )
     return done, predict_parts(job, done) if job.team.is_first else []
 
 

@@ -21,10 +21,13 @@ from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models import snapshot
 from skinlesion_cli.models.loop import Progress, Trainer
 from skinlesion_cli.models.losses import class_weights
-from skinlesion_cli.models.network import LesionNet, weights_to_bytes
+from skinlesion_cli.models.network import LesionNet, halve, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
+from skinlesion_cli.stages.train.initial import start_from_model
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
+
+PRECISION = "stored_precision"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def fit(job: Job) -> Fitted:
     """Train, from the beginning or from the saved state."""
     recipe = job.config.recipe
     network = make_network(job)
-    source = initialise(network, job.config.weights)
+    source = start_from_model(job, network) or initialise(network, job.config.weights)
     job.reporter.note(f"initial weights: {source}")
     cache = job.cache(training_px(job))
     pixels = TrainingImages(
@@ -204,6 +207,7 @@ def write_checkpoint(job: Job, fitted: Fitted) -> Checkpoint:
             "metadata_columns": n_columns(recipe.metadata_fields),
             "weights": job.config.weights_name,
             "processes": job.team.size,
+            PRECISION: "float32",
         },
         initial_weights=fitted.source,
         seed=job.config.seed,
@@ -211,4 +215,25 @@ def write_checkpoint(job: Job, fitted: Fitted) -> Checkpoint:
     path = job.workspace.checkpoint(job.name)
     checkpoints.write(path, made, inputs=job.data.inputs)
     training_state.remove(job.folder)
+    return checkpoints.read(path)
+
+
+def settle_precision(job: Job, done: Checkpoint) -> Checkpoint:
+    """The checkpoint in the precision that is asked for; what was predicted with the other one is outdated.
+
+    Raises
+    ------
+    ArtifactError : full precision is asked for, but it was stored in half precision.
+    """
+    stored = done.figures.get(PRECISION, "float32")
+    wanted = "float16" if job.config.half else "float32"
+    if stored == wanted:
+        return done
+    if not job.config.half:
+        raise ArtifactError(
+            f"models/{job.name} was stored in half precision", "Add --half, or train it anew with --fresh."
+        )
+    path = job.workspace.checkpoint(job.name)
+    rounded = replace(done, weights=halve(done.weights), figures={**done.figures, PRECISION: wanted})
+    checkpoints.write(path, rounded, inputs=job.data.inputs)
     return checkpoints.read(path)

@@ -29,9 +29,11 @@ EVALUATION_BATCH = 32
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train. `weights` is auto, none, or a safetensors file; `workers` None picks by cores; `folds` is
+    """What to train. `weights` is auto, none, a safetensors file, or `model:` and what `artifacts.bundle.named`
+    takes; `workers` None picks by cores; `folds` is
     the number of folds to train one after the other, None for the one split into train and val; with `fold` only
-    this one of them is trained (the others elsewhere, or later)."""
+    this one of them is trained (the others elsewhere, or later). `half` stores the weights in half precision, and everything that
+    follows works with those."""
 
     workspace: Path
     arch: str
@@ -45,10 +47,11 @@ class TrainConfig:
     fresh: bool = False
     dry_run: bool = False
     tensorboard: bool = False
+    half: bool = False
 
     @property
     def weights_name(self) -> str:
-        return self.weights if self.weights in ("auto", "none") else Path(self.weights).name
+        return self.weights if self.weights in ("auto", "none", "model:builtin") else Path(self.weights).name
 
 
 @dataclass(frozen=True)

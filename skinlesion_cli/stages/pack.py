@@ -1,0 +1,70 @@
+"""Pack a finished model into a folder of its own: the networks, the ensemble and the calibration, no images."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.envelope import payload_files
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """`with_predictions` packs the validation predictions too: ids, lesion ids and labels of all its images."""
+
+    workspace: Path
+    output: Path
+    with_predictions: bool = False
+
+
+def run(config: PackConfig, reporter: Reporter) -> StageResult:
+    """Copy what prediction needs, unchanged, and read it back as a model.
+
+    Raises
+    ------
+    ArtifactError : the model is not finished, or the copy is not the same model.
+    UsageError : the output is the workspace itself, or holds another model.
+    """
+    source, target = Workspace(config.workspace), Workspace(config.output)
+    if target.root.resolve() == source.root.resolve():
+        raise UsageError("--output is the workspace itself", "Name another folder.")
+    if target.begun():
+        raise UsageError(
+            f"there is a model in {config.output} already", "Name a new folder, or remove it first."
+        )
+    packed = bundles.from_workspace(source)
+    envelopes = [source.checkpoint(member.name) for member in packed.members]
+    envelopes += [source.ensemble, source.calibration]
+    envelopes += [source.gate] if source.gate.exists() else []
+    if config.with_predictions:
+        envelopes.append(source.ensemble_predictions("val"))
+    total_bytes = 0
+    with exclusive(target.root, "pack"):
+        for envelope in envelopes:
+            for path in (*payload_files(envelope), envelope):
+                copy = target.root / path.relative_to(source.root)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+                total_bytes += copy.stat().st_size
+    reporter.note("reading it back")
+    if bundles.from_workspace(target).sha256 != packed.sha256:
+        raise ArtifactError("the copy is not the same model", "Remove it and pack again.")
+    return StageResult(
+        command="pack",
+        headline=[f"{packed.model_id} packed: {total_bytes / 1e6:.1f} MB"],
+        figures={
+            "model": packed.model_id,
+            "model_sha256": packed.sha256,
+            "bytes": total_bytes,
+            "predictions": config.with_predictions,
+        },
+        artifacts=[str(config.output)],
+        next_command=f"skinlesion predict ./images --model {config.output}",
+    )

@@ -1,0 +1,177 @@
+"""A packed model: predicts like the one it was packed from; which model is used is never a guess."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.errors import ArtifactError, DataError, UsageError
+from skinlesion_cli.models.network import halve, restore_network
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import pack
+from tests.inference.tiny import make_workspace
+
+
+def packed(source: Path, target: Path) -> None:
+    pack.run(pack.PackConfig(source, target), SilentReporter())
+
+
+def test_the_copy_is_the_same_model_and_holds_nothing_else(tmp_path):
+    source = make_workspace(tmp_path / "ws")
+    (source / "dataset").mkdir()
+    (source / "dataset" / "patient.jpg").write_bytes(b"an image")
+    packed(source, tmp_path / "packed")
+    before, after = (bundles.from_workspace(Workspace(tmp_path / name)) for name in ("ws", "packed"))
+    assert after.sha256 == before.sha256
+    assert [m.weights for m in after.members] == [m.weights for m in before.members]
+    kinds = {path.suffix for path in (tmp_path / "packed").rglob("*") if path.is_file()}
+    assert kinds - {".lock"} == {".json", ".safetensors", ".csv"}
+
+
+def test_a_folder_with_a_model_is_not_packed_over(tmp_path):
+    source = make_workspace(tmp_path / "ws")
+    packed(source, tmp_path / "packed")
+    with pytest.raises(UsageError, match="there is a model in"):
+        packed(source, tmp_path / "packed")
+    with pytest.raises(UsageError, match="is the workspace itself"):
+        packed(source, source)
+
+
+def test_an_unfinished_model_is_not_packed(tmp_path):
+    source = make_workspace(tmp_path / "ws")
+    (source / "calibration" / "calibration.json").unlink()
+    with pytest.raises(ArtifactError, match=r"calibration\.json is not there"):
+        packed(source, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_an_altered_payload_is_not_packed(tmp_path):
+    source = make_workspace(tmp_path / "ws")
+    weights = next((source / "models").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(ArtifactError):
+        packed(source, tmp_path / "packed")
+
+
+def test_the_own_model_goes_before_the_built_in_one_and_an_unfinished_one_is_not_passed_over(
+    tmp_path, monkeypatch
+):
+    built_in = Workspace(make_workspace(tmp_path / "box"))
+    monkeypatch.setattr(bundles, "builtin", lambda: built_in)
+    own = Workspace(tmp_path / "ws")
+    assert bundles.locate(own) == built_in
+    (own.dataset).mkdir(parents=True)
+    assert bundles.locate(own) == built_in
+    assert bundles.locate(own, str(tmp_path / "other")) == Workspace(tmp_path / "other")
+    state = own.model("tiny") / "state"
+    state.mkdir(parents=True)
+    assert bundles.locate(own) == own
+    with pytest.raises(ArtifactError, match="there is no trained network"):
+        bundles.from_workspace(bundles.locate(own))
+    assert bundles.locate(own, "builtin") == built_in
+
+
+def test_half_precision_rounds_kernels_and_keeps_norms():
+    content = save({"kernel": torch.tensor([[1.0001, 2.0]]), "norm": torch.tensor([1.0001])})
+    rounded = load(halve(content))
+    assert rounded["kernel"].dtype == torch.float16
+    # Between 1 and 2 float16 has steps of 2 ** -10.
+    assert rounded["kernel"].tolist() == [[1.0, 2.0]]
+    assert rounded["norm"].dtype == torch.float32
+    assert rounded["norm"].item() == pytest.approx(1.0001, abs=1e-7)
+    with pytest.raises(ArtifactError, match="too large for half precision: big"):
+        halve(save({"big": torch.tensor([[1e6]])}))
+
+
+@pytest.fixture(scope="module")
+def folds(skinlesion, generated, tmp_path_factory) -> Path:
+    """A finished model of two folds in half precision, trained one fold at a time, and packed."""
+    folder = tmp_path_factory.mktemp("folds")
+    train = (
+        *("train", "--arch", "tiny", "--weights", "none", "--epochs", 1, "--workers", 0, "--folds", 2),
+        *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
+        *("--set", "harmonise_px=null"),
+    )
+    for arguments in (
+        ("download", "--from", generated, "--split", "kfold", "--folds", 2),
+        (*train, "--fold", 1),
+        (*train, "--half"),
+        ("ensemble",),
+        ("calibrate", "--policy", "published"),
+        ("pack", "--output", "packed", "--with-predictions"),
+    ):
+        done = skinlesion(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        if "--fold" in arguments:
+            assert not (folder / "skinlesion-workspace/models/tiny/predictions-oof.json").exists()
+    return folder
+
+
+def test_folds_are_stored_and_predicted_with_in_half_precision(folds):
+    workspace = Workspace(folds / "skinlesion-workspace")
+    for fold in range(2):
+        done = checkpoints.read(workspace.checkpoint(f"tiny-fold{fold}"))
+        assert done.figures["stored_precision"] == "float16"
+        kernels = {t.dtype for t in load(done.weights).values() if t.dim() > 1}
+        assert kernels == {torch.float16}
+        assert {p.dtype for p in restore_network(done).parameters()} == {torch.float32}
+    told = json.loads((folds / "packed/ensemble/predictions-val.json").read_text())
+    assert told["body"]["images"] == 105
+
+
+def test_prediction_says_which_model_it_used(folds, skinlesion, generated):
+    image = next(generated.rglob("*.jpg"))
+    arguments = ("predict", image, "--tta", "d4", "--force", "--runtime", "torch")
+    own = skinlesion(*arguments, "-o", "own.csv", cwd=folds)
+    other = skinlesion(*arguments, "-o", "other.csv", "--model", "packed", cwd=folds)
+    assert (own.returncode, other.returncode) == (0, 0), own.stderr + other.stderr
+    assert (folds / "own.csv").read_bytes() == (folds / "other.csv").read_bytes()
+    assert "model: tiny-fold0+tiny-fold1 (" in other.stderr
+
+
+def test_fine_tuning_refuses_images_that_the_model_has_seen(folds, skinlesion, generated, tmp_path):
+    other = tmp_path / "ws"
+    shutil.copytree(folds / "skinlesion-workspace/dataset", other / "dataset")
+    common = (
+        *("train", "--init", folds / "packed", "--workers", 0, "--epochs", 1, "--folds", 2, "--fold", 1),
+        *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
+        *("--set", "harmonise_px=null"),
+    )
+    done = skinlesion(*common, "--workspace", other, cwd=tmp_path)
+    assert done.returncode == DataError.exit_code, done.stderr
+    assert "validation or test images were in the training of tiny-fold0+tiny-fold1" in done.stderr
+
+
+def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path):
+    import make_images
+
+    make_images.make(tmp_path / "own", 70, seed=9, width=96, height=72, official=True)
+    for path in sorted((tmp_path / "own").rglob("*.csv")):
+        path.write_text(path.read_text().replace("ISIC_", "OWN_"))
+    for path in sorted((tmp_path / "own").rglob("ISIC_*.jpg")):
+        path.rename(path.with_name(path.name.replace("ISIC_", "OWN_")))
+    done = skinlesion("download", "--from", tmp_path / "own", "--split", "grouped", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = skinlesion(
+        *("train", "--init", folds / "packed", "--workers", 0, "--epochs", 1),
+        *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
+        *("--set", "harmonise_px=null", "--set", "learning_rate=1e-12", "--set", "ema_decay=null"),
+        *("--set", "weight_decay=0"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "initial weights: model tiny-fold0+tiny-fold1, tiny-fold0" in done.stderr
+    before = checkpoints.read(Workspace(folds / "packed").checkpoint("tiny-fold0"))
+    after = checkpoints.read(Workspace(tmp_path / "skinlesion-workspace").checkpoint("tiny"))
+    old, new = (dict(restore_network(c).named_parameters()) for c in (before, after))
+    for name, tensor in old.items():
+        np.testing.assert_allclose(new[name].detach(), tensor.detach(), atol=1e-6)
