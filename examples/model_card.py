@@ -1,0 +1,215 @@
+"""Write MODEL_CARD.md: the figures of a packed model, from the predictions packed with it.
+
+    python examples/model_card.py --model builtin --workspace runs/builtin --robustness robustness.json
+
+Every figure is out of fold: an image is judged by the one network that did not train on its lesion, thresholds by
+a calibration that did not see it. The workspace adds size, age, sex and site of the images; `robustness.json` is
+written by `examples/robustness.py`. The words are in `model_card.md.j2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions import metrics
+from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate
+from skinlesion_cli.decisions.fit import FitSettings, cross_fit
+from skinlesion_cli.decisions.thresholds import Target
+from skinlesion_cli.decisions.verdicts import Share, verdicts
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+HERE = Path(__file__).resolve().parent
+AGE_BANDS = ((0, 30, "under 30"), (30, 50, "30 to 49"), (50, 70, "50 to 69"), (70, 200, "70 and over"))
+N_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Out-of-fold predictions and the decisions on them; all arrays in the order of `told.table`."""
+
+    told: Predictions
+    argmax: np.ndarray
+    calibrated: np.ndarray
+    decided: np.ndarray
+
+    def figures(self, rows: np.ndarray | None = None, decided: np.ndarray | None = None) -> Figures:
+        """Figures of these rows (default: all), of the argmax unless other decisions are given."""
+        at = np.arange(len(self.argmax)) if rows is None else np.flatnonzero(rows)
+        said = self.argmax if decided is None else decided
+        t = self.told
+        return evaluate(
+            Labelled(t.labels[at], t.probabilities[at], said[at], t.lesion_ids[at]),
+            n_resamples=N_RESAMPLES,
+            ranking=rows is None and decided is None,
+        )
+
+
+def judge(bundle: Bundle, told: Predictions) -> Judged:
+    """Argmax over all views, and decisions by cross-fitted thresholds of the bundle's own policy."""
+    calibration = bundle.calibration
+    settings = FitSettings(
+        policy=calibration.policy,  # type: ignore[arg-type]
+        targets=tuple(Target(**dict(target)) for target in calibration.targets),
+    )
+    averaged = calibration.averaged(told.view_probabilities)
+    unseen = cross_fit(told.labels, averaged, told.lesion_ids, settings)
+    return Judged(told, metrics.scored_argmax(told.probabilities), unseen.probabilities, unseen.decided)
+
+
+def masks(workspace: Workspace, told: Predictions) -> dict[str, np.ndarray]:
+    """Subgroup -> bool (n_images,), from the manifest and the image files."""
+    rows = manifests.read(workspace.manifest).rows(told.table["id"].tolist()).reset_index(drop=True)
+    sizes = []
+    for file in rows["file"]:
+        with Image.open(workspace.images / file) as image:
+            sizes.append("{} x {} px".format(*image.size))
+    found = {f"size: {size}": np.array(sizes) == size for size in sorted(set(sizes))}
+    for column in ("sex", "site"):
+        for value in sorted(set(rows[column])):
+            found[f"{column}: {value or 'unknown'}"] = (rows[column] == value).to_numpy()
+    age = pd.to_numeric(rows["age_years"], errors="coerce").to_numpy(dtype=float)
+    for low, high, name in AGE_BANDS:
+        found[f"age: {name}"] = (age >= low) & (age < high)
+    return found | {"age: unknown": np.isnan(age)}
+
+
+def number(estimate: Estimate, sign: str = "") -> str:
+    """Value and interval, or that it is undefined."""
+    if np.isnan(estimate.value):
+        return "undefined"
+    return f"{estimate.value:{sign}.3f} ({estimate.low:{sign}.3f} to {estimate.high:{sign}.3f})"
+
+
+def share(found: Share) -> str:
+    """A share with its exact interval and its support."""
+    if not found.n:
+        return "undefined (0)"
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}; {found.hits} of {found.n})"
+
+
+def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robustness: Any) -> dict[str, Any]:
+    """All that the template shows."""
+    told, figures = judged.told, judged.figures()
+    counts = np.bincount(told.labels, minlength=len(CLASS_NAMES))
+    lesions = (
+        pd.DataFrame({"label": told.labels, "lesion": told.lesion_ids}).groupby("label")["lesion"].nunique()
+    )
+    single = metrics.scored_argmax(told.view_probabilities[:, 0])
+    calibration = bundle.calibration
+    by_thresholds = judged.figures(decided=judged.decided)
+    targets = [Target(**dict(target)) for target in calibration.targets]
+    subgroups = []
+    for name, mask in groups.items():
+        if mask.any():
+            found = judged.figures(mask)
+            melanomas = int((told.labels[mask] == CLASS_NAMES.index("MEL")).sum())
+            present = int((np.bincount(told.labels[mask], minlength=len(CLASS_NAMES)) > 0).sum())
+            bacc = found.estimate("bacc")
+            subgroups.append(
+                (
+                    name,
+                    int(mask.sum()),
+                    present,
+                    number(bacc),
+                    melanomas,
+                    number(found.estimate("sensitivity/MEL")),
+                )
+            )
+    return {
+        "bundle": bundle,
+        "recipe": bundle.members[0].recipe,
+        "n_images": len(told.table),
+        "n_lesions": len(set(told.lesion_ids)),
+        "n_resamples": N_RESAMPLES,
+        "bacc": number(figures.estimate("bacc")),
+        "macro_auc": number(figures.estimate("macro_auc")),
+        "malignant_auc": number(figures.estimate("malignant/auc")),
+        "bacc_single": number(judged.figures(decided=single).estimate("bacc")),
+        "bacc_decided": number(by_thresholds.estimate("bacc")),
+        "sizes": [
+            (n[6:], int(m.sum()), number(judged.figures(m).estimate("bacc")))
+            for n, m in groups.items()
+            if n.startswith("size: ")
+        ],
+        "classes": [
+            (
+                name,
+                int(counts[i]),
+                int(lesions.get(i, 0)),
+                *(
+                    number(figures.estimate(f"{kind}/{name}"))
+                    for kind in ("sensitivity", "specificity", "ppv", "auc")
+                ),
+            )
+            for i, name in enumerate(CLASS_NAMES)
+        ],
+        "promises": calibration.promises,
+        "thresholds": calibration.rule.thresholds,
+        "verdicts": [
+            (
+                v.class_name,
+                v.target_sensitivity,
+                v.target_specificity,
+                share(v.sensitivity),
+                share(v.specificity),
+                v.met,
+            )
+            for v in verdicts(told.labels, judged.decided, told.lesion_ids, targets)
+        ],
+        "triage": calibration.triage_figures,
+        "probabilities": calibration.probability_figures,
+        "stopping": calibration.stopping,
+        "tta_mode": calibration.tta_mode,
+        "subgroups": subgroups,
+        "robustness": robustness,
+        "estimate": lambda triple, sign="": number(Estimate(*triple), sign),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--robustness", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=HERE.parent / "MODEL_CARD.md")
+    options = parser.parse_args()
+    packed = bundles.named(options.model)
+    bundle = bundles.from_workspace(packed)
+    told = stored.read(packed.ensemble_predictions("val"))
+    robustness = json.loads(options.robustness.read_text(encoding="utf-8"))
+    if robustness["model_sha256"] != bundle.sha256:
+        parser.error(f"{options.robustness} was measured on another model")
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )  # Markdown, not HTML
+    words = environment.get_template("model_card.md.j2")
+    groups = masks(Workspace(options.workspace), told)
+    text = words.render(context(bundle, judge(bundle, told), groups, robustness))
+    options.output.write_text(text, encoding="utf-8")
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""How much does a packed model's result depend on size, sharpness and compression of the image?
+
+    python examples/robustness.py --model builtin --workspace runs/builtin --output robustness.json
+
+Each image is shown as it is and again changed, alike for all, to the one network that did not train on it, over
+all views of the ensemble. The table has the balanced accuracy of the argmax (95 % interval by bootstrap over
+lesions), the difference to the images as they are (paired), and how often the decision stays the same. The model
+must have been packed with its predictions, which say which network held out which image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from PIL import Image
+from sharpness_check import CHANGES, Change, judged, scaled
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.decisions.evaluation import Figures
+from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+from skinlesion_cli.inference.views import view_probabilities
+from skinlesion_cli.models.network import restore_network
+
+BASE = "as they are"
+SHOWN: dict[str, Change] = {
+    BASE: CHANGES[BASE],
+    "shrunk to 0.6": scaled(0.6),
+    "shrunk to 0.75": scaled(0.75),
+    "enlarged to 1.5": scaled(1.5),
+    "enlarged to 2": scaled(2.0),
+    "all brought to 150 x 150": CHANGES["all brought to 150 x 150"],
+    "blurred, sigma 1 px": CHANGES["blurred, sigma 1 px"],
+    "JPEG quality 70": CHANGES["JPEG quality 70"],
+}
+_BATCH = 32
+
+
+def of_fold(
+    model: str, folder: Path, fold: int, files: list[str], name: str, views: tuple[str, ...]
+) -> np.ndarray:
+    """Mean probabilities over the views, float32 (n, 7), by the network of this fold."""
+    import torch
+
+    torch.set_num_threads(1)
+    member = bundles.from_workspace(bundles.named(model)).members[fold]
+    change = SHOWN[name]
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(files), _BATCH):
+            shown = [
+                change(Image.fromarray(read_image((folder / file).read_bytes())))
+                for file in files[start : start + _BATCH]
+            ]
+            yield np.stack([to_input(np.asarray(image), member.preprocessing) for image in shown])
+
+    return view_probabilities(TorchRuntime(restore_network(member), "cpu"), batches(), views).mean(axis=1)
+
+
+def shown_as(model: str, folder: Path, rows: pd.DataFrame, views: tuple[str, ...], name: str) -> np.ndarray:
+    """Out-of-fold probabilities of all rows, changed this way; float32 (n, 7)."""
+    found = np.empty((len(rows), 7), dtype=np.float32)
+    places = {fold: np.flatnonzero(rows["fold"] == fold) for fold in sorted(set(rows["fold"]))}
+    parts = Parallel(n_jobs=-1)(
+        delayed(of_fold)(model, folder, int(fold), rows["file"].iloc[at].tolist(), name, views)
+        for fold, at in places.items()
+    )
+    for at, part in zip(places.values(), parts, strict=True):
+        found[at] = part
+    return found
+
+
+def row(name: str, found: Figures, base: Figures, same: float) -> dict[str, object]:
+    estimate, difference = found.estimate("bacc"), found.difference(base, "bacc")
+    return {
+        "shown": name,
+        "bacc": [estimate.value, estimate.low, estimate.high],
+        "difference": [difference.value, difference.low, difference.high],
+        "same_decision": same,
+        "sensitivity_mel": found.values["sensitivity/MEL"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--workspace", type=Path, required=True, help="holds the images and their sizes")
+    parser.add_argument("--side", type=int, default=224, help="only images of this width and height; 0: all")
+    parser.add_argument("--shown", nargs="+", choices=list(SHOWN), default=list(SHOWN))
+    parser.add_argument("--output", type=Path, required=True, help="JSON; finished rows there are kept")
+    options = parser.parse_args()
+    packed, own = bundles.named(options.model), Workspace(options.workspace)
+    bundle = bundles.from_workspace(packed)
+    told = stored.read(packed.ensemble_predictions("val"))
+    manifest = manifests.read(own.manifest)
+    rows = told.table.assign(file=manifest.rows(told.table["id"].tolist())["file"].to_numpy())
+    if options.side:
+        sizes = [Image.open(own.images / file).size for file in rows["file"]]
+        rows = rows[[size == (options.side, options.side) for size in sizes]].reset_index(drop=True)
+    done = json.loads(options.output.read_text()) if options.output.exists() else {}
+    if done.get("model_sha256") != bundle.sha256 or done.get("side_px") != options.side:
+        done = {"model_sha256": bundle.sha256, "side_px": options.side, "images": len(rows), "rows": []}
+    known = {entry["shown"] for entry in done["rows"]}
+    base = shown_as(options.model, own.images, rows, told.views, BASE)
+    of_base = judged(rows, base)
+    for name in options.shown:
+        if name in known:
+            continue
+        values = base if name == BASE else shown_as(options.model, own.images, rows, told.views, name)
+        same = float((values.argmax(axis=1) == base.argmax(axis=1)).mean())
+        done["rows"].append(row(name, judged(rows, values), of_base, same))
+        options.output.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        print(done["rows"][-1], file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
