@@ -156,9 +156,9 @@ def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path)
 
     make_images.make(tmp_path / "own", 70, seed=9, width=96, height=72, official=True)
     for path in sorted((tmp_path / "own").rglob("*.csv")):
-        path.write_text(path.read_text().replace("ISIC_", "OWN_"))
-    for path in sorted((tmp_path / "own").rglob("ISIC_*.jpg")):
-        path.rename(path.with_name(path.name.replace("ISIC_", "OWN_")))
+        path.write_text(path.read_text().replace("GEN_", "OWN_"))
+    for path in sorted((tmp_path / "own").rglob("GEN_*.jpg")):
+        path.rename(path.with_name(path.name.replace("GEN_", "OWN_")))
     done = skinlesion("download", "--from", tmp_path / "own", "--split", "grouped", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = skinlesion(
