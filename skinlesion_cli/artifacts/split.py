@@ -44,6 +44,10 @@ class Split:
         held_out = folds["fold"] == str(fold)
         return folds.loc[~held_out, "id"].tolist(), folds.loc[held_out, "id"].tolist()
 
+    def fitted_and_judged(self, fold: int | None) -> tuple[list[str], list[str]]:
+        """Ids that a network trains on and ids that judge it: of this fold, or of the one split."""
+        return (self.ids("train"), self.ids("val")) if fold is None else self.fold_ids(fold)
+
     @property
     def n_folds(self) -> int:
         return len({fold for fold in self.table["fold"] if fold != ""})

@@ -75,8 +75,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     names = config.members or tuple(trained)
     if config.format in EDGE_SUFFIXES:
         return _edge(workspace, names, config.format, reporter)
-    sample = _sample(workspace, config)
-    if config.format == "onnx-int8" and sample is None:
+    if config.format == "onnx-int8" and not _has_images(workspace):
         raise UsageError(
             "onnx-int8 needs the images of the workspace: what it loses has to be measured",
             "Run `skinlesion download` here, or use --format onnx.",
@@ -84,6 +83,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     rows, written, figures = [], [], {}
     for name in names:
         checkpoint = checkpoints.read(workspace.checkpoint(name))
+        sample = _sample(workspace, config, checkpoint.fold)
         with exclusive(workspace.model(name), "export"), reporter.task(f"exporting {name}", None) as task:
             export = _exported(checkpoint, config, sample, task.describe)
             exports.write(checkpoint, export)
@@ -140,14 +140,19 @@ def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _sample(workspace: Workspace, config: ExportConfig) -> _Sample | None:
-    if not (workspace.manifest.exists() and workspace.split.exists()):
+def _has_images(workspace: Workspace) -> bool:
+    return workspace.manifest.exists() and workspace.split.exists()
+
+
+def _sample(workspace: Workspace, config: ExportConfig, fold: int | None) -> _Sample | None:
+    if not _has_images(workspace):
         return None
     everything = manifest.read(workspace.manifest)
     parts = split.read(workspace.split, everything)
-    validation = _spread(parts.ids("val"), config.images)
+    fitted, held_out = parts.fitted_and_judged(fold)
+    validation = _spread(held_out, config.images)
     rows = everything.rows(validation)
-    training = everything.rows(_spread(parts.ids("train"), _CALIBRATION_IMAGES))
+    training = everything.rows(_spread(fitted, _CALIBRATION_IMAGES))
     return _Sample(
         judged=[workspace.images / file for file in rows["file"]],
         labels=np.array([CLASS_INDEX[label] for label in rows["label"]]),

@@ -40,7 +40,9 @@ def run(config: GateConfig, reporter: Reporter) -> StageResult:
     workspace = Workspace(config.workspace)
     everything = manifest.read(workspace.manifest)
     parts = split.read(workspace.split, everything)
-    training, validation = (_spread(parts.ids(part), config.images) for part in ("train", "val"))
+    # With folds any of them serves: the gate knows no network, only how images of this kind look.
+    chosen = parts.fitted_and_judged(0 if parts.n_folds else None)
+    training, validation = (_spread(ids, config.images) for ids in chosen)
     with reporter.task("measuring", total=len(training) + len(validation), unit="images") as task:
         fitted_on = _measured(workspace, everything, training, task)
         judged_on = _measured(workspace, everything, validation, task)

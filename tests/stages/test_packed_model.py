@@ -13,6 +13,8 @@ from safetensors.torch import load, save
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import halve, restore_network
@@ -175,3 +177,20 @@ def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path)
     old, new = (dict(restore_network(c).named_parameters()) for c in (before, after))
     for name, tensor in old.items():
         np.testing.assert_allclose(new[name].detach(), tensor.detach(), atol=1e-6)
+
+
+def test_folds_are_exported_and_gated_on_images_that_were_held_out(folds, skinlesion):
+    workspace = Workspace(folds / "skinlesion-workspace")
+    everything = manifests.read(workspace.manifest)
+    held_out = [len(splits.read(workspace.split, everything).fold_ids(fold)[1]) for fold in range(2)]
+    assert sum(held_out) == 105
+    pytest.importorskip("onnxruntime")
+    done = skinlesion("export", "--json", cwd=folds)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["figures"]["networks"]
+    assert [told[f"tiny-fold{fold}"]["images"] for fold in range(2)] == held_out
+    assert {entry["images_are"] for entry in told.values()} == {"validation images"}
+    # Far too few for a gate; what it counts are the images that fold 0 trained on.
+    done = skinlesion("gate", cwd=folds)
+    assert done.returncode == 1
+    assert f"needs at least 200 images, there are {held_out[1]}" in done.stderr
