@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,22 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
-from skinlesion_cli.artifacts.bundle import Bundle
-from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.decisions import metrics
-from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate
-from skinlesion_cli.decisions.fit import FitSettings, cross_fit
-from skinlesion_cli.decisions.thresholds import Target
-from skinlesion_cli.decisions.verdicts import Share, verdicts
-from skinlesion_cli.taxonomy import CLASS_NAMES
-
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from skinlesion_cli.artifacts import bundle as bundles  # noqa: E402
+from skinlesion_cli.artifacts import manifest as manifests  # noqa: E402
+from skinlesion_cli.artifacts import predictions as stored  # noqa: E402
+from skinlesion_cli.artifacts.bundle import Bundle  # noqa: E402
+from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
+from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
+from skinlesion_cli.decisions import metrics  # noqa: E402
+from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
+from skinlesion_cli.decisions.fit import FitSettings, cross_fit  # noqa: E402
+from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
+from skinlesion_cli.decisions.verdicts import Share, verdicts  # noqa: E402
+from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
+
 AGE_BANDS = ((0, 30, "under 30"), (30, 50, "30 to 49"), (50, 70, "50 to 69"), (70, 200, "70 and over"))
 N_RESAMPLES = 1000
 
