@@ -36,7 +36,7 @@ def main() -> None:
     for line in table.read_text(encoding="utf-8").splitlines()[:4]:
         print("  " + line)
     overlay = sorted(table.with_name("predictions-cam").rglob("*.png"))[0]
-    print(f"\nAn overlay: {overlay}\nThe report, for a browser: {table.with_suffix('.html')}")
+    print(f"\nAn overlay: {overlay}\nThe report, for a browser: {table.with_name('predictions-report.html')}")
     print(f"Took {time.monotonic() - started:.0f} s. The images are drawn: the results mean nothing.")
 
 
