@@ -53,6 +53,8 @@ def run(config: PackConfig, reporter: Reporter) -> StageResult:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
                 total_bytes += copy.stat().st_size
+    # The folder is handed on: what kept a second run out has no place in it.
+    (target.root / ".pack.lock").unlink(missing_ok=True)
     reporter.note("reading it back")
     if bundles.from_workspace(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")
