@@ -111,6 +111,7 @@ def test_pickle_handed_in_is_refused_and_nothing_executed(
         done = CliRunner().invoke(app, filled)
         assert done.exit_code in (1, 2, 3, 4), (suffix, done.exit_code, done.output, done.exception)
         assert "Traceback" not in done.output, suffix
+        assert "should not happen" not in done.output, (suffix, done.output)
         assert isinstance(done.exception, SystemExit), (suffix, done.exception)
         assert not mark.exists(), f"{suffix} was executed"
     # The trap itself works.
