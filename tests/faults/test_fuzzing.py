@@ -227,7 +227,7 @@ HOSTILE_YAML = [
     b"!!python/object/apply:os.system ['exit 1']",
     b"epochs: 2001-99-99",
     b"a: &a [*a]",
-    b"[" * 3000,
+    b"[" * 600,
     b"? [a]\n: b",
     b"? {a: b}\n: c",
     b"epochs: !!int x",
