@@ -98,7 +98,14 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     The operating system frees the lock when the process ends, however it ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{purpose}.lock", timeout=0)
+    path = folder / f".{purpose}.lock"
+    if path.is_symlink():
+        # Opening it would create or truncate whatever it points to.
+        raise SkinLesionError(
+            f"the lock {path} is a link and is not followed",
+            "Remove the link if you know where it comes from.",
+        )
+    lock = FileLock(path, timeout=0)
     holder = folder / f".{purpose}.holder"
     try:
         lock.acquire()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -69,18 +69,25 @@ class PartialFile:
 
     def write(self, rows: Iterable[results.Row]) -> None:
         data = b"".join(results.encode(row, line_format(self.kind)) for row in rows)
-        try:
+        with self._refusals_told():
             self.file.write(data)
             self.file.flush()
-        except OSError as error:
-            raise SkinLesionError(
-                f"cannot write {self.output.name}: {error.strerror or error}",
-                f"Finished rows are in {partial_path(self.output).name}; make room and run again with --resume.",
-            ) from error
 
     def write_line(self, row: results.Row) -> None:
         """Append one row without pushing it to the disk at once."""
-        self.file.write(results.encode(row, line_format(self.kind)))
+        with self._refusals_told():
+            self.file.write(results.encode(row, line_format(self.kind)))
+
+    @contextmanager
+    def _refusals_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SkinLesionError(
+                f"cannot write {self.output.name}: {error.strerror or error}",
+                f"Make room and run it again; predict goes on with the rows in {partial_path(self.output).name} "
+                "when given --resume.",
+            ) from error
 
     def finished_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of an earlier run, in order; half a line at the end is cut off."""
@@ -110,18 +117,19 @@ class PartialFile:
 
     def finish(self, inputs: Mapping[str, Any] | None = None) -> None:
         """Give the whole table its final name; `inputs` is recorded for a shard."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        if inputs is not None:
-            record = {**self.run, "inputs": dict(inputs)}
-            atomic_write(shard_path(self.output), (json.dumps(record, indent=1) + "\n").encode())
-        if self.kind == "parquet":
-            self.file.seek(0)
-            write_parquet(self.output, (results.decode(line, "jsonl") for line in self.file))
-            partial_path(self.output).unlink()
-        else:
-            os.replace(partial_path(self.output), self.output)
-        run_path(self.output).unlink(missing_ok=True)
+        with self._refusals_told():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            if inputs is not None:
+                record = {**self.run, "inputs": dict(inputs)}
+                atomic_write(shard_path(self.output), (json.dumps(record, indent=1) + "\n").encode())
+            if self.kind == "parquet":
+                self.file.seek(0)
+                write_parquet(self.output, (results.decode(line, "jsonl") for line in self.file))
+                partial_path(self.output).unlink()
+            else:
+                os.replace(partial_path(self.output), self.output)
+            run_path(self.output).unlink(missing_ok=True)
 
 
 def line_format(kind: str) -> str:
@@ -179,8 +187,14 @@ def open_partial(
             raise SkinLesionError(
                 f"cannot write {partial}: {error.strerror or error}", "Choose another --output."
             ) from error
-        with file:
+        try:
             yield PartialFile(output, kind, dict(run), file)
+        except BaseException:
+            # What a full disk refused is still in the buffer: closing tries it again, and must not speak last.
+            with suppress(OSError):
+                file.close()
+            raise
+        file.close()
 
 
 def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:

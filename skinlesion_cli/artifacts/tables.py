@@ -29,14 +29,20 @@ def read_csv(source: Path | bytes, name: str) -> pd.DataFrame:
     DataError : it cannot be read as a CSV table.
     """
     try:
-        return pd.read_csv(
+        table = pd.read_csv(
             io.BytesIO(source) if isinstance(source, bytes) else source,
             dtype=str,
             keep_default_na=False,
             encoding="utf-8-sig",
+            # pandas would unpack by the file's name, whatever the size of what comes out.
+            compression=None,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{name} cannot be read as a CSV table: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas would take the first column for row names, and each cell for that of its neighbour.
+        raise DataError(f"{name} cannot be read as a CSV table: its rows have more cells than its header")
+    return table
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from skinlesion_cli.config.reading import yaml_mapping, yaml_value
 from skinlesion_cli.config.schema import Recipe
 from skinlesion_cli.errors import UsageError
 
@@ -52,11 +52,14 @@ def load_recipe(
     UsageError : naming every key that is unknown, with the nearest known one, and every bad value.
     """
     path = _find(name_or_file)
-    values = _read_yaml(path)
+    values = yaml_mapping(path)
     per_arch = values.pop("per_arch", None) or {}
     if not isinstance(per_arch, dict):
         raise UsageError(f"{path.name}: per_arch must map architectures to settings")
-    values = {"name": path.stem} | values | (per_arch.get(arch) or {})
+    of_arch = per_arch.get(arch) or {}
+    if not isinstance(of_arch, dict) or not all(isinstance(key, str) for key in of_arch):
+        raise UsageError(f"{path.name}: per_arch of {arch} must be a mapping of settings")
+    values = {"name": path.stem} | values | of_arch
     values |= _from_environment(os.environ if environment is None else environment)
     values |= _from_settings(settings)
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -83,21 +86,11 @@ def _find(name_or_file: str) -> Path:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected a mapping of settings")
-    return values
-
-
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for key, text in environment.items():
         if key.startswith(ENVIRONMENT_PREFIX):
-            found[key.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml.safe_load(text)
+            found[key.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml_value(text, key)
     return found
 
 
@@ -107,10 +100,7 @@ def _from_settings(settings: Sequence[str]) -> dict[str, Any]:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"--set {setting!r}: expected key=value", "Example: --set epochs=5")
-        try:
-            found[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {setting!r}: the value is not readable as YAML") from None
+        found[key.strip()] = yaml_value(text, f"--set {setting!r}")
     return found
 
 

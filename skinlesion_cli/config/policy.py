@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
+from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
 from skinlesion_cli.decisions.costs import checked_costs, cost_matrix
 from skinlesion_cli.decisions.fit import FitSettings
@@ -90,7 +90,7 @@ def load_policy(
     """
     values: dict[str, Any] = {}
     if file is not None:
-        values = _read(file)
+        values = yaml_mapping(file)
     if targets:
         values["targets"] = dict(parse_target(text) for text in targets)
     if costs:
@@ -109,16 +109,6 @@ def load_policy(
             "the calibration settings cannot be used:\n" + "\n".join(lines),
             "Known settings: " + ", ".join(PolicyFile.model_fields),
         ) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: not readable as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}: expected a mapping of settings")
-    return values
 
 
 def parse_target(text: str) -> tuple[str, dict[str, float]]:

@@ -147,9 +147,10 @@ def _is_candidate(name: str) -> bool:
 def _one(name: str, prefix: str) -> Iterator[ImageInput]:
     path = Path(name)
     suffix = path.suffix.lower()
-    if suffix == ARCHIVE_SUFFIX and path.is_file():
+    if suffix == ARCHIVE_SUFFIX and os.path.isfile(path):
         yield from _members(path, name, prefix)
-    elif suffix not in IMAGE_SUFFIXES and path.is_dir():
+    # Not Path.is_dir: that raises for a name too long for the file system, and a list may hold any text.
+    elif suffix not in IMAGE_SUFFIXES and os.path.isdir(path):
         yield from _below(path, prefix)
     else:
         yield ImageInput(identity(name), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -114,7 +115,8 @@ def _locate(folder: Path, image: str) -> str | None:
     relative = PurePosixPath(image.replace("\\", "/"))
     if not image or relative.is_absolute() or ".." in relative.parts:
         return None
-    if (folder / relative).is_file():
+    # Not Path.is_file: that raises for a name too long for the file system.
+    if os.path.isfile(folder / relative):
         return str(relative)
     candidates = sorted(
         candidate.name
