@@ -87,7 +87,8 @@ def test_bench_names_samples_that_are_not_there(tiny_workspace: Path, tmp_path: 
     assert "nowhere.jpg" in done.output
 
 
-def test_bench_without_a_model_says_what_to_run(tmp_path: Path) -> None:
-    done = run("bench", "-w", tmp_path / "none", "--seconds", "0.1")
+def test_bench_with_an_unfinished_model_says_what_to_run(tmp_path: Path) -> None:
+    (tmp_path / "begun" / "models" / "tiny" / "state").mkdir(parents=True)
+    done = run("bench", "-w", tmp_path / "begun", "--seconds", "0.1")
     assert done.exit_code == 4
     assert "skinlesion" in done.output
