@@ -30,6 +30,7 @@ from skinlesion_cli.artifacts import predictions as stored  # noqa: E402
 from skinlesion_cli.artifacts.bundle import Bundle  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
+from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
 from skinlesion_cli.decisions import metrics  # noqa: E402
 from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.decisions.fit import FitSettings, cross_fit  # noqa: E402
@@ -37,8 +38,8 @@ from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
 from skinlesion_cli.decisions.verdicts import Share, verdicts  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 
-AGE_BANDS = ((0, 30, "under 30"), (30, 50, "30 to 49"), (50, 70, "50 to 69"), (70, 200, "70 and over"))
-N_RESAMPLES = 1000
+# As `skinlesion evaluate` has them.
+N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,7 @@ def masks(workspace: Workspace, told: Predictions) -> dict[str, np.ndarray]:
         with Image.open(workspace.images / file) as image:
             sizes.append("{} x {} px".format(*image.size))
     found = {f"size: {size}": np.array(sizes) == size for size in sorted(set(sizes))}
-    for column in ("sex", "site"):
-        for value in sorted(set(rows[column])):
-            found[f"{column}: {value or 'unknown'}"] = (rows[column] == value).to_numpy()
-    age = pd.to_numeric(rows["age_years"], errors="coerce").to_numpy(dtype=float)
-    for low, high, name in AGE_BANDS:
-        found[f"age: {name}"] = (age >= low) & (age < high)
-    return found | {"age: unknown": np.isnan(age)}
+    return found | by_patient(rows)
 
 
 def number(estimate: Estimate, sign: str = "") -> str:

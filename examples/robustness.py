@@ -2,8 +2,8 @@
 
     python examples/robustness.py --model builtin --workspace runs/builtin --output robustness.json
 
-Each image is shown as it is and again changed, alike for all, to the one network that did not train on it, over
-all views of the ensemble. The table has the balanced accuracy of the argmax (95 % interval by bootstrap over
+Each image is shown as it is (those predictions are packed with the model) and again changed, alike for all, to the one network that did not
+train on it, over all views of the ensemble. The table has the balanced accuracy of the argmax (95 % interval by bootstrap over
 lesions), the difference to the images as they are (paired), and how often the decision stays the same. The model
 must have been packed with its predictions, which say which network held out which image.
 """
@@ -54,7 +54,8 @@ def of_fold(
     import torch
 
     torch.set_num_threads(1)
-    member = bundles.from_workspace(bundles.named(model)).members[fold]
+    members = bundles.from_workspace(bundles.named(model)).members
+    member = next(member for member in members if member.fold == fold)
     change = SHOWN[name]
 
     def batches() -> Iterator[np.ndarray]:
@@ -106,15 +107,18 @@ def main() -> None:
     bundle = bundles.from_workspace(packed)
     told = stored.read(packed.ensemble_predictions("val"))
     manifest = manifests.read(own.manifest)
+    probabilities = told.probabilities
     rows = told.table.assign(file=manifest.rows(told.table["id"].tolist())["file"].to_numpy())
     if options.side:
         sizes = [Image.open(own.images / file).size for file in rows["file"]]
-        rows = rows[[size == (options.side, options.side) for size in sizes]].reset_index(drop=True)
+        chosen = np.array([size == (options.side, options.side) for size in sizes])
+        rows, probabilities = rows[chosen].reset_index(drop=True), probabilities[chosen]
     done = json.loads(options.output.read_text()) if options.output.exists() else {}
     if done.get("model_sha256") != bundle.sha256 or done.get("side_px") != options.side:
         done = {"model_sha256": bundle.sha256, "side_px": options.side, "images": len(rows), "rows": []}
     known = {entry["shown"] for entry in done["rows"]}
-    base = shown_as(options.model, own.images, rows, told.views, BASE)
+    # As they are, they were predicted when the networks had been trained.
+    base = probabilities
     of_base = judged(rows, base)
     for name in options.shown:
         if name in known:

@@ -11,7 +11,6 @@ import numpy as np
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.bundle import Bundle
-from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import read_image
 from skinlesion_cli.errors import ImageError
 from skinlesion_cli.inference.engine import Engine
@@ -61,9 +60,7 @@ class Classifier:
         ------
         ArtifactError : a stage is missing, damaged, or does not fit the others; says what to run.
         """
-        bundle = bundles.from_workspace(
-            bundles.builtin() if path == bundles.BUILTIN else Workspace(Path(path))
-        )
+        bundle = bundles.from_workspace(bundles.named(os.fspath(path)))
         return cls(bundle, load_engine(bundle, device))
 
     def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +88,18 @@ def test_a_model_that_was_begun_is_not_passed_over(skinlesion, tmp_path):
     assert done.returncode == 4
     assert "there is no trained network in skinlesion-workspace" in done.stderr
     assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_the_demo_names_files_that_are_there(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py", "shown"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    named = re.findall(r"(shown/\S+\.(?:png|html|csv))", done.stdout)
+    assert {Path(name).suffix for name in named} == {".png", ".html", ".csv"}
+    assert [name for name in named if not (tmp_path / name).is_file()] == []

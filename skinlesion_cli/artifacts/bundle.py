@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.files import sha256_bytes
-from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.decisions.gate import Gate
 from skinlesion_cli.errors import ArtifactError
@@ -30,7 +30,7 @@ BUILTIN = "builtin"
 class Bundle:
     """`members` are in the order of `ensemble.members`. `model_id` is for people, `sha256` for machines.
 
-    `gate` judges the quality of images; None where none was fitted.
+    `gate` judges the quality of images; None where none was fitted. `is_builtin`: it came with the package.
     """
 
     members: tuple[Checkpoint, ...]
@@ -39,6 +39,7 @@ class Bundle:
     model_id: str
     sha256: str
     gate: Gate | None = None
+    is_builtin: bool = False
 
 
 def builtin() -> Workspace:
@@ -48,21 +49,37 @@ def builtin() -> Workspace:
     ------
     ArtifactError : this copy of the package has none.
     """
-    found = Workspace(Path(str(resources.files("skinlesion_cli.builtin"))))
+    found = _package_folder()
     if not found.ensemble.exists():
         raise ArtifactError("this copy of skinlesion has no built-in model", "Install a released version.")
     return found
+
+
+def _package_folder() -> Workspace:
+    return Workspace(Path(str(resources.files("skinlesion_cli.builtin"))))
 
 
 def locate(workspace: Workspace, model: str | None = None) -> Workspace:
     """Where the model to use lies: the one named, else the workspace's own, else the built-in one.
 
     A workspace in which a model was begun is never passed over: where it is not finished, reading it says what
-    to run next.
+    to run next. Neither is one that somebody named and that is not there: a slip of the pen must not decide which
+    model judges a patient.
+
+    Raises
+    ------
+    ArtifactError : the workspace was named and is not there, or there is no built-in model.
     """
     if model is not None:
         return named(model)
-    return workspace if workspace.begun() else builtin()
+    if workspace.begun():
+        return workspace
+    if not workspace.root.is_dir() and workspace.root != Path(DEFAULT_FOLDER):
+        raise ArtifactError(
+            f"there is no workspace {workspace.root}",
+            "Check its name, or ask for the built-in model: --model builtin.",
+        )
+    return builtin()
 
 
 def architecture(model: str) -> str:
@@ -96,7 +113,8 @@ def from_workspace(workspace: Workspace) -> Bundle:
     if not workspace.trained() and not workspace.ensemble.exists():
         raise ArtifactError(
             f"there is no trained network in {workspace.root}",
-            "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`.",
+            "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`; "
+            "or predict with --model builtin.",
         )
     ensemble = ensembles.read(workspace.ensemble)
     calibration = calibrations.read(workspace.calibration)
@@ -116,9 +134,16 @@ def from_workspace(workspace: Workspace) -> Bundle:
     parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
     digest = sha256_bytes(canonical_json(parts))
     names = "+".join(member.name for member in ensemble.members)
-    own = workspace.root == Path(str(resources.files("skinlesion_cli.builtin")))
-    model_id = f"{BUILTIN}:{names}" if own else names
-    return Bundle(members, ensemble, calibration, model_id, digest, gate.gate if gate is not None else None)
+    is_builtin = workspace == _package_folder()
+    return Bundle(
+        members,
+        ensemble,
+        calibration,
+        model_id=f"{BUILTIN}:{names}" if is_builtin else names,
+        sha256=digest,
+        gate=gate.gate if gate is not None else None,
+        is_builtin=is_builtin,
+    )
 
 
 def _member(workspace: Workspace, member: ensembles.Member) -> Checkpoint:

@@ -92,10 +92,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, purpose: str) -> Iterator[None]:
+def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator[None]:
     """Hold `folder` for one process; a second one fails at once and is told who holds it.
 
-    The operating system frees the lock when the process ends, however it ends.
+    The operating system frees the lock when the process ends, however it ends. Its file stays, so that nobody
+    locks one that another is about to remove; without `keep_lock` it goes, for folders that are handed on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{purpose}.lock"
@@ -122,4 +123,6 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if not keep_lock:
+            path.unlink(missing_ok=True)
         lock.release()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
 from skinlesion_cli.errors import UsageError
 
 WorkspaceOption = Annotated[
@@ -44,7 +45,7 @@ CamStyleOption = Annotated[
     str, typer.Option("--cam-style", help="How maps are drawn: overlay, contour or side-by-side.")
 ]
 
-DEFAULT_WORKSPACE = Path("skinlesion-workspace")
+DEFAULT_WORKSPACE = Path(DEFAULT_FOLDER)
 EXAMPLES_TITLE = "Examples"
 
 
@@ -76,6 +77,7 @@ def start_of(arch: str | None, weights: str, init: str | None) -> tuple[str, str
         return arch, weights
     if weights != "auto":
         raise UsageError("--weights and --init both say where training starts")
+    # Reading a model loads pandas, and `--help` must not.
     from skinlesion_cli.artifacts.bundle import architecture
 
     own = architecture(init)

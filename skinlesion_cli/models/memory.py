@@ -21,8 +21,8 @@ def keep_freed_memory() -> bool:
     """Let this process reuse the memory of freed tensors; False where the C library is not glibc.
 
     By default every large tensor is a fresh mapping: the kernel zeroes its pages on first touch, at every step
-    anew. A quarter of a training step of a light network on a CPU goes there. Peak memory stays within a few
-    per cent; memory between steps is no longer given back to the system.
+    anew, which costs a training step of a light network on a CPU a good part of its time. In return, memory
+    that is free between two steps is not given back to the system.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skinlesion_cli.artifacts import exports
-from skinlesion_cli.artifacts.bundle import BUILTIN, Bundle
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.data.preprocess import to_input
@@ -112,7 +112,8 @@ def settle_runtime(bundle: Bundle, wanted: str, device: str, note: Callable[[str
     kind = choose_runtime(wanted, device)
     if wanted == "auto" and kind == "onnx":
         lacking = [member.name for member in bundle.members if not exports.is_there(member, kind)]
-        if lacking and not bundle.model_id.startswith(BUILTIN):
+        # Exports lie beside the weights, and nobody writes into an installed package.
+        if lacking and not bundle.is_builtin:
             note("predicting with torch; run `skinlesion export` once, and onnxruntime predicts much faster")
         if lacking:
             return "torch"

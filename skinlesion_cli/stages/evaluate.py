@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
@@ -21,6 +20,7 @@ from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.subgroups import by_patient
 from skinlesion_cli.decisions import evaluation as judging
 from skinlesion_cli.decisions import metrics
 from skinlesion_cli.decisions.evaluation import Figures, Labelled
@@ -38,7 +38,6 @@ ENSEMBLE = "ensemble"
 ARGMAX = "argmax"
 # The official scorer gives this image no weight.
 UNSCORED = frozenset({"ISIC_0035068"})
-AGE_BANDS = ((0, 30, "under 30"), (30, 50, "30-49"), (50, 70, "50-69"), (70, 200, "70 and over"))
 COMPARED = ("bacc", "malignant_bacc", "macro_auc", "malignant/auc", "log_loss", "ece")
 
 
@@ -240,14 +239,7 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
     if strangers:
         return {}, [f"{len(strangers)} images are not in the manifest: no subgroups, no lesion mates"]
     rows = manifest.rows(judged.ids)
-    masks: dict[str, np.ndarray] = {}
-    for column in ("sex", "site"):
-        for value in sorted(set(rows[column])):
-            masks[f"{column}: {value or 'unknown'}"] = (rows[column] == value).to_numpy()
-    age = pd.to_numeric(rows["age_years"], errors="coerce").to_numpy(dtype=float)
-    for low, high, name in AGE_BANDS:
-        masks[f"age: {name}"] = (age >= low) & (age < high)
-    masks["age: unknown"] = np.isnan(age)
+    masks = by_patient(rows)
     if workspace.split.exists():
         split = splits.read(workspace.split, manifest)
         mates = set(manifest.rows(split.ids("train"))["lesion_id"])

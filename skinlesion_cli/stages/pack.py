@@ -46,15 +46,13 @@ def run(config: PackConfig, reporter: Reporter) -> StageResult:
     if config.with_predictions:
         envelopes.append(source.ensemble_predictions("val"))
     total_bytes = 0
-    with exclusive(target.root, "pack"):
+    with exclusive(target.root, "pack", keep_lock=False):
         for envelope in envelopes:
             for path in (*payload_files(envelope), envelope):
                 copy = target.root / path.relative_to(source.root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
                 total_bytes += copy.stat().st_size
-    # The folder is handed on: what kept a second run out has no place in it.
-    (target.root / ".pack.lock").unlink(missing_ok=True)
     reporter.note("reading it back")
     if bundles.from_workspace(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")

@@ -20,6 +20,7 @@ from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import halve, restore_network
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
+from skinlesion_cli.stages.train import TrainConfig
 from tests.inference.tiny import make_workspace
 
 
@@ -69,8 +70,11 @@ def test_the_own_model_goes_before_the_built_in_one_and_an_unfinished_one_is_not
 ):
     built_in = Workspace(make_workspace(tmp_path / "box"))
     monkeypatch.setattr(bundles, "builtin", lambda: built_in)
+    monkeypatch.chdir(tmp_path)
+    assert bundles.locate(Workspace(Path("skinlesion-workspace"))) == built_in
     own = Workspace(tmp_path / "ws")
-    assert bundles.locate(own) == built_in
+    with pytest.raises(ArtifactError, match="there is no workspace"):
+        bundles.locate(own)
     (own.dataset).mkdir(parents=True)
     assert bundles.locate(own) == built_in
     assert bundles.locate(own, str(tmp_path / "other")) == Workspace(tmp_path / "other")
@@ -128,6 +132,28 @@ def test_folds_are_stored_and_predicted_with_in_half_precision(folds):
         assert {p.dtype for p in restore_network(done).parameters()} == {torch.float32}
     told = json.loads((folds / "packed/ensemble/predictions-val.json").read_text())
     assert told["body"]["images"] == 105
+
+
+def test_half_precision_is_not_taken_for_full(folds, skinlesion):
+    done = skinlesion(
+        *("train", "--arch", "tiny", "--weights", "none", "--epochs", 1, "--workers", 0, "--folds", 2),
+        *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
+        *("--set", "harmonise_px=null"),
+        cwd=folds,
+    )
+    assert done.returncode == 4
+    assert "models/tiny-fold0 was stored in half precision" in done.stderr
+
+
+def test_the_name_of_the_weights_does_not_depend_on_where_they_lie(tmp_path):
+    def name(weights: str) -> str:
+        return TrainConfig(tmp_path, "tiny", None, weights=weights).weights_name  # type: ignore[arg-type]
+
+    assert name("auto") == "auto"
+    assert name("none") == "none"
+    assert name("model:builtin") == "model:builtin"
+    assert name("model:/here/ours") == name("model:ours") == "model:ours"
+    assert name("/here/net.safetensors") == "net.safetensors"
 
 
 def test_prediction_says_which_model_it_used(folds, skinlesion, generated):

@@ -24,6 +24,10 @@ from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_f
 
 __all__ = ["TrainConfig", "run"]
 
+_OTHER_FOLDS = (
+    "When the other folds are trained, run the same command without --fold: it joins their predictions."
+)
+
 
 def run(config: TrainConfig, reporter: Reporter) -> StageResult:
     """Train, or go on with a training that was cut; writes `models/<arch>/`, with folds one folder a fold."""
@@ -99,7 +103,8 @@ def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) ->
             f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
             f"single view, epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
             for c in done
-        ],
+        ]
+        + ([] if config.fold is None else [_OTHER_FOLDS]),
         figures={
             "arch": config.arch,
             "recipe": config.recipe.name,
@@ -107,7 +112,5 @@ def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) ->
             **({"folds": figures} if config.folds else figures[0]),
         },
         artifacts=[str(path) for path in written],
-        next_command=f"skinlesion train --arch {config.arch} --folds {config.folds}"
-        if config.fold is not None
-        else "skinlesion ensemble",
+        next_command="skinlesion ensemble" if config.fold is None else None,
     )

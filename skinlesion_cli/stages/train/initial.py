@@ -8,9 +8,7 @@ from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.models.network import LesionNet, load_weights
-from skinlesion_cli.stages.train.job import Job
-
-PREFIX = "model:"
+from skinlesion_cli.stages.train.job import MODEL_PREFIX, Job
 
 
 def start_from_model(job: Job, network: LesionNet) -> str | None:
@@ -23,11 +21,11 @@ def start_from_model(job: Job, network: LesionNet) -> str | None:
     DataError : images that would judge the new network are among those the model was trained on.
     UsageError : the network has a metadata branch, which the model has not.
     """
-    if not job.config.weights.startswith(PREFIX):
+    if not job.config.weights.startswith(MODEL_PREFIX):
         return None
     if job.config.recipe.metadata_fields:
         raise UsageError("--init and --metadata exclude each other: the model has no branch for patient data")
-    folder = bundles.named(job.config.weights.removeprefix(PREFIX))
+    folder = bundles.named(job.config.weights.removeprefix(MODEL_PREFIX))
     bundle = bundles.from_workspace(folder)
     _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id)
     member = bundle.members[(job.fold or 0) % len(bundle.members)]

@@ -25,15 +25,16 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 EVALUATION_BATCH = 32
+# Before the name of a finished model that training starts from.
+MODEL_PREFIX = "model:"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """What to train. `weights` is auto, none, a safetensors file, or `model:` and what `artifacts.bundle.named`
-    takes; `workers` None picks by cores; `folds` is
-    the number of folds to train one after the other, None for the one split into train and val; with `fold` only
-    this one of them is trained (the others elsewhere, or later). `half` stores the weights in half precision, and everything that
-    follows works with those."""
+    takes; `workers` None picks by cores; `folds` is the number of folds to train one after the other, None for the
+    one split into train and val; with `fold` only this one of them is trained (the others elsewhere, or later).
+    `half` stores the weights in half precision, and everything that follows works with those."""
 
     workspace: Path
     arch: str
@@ -51,7 +52,9 @@ class TrainConfig:
 
     @property
     def weights_name(self) -> str:
-        return self.weights if self.weights in ("auto", "none", "model:builtin") else Path(self.weights).name
+        """The same wherever the file or the packed model lies."""
+        kind, separator, place = self.weights.rpartition(MODEL_PREFIX)
+        return kind + separator + Path(place).name
 
 
 @dataclass(frozen=True)
