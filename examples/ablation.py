@@ -3,6 +3,9 @@
     python examples/ablation.py --workspace skinlesion-workspace --minutes 30
     python examples/ablation.py --workspace skinlesion-workspace --minutes 30 --collect   # the table so far
 
+On a quiet machine, `--plan` first measures how many epochs fit; the runs themselves may then go side by side
+(`--only`, `OMP_NUM_THREADS=1`) or next to other work without getting less training for it.
+
 Every run is the project's own `train` command, one after the other, in a folder of its own under `--folder`.
 All runs of one network have the same wall-clock budget: a dry run times a few steps, and the number of epochs is
 what fits into the minutes. That number is written down before the first run, so the same command goes on where
@@ -76,6 +79,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these variants alone")
     parser.add_argument("--max-epochs", type=int, default=35)
     parser.add_argument("--set", action="append", default=[], help="a setting for all runs")
+    parser.add_argument("--plan", action="store_true", help="train nothing, only measure how many epochs fit")
     parser.add_argument("--collect", action="store_true", help="train nothing, print the table")
     options = parser.parse_args()
     known = variants(options.size_px)
@@ -83,6 +87,10 @@ def main() -> None:
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         parser.error(f"no such variant: {', '.join(unknown)}; known: {', '.join(known)}")
+    if options.plan:
+        for name in chosen:
+            print(f"{name}: {_epochs(options, name, known[name])} epochs in {options.minutes:g} minutes")
+        return
     if not options.collect:
         for seed in options.seeds:
             for name in chosen:
@@ -91,15 +99,21 @@ def main() -> None:
 
 
 def train(options: argparse.Namespace, name: str, variant: Variant, seed: int) -> None:
+    workspace = _workspace(options, name, seed)
+    epochs = _epochs(options, name, variant)
+    print(f"{workspace.name}: {epochs} epochs", file=sys.stderr, flush=True)
+    arguments = _arguments(options, variant, workspace, epochs)
+    subprocess.run([*arguments, "--seed", str(seed)], env=_environment(), check=True, stdout=sys.stderr)
+
+
+def _workspace(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """The folder of one run, with the dataset that all runs share."""
     workspace = options.folder / f"{options.arch}-{name}-seed{seed}"
     workspace.mkdir(parents=True, exist_ok=True)
     dataset = workspace / "dataset"
     if not dataset.exists():
         dataset.symlink_to((options.workspace / "dataset").resolve())
-    epochs = _epochs(options, name, variant)
-    print(f"{workspace.name}: {epochs} epochs", file=sys.stderr, flush=True)
-    arguments = _arguments(options, variant, workspace, epochs)
-    subprocess.run([*arguments, "--seed", str(seed)], env=_environment(), check=True, stdout=sys.stderr)
+    return workspace
 
 
 def _arguments(options: argparse.Namespace, variant: Variant, workspace: Path, epochs: int) -> list[str]:
@@ -130,7 +144,7 @@ def _epochs(options: argparse.Namespace, name: str, variant: Variant) -> int:
     known = json.loads(path.read_text()) if path.exists() else {}
     key = f"{name} in {options.minutes:g} min"
     if key not in known:
-        workspace = options.folder / f"{options.arch}-{name}-seed{options.seeds[0]}"
+        workspace = _workspace(options, name, options.seeds[0])
         arguments = _arguments(options, variant, workspace, epochs=10)
         done = subprocess.run(
             [*arguments, "--dry-run", "--json"],
