@@ -4,7 +4,8 @@
     python examples/ablation.py --workspace skinlesion-workspace --minutes 30 --collect   # the table so far
 
 On a quiet machine, `--plan` first measures how many epochs fit; the runs themselves may then go side by side
-(`--only`, `OMP_NUM_THREADS=1`) or next to other work without getting less training for it.
+(`--only`, `OMP_NUM_THREADS=1`) or next to other work without getting less training for it. `--epochs` gives all
+runs the same number of epochs, the dearer ones included.
 
 Every run is the project's own `train` command, one after the other, in a folder of its own under `--folder`.
 All runs of one network have the same wall-clock budget: a dry run times a few steps, and the number of epochs is
@@ -74,6 +75,9 @@ def main() -> None:
     parser.add_argument("--arch", default="efficientnet_lite0")
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of every run")
+    parser.add_argument(
+        "--epochs", type=int, help="so many epochs for every run, whatever fits into the minutes"
+    )
     parser.add_argument("--size-px", type=int, default=128, help="input size of all runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", help="these variants alone")
@@ -100,7 +104,7 @@ def main() -> None:
 
 def train(options: argparse.Namespace, name: str, variant: Variant, seed: int) -> None:
     workspace = _workspace(options, name, seed)
-    epochs = _epochs(options, name, variant)
+    epochs = options.epochs or _epochs(options, name, variant)
     print(f"{workspace.name}: {epochs} epochs", file=sys.stderr, flush=True)
     arguments = _arguments(options, variant, workspace, epochs)
     subprocess.run([*arguments, "--seed", str(seed)], env=_environment(), check=True, stdout=sys.stderr)
@@ -173,8 +177,9 @@ def table(options: argparse.Namespace, known: dict[str, Variant]) -> str:
             path = workspace.predictions(options.arch, part)
             if path.exists():
                 found.setdefault(name, {})[seed] = _judged(stored.read(path))
+    budget = f"{options.epochs} epochs" if options.epochs else f"{options.minutes:g} minutes of training"
     lines = [
-        f"{options.arch}, {options.minutes:g} minutes of training each, {part} part",
+        f"{options.arch}, {budget} each, {part} part",
         "",
         "| run | BACC of each seed | mean | less than the default by | 95 % interval | what is asked |",
         "|---|---|---|---|---|---|",
