@@ -82,7 +82,7 @@ def test_the_engine_averages_the_softmax_of_the_views() -> None:
     high, low = 0.5518729, 0.0746879
     expected = [(high + low) / 2, (high + low) / 2, low, low, low, low, low]
     np.testing.assert_allclose(found.probabilities, [expected], atol=1e-6)
-    assert found.views.tolist() == [2]
+    assert found.passes.tolist() == [2]
 
 
 def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
@@ -100,7 +100,7 @@ def test_settled_images_are_not_looked_at_again() -> None:
     found = engine.run([sure, unsure])
     # sure: logits 250/64 = 3.906 and 0, so 3.906 ahead in log odds; 2 * sqrt(1 - 1/8) = 1.871 is asked for.
     # unsure: (66 - 64) / 64 = 0.031 ahead.
-    assert found.views.tolist() == [1, 8]
+    assert found.passes.tolist() == [1, 8]
     assert runtime.images == 1 + 8
     alone = engine.run([sure])
     np.testing.assert_array_equal(alone.probabilities[0], found.probabilities[0])
@@ -145,10 +145,10 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
     by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
     stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=2.0, n_views=8)
-    means, views = stopped_means(stopping, by_view)
+    means, views = stopped_means(stopping, by_view[:, None])
     found = _engine(tta.MODES["d4"], stopping)[0].run(images)
     assert 1.0 < views.mean() < 8.0
-    np.testing.assert_array_equal(found.views, views)
+    np.testing.assert_array_equal(found.passes, views)
     np.testing.assert_allclose(found.probabilities, means, atol=2e-7)
 
 
@@ -174,10 +174,10 @@ def _by_view(n_images: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
     by_view, labels, lesions = _by_view(3000, 0.5)
-    fit = fit_stopping(DecisionRule(), by_view[:1500], labels[:1500], lesions[:1500])
+    fit = fit_stopping(DecisionRule(), by_view[:1500, None], labels[:1500], lesions[:1500])
     assert fit.upper_bound <= 0.005
-    assert fit.mean_views < 6
-    means, _ = stopped_means(fit.stopping, by_view[1500:])
+    assert fit.mean_looks < 6
+    means, _ = stopped_means(fit.stopping, by_view[1500:, None])
     full = by_view[1500:].mean(axis=1)
     assert (means.argmax(1) != full.argmax(1)).mean() <= 0.005
 
@@ -185,14 +185,16 @@ def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
 def test_noisier_views_need_more_of_them() -> None:
     calm, labels, lesions = _by_view(1500, 0.2)
     noisy, _, _ = _by_view(1500, 1.5)
-    views = [fit_stopping(DecisionRule(), found, labels, lesions).mean_views for found in (calm, noisy)]
+    views = [
+        fit_stopping(DecisionRule(), found[:, None], labels, lesions).mean_looks for found in (calm, noisy)
+    ]
     assert views[0] < views[1]
 
 
 def test_too_few_lesions_promise_nothing() -> None:
     by_view, labels, lesions = _by_view(400, 0.5)
     with pytest.raises(DataError, match="at least 598 lesions"):
-        fit_stopping(DecisionRule(), by_view, labels, lesions)
+        fit_stopping(DecisionRule(), by_view[:, None], labels, lesions)
 
 
 def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None:
