@@ -306,3 +306,45 @@ def test_a_loss_of_balanced_accuracy_is_refused() -> None:
     _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.03), figures)
     with pytest.raises(ArtifactError, match=r"0\.7800 instead of 0\.8000"):
         _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.01), figures)
+
+
+def _two_voices(stopping: StoppingRule | None) -> Engine:
+    """Three members, of which the last two are one voice."""
+    runtimes = [Corner(), Corner(), Corner()]
+    members = [
+        EngineMember(f"corner{index}", weight, Preprocessing(input_size_px=16), runtime, np.zeros((7, 1)))
+        for index, (weight, runtime) in enumerate(zip((0.5, 0.25, 0.25), runtimes, strict=True))
+    ]
+    rule = MergeRule("bacc", np.array([0.5, 0.25, 0.25]))
+    return Engine(
+        members, rule, tta.MODES["d4"], lambda image, _: image, stopping=stopping, voices=[[0], [1, 2]]
+    )
+
+
+def test_looks_pass_through_the_networks_of_one_voice_at_a_time() -> None:
+    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.5, 0.5))
+    engine = _two_voices(stopping)
+    sure, unsure = _image(250, 0, 250, 0), _image(64, 64, 64, 64)
+    found = engine.run([sure, unsure])
+    # The first look is member 0 alone; looking at everything takes 8 views of all three members.
+    assert found.passes.tolist() == [1, 24]
+    everything = _two_voices(None).run([unsure])
+    assert everything.passes.tolist() == [24]
+    np.testing.assert_allclose(found.probabilities[1], everything.probabilities[0], atol=1e-7)
+
+
+def test_maps_cost_no_second_look_at_the_same_view_and_change_nothing() -> None:
+    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.5, 0.5))
+    images = [_image(250, 0, 250, 0), _image(66, 64, 66, 64)]
+    plain, mapped = _two_voices(stopping), _two_voices(stopping)
+    found, with_maps = plain.run(images), mapped.run(images, keep_features=True)
+    np.testing.assert_array_equal(found.probabilities, with_maps.probabilities)
+    assert [maps.shape for maps in with_maps.features] == [(2, 1, 16, 16)] * 3
+    # Each member has seen both images unturned, for the maps; the looks at that view took them from there.
+    assert mapped.members[0].runtime.images == plain.members[0].runtime.images
+    assert mapped.members[1].runtime.images == plain.members[1].runtime.images + 1
+
+
+def test_a_rule_for_other_voices_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 voices, a stopping rule for 3"):
+        _two_voices(StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.4, 0.3, 0.3)))
