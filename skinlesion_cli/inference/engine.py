@@ -20,7 +20,9 @@ ToInput = Callable[[np.ndarray, Preprocessing], np.ndarray]
 class Looks(Protocol):
     """The order of looks: a voice (some members, that speak together) at a view."""
 
-    order: Sequence[tuple[int, int]]
+    @property
+    def order(self) -> Sequence[tuple[int, int]]:
+        """Voice and view of every look."""
 
     def estimate(self, sums: np.ndarray, n_looks: int) -> np.ndarray:
         """float32 (n, 7), the ensemble's probabilities after `n_looks` looks, from sums (n, n_voices, 7)."""
@@ -120,10 +122,9 @@ class Engine:
             view: np.stack([batch.see(index, view, rows) for index in everyone], axis=1)
             for view in dict.fromkeys(self.views)
         }
-        total = np.sum([known[view] for view in self.views], axis=0, dtype=np.float64)
-        means = (total / len(self.views)).astype(np.float32)
+        means = np.stack([known[view] for view in self.views]).mean(axis=0, dtype=np.float64)
         passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
-        return self.rule.merge(np.moveaxis(means, 1, 0)), passes
+        return self.rule.merge(np.moveaxis(means.astype(np.float32), 1, 0)), passes
 
     def _some(self, batch: _Batch, stopping: Stopping) -> tuple[np.ndarray, np.ndarray]:
         """One look after the other, at the images that are not settled."""
