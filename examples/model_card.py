@@ -70,7 +70,7 @@ def judge(bundle: Bundle, told: Predictions) -> Judged:
         policy=calibration.policy,  # type: ignore[arg-type]
         targets=tuple(Target(**dict(target)) for target in calibration.targets),
     )
-    averaged = calibration.averaged(told.view_probabilities)
+    averaged = calibration.averaged(told)
     unseen = cross_fit(told.labels, averaged, told.lesion_ids, settings)
     return Judged(told, metrics.scored_argmax(told.probabilities), unseen.probabilities, unseen.decided)
 

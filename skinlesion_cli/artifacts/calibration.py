@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
@@ -27,7 +28,8 @@ class Calibration:
     Attributes
     ----------
     policy : `published`, `guaranteed` or `cost`.
-    tta_mode, views : the views that the probabilities must be the mean of; others were not calibrated.
+    tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that looks
+        are taken from); others were not calibrated.
     targets : one mapping a target: class, sensitivity, specificity.
     promises : one mapping a target: what holds on new images, at which confidence, on which support; where it
         was refused, what would be possible and how many more positive lesions it would take.
@@ -58,21 +60,29 @@ class Calibration:
         """The rule of adaptive TTA, where one was fitted."""
         return None if self.stopping is None else StoppingRule.from_json(self.stopping["stopping_rule"])
 
-    def averaged(self, view_probabilities: np.ndarray) -> np.ndarray:
-        """What prediction would decide on: the mean over the views that it would look at.
-
-        Parameters
-        ----------
-        view_probabilities : float32 (n_images, n_views, 7), of the ensemble, in the order of `views`.
+    def averaged(self, predictions: Predictions) -> np.ndarray:
+        """What prediction would decide on: the mean over the looks that it would take.
 
         Returns
         -------
         float32 (n_images, 7).
+
+        Raises
+        ------
+        ArtifactError : the stopping rule was fitted on another number of voices.
         """
         stopping = self.stopping_rule
         if stopping is None:
-            return view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
-        return stopped_means(stopping, view_probabilities)[0]
+            return predictions.probabilities
+        # With a single weight the ensemble speaks as one.
+        voices = predictions.view_probabilities[:, None] if len(stopping.weights) == 1 else predictions.voices
+        if voices.shape[1] != len(stopping.weights):
+            raise ArtifactError(
+                f"the stopping rule is for {len(stopping.weights)} voices, but these predictions hold "
+                f"{voices.shape[1]}",
+                "Run `skinlesion ensemble` and `skinlesion calibrate` again.",
+            )
+        return stopped_means(stopping, voices)[0]
 
     def require_views(self, views: tuple[str, ...]) -> None:
         """Refuse probabilities that are the mean of other TTA views than those calibrated on.

@@ -20,12 +20,16 @@ HINT = "Run `skinlesion ensemble` first."
 
 @dataclass(frozen=True)
 class Member:
-    """One network. `checkpoint_sha256` is None for predictions that came from elsewhere (a CSV)."""
+    """One network. `checkpoint_sha256` is None for predictions that came from elsewhere (a CSV).
+
+    Members of one `voice` (the folds of a network) always speak together; empty: each speaks for itself.
+    """
 
     name: str
     checkpoint_sha256: str | None
     weight: float
     validation_bacc: float | None
+    voice: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,19 @@ class Ensemble:
         return MergeRule(
             self.method, self.weights, None if reference is None else np.array(reference, dtype=np.float32)
         )
+
+    @property
+    def voices(self) -> tuple[tuple[int, ...], ...]:
+        """Indexes of the members of each voice."""
+        found: dict[str, list[int]] = {}
+        for index, member in enumerate(self.members):
+            found.setdefault(member.voice or member.name, []).append(index)
+        return tuple(map(tuple, found.values()))
+
+    @property
+    def voice_weights(self) -> tuple[float, ...]:
+        """Of each voice, summing to 1."""
+        return tuple(float(self.weights[list(indexes)].sum()) for indexes in self.voices)
 
     @property
     def weights(self) -> np.ndarray:

@@ -6,8 +6,8 @@ network, and never see an image again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ class Predictions:
 
     `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row an image.
     `view_probabilities` is float32 of shape (n_images, n_views, 7): softmax per TTA view, in the order of
-    `views`. `source` names who predicted; `part` which images these are.
+    `views`. `source` names who predicted; `part` which images these are. `voice_probabilities`, float32
+    (n_images, n_voices, n_views, 7), is what each member of an ensemble said; None where one speaks alone.
     """
 
     table: pd.DataFrame
@@ -41,14 +42,20 @@ class Predictions:
     source: str
     part: str
     artifact: Artifact | None = None
+    voice_probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.table), len(self.views), N_CLASSES)
-        if self.view_probabilities.shape != expected:
-            raise ArtifactError(
-                f"predictions of {self.source}: shape {self.view_probabilities.shape}, expected {expected}"
-            )
+        voices = self.voice_probabilities
+        found = [self.view_probabilities.shape]
+        if voices is not None:
+            found.append(voices.shape[:1] + voices.shape[2:])
+        for shape in found:
+            if shape != expected:
+                raise ArtifactError(f"predictions of {self.source}: shape {shape}, expected {expected}")
         bad = ~np.isfinite(self.view_probabilities).all(axis=(1, 2))
+        if voices is not None:
+            bad |= ~np.isfinite(voices).all(axis=(1, 2, 3))
         if bad.any():
             raise ArtifactError(
                 f"predictions of {self.source} are not finite for {name_items(self.table['id'][bad])}",
@@ -59,6 +66,22 @@ class Predictions:
     def probabilities(self) -> np.ndarray:
         """float32 (n_images, 7): the mean over all views."""
         return self.view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+    @property
+    def voices(self) -> np.ndarray:
+        """float32 (n_images, n_voices, n_views, 7): of each member, or of the one that speaks alone."""
+        alone = self.view_probabilities[:, None]
+        return alone if self.voice_probabilities is None else self.voice_probabilities
+
+    def at(self, rows: Sequence[int] | np.ndarray) -> Predictions:
+        """The same predictions of these rows only, in this order."""
+        voices = self.voice_probabilities
+        return replace(
+            self,
+            table=self.table.iloc[rows].reset_index(drop=True),
+            view_probabilities=self.view_probabilities[rows],
+            voice_probabilities=None if voices is None else voices[rows],
+        )
 
     @property
     def labels(self) -> np.ndarray:
@@ -77,7 +100,10 @@ def write(path: Path, predictions: Predictions, *, inputs: Mapping[str, Artifact
     mean = predictions.probabilities
     for index, column in enumerate(PROBABILITY_COLUMNS):
         readable[column] = tables.shortest(mean[:, index])
-    tensor = np.ascontiguousarray(predictions.view_probabilities, dtype=np.float32)
+    tensors = {"view_probabilities": predictions.view_probabilities}
+    if predictions.voice_probabilities is not None:
+        tensors["voice_probabilities"] = predictions.voice_probabilities
+    tensors = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
     return write_artifact(
         path,
         kind=KIND,
@@ -90,7 +116,7 @@ def write(path: Path, predictions: Predictions, *, inputs: Mapping[str, Artifact
         },
         payloads={
             "table": (".csv", tables.to_csv(readable)),
-            "views": (".safetensors", save({"view_probabilities": tensor})),
+            "views": (".safetensors", save(tensors)),
         },
         inputs=inputs,
     )
@@ -103,7 +129,8 @@ def read(path: Path, *, hint: str = "") -> Predictions:
     table = tables.read_csv(artifact.payloads["table"], path.name)
     tables.require_columns(table, COLUMNS, path.name)
     try:
-        tensor = load(artifact.payloads["views"].read_bytes())["view_probabilities"]
+        tensors = load(artifact.payloads["views"].read_bytes())
+        tensor = tensors["view_probabilities"]
     except (SafetensorError, KeyError) as error:
         raise ArtifactError(f"{artifact.payloads['views'].name} cannot be read: {error}") from None
     return Predictions(
@@ -113,4 +140,5 @@ def read(path: Path, *, hint: str = "") -> Predictions:
         source=artifact.body["source"],
         part=artifact.body["part"],
         artifact=artifact,
+        voice_probabilities=tensors.get("voice_probabilities"),
     )

@@ -56,7 +56,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
     Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
-    Column("views", "integer", "test-time views that were averaged"),
+    Column("passes", "integer", "forward passes that were averaged, each one network at one test-time view"),
     Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
     Column(
         "overlay", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"

@@ -1,19 +1,20 @@
-"""Adaptive test-time augmentation: when has an image been seen often enough?
+"""Adaptive test-time augmentation: when has an image been looked at often enough?
 
-After k of K views the mean over all of them can still move, by an amount that shrinks as sqrt(1/k - 1/K) (the
-standard error of a mean of k drawn from K without replacement; Cochran, 1977, eq. 2.12, up to its constant). An
-image is settled when its probabilities are further from every boundary of the decision than `reach` times that.
+After some of the looks (`decisions.looks`) the mean over all of them can still move, by about its standard error.
+An image is settled when its probabilities are further from every boundary of the decision than `reach` times that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
+from skinlesion_cli.decisions.looks import Looks
 from skinlesion_cli.decisions.thresholds import decide, priority_order
 from skinlesion_cli.decisions.triage import (
     IS_MALIGNANT,
@@ -31,27 +32,34 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """Settled images need no further view.
+    """Settled images need no further look.
 
     Attributes
     ----------
-    rule : whose decisions must not change. It was fitted on the mean over all `n_views`, and stays as it was
-        when thresholds are then calibrated on what this rule lets through.
+    rule : whose decisions must not change. It was fitted on the mean over all looks, and stays as it was when
+        thresholds are then calibrated on what this rule lets through.
     guard : what must not change: the `decision` (the class), or the `triage` level as well.
-    reach : how far, in log odds, the views yet unseen may carry the mean; larger is more careful.
+    reach : how far, in log odds, the looks yet to come may carry the mean; larger is more careful.
+    n_views, weights : of the looks; see `decisions.looks.Looks`. With a single weight the whole ensemble is one
+        voice, and a look is all networks at one view.
     """
 
     rule: DecisionRule
     reach: float
     n_views: int
     guard: Guard = "decision"
+    weights: tuple[float, ...] = (1.0,)
 
-    def settled(self, probabilities: np.ndarray, n_views: int) -> np.ndarray:
-        """bool (n,): which means over the first `n_views` views, shape (n, 7), need no further view."""
-        if n_views >= self.n_views:
+    @cached_property
+    def looks(self) -> Looks:
+        """In their order."""
+        return Looks(self.weights, self.n_views)
+
+    def settled(self, probabilities: np.ndarray, n_looks: int) -> np.ndarray:
+        """bool (n,): which estimates after the first `n_looks` looks, shape (n, 7), need no further look."""
+        if n_looks >= self.looks.n:
             return np.ones(len(probabilities), dtype=bool)
-        spread = np.sqrt(1.0 / n_views - 1.0 / self.n_views)
-        return margin(self.rule, probabilities, self.guard) > self.reach * spread
+        return margin(self.rule, probabilities, self.guard) > self.reach * self.looks.spreads[n_looks - 1]
 
     def to_json(self) -> dict[str, Any]:
         """In JSON types."""
@@ -59,6 +67,7 @@ class StoppingRule:
             "rule": asdict(self.rule),
             "reach": self.reach,
             "n_views": self.n_views,
+            "weights": list(self.weights),
             "guard": self.guard,
         }
 
@@ -84,6 +93,7 @@ class StoppingRule:
             reach=float(stored["reach"]),
             n_views=int(stored["n_views"]),
             guard=stored["guard"],
+            weights=tuple(float(weight) for weight in stored.get("weights", (1.0,))),
         )
 
 
@@ -92,8 +102,8 @@ def margin(rule: DecisionRule, ensemble_probabilities: np.ndarray, guard: Guard 
 
     The least distance to any boundary that matters as things stand: the thresholds of classes that would take
     precedence, the threshold that fired or else the second best class, and, where the triage level is guarded
-    too, the malignant operating point and the minimum of the conformal set. In log odds, because there one view more moves a
-    probability near 0 about as far as one near 1/2.
+    too, the malignant operating point and the minimum of the conformal set. In log odds, because there one look
+    more moves a probability near 0 about as far as one near 1/2.
     """
     calibrated = np.asarray(rule.probability_calibration.apply(ensemble_probabilities), dtype=np.float64)
     decisions = decide(calibrated, rule.thresholds, rule.priority)
@@ -136,29 +146,28 @@ def guard_named(name: str | None) -> Guard | None:
     return cast(Guard | None, name)
 
 
-def stopped_means(stopping: StoppingRule, view_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What prediction under the rule would average.
+def stopped_means(stopping: StoppingRule, voice_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What prediction under the rule would decide on.
 
     Parameters
     ----------
-    view_probabilities : float32 (n, n_views, 7), the ensemble's probabilities view by view, in view order.
+    voice_probabilities : float32 (n, n_voices, n_views, 7), of each voice view by view, in view order.
 
     Returns
     -------
-    float32 (n, 7), the mean over the views seen; int64 (n,), how many those are.
+    float32 (n, 7), the estimate after the looks taken; int64 (n,), how many those are.
     """
-    sums = np.cumsum(view_probabilities, axis=1, dtype=np.float64)
-    n_images, total = view_probabilities.shape[:2]
-    means, views = np.empty((n_images, view_probabilities.shape[2]), np.float32), np.zeros(n_images, np.int64)
+    estimates = stopping.looks.estimates(voice_probabilities)
+    n_images, n_looks = estimates.shape[:2]
+    taken = np.full(n_images, n_looks, dtype=np.int64)
     waiting = np.arange(n_images)
-    for seen in range(1, total + 1):
+    for look in range(1, n_looks):
+        done = stopping.settled(estimates[waiting, look - 1], look)
+        taken[waiting[done]] = look
+        waiting = waiting[~done]
         if not len(waiting):
             break
-        now = (sums[waiting, seen - 1] / seen).astype(np.float32)
-        done = stopping.settled(now, seen) if seen < total else np.ones(len(waiting), dtype=bool)
-        means[waiting[done]], views[waiting[done]] = now[done], seen
-        waiting = waiting[~done]
-    return means, views
+    return estimates[np.arange(n_images), taken - 1], taken
 
 
 def changed(

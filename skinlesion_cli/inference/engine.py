@@ -17,11 +17,30 @@ from skinlesion_cli.taxonomy import N_CLASSES
 ToInput = Callable[[np.ndarray, Preprocessing], np.ndarray]
 
 
-class Stopping(Protocol):
-    """When an image has been seen often enough."""
+class Looks(Protocol):
+    """The order of looks: a voice (some members, that speak together) at a view."""
 
-    def settled(self, probabilities: np.ndarray, n_views: int) -> np.ndarray:
-        """bool (n,): which means over `n_views` views, shape (n, 7), need no further view."""
+    @property
+    def order(self) -> Sequence[tuple[int, int]]:
+        """Voice and view of every look."""
+
+    def estimate(self, sums: np.ndarray, n_looks: int) -> np.ndarray:
+        """float32 (n, 7), the ensemble's probabilities after `n_looks` looks, from sums (n, n_voices, 7)."""
+
+
+class Stopping(Protocol):
+    """When an image has been looked at often enough."""
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """Of the voices; a single one: all members are one voice."""
+
+    @property
+    def looks(self) -> Looks:
+        """In their order."""
+
+    def settled(self, probabilities: np.ndarray, n_looks: int) -> np.ndarray:
+        """bool (n,): which estimates after `n_looks` looks, shape (n, 7), need no further look."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +59,20 @@ class BatchOutput:
     """`probabilities` float32 (n, 7): the ensemble's mean over views, before calibration.
 
     `features` holds for each member the last feature map of the unturned view, float32
-    (n, n_features, h, w); empty unless asked for. `views` int64 (n,): how many views were averaged.
+    (n, n_features, h, w); empty unless asked for. `passes` int64 (n,): how many forward passes, each one member
+    at one view, were averaged.
     """
 
     probabilities: np.ndarray
     features: tuple[np.ndarray, ...]
-    views: np.ndarray
+    passes: np.ndarray
 
 
 class Engine:
-    """Runs all members over all views, or with `stopping` over as many as an image needs.
+    """Runs all members over all views, or with `stopping` as many looks as an image needs.
 
-    `tta_mode` is the name of what it does. It may be used from several threads at once.
+    `voices` groups the members (by index) that speak together; without it each speaks for itself. `tta_mode` is
+    the name of what it does. It may be used from several threads at once.
     """
 
     def __init__(
@@ -62,11 +83,17 @@ class Engine:
         to_input: ToInput,
         *,
         stopping: Stopping | None = None,
+        voices: Sequence[Sequence[int]] | None = None,
         tta_mode: str = "",
     ) -> None:
         self.members, self.views, self.to_input = tuple(members), tuple(views), to_input
         self.stopping, self.tta_mode = stopping, tta_mode
         self.rule = rule
+        each = [[index] for index in range(len(self.members))]
+        whole = stopping is not None and len(stopping.weights) == 1
+        self.voices = [list(range(len(self.members)))] if whole else [list(v) for v in voices or each]
+        if stopping is not None and len(stopping.weights) != len(self.voices):
+            raise ValueError(f"{len(self.voices)} voices, a stopping rule for {len(stopping.weights)}")
 
     @property
     def runtime(self) -> str:
@@ -81,49 +108,63 @@ class Engine:
                 inputs[member.preprocessing] = np.stack(
                     [self.to_input(image, member.preprocessing) for image in images]
                 )
-        features: list[np.ndarray] = []
-        if keep_features and "identity" not in self.views:
-            self._see("identity", inputs, np.arange(len(images)), features)
-        total = np.zeros((len(images), len(self.members), N_CLASSES))
-        views = np.zeros(len(images), dtype=np.int64)
-        waiting = np.arange(len(images))
-        known: dict[str, np.ndarray] = {}
-        for view in self.views:
-            if view in known:  # drawn twice; only modes that show every image every view do that
-                seen = known[view]
-            else:
-                wanted = features if keep_features and view == "identity" else None
-                seen = self._see(view, inputs, waiting, wanted)
-            if self.stopping is None:
-                known[view] = seen
-            total[waiting] += seen
-            views[waiting] += 1
-            if self.stopping is not None:
-                means = self._combined(total[waiting], int(views[waiting[0]]))
-                waiting = waiting[~self.stopping.settled(means, int(views[waiting[0]]))]
-                if not len(waiting):
-                    break
-        return BatchOutput(self._combined(total, views[:, None, None]), tuple(features), views)
+        batch = _Batch(self.members, inputs)
+        features = [batch.features(index) for index in range(len(self.members))] if keep_features else []
+        probabilities, passes = (
+            self._all(batch) if self.stopping is None else self._some(batch, self.stopping)
+        )
+        return BatchOutput(probabilities, tuple(features), passes)
 
-    def _see(
-        self,
-        view: str,
-        inputs: dict[Preprocessing, np.ndarray],
-        rows: np.ndarray,
-        features: list[np.ndarray] | None,
-    ) -> np.ndarray:
-        """Softmax of one view, float32 (n, n_members, 7); appends each member's features where wanted."""
-        found = []
-        for member in self.members:
-            pixels = tta.apply(view, inputs[member.preprocessing][rows])
-            if features is None:
-                found.append(softmax(member.runtime.logits(pixels)))
-            else:
-                logits, maps = member.runtime.logits_and_features(pixels)
-                features.append(maps)
-                found.append(softmax(logits))
-        return np.stack(found, axis=1)
+    def _all(self, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Every member at every view; one that was drawn twice counts twice and runs once."""
+        everyone, rows = range(len(self.members)), np.arange(batch.n)
+        known = {
+            view: np.stack([batch.see(index, view, rows) for index in everyone], axis=1)
+            for view in dict.fromkeys(self.views)
+        }
+        means = np.stack([known[view] for view in self.views]).mean(axis=0, dtype=np.float64)
+        passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
+        return self.rule.merge(np.moveaxis(means.astype(np.float32), 1, 0)), passes
 
-    def _combined(self, total: np.ndarray, views: np.ndarray | int) -> np.ndarray:
-        means = (total / views).astype(np.float32)
-        return self.rule.merge(np.moveaxis(means, 1, 0))
+    def _some(self, batch: _Batch, stopping: Stopping) -> tuple[np.ndarray, np.ndarray]:
+        """One look after the other, at the images that are not settled."""
+        looks, weights = stopping.looks, self.rule.weights
+        sums = np.zeros((batch.n, len(self.voices), N_CLASSES))
+        found = np.empty((batch.n, N_CLASSES), dtype=np.float32)
+        passes = np.zeros(batch.n, dtype=np.int64)
+        waiting = np.arange(batch.n)
+        for n_looks, (voice, view) in enumerate(looks.order, start=1):
+            speaking = self.voices[voice]
+            share = weights[speaking] / weights[speaking].sum()
+            for index, part in zip(speaking, share, strict=True):
+                sums[waiting, voice] += part * batch.see(index, self.views[view], waiting)
+            passes[waiting] += len(speaking)
+            found[waiting] = looks.estimate(sums[waiting], n_looks)
+            waiting = waiting[~stopping.settled(found[waiting], n_looks)]
+            if not len(waiting):
+                break
+        return found, passes
+
+
+class _Batch:
+    """Images of one batch at every member's input size, and what was already seen of them."""
+
+    def __init__(self, members: Sequence[EngineMember], inputs: dict[Preprocessing, np.ndarray]) -> None:
+        self.members, self.inputs = members, inputs
+        self.n = len(next(iter(inputs.values())))
+        self._unturned: dict[int, np.ndarray] = {}
+
+    def features(self, index: int) -> np.ndarray:
+        """A member's last feature maps of all images, unturned; that view need not be seen again."""
+        member = self.members[index]
+        pixels = tta.apply("identity", self.inputs[member.preprocessing])
+        logits, maps = member.runtime.logits_and_features(pixels)
+        self._unturned[index] = softmax(logits)
+        return maps
+
+    def see(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
+        """A member's softmax of a view of some images, float32 (n_rows, 7)."""
+        if view == "identity" and index in self._unturned:
+            return self._unturned[index][rows]
+        member = self.members[index]
+        return softmax(member.runtime.logits(tta.apply(view, self.inputs[member.preprocessing][rows])))

@@ -156,8 +156,20 @@ def load_engine(
         load(checkpoint, float(weight), kind, device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
     ]
+    voices, stopping = bundle.ensemble.voices, choice.stopping
+    if stopping is not None and len(stopping.weights) not in (1, len(voices)):
+        raise ArtifactError(
+            f"the stopping rule is for {len(stopping.weights)} voices, but the ensemble has {len(voices)}",
+            "Run `skinlesion calibrate --adaptive decision` again.",
+        )
     return Engine(
-        members, bundle.ensemble.rule, choice.views, to_input, stopping=choice.stopping, tta_mode=choice.label
+        members,
+        bundle.ensemble.rule,
+        choice.views,
+        to_input,
+        stopping=stopping,
+        voices=voices,
+        tta_mode=choice.label,
     )
 
 

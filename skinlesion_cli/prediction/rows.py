@@ -10,7 +10,7 @@ from skinlesion_cli.errors import ImageError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 
-def predicted(index: int, outcome: Outcome, views: int) -> dict[str, Any]:
+def predicted(index: int, outcome: Outcome, passes: int) -> dict[str, Any]:
     """The row of image `index` of an outcome."""
     decisions = outcome.decisions
     fired = int(decisions.fired[index])
@@ -27,7 +27,7 @@ def predicted(index: int, outcome: Outcome, views: int) -> dict[str, Any]:
         "malignant_probability": outcome.malignant_probability[index],
         "conformal_set": plausible,
         "triage": str(outcome.triage[index]),
-        "views": views,
+        "passes": passes,
     }
 
 

@@ -19,7 +19,7 @@ class Tally:
     def __init__(self) -> None:
         self.decisions: Counter[str] = Counter()
         self.triage: Counter[str] = Counter()
-        self.images = self.failed = self.doubtful = self.views = 0
+        self.images = self.failed = self.doubtful = self.passes = 0
         self.first_failed: list[str] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class Tally:
         self.decisions[row["decision"]] += 1
         self.triage[row["triage"]] += 1
         self.doubtful += bool(row["doubtful"])
-        self.views += row["views"] or 0
+        self.passes += row["passes"] or 0
 
     def named_failures(self) -> str:
         """The first few that failed, and how many there are."""
@@ -41,14 +41,14 @@ class Tally:
         return ", ".join(self.first_failed) + more
 
     def figures(self) -> dict[str, Any]:
-        """In JSON types; the mean number of views is None where nothing was predicted."""
+        """In JSON types; the mean number of forward passes is None where nothing was predicted."""
         return {
             "images": self.images,
             "failed": self.failed,
             "decisions": {name: self.decisions[name] for name in CLASS_NAMES},
             "triage": {level: self.triage[level] for level in ("refer", "review", "routine")},
             "doubtful": self.doubtful,
-            "mean_views": round(self.views / self.images, 3) if self.images else None,
+            "mean_passes": round(self.passes / self.images, 3) if self.images else None,
         }
 
 

@@ -111,7 +111,7 @@ class Worker:
         verdicts = None if gate is None else [gate.verdict(statistics(image)) for image in pixels]
         doubtful = None if verdicts is None else np.array([verdict.doubtful for verdict in verdicts])
         outcome = self.bundle.calibration.decide(output.probabilities, doubtful)
-        found = [rows.predicted(index, outcome, int(output.views[index])) for index in range(len(images))]
+        found = [rows.predicted(index, outcome, int(output.passes[index])) for index in range(len(images))]
         for row, verdict in zip(found, verdicts or [], strict=False):
             row |= {
                 "quality": "|".join(verdict.failed) or "ok",

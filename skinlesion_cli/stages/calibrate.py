@@ -26,7 +26,7 @@ from skinlesion_cli.decisions.probability_fit import sharpness
 from skinlesion_cli.decisions.stopping import Guard
 from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.decisions.verdicts import lesion_share
-from skinlesion_cli.errors import UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
@@ -98,8 +98,18 @@ def _stopping(
             f"{ensemble.method} over {tta_mode(ensemble.views)}",
             "Run `skinlesion ensemble --tta d4` first.",
         )
+    if len(ensemble.voice_weights) != validation.voices.shape[1]:
+        raise ArtifactError(
+            "the merged predictions do not hold what each network said",
+            "Run `skinlesion ensemble` again.",
+        )
     found, probabilities = fit_adaptive(
-        validation.labels, validation.view_probabilities, validation.lesion_ids, settings, guard
+        validation.labels,
+        validation.voices,
+        ensemble.voice_weights,
+        validation.lesion_ids,
+        settings,
+        guard,
     )
     return asdict(found) | {
         "stopping_rule": found.stopping.to_json(),
@@ -253,8 +263,9 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
     if calibration.stopping is not None:
         stop = calibration.stopping
         headline.append(
-            f"adaptive: {stop['mean_views']:.2f} of 8 views on average; {stop['changed_images']} of "
-            f"{stop['images']:,} images get another {stop['stopping_rule']['guard']} than on all views (at most "
+            f"adaptive: {stop['mean_looks']:.2f} of {stop['n_looks']} looks (a network at a view) on average; "
+            f"{stop['changed_images']} of "
+            f"{stop['images']:,} images get another {stop['stopping_rule']['guard']} than on all looks (at most "
             f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
             f"{stop['triage_changed_share']:.1%} another triage level"
         )

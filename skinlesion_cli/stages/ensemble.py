@@ -119,7 +119,9 @@ def _networks(ensemble: ensembles.Ensemble, validation: Sequence[Predictions]) -
         behind = voices.networks(predictions)
         for name, checkpoint in behind:
             found.append(
-                ensembles.Member(name, checkpoint, member.weight / len(behind), member.validation_bacc)
+                ensembles.Member(
+                    name, checkpoint, member.weight / len(behind), member.validation_bacc, member.name
+                )
             )
             if ranks is not None:
                 reference.append(ranks[index])
@@ -168,11 +170,7 @@ def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
         return predictions
     place = {identity: row for row, identity in enumerate(mine)}
     rows = [place[identity] for identity in ids]
-    return replace(
-        predictions,
-        table=predictions.table.iloc[rows].reset_index(drop=True),
-        view_probabilities=predictions.view_probabilities[rows],
-    )
+    return predictions.at(rows)
 
 
 def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
@@ -251,6 +249,7 @@ def _test(
 
 def _merge(members: Sequence[Predictions], ensemble: ensembles.Ensemble) -> Predictions:
     first, rule = members[0], ensemble.rule
+    voices = None
     if ensemble.method == "rank":
         # Ranks of a mean are no mean of ranks: every view carries the result of the mean.
         merged = rule.merge(np.stack([p.probabilities for p in members]))
@@ -258,7 +257,9 @@ def _merge(members: Sequence[Predictions], ensemble: ensembles.Ensemble) -> Pred
     else:
         stack = np.stack([p.view_probabilities for p in members])
         views = rule.merge(stack.reshape(len(members), -1, stack.shape[-1])).reshape(stack.shape[1:])
-    return Predictions(first.table, views, first.views, f"ensemble ({ensemble.method})", first.part)
+        voices = np.moveaxis(stack, 0, 1) if len(members) > 1 else None
+    source = f"ensemble ({ensemble.method})"
+    return Predictions(first.table, views, first.views, source, first.part, voice_probabilities=voices)
 
 
 def _artifact(predictions: Predictions) -> Artifact:

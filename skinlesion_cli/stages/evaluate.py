@@ -88,13 +88,9 @@ class _Judged:
         return Labelled(p.labels, self.probabilities, self.decided, p.lesion_ids)
 
     def at(self, rows: np.ndarray) -> _Judged:
-        p = self.predictions
-        chosen = replace(
-            p, table=p.table.iloc[rows].reset_index(drop=True), view_probabilities=p.view_probabilities[rows]
-        )
         return replace(
             self,
-            predictions=chosen,
+            predictions=self.predictions.at(rows),
             probabilities=self.probabilities[rows],
             decided=self.decided[rows],
             levels=None if self.levels is None else self.levels[rows],
@@ -193,7 +189,7 @@ def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | Non
             "the calibration was fitted on these very images: figures on them would be too good",
             "Evaluate --part test, or --decision argmax; `skinlesion calibrate` tells cross-fitted figures.",
         )
-    outcome = calibration.decide(calibration.averaged(predictions.view_probabilities))
+    outcome = calibration.decide(calibration.averaged(predictions))
     return _Judged(
         predictions,
         outcome.probabilities,

@@ -262,7 +262,7 @@ def _result(
     headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
     if tally.images:
         levels = ", ".join(f"{n} {level}" for level, n in found["triage"].items() if n)
-        headline.append(f"triage: {levels}; {found['mean_views']:g} views an image")
+        headline.append(f"triage: {levels}; {found['mean_passes']:g} forward passes an image")
     artifacts = [] if config.output == STDOUT else [str(config.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))

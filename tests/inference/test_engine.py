@@ -82,7 +82,7 @@ def test_the_engine_averages_the_softmax_of_the_views() -> None:
     high, low = 0.5518729, 0.0746879
     expected = [(high + low) / 2, (high + low) / 2, low, low, low, low, low]
     np.testing.assert_allclose(found.probabilities, [expected], atol=1e-6)
-    assert found.views.tolist() == [2]
+    assert found.passes.tolist() == [2]
 
 
 def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
@@ -100,7 +100,7 @@ def test_settled_images_are_not_looked_at_again() -> None:
     found = engine.run([sure, unsure])
     # sure: logits 250/64 = 3.906 and 0, so 3.906 ahead in log odds; 2 * sqrt(1 - 1/8) = 1.871 is asked for.
     # unsure: (66 - 64) / 64 = 0.031 ahead.
-    assert found.views.tolist() == [1, 8]
+    assert found.passes.tolist() == [1, 8]
     assert runtime.images == 1 + 8
     alone = engine.run([sure])
     np.testing.assert_array_equal(alone.probabilities[0], found.probabilities[0])
@@ -145,10 +145,10 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
     by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
     stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=2.0, n_views=8)
-    means, views = stopped_means(stopping, by_view)
+    means, views = stopped_means(stopping, by_view[:, None])
     found = _engine(tta.MODES["d4"], stopping)[0].run(images)
     assert 1.0 < views.mean() < 8.0
-    np.testing.assert_array_equal(found.views, views)
+    np.testing.assert_array_equal(found.passes, views)
     np.testing.assert_allclose(found.probabilities, means, atol=2e-7)
 
 
@@ -174,10 +174,10 @@ def _by_view(n_images: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
     by_view, labels, lesions = _by_view(3000, 0.5)
-    fit = fit_stopping(DecisionRule(), by_view[:1500], labels[:1500], lesions[:1500])
+    fit = fit_stopping(DecisionRule(), by_view[:1500, None], labels[:1500], lesions[:1500])
     assert fit.upper_bound <= 0.005
-    assert fit.mean_views < 6
-    means, _ = stopped_means(fit.stopping, by_view[1500:])
+    assert fit.mean_looks < 6
+    means, _ = stopped_means(fit.stopping, by_view[1500:, None])
     full = by_view[1500:].mean(axis=1)
     assert (means.argmax(1) != full.argmax(1)).mean() <= 0.005
 
@@ -185,14 +185,16 @@ def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
 def test_noisier_views_need_more_of_them() -> None:
     calm, labels, lesions = _by_view(1500, 0.2)
     noisy, _, _ = _by_view(1500, 1.5)
-    views = [fit_stopping(DecisionRule(), found, labels, lesions).mean_views for found in (calm, noisy)]
+    views = [
+        fit_stopping(DecisionRule(), found[:, None], labels, lesions).mean_looks for found in (calm, noisy)
+    ]
     assert views[0] < views[1]
 
 
 def test_too_few_lesions_promise_nothing() -> None:
     by_view, labels, lesions = _by_view(400, 0.5)
     with pytest.raises(DataError, match="at least 598 lesions"):
-        fit_stopping(DecisionRule(), by_view, labels, lesions)
+        fit_stopping(DecisionRule(), by_view[:, None], labels, lesions)
 
 
 def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None:
@@ -304,3 +306,45 @@ def test_a_loss_of_balanced_accuracy_is_refused() -> None:
     _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.03), figures)
     with pytest.raises(ArtifactError, match=r"0\.7800 instead of 0\.8000"):
         _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.01), figures)
+
+
+def _two_voices(stopping: StoppingRule | None) -> Engine:
+    """Three members, of which the last two are one voice."""
+    runtimes = [Corner(), Corner(), Corner()]
+    members = [
+        EngineMember(f"corner{index}", weight, Preprocessing(input_size_px=16), runtime, np.zeros((7, 1)))
+        for index, (weight, runtime) in enumerate(zip((0.5, 0.25, 0.25), runtimes, strict=True))
+    ]
+    rule = MergeRule("bacc", np.array([0.5, 0.25, 0.25]))
+    return Engine(
+        members, rule, tta.MODES["d4"], lambda image, _: image, stopping=stopping, voices=[[0], [1, 2]]
+    )
+
+
+def test_looks_pass_through_the_networks_of_one_voice_at_a_time() -> None:
+    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.5, 0.5))
+    engine = _two_voices(stopping)
+    sure, unsure = _image(250, 0, 250, 0), _image(64, 64, 64, 64)
+    found = engine.run([sure, unsure])
+    # The first look is member 0 alone; looking at everything takes 8 views of all three members.
+    assert found.passes.tolist() == [1, 24]
+    everything = _two_voices(None).run([unsure])
+    assert everything.passes.tolist() == [24]
+    np.testing.assert_allclose(found.probabilities[1], everything.probabilities[0], atol=1e-7)
+
+
+def test_maps_cost_no_second_look_at_the_same_view_and_change_nothing() -> None:
+    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.5, 0.5))
+    images = [_image(250, 0, 250, 0), _image(66, 64, 66, 64)]
+    plain, mapped = _two_voices(stopping), _two_voices(stopping)
+    found, with_maps = plain.run(images), mapped.run(images, keep_features=True)
+    np.testing.assert_array_equal(found.probabilities, with_maps.probabilities)
+    assert [maps.shape for maps in with_maps.features] == [(2, 1, 16, 16)] * 3
+    # Each member has seen both images unturned, for the maps; the looks at that view took them from there.
+    assert mapped.members[0].runtime.images == plain.members[0].runtime.images
+    assert mapped.members[1].runtime.images == plain.members[1].runtime.images + 1
+
+
+def test_a_rule_for_other_voices_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 voices, a stopping rule for 3"):
+        _two_voices(StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.4, 0.3, 0.3)))

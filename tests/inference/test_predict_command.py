@@ -90,7 +90,7 @@ def test_one_row_an_image_in_input_order(whole: Path) -> None:
     assert [row["id"] for row in rows[:2]] == ["a/image 000.jpg", "a/image 002.jpg"]
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert [int(row["row"]) for row in rows] == list(range(1, 41))
-    assert {row["views"] for row in rows} == {"8"}
+    assert {row["passes"] for row in rows} == {"16"}
     total = sum(float(rows[0][f"p_{name}"]) for name in ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"))
     assert total == pytest.approx(1.0, abs=1e-6)
     assert len({row["model_sha256"] for row in rows}) == 1
@@ -258,7 +258,7 @@ def test_another_tta_needs_force_and_is_recorded(
     forced = skinlesion(*arguments, "--tta", "none", "--force")
     assert forced.returncode == 0, forced.stderr
     (row,) = rows_of(tmp_path / "o.csv")
-    assert (row["tta"], row["views"]) == ("none (forced)", "1")
+    assert (row["tta"], row["passes"]) == ("none (forced)", "2")
 
 
 def test_a_reader_that_leaves_ends_it_quietly(tiny_workspace: Path, names: list[Path]) -> None:

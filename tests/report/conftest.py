@@ -74,7 +74,7 @@ def predicted(identity: str, triage: str, malignant: float, decision: str = "NV"
         | {
             "overlay": f"{identity}.cam.png",
             "overlay_magnitude": 0.5,
-            "views": 8,
+            "passes": 16,
             "model": "m",
             "model_sha256": "ab",
         }

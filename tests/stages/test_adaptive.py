@@ -1,0 +1,59 @@
+"""Adaptive looks from the ensemble to the evaluation: fitted, stored, and judged as prediction would decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_workspace import make
+
+from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions import metrics
+from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import calibrate, ensemble, evaluate
+
+
+@pytest.fixture(scope="module")
+def adaptive(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = make(tmp_path_factory.mktemp("adaptive"), n_lesions=1000)
+    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    return workspace
+
+
+def test_the_rule_is_stored_with_what_it_costs(adaptive: Workspace) -> None:
+    found = calibrations.read(adaptive.calibration)
+    assert found.tta_mode == "adaptive"
+    rule, told = found.stopping_rule, found.stopping
+    assert rule is not None
+    assert told is not None
+    assert len(rule.weights) == 2
+    assert told["n_looks"] == 16
+    assert 1.0 < told["mean_looks"] < 10.0
+    assert told["upper_bound"] <= 0.005
+    assert told["changed_images"] / told["images"] <= 0.005
+
+
+def test_evaluation_decides_on_the_looks_that_prediction_would_take(adaptive: Workspace) -> None:
+    found = calibrations.read(adaptive.calibration)
+    test = stored.read(adaptive.ensemble_predictions("test"))
+    assert test.voices.shape[1:] == (2, 8, 7)
+    averaged = found.averaged(test)
+    # Some images were left before the last look, and the mean of all looks is another number there.
+    assert 0.5 < (np.abs(averaged - test.probabilities).max(axis=1) > 1e-6).mean() < 1.0
+    changed = found.decide(averaged).decisions.decided != found.decide(test.probabilities).decisions.decided
+    assert changed.mean() <= 0.01
+    result = evaluate.run(evaluate.EvaluateConfig(adaptive.root, n_resamples=50), SilentReporter())
+    expected = metrics.balanced_accuracy(test.labels, found.decide(averaged).decisions.decided)
+    assert result.figures["figures"]["bacc"]["value"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_predictions_that_lack_the_voices_are_refused(adaptive: Workspace, tmp_path: Path) -> None:
+    found = calibrations.read(adaptive.calibration)
+    alone = stored.read(adaptive.predictions("one", "test"))
+    with pytest.raises(ArtifactError, match="for 2 voices, but these predictions hold 1"):
+        found.averaged(alone)
