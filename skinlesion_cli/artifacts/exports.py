@@ -23,7 +23,9 @@ from skinlesion_cli.errors import ArtifactError, UsageError
 
 KIND = "export"
 SCHEMA_VERSION = 1
-FORMATS = ("onnx", "onnx-int8")
+FORMATS = ("onnx", "onnx-int8", "openvino-bf16")
+# These say something else than the network in float32: they need an accepted measurement of what that costs.
+INEXACT = ("onnx-int8", "openvino-bf16")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ def bench(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Say how long so many images take.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
-    runtime: Annotated[str, typer.Option("--runtime", help="auto, torch, onnx or onnx-int8.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option("--runtime", help="auto, torch, onnx, onnx-int8 or openvino-bf16.")
+    ] = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,

@@ -11,11 +11,13 @@ from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion export
+skinlesion export --format openvino-bf16
 skinlesion export --format onnx-int8 --max-bacc-drop 0.005
 skinlesion export --model builtin
 """
 FORMAT = (
-    "onnx (same probabilities within 1e-5), onnx-int8 (8-bit, within --max-bacc-drop); through timmx: "
+    "onnx (same probabilities within 1e-5); within --max-bacc-drop onnx-int8 (8-bit) and openvino-bf16 (on "
+    "processors with bfloat16: the fastest); through timmx: "
     "openvino, coreml, litert, executorch."
 )
 

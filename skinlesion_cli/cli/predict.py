@@ -24,7 +24,9 @@ RESUME = "Go on with the unfinished rows of an earlier run."
 OVERWRITE = "Drop the unfinished rows of an earlier run."
 TTA = "none, flips, d4, published or adaptive; default: the mode that was calibrated."
 FORCE = "Accept a --tta that was not calibrated; every row says so."
-RUNTIME = "auto, torch, onnx or onnx-int8; auto takes onnx where it is exported and there is no GPU."
+RUNTIME = (
+    "auto, torch, onnx, onnx-int8 or openvino-bf16; auto takes onnx where it is exported and there is no GPU."
+)
 BACKEND = "threads, local (processes), dask or ray."
 WORKERS = "Threads or processes; default: the cores that are there."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."

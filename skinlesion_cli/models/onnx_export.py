@@ -18,7 +18,7 @@ from torch import nn
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import LesionNet
 
-# Names of the graph's input and outputs; `inference.runtimes.onnx_runtime` asks for them.
+# Names of the graph's input and outputs; those of `inference.runtimes.base`, which asks for them.
 INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
 INSTALL_HINT = "Run `pip install 'skinlesion[onnx]'`."
 

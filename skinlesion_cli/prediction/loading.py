@@ -17,7 +17,7 @@ from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine, EngineMember
 
-RUNTIMES = ("auto", "torch", "onnx", "onnx-int8")
+RUNTIMES = ("auto", "torch", *exports.FORMATS)
 TTA_MODES = (*tta.MODES, tta.ADAPTIVE)
 
 
@@ -64,7 +64,7 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
 
 
 def choose_runtime(wanted: str, device: str) -> str:
-    """`torch`, `onnx` or `onnx-int8`; `auto` takes onnx where it is installed and no GPU is asked for or there.
+    """`torch` or the format of an export; `auto` takes onnx where it is installed and no GPU is asked for or there.
 
     Raises
     ------
@@ -72,12 +72,14 @@ def choose_runtime(wanted: str, device: str) -> str:
     """
     if wanted not in RUNTIMES:
         raise UsageError(f"no runtime named {wanted!r}", "Runtimes: " + ", ".join(RUNTIMES))
-    installed = importlib.util.find_spec("onnxruntime") is not None
     if wanted == "auto":
+        installed = importlib.util.find_spec("onnxruntime") is not None
         return "onnx" if installed and device in ("auto", "cpu") and not _gpu_is_there(device) else "torch"
-    if wanted != "torch" and not installed:
+    package, extra = ("openvino", "openvino") if wanted.startswith("openvino") else ("onnxruntime", "onnx")
+    if wanted != "torch" and importlib.util.find_spec(package) is None:
         raise UsageError(
-            "onnxruntime is not installed", "Run `pip install 'skinlesion[onnx]'`, or use --runtime torch."
+            f"{package} is not installed",
+            f"Run `pip install 'skinlesion[{extra}]'`, or use --runtime torch.",
         )
     if wanted != "torch" and device not in ("auto", "cpu"):
         raise UsageError(f"--runtime {wanted} runs on the CPU; --device {device} needs --runtime torch")
@@ -151,7 +153,7 @@ def load_engine(
     """
     choice = choose_tta(bundle.calibration, tta_mode, force=force)
     kind = settle_runtime(bundle, runtime, device, note, model=model)
-    load = _torch_member if kind == "torch" else _onnx_member
+    load = _torch_member if kind == "torch" else _exported_member
     members = [
         load(checkpoint, float(weight), kind, device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
@@ -189,8 +191,8 @@ def _torch_member(checkpoint: Checkpoint, weight: float, _kind: str, device: str
     )
 
 
-def _onnx_member(checkpoint: Checkpoint, weight: float, kind: str, _device: str) -> EngineMember:
-    from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+def _exported_member(checkpoint: Checkpoint, weight: float, kind: str, _device: str) -> EngineMember:
+    from skinlesion_cli.inference.runtimes.exported import exported_runtime
 
     export = exports.read(checkpoint, kind)
     if export.artifact is None:
@@ -199,6 +201,6 @@ def _onnx_member(checkpoint: Checkpoint, weight: float, kind: str, _device: str)
         name=checkpoint.name,
         weight=weight,
         preprocessing=checkpoint.preprocessing,
-        runtime=OnnxRuntime(export.model, kind),
+        runtime=exported_runtime(export.model, kind),
         classifier=export.classifier,
     )

@@ -82,9 +82,9 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     names = config.members or tuple(trained)
     if config.format in EDGE_SUFFIXES:
         return _edge(source, names, config.format, cached, reporter)
-    if config.format == "onnx-int8" and not _has_images(source):
+    if config.format in exports.INEXACT and not _has_images(source):
         raise UsageError(
-            "onnx-int8 needs the images that the networks were validated on: what it loses has to be measured, and "
+            f"{config.format} needs the images that the networks were validated on: what it loses has to be measured, and "
             + ("this model came without them" if cached else "they are not in this workspace"),
             "Use --format onnx" + ("." if cached else ", or run `skinlesion download` here."),
         )
@@ -104,12 +104,21 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
                 name,
                 f"{len(export.model) / 2**20:.1f}",
                 f"{found['largest_difference']:.1e}",
+                f"{found['same_argmax']:.4f}",
                 _shown(found["bacc_torch"]),
                 _shown(found["bacc_export"]),
                 f"{found['images']} {found['images_are']}",
             ]
         )
-    columns = ["network", "MiB", "largest difference", "BACC torch", "BACC export", "compared on"]
+    columns = [
+        "network",
+        "MiB",
+        "largest difference",
+        "same argmax",
+        "BACC torch",
+        "BACC export",
+        "compared on",
+    ]
     return StageResult(
         command="export",
         headline=[f"{len(rows)} networks exported to {config.format}"],
@@ -118,7 +127,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
         artifacts=written,
         next_command="skinlesion predict ./images"
         + (f" --model {config.model}" if config.model else "")
-        + (" --runtime onnx-int8" if config.format == "onnx-int8" else ""),
+        + (f" --runtime {config.format}" if config.format in exports.INEXACT else ""),
     )
 
 
@@ -195,7 +204,7 @@ def _exported(
     checkpoint: Checkpoint, config: ExportConfig, sample: _Sample | None, tell: Any
 ) -> exports.Export:
     from skinlesion_cli.inference.runtimes.base import softmax
-    from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+    from skinlesion_cli.inference.runtimes.exported import exported_runtime
     from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
     from skinlesion_cli.models.network import restore_network
     from skinlesion_cli.models.onnx_export import to_int8, to_onnx
@@ -206,7 +215,7 @@ def _exported(
         tell(f"measuring ranges of {checkpoint.name}")
         model = to_int8(model, _inputs(sample.ranges, checkpoint))
     tell(f"comparing {checkpoint.name} with torch")
-    reference, candidate = TorchRuntime(network, singly=True), OnnxRuntime(model)
+    reference, candidate = TorchRuntime(network, singly=True), exported_runtime(model, config.format)
     batches = _generated(checkpoint) if sample is None else _inputs(sample.judged, checkpoint)
     pairs = [(softmax(reference.logits(batch)), softmax(candidate.logits(batch))) for batch in batches]
     wanted, found = (np.concatenate(parts) for parts in zip(*pairs, strict=True))

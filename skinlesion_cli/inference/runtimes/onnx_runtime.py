@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.inference.runtimes.base import one_by_one
-
-INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
+from skinlesion_cli.inference.runtimes.base import FEATURES, INPUT, LOGITS, one_by_one
 
 
 class OnnxRuntime:

@@ -1,0 +1,89 @@
+"""The OpenVINO runtime: an exported network in bfloat16, on processors that compute in it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.errors import UsageError
+from skinlesion_cli.inference.runtimes.base import FEATURES, INPUT, LOGITS, one_by_one
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16 (x86: AVX512-BF16 or AMX)."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoRuntime:
+    """Runs an exported ONNX network: input `pixels` uint8 (n, s, s, 3), outputs `logits` and `features`.
+
+    Convolutions keep 8 bits of each number, so probabilities are those of float32 to about two digits: what
+    that costs is measured when the export is made. One core an image, as many images at once as there are
+    threads that call; the result does not depend on their number.
+
+    Raises
+    ------
+    UsageError : this processor has no bfloat16; OpenVINO would silently compute in float32.
+    """
+
+    def __init__(self, model: bytes, name: str = "openvino-bf16") -> None:
+        import openvino
+
+        if not has_bfloat16():
+            raise UsageError(
+                "this processor has no bfloat16 arithmetic, which makes --runtime openvino-bf16 fast",
+                "Use --runtime onnx.",
+            )
+        self.name = name
+        core = openvino.Core()
+        network = core.read_model(model, b"")
+        shape = network.input(INPUT).get_partial_shape()
+        shape[0] = 1
+        network.reshape({INPUT: shape})
+        self._compiled: Any = core.compile_model(
+            network,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "bf16",
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                # A stream has one thread, so that images go side by side.
+                "INFERENCE_NUM_THREADS": _cores(),
+                "NUM_STREAMS": _cores(),
+            },
+        )
+        # A request belongs to the thread that made it.
+        self._local = threading.local()
+        # The first inference sets up things of the Python binding, and two threads that do so at once can wait
+        # for each other for ever: it is made here, before there are several.
+        self.logits_and_features(np.zeros([1, *network.input(INPUT).shape[1:]], dtype=np.uint8))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+        return self._run((LOGITS,), images)[0]
+
+    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
+        logits, features = self._run((LOGITS, FEATURES), images)
+        return logits, features
+
+    def _run(self, outputs: tuple[str, ...], images: np.ndarray) -> tuple[np.ndarray, ...]:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+
+        def forward(image: np.ndarray) -> tuple[np.ndarray, ...]:
+            request.get_tensor(INPUT).data[:] = image
+            request.infer()
+            return tuple(np.array(request.get_tensor(name).data, dtype=np.float32) for name in outputs)
+
+        return one_by_one(forward, images)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
