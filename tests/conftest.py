@@ -13,6 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def empty_user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What this user has exported must not decide which runtime a test runs with."""
+    os.environ["SKINLESION_CACHE"] = str(tmp_path_factory.mktemp("user") / "cache")
+
+
 @pytest.fixture(scope="session")
 def isic_folder() -> Path:
     """The real ISIC 2018 training set in its official layout; the test is skipped where it is absent."""

@@ -98,7 +98,12 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
     The operating system frees the lock when the process ends, however it ends. Its file stays, so that nobody
     locks one that another is about to remove; without `keep_lock` it goes, for folders that are handed on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SkinLesionError(
+            f"cannot create {folder}: {error.strerror or error}", "Name a folder that you may write in."
+        ) from error
     path = folder / f".{purpose}.lock"
     if path.is_symlink():
         # Opening it would create or truncate whatever it points to.

@@ -12,6 +12,7 @@ from skinlesion_cli.cli.root import command
 EXAMPLE = """
 skinlesion export
 skinlesion export --format onnx-int8 --max-bacc-drop 0.005
+skinlesion export --model builtin
 """
 FORMAT = (
     "onnx (same probabilities within 1e-5), onnx-int8 (8-bit, within --max-bacc-drop); through timmx: "
@@ -29,15 +30,20 @@ def export(
     max_bacc_drop: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Balanced accuracy that an export may cost.")
     ] = 0.01,
+    model: options.ModelOption = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Export trained networks for fast prediction on CPUs, after comparing them with torch."""
+    """Export networks for fast prediction on CPUs, after comparing them with torch.
+
+    Those of a model that is not the workspace's own go into the folder SKINLESION_CACHE, or else into the user's
+    cache; predict finds them there.
+    """
     from skinlesion_cli.stages import export as stage
 
-    config = stage.ExportConfig(workspace, format, tuple(members or ()), images, max_bacc_drop)
+    config = stage.ExportConfig(workspace, format, tuple(members or ()), images, max_bacc_drop, model)
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(config, reporter)
     render.finish(result, as_json=as_json, quiet=quiet)

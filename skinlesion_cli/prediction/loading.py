@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from skinlesion_cli.artifacts import exports
-from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.bundle import BUILTIN, Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.data.preprocess import to_input
@@ -107,15 +108,20 @@ def _gpu_is_there(device: str) -> bool:
         return False
 
 
-def settle_runtime(bundle: Bundle, wanted: str, device: str, note: Callable[[str], None]) -> str:
-    """The runtime to use with this bundle; `auto` takes onnx only where every network has been exported."""
+def settle_runtime(
+    bundle: Bundle, wanted: str, device: str, note: Callable[[str], None], *, model: str | None = None
+) -> str:
+    """The runtime to use with this bundle; `auto` takes onnx only where every network has been exported.
+
+    `model` is the name that the user gave it, for the command to run where one has not.
+    """
     kind = choose_runtime(wanted, device)
     if wanted == "auto" and kind == "onnx":
         lacking = [member.name for member in bundle.members if not exports.is_there(member, kind)]
-        # Exports lie beside the weights, and nobody writes into an installed package.
-        if lacking and not bundle.is_builtin:
-            note("predicting with torch; run `skinlesion export` once, and onnxruntime predicts much faster")
         if lacking:
+            named = model or (BUILTIN if bundle.is_builtin else None)
+            command = "skinlesion export" + (f" --model {shlex.quote(named)}" if named else "")
+            note(f"predicting with torch; run `{command}` once, and onnxruntime predicts much faster")
             return "torch"
     return kind
 
@@ -127,6 +133,7 @@ def load_engine(
     *,
     tta_mode: str | None = None,
     force: bool = False,
+    model: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """The bundle's networks, ready to run.
@@ -135,6 +142,7 @@ def load_engine(
     ----------
     runtime : see `choose_runtime`. `auto` needs exports that are there (`skinlesion export`), or takes torch.
     tta_mode, force : see `choose_tta`.
+    model : see `settle_runtime`.
     note : is told of choices that were made.
 
     Raises
@@ -142,7 +150,7 @@ def load_engine(
     ArtifactError : an export is missing, or was made from another network.
     """
     choice = choose_tta(bundle.calibration, tta_mode, force=force)
-    kind = settle_runtime(bundle, runtime, device, note)
+    kind = settle_runtime(bundle, runtime, device, note, model=model)
     load = _torch_member if kind == "torch" else _onnx_member
     members = [
         load(checkpoint, float(weight), kind, device)

@@ -49,7 +49,7 @@ def run(config: BenchConfig, reporter: Reporter) -> StageResult:
     if missing:
         raise UsageError(f"there is no file {name_items(missing)}")
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
-    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
+    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note, model=config.model)
     engine = loading.load_engine(bundle, config.device, runtime)
     if runtime == "torch":
         import torch

@@ -67,7 +67,7 @@ def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
     # Only the fast path does without a backward pass, and so without torch.
     runtime = "auto" if config.method == FAST else "torch"
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
-    engine = load_engine(bundle, config.device, runtime, note=reporter.note)
+    engine = load_engine(bundle, config.device, runtime, model=config.model, note=reporter.note)
     writer = overlay_writer(
         config.output, bundle, engine, style=config.style, raw=config.raw, classes=classes
     )

@@ -1,4 +1,4 @@
-"""Export trained networks to ONNX, and accept them only if they say the same."""
+"""Export networks to ONNX, and accept them only if they say the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import exports, manifest, split
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
@@ -33,13 +34,18 @@ EDGE_SUFFIXES = {"openvino": ".xml", "coreml": ".mlpackage", "litert": ".tflite"
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """`members` empty: all trained networks. `images`: validation images to compare on, at most."""
+    """`members` empty: all networks. `images`: validation images to compare on, at most.
+
+    `model` as in `artifacts.bundle.locate`. Exports of a model that is not the workspace's own go into the user's
+    cache, see `artifacts.exports.folder_of`.
+    """
 
     workspace: Path
     format: str = "onnx"
     members: tuple[str, ...] = ()
     images: int = 512
     max_bacc_drop: float = MAX_BACC_DROP
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,32 +70,35 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
             f"no format named {config.format!r}",
             "Formats: " + ", ".join((*exports.FORMATS, *EDGE_SUFFIXES)),
         )
-    workspace = Workspace(config.workspace)
-    trained = workspace.trained()
+    source = bundles.locate(Workspace(config.workspace), config.model)
+    cached = source.root.resolve() != config.workspace.resolve()
+    trained = source.trained()
     unknown = [name for name in config.members if name not in trained]
     if unknown or not trained:
         raise UsageError(
-            f"not trained in this workspace: {', '.join(unknown) or 'anything'}",
+            f"not trained in {'this model' if cached else 'this workspace'}: {', '.join(unknown) or 'anything'}",
             "Trained: " + (", ".join(trained) or "none") + ".",
         )
     names = config.members or tuple(trained)
     if config.format in EDGE_SUFFIXES:
-        return _edge(workspace, names, config.format, reporter)
-    if config.format == "onnx-int8" and not _has_images(workspace):
+        return _edge(source, names, config.format, cached, reporter)
+    if config.format == "onnx-int8" and not _has_images(source):
         raise UsageError(
-            "onnx-int8 needs the images of the workspace: what it loses has to be measured",
-            "Run `skinlesion download` here, or use --format onnx.",
+            "onnx-int8 needs the images that the networks were validated on: what it loses has to be measured, and "
+            + ("this model came without them" if cached else "they are not in this workspace"),
+            "Use --format onnx" + ("." if cached else ", or run `skinlesion download` here."),
         )
     rows, written, figures = [], [], {}
     for name in names:
-        checkpoint = checkpoints.read(workspace.checkpoint(name))
-        sample = _sample(workspace, config, checkpoint.fold)
-        with exclusive(workspace.model(name), "export"), reporter.task(f"exporting {name}", None) as task:
+        checkpoint = checkpoints.read(source.checkpoint(name))
+        sample = _sample(source, config, checkpoint.fold)
+        place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
+        with exclusive(place, "export"), reporter.task(f"exporting {name}", None) as task:
             export = _exported(checkpoint, config, sample, task.describe)
-            exports.write(checkpoint, export)
+            artifact = exports.write(checkpoint, export, cached=cached)
         found = export.figures
         figures[name] = dict(found)
-        written.append(str(exports.path_of(checkpoint, config.format)))
+        written.append(str(artifact.path))
         rows.append(
             [
                 name,
@@ -108,19 +117,23 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
         tables=[Table("Accepted exports", columns, rows)],
         artifacts=written,
         next_command="skinlesion predict ./images"
+        + (f" --model {config.model}" if config.model else "")
         + (" --runtime onnx-int8" if config.format == "onnx-int8" else ""),
     )
 
 
-def _edge(workspace: Workspace, names: Sequence[str], kind: str, reporter: Reporter) -> StageResult:
+def _edge(
+    source: Workspace, names: Sequence[str], kind: str, cached: bool, reporter: Reporter
+) -> StageResult:
     from skinlesion_cli.models.edge_export import export_edge
     from skinlesion_cli.models.network import restore_network
 
     written = []
     for name in names:
-        checkpoint = checkpoints.read(workspace.checkpoint(name))
-        target = workspace.model(name) / "edge" / f"{name}{EDGE_SUFFIXES[kind]}"
-        with exclusive(workspace.model(name), "export"), reporter.task(f"exporting {name}", None):
+        checkpoint = checkpoints.read(source.checkpoint(name))
+        place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
+        target = place / "edge" / f"{name}{EDGE_SUFFIXES[kind]}"
+        with exclusive(place, "export"), reporter.task(f"exporting {name}", None):
             size_px = checkpoint.preprocessing.input_size_px
             export_edge(restore_network(checkpoint), kind, size_px, target)
         written.append(str(target))

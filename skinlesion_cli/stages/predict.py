@@ -140,7 +140,7 @@ def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Re
             f"--tta {choice.mode} is forced; the thresholds were calibrated with {bundle.calibration.tta_mode} "
             "and their promises do not hold"
         )
-    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note)
+    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note, model=config.model)
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
