@@ -2,6 +2,7 @@
 
 - 1,000 against 20,000 images (tiny networks, so that everything else shows): time an image, peak memory.
 - time from starting the command to its first row, with three light networks on onnxruntime.
+- the same with a list of 1,000,000 names, of which one in a thousand is there, and its peak memory to the last row.
 - two `local` worker processes against one process with two threads.
 
     python examples/benchmarks/streaming.py WORK_FOLDER
@@ -15,8 +16,19 @@ from pathlib import Path
 import common
 
 
+def long_list(folder: Path, there: Path, count: int) -> Path:
+    """Names of which one in a thousand is there, the first among them."""
+    path = folder / f"long-list-{count}.txt"
+    with path.open("w") as file:
+        for index in range(count):
+            file.write(
+                f"{there}\n" if index % 1000 == 0 else f"/nowhere/clinic-{index % 37}/{index:07d}.jpg\n"
+            )
+    return path
+
+
 def main() -> None:
-    """Run all three."""
+    """Run all four."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,6 +36,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=1000)
     parser.add_argument("--many", type=int, default=20_000)
     parser.add_argument("--shared", type=int, default=160, help="images for workers against threads")
+    parser.add_argument("--listed", type=int, default=1_000_000, help="names in the long list")
     options = parser.parse_args()
     folder = options.folder
     tiny = common.workspace(folder / "tiny-ws", (("tiny", 32),))
@@ -36,6 +49,10 @@ def main() -> None:
         runs[count] = common.predict(f"@{names}", "-o", output, "-w", tiny, "--overwrite")
         assert sum(1 for _ in output.open()) == count + 1
     few, many = runs[options.few], runs[options.many]
+    short, long = (
+        common.predict(f"@{names}", "-o", "-", "-w", tiny, wait_for_line=True, some_fail=True)
+        for names in (long_list(folder, small[0], count) for count in (2, options.listed))
+    )
     light = common.workspace(folder / "light-ws", common.LIGHT)
     photographs = common.images(folder / "images-600", options.shared)
     few_photographs = photographs[:8]
@@ -63,6 +80,10 @@ def main() -> None:
         ms_an_image_without_start={str(count): round(1000 * spent, 3) for count, spent in marginal.items()},
         peak_mib={str(count): round(run.peak_mib, 1) for count, run in runs.items()},
         more_memory_mib=many.peak_mib - few.peak_mib,
+        first_row_of_two_names_s=short.first_line_s,
+        first_row_of_long_list_s=long.first_line_s,
+        long_list={"names": options.listed, "seconds": round(long.seconds, 1)},
+        long_list_more_memory_mib=long.peak_mib - short.peak_mib,
         first_row_s=first,
         one_image_s=start_s,
         threads_s=shared["threads"],

@@ -18,16 +18,23 @@ skinlesion predict a.jpg scans.zip @more.txt --output results.parquet --resume
 find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
 skinlesion predict /data --shard 3/16 --output part-3.csv
 """
-INPUTS = "Image files, folders, quoted patterns, zip archives, @LIST files; - reads a list from stdin."
+INPUTS = (
+    "Image files, folders (with all below), quoted patterns, zip archives, DICOM (extra dicom), @LIST files; - reads "
+    "a list from stdin. Lists end names by newlines or NUL."
+)
 OUTPUT = "Table to write: .csv, .jsonl or .parquet; - streams JSON lines to stdout."
 RESUME = "Go on with the unfinished rows of an earlier run."
 OVERWRITE = "Drop the unfinished rows of an earlier run."
-TTA = "none, flips, d4, published or adaptive; default: the mode that was calibrated."
+TTA = (
+    "none, flips (4 views), d4 (8), published (10 random rounds) or adaptive (as many as it takes); default: the mode "
+    "that was calibrated."
+)
 FORCE = "Accept a --tta that was not calibrated; every row says so."
 RUNTIME = (
     "auto, torch, onnx, onnx-int8 or openvino-bf16; auto takes onnx where it is exported and there is no GPU."
 )
-BACKEND = "threads, local (processes), dask or ray."
+BACKEND = "threads, local (processes), dask or ray (extras dask, ray)."
+ADDRESS = "Scheduler of dask (tcp://HOST:8786) or cluster of ray (HOST:6379; without, it starts one here)."
 WORKERS = "Threads or processes; default: the cores that are there."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
 BATCH = "Images in a batch: the unit that is shared out, written and resumed; default: 2, on a GPU 32."
@@ -51,9 +58,7 @@ def predict(
     device: options.DeviceOption = "auto",
     backend: Annotated[str, typer.Option("--backend", help=BACKEND)] = "threads",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help=WORKERS)] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Scheduler of --backend dask or ray.")
-    ] = None,
+    address: Annotated[str | None, typer.Option("--address", help=ADDRESS)] = None,
     shard: Annotated[str | None, typer.Option("--shard", help=SHARD)] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help=BATCH)] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,

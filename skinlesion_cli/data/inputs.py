@@ -12,8 +12,10 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -56,6 +58,9 @@ def identity(name: str) -> str:
     ('a b.jpg', 'two\\\\x0alines.jpg')
     """
     text = Path(name).as_posix() if os.sep != "/" else name
+    # What Python calls printable is never escaped, but for the backslash; nearly every name is that.
+    if text.isprintable() and "\\" not in text:
+        return text
     return "".join(_escaped(character) for character in text)
 
 
@@ -158,22 +163,71 @@ def _one(name: str, prefix: str) -> Iterator[ImageInput]:
 
 def _below(folder: Path, prefix: str) -> Iterator[ImageInput]:
     try:
-        with os.scandir(folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
+        ordered = _listed(folder)
     except OSError as error:
         refusal = ("unreadable", f"the folder cannot be opened: {error.strerror or error}")
         yield ImageInput(identity(prefix.rstrip("/") or str(folder)), folder, refusal=refusal)
         return
-    for entry in ordered:
-        path, name = Path(entry.path), f"{prefix}{entry.name}"
-        if entry.is_symlink():
-            if _is_candidate(entry.name) or _leads_to_folder(path):
-                refusal = ("link", "a symbolic link below a folder is not followed")
-                yield ImageInput(identity(name), path, refusal=refusal)
-        elif entry.is_dir():
+    for tagged in ordered:
+        own, _, kind = tagged.partition("\0")
+        path, name = folder / own, f"{prefix}{own}"
+        if kind == _LINK:
+            refusal = ("link", "a symbolic link below a folder is not followed")
+            yield ImageInput(identity(name), path, refusal=refusal)
+        elif kind == _FOLDER:
             yield from _below(path, f"{name}/")
-        elif _is_candidate(entry.name) and path.suffix.lower() != ARCHIVE_SUFFIX:
+        else:
             yield ImageInput(identity(name), path)
+
+
+_LINK, _FOLDER, _FILE = "link", "folder", "file"
+
+
+def _listed(folder: Path) -> list[str]:
+    """What concerns us in one folder, in the order of the names: `name`, NUL, and what it is.
+
+    A folder may hold a million images, and has to be read whole to be in order: one text an entry is the least.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(f"{entry.name}\0{kind}" for entry in entries if (kind := _kind_of(entry)))
+
+
+def _kind_of(entry: os.DirEntry[str]) -> str | None:
+    """What an entry of a folder is, or None where it is nothing to us."""
+    if entry.is_symlink():
+        return _LINK if _is_candidate(entry.name) or _leads_to_folder(Path(entry.path)) else None
+    if entry.is_dir():
+        return _FOLDER
+    archive = entry.name.lower().endswith(ARCHIVE_SUFFIX)
+    return _FILE if _is_candidate(entry.name) and not archive else None
+
+
+def count_quickly(named: Sequence[str], most: int) -> int | None:
+    """How many images are in files and folders; None where there are more than `most`, or it takes long to tell.
+
+    Folders are not read further than that, nor in order: this is for a progress bar.
+    """
+    count, waiting = 0, list(named)
+    while waiting:
+        name = waiting.pop()
+        if (name.startswith("@") and not os.path.lexists(name)) or name.lower().endswith(ARCHIVE_SUFFIX):
+            return None
+        if not os.path.lexists(name) and glob.has_magic(name):
+            found: Iterable[str] = (path for path in glob.iglob(name, recursive=True) if _is_candidate(path))
+            waiting += islice(found, most + 1)
+        elif Path(name).suffix.lower() not in IMAGE_SUFFIXES and os.path.isdir(name):
+            with suppress(OSError), os.scandir(name) as entries:
+                for entry in entries:
+                    kind = _kind_of(entry)
+                    waiting += [entry.path] if kind == _FOLDER else []
+                    count += kind in (_LINK, _FILE)
+                    if count > most:
+                        return None
+        else:
+            count += 1
+        if count > most or len(waiting) > most:
+            return None
+    return count
 
 
 def _leads_to_folder(link: Path) -> bool:

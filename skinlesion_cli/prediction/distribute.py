@@ -5,7 +5,9 @@ Whatever does the work, rows come back in the order of the inputs.
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +24,8 @@ Rows = list[dict[str, Any]]
 # Chunks that travel together: one message a few seconds of work.
 _CHUNKS_A_MESSAGE = 4
 _RETRIES = 3
-_RAY_WAVE = 64
+# Messages that ray gets at once: few at first, so that rows come soon.
+_RAY_FIRST_WAVE, _RAY_WAVE = 4, 64
 
 
 def by_threads(worker: Worker, chunks: Iterable[Sequence[Numbered]], threads: int | None) -> Iterator[Rows]:
@@ -94,8 +97,12 @@ def _answers(name: str, n_jobs: int, tasks: Iterator[Any]) -> Iterator[list[Rows
     if name != "ray":
         yield from parallel(tasks)
         return
-    while wave := list(islice(tasks, _RAY_WAVE)):
-        yield from parallel(wave)
+    # Entered, it keeps its processes, and with them the networks that they have loaded, from wave to wave.
+    with parallel:
+        size = _RAY_FIRST_WAVE
+        while wave := list(islice(tasks, size)):
+            yield from parallel(wave)
+            size = min(2 * size, _RAY_WAVE)
 
 
 def _is_death_of_a_worker(error: Exception) -> bool:
@@ -103,8 +110,10 @@ def _is_death_of_a_worker(error: Exception) -> bool:
         "TerminatedWorkerError",
         "BrokenProcessPool",
         "KilledWorker",
-        "WorkerCrashedError",
+        "ActorDiedError",
+        "ActorUnavailableError",
         "NodeDiedError",
+        "WorkerCrashedError",
     )
 
 
@@ -135,7 +144,9 @@ def _joblib_backend(backend: str, address: str | None) -> AbstractContextManager
             raise UsageError(
                 "dask is not installed", "Run `pip install 'skinlesion[dask]'` here and on the workers."
             ) from None
-        return _Connected(lambda: Client(address, timeout="10s"), "dask", address)
+        return _Connected(
+            lambda: Client(address, timeout="10s"), "dask", address, lambda client: client.close()
+        )
     if backend == "ray":
         try:
             import ray
@@ -143,13 +154,39 @@ def _joblib_backend(backend: str, address: str | None) -> AbstractContextManager
         except ImportError:
             raise UsageError("ray is not installed", "Run `pip install 'skinlesion[ray]'`.") from None
         register_ray()
-        return _Connected(lambda: ray.init(address=address, log_to_driver=False), "ray", address)
+        # Nothing about these images, not even that there are any, is anybody else's business.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+        def connect() -> Any:
+            _require_listener(address)
+            return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+
+        return _Connected(
+            connect,
+            "ray",
+            address,
+            lambda _: ray.shutdown(),
+        )
     raise UsageError(f"no backend named {backend!r}", "Backends: " + ", ".join(BACKENDS))
 
 
+def _require_listener(address: str | None) -> None:
+    """Ask whether anybody listens at `HOST:PORT` or `ray://HOST:PORT`: ray itself takes minutes to give up.
+
+    Raises
+    ------
+    OSError : nobody does.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
 class _Connected(AbstractContextManager[str]):
-    def __init__(self, connect: Callable[[], Any], name: str, address: str | None) -> None:
-        self.connect, self.name, self.address = connect, name, address
+    def __init__(
+        self, connect: Callable[[], Any], name: str, address: str | None, leave: Callable[[Any], object]
+    ) -> None:
+        self.connect, self.name, self.address, self.leave = connect, name, address, leave
         self.client: Any = None
 
     def __enter__(self) -> str:
@@ -163,8 +200,7 @@ class _Connected(AbstractContextManager[str]):
         return self.name
 
     def __exit__(self, *_: object) -> None:
-        if hasattr(self.client, "close"):
-            self.client.close()
+        self.leave(self.client)
 
 
 def absolute(paths: Iterable[Numbered]) -> Iterator[Numbered]:

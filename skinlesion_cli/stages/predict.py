@@ -15,7 +15,7 @@ from skinlesion_cli.artifacts import results
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import MAX_PIXELS
-from skinlesion_cli.data.inputs import ARCHIVE_SUFFIX, check_named, expand
+from skinlesion_cli.data.inputs import check_named, count_quickly, expand
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.explain.overlay import STYLES as CAM_STYLES
 from skinlesion_cli.inference.stream import in_batches
@@ -247,11 +247,9 @@ def _rows(
 
 def _total(config: PredictConfig) -> int | None:
     """How many images there are, where that is quick to tell."""
-    slow = [name for name in config.inputs if name.startswith("@") or name.lower().endswith(ARCHIVE_SUFFIX)]
-    if config.listed != () or config.shard or slow:
+    if config.listed != () or config.shard:
         return None
-    count = sum(1 for _ in islice(expand(config.inputs), _COUNTED_AHEAD + 1))
-    return count if count <= _COUNTED_AHEAD else None
+    return count_quickly(config.inputs, _COUNTED_AHEAD)
 
 
 def _result(

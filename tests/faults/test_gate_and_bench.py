@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
+from skinlesion_cli.decisions.stopping import StoppingRule
+from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import bench, export
+from skinlesion_cli.stages.bench import BenchConfig, _AsMeasured
 
 
 def run(*arguments: object):
@@ -46,6 +53,36 @@ def test_gate_counts_its_false_alarms_on_validation_images(dataset: Path) -> Non
     assert (dataset / "calibration" / "gate.json").is_file()
 
 
+def test_with_folds_one_of_them_is_held_out_from_the_gate(dataset: Path, tmp_path: Path) -> None:
+    options = ("--split", "kfold", "--folds", 3, "-w", tmp_path / "ws", "--quiet")
+    done = run("download", "--from", dataset.parent / "in", *options)
+    assert done.exit_code == 0, done.output
+    done = run("gate", "-w", tmp_path / "ws", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)["figures"]
+    assert figures["fitted_on_images"] + figures["validation_images"] == 420
+    # A third, but for lesions that stay together.
+    assert 120 <= figures["validation_images"] <= 160
+
+
+def test_with_folds_an_export_is_compared_on_the_images_that_its_network_never_saw(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = ("--split", "kfold", "--folds", 3, "-w", tmp_path / "ws", "--quiet")
+    assert run("download", "--from", dataset.parent / "in", *options).exit_code == 0
+    workspace = Workspace(tmp_path / "ws")
+    config = export.ExportConfig(workspace.root, "onnx-int8", images=1000)
+    judged = []
+    for fold in range(3):
+        sample = export._sample(workspace, config, fold)
+        assert sample is not None
+        assert len(sample.labels) == len(sample.judged)
+        assert len(sample.ranges) == 128
+        assert not set(sample.ranges) & set(sample.judged)
+        judged += sample.judged
+    assert len(judged) == len(set(judged)) == 420
+
+
 def test_gate_of_too_few_images_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     workspace = make_dataset(tmp_path, 35)
     done = run("gate", "-w", workspace)
@@ -79,6 +116,43 @@ def test_bench_measures_every_part_and_extrapolates(tiny_workspace: Path) -> Non
     best = figures["whole_images_per_s"][str(figures["threads"])]
     assert best == max(figures["whole_images_per_s"].values())
     assert figures["seconds"] == pytest.approx(5000 / best)
+    assert figures["adaptive"] is None
+
+
+def test_bench_of_an_adaptive_model_counts_the_looks_of_validation_not_of_its_own_image(
+    tmp_path: Path,
+) -> None:
+    from tests.inference.tiny import make_workspace
+
+    # A reach that nothing meets: the generated image itself gets all looks.
+    rule = StoppingRule(DecisionRule(), reach=1e9, n_views=8, weights=(0.5, 0.5))
+    shares = [0.75, 0.0, 0.0, 0.25, *[0.0] * 12]
+    stopping = {"stopping_rule": rule.to_json(), "look_shares": shares}
+    workspace = make_workspace(tmp_path / "ws", stopping=stopping)
+    config = BenchConfig(workspace, images=1000, seconds=0.1, runtime="torch")
+    result = bench.run(config, SilentReporter())
+    figures, adaptive = result.figures, result.figures["adaptive"]
+    # 0.75 * 1 + 0.25 * 4 = 1.75.
+    assert adaptive["mean_looks"] == 1.75
+    assert (adaptive["n_looks"], adaptive["sample_mean_passes"]) == (16, 16.0)
+    assert adaptive["all_looks_seconds"] == pytest.approx(
+        1000 / max(adaptive["all_looks_images_per_s"].values())
+    )
+    assert figures["seconds"] == pytest.approx(1000 / max(figures["whole_images_per_s"].values()))
+    assert {"all networks, adaptive", "all networks, all looks"} <= set(figures["images_per_s"])
+    assert "1.75 of 16 looks" in result.headline[1]
+
+
+def test_looks_as_measured_come_in_the_shares_given() -> None:
+    rule = StoppingRule(DecisionRule(), reach=1.0, n_views=4)
+    drawn, waiting, gone = _AsMeasured(rule, np.array([0.5, 0.0, 0.3, 0.2])), 20_000, []
+    for n_looks in (1, 2, 3, 4):
+        settled = drawn.settled(np.zeros((waiting, 7)), n_looks)
+        gone.append(int(settled.sum()))
+        waiting -= gone[-1]
+    assert waiting == 0
+    # Three standard deviations of a share of 20,000 are at most 0.011.
+    np.testing.assert_allclose(np.array(gone) / 20_000, [0.5, 0.0, 0.3, 0.2], atol=0.011)
 
 
 def test_bench_names_samples_that_are_not_there(tiny_workspace: Path, tmp_path: Path) -> None:

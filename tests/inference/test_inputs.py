@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.data.inputs import check_named, expand, identity, lines, load
+from skinlesion_cli.data.inputs import check_named, count_quickly, expand, identity, lines, load
 from skinlesion_cli.errors import DataError, ImageError, UsageError
 
 
@@ -24,6 +24,25 @@ def test_ids_are_paths_below_the_one_folder_named(tmp_path: Path) -> None:
     for name in ("b/x.jpg", "a/x.jpg", "x.png", "notes.txt"):
         picture(tmp_path / name) if name != "notes.txt" else (tmp_path / name).write_text("no")
     assert [source.id for source in expand([str(tmp_path)])] == ["a/x.jpg", "b/x.jpg", "x.png"]
+
+
+def test_counting_ahead_agrees_with_what_comes_and_gives_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/b/x.jpg", "in/a/x.jpg", "in/x.png", "in/c d/e/y.jpg", "alone.jpg"):
+        picture(Path(name))
+    Path("in/notes.txt").write_text("no")
+    Path("in/archive.zip").write_bytes(b"archives below folders are not opened")
+    Path("in/link.jpg").symlink_to("x.png")
+    Path("in/elsewhere").symlink_to("a")
+    Path("in/nothing").symlink_to("notes.txt")
+    for named in (["in"], ["in", "alone.jpg"], ["in/*.png"], ["in/**/*.jpg", "in/a"]):
+        assert count_quickly(named, 100) == len(list(expand(named)))
+    assert count_quickly(["in"], 6) == 6
+    assert count_quickly(["in"], 5) is None
+    assert count_quickly(["in", "in/archive.zip"], 100) is None
+    assert count_quickly(["@list.txt"], 100) is None
 
 
 def test_two_folders_of_one_name_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,14 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from skinlesion_cli.artifacts import results
 
 ROOT = Path(__file__).resolve().parents[2]
+PROBABILITIES = [name for name in results.NAMES if name.startswith("p_")]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -293,6 +296,27 @@ def test_a_long_list_starts_at_once(tiny_workspace: Path, images: Path) -> None:
     assert process.wait() == 0
 
 
+def test_dicom_by_a_pattern_into_json_lines(
+    skinlesion, tiny_workspace: Path, images: Path, whole: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pydicom")
+    from test_inputs import _dicom
+
+    with Image.open(images / "a" / "image 000.jpg") as picture:
+        _dicom(tmp_path / "one.dcm", np.asarray(picture), "RGB", 8)
+    done = skinlesion(
+        "predict", "*.dcm", "-o", "rows.txt", "--format", "jsonl", "-w", tiny_workspace, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = [json.loads(line) for line in (tmp_path / "rows.txt").read_text().splitlines()]
+    assert (row["row"], row["id"], row["status"]) == (1, "one.dcm", "ok")
+    # The same pixels as the photograph, and the same float32 to the last digit.
+    first = rows_of(whole)[0]
+    assert {name: results.shortest(row[name]) for name in PROBABILITIES} == {
+        name: first[name] for name in PROBABILITIES
+    }
+
+
 def test_the_parquet_table_holds_the_same(
     skinlesion, tiny_workspace: Path, images: Path, whole: Path, tmp_path: Path
 ):
@@ -311,6 +335,7 @@ def test_a_read_only_folder_is_a_clear_error(skinlesion, tiny_workspace: Path, i
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "/proc/nothing" in done.stderr
+    assert "should not happen" not in done.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for its worker processes in /proc")

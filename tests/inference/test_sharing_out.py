@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +71,103 @@ def test_a_dask_cluster_writes_the_same_bytes(
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "all.csv").read_bytes() == whole
+
+
+@pytest.fixture(scope="session")
+def twice(
+    skinlesion, tiny_workspace: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], bytes]:
+    """80 names, and the table of them by one process, one image a batch."""
+    names = [str(path) for path in sorted(images.rglob("*.jpg"))] * 2
+    output = tmp_path_factory.mktemp("twice") / "all.csv"
+    arguments = ("predict", "-", "-o", output, "-w", tiny_workspace, "--batch", "1")
+    done = skinlesion(*arguments, stdin="\n".join(names))
+    assert done.returncode == 0, done.stderr
+    return names, output.read_bytes()
+
+
+def kill_one_worker(
+    workspace: Path, output: Path, names: list[str], workers: Callable[[int], list[int]], *more: str
+) -> str:
+    """Predict, kill -9 one of `workers` (of the process) while names are still to come; what stderr said."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "skinlesion_cli", "predict", "-", "-o", str(output)),
+            *("-w", str(workspace), "--batch", "1", *more),
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write("".join(f"{name}\n" for name in names[:60]).encode())
+    process.stdin.flush()
+    partial = output.with_name(output.name + ".partial")
+    for _ in range(12_000):
+        # More than a header: the workers are up.
+        if partial.exists() and partial.read_bytes().count(b"\n") > 1:
+            break
+        assert process.poll() is None, (process.stderr or sys.stderr).read()
+        time.sleep(0.01)
+    os.kill(workers(process.pid)[0], signal.SIGKILL)
+    _, errors = process.communicate("".join(f"{name}\n" for name in names[60:]).encode())
+    assert process.returncode == 0, errors
+    return errors.decode()
+
+
+def test_a_dask_worker_that_dies_costs_nothing_but_time(
+    tiny_workspace: Path, twice: tuple[list[str], bytes], tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    names, whole = twice
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        pids = [worker.pid for worker in cluster.workers.values()]
+        kill_one_worker(
+            tiny_workspace, tmp_path / "all.csv", names, lambda _: pids,
+            "--backend", "dask", "--address", cluster.scheduler_address,
+        )  # fmt: skip
+    assert (tmp_path / "all.csv").read_bytes() == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for its worker processes in /proc")
+def test_ray_writes_the_same_bytes_though_a_worker_dies(
+    tiny_workspace: Path, twice: tuple[list[str], bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    names, whole = twice
+    told = kill_one_worker(
+        tiny_workspace, tmp_path / "all.csv", names, ray_actors_of, "--backend", "ray", "--workers", "2"
+    )
+    assert "a worker died (Actor" in told
+    assert (tmp_path / "all.csv").read_bytes() == whole
+
+
+def ray_actors_of(process: int) -> list[int]:
+    """Actors of the cluster that this process started; they are its grandchildren."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::PoolActor"):
+                ancestor = int(entry.name)
+                while ancestor not in (0, 1, process):
+                    status = Path(f"/proc/{ancestor}/stat").read_text()
+                    ancestor = int(status.rpartition(")")[2].split()[1])
+                found += [int(entry.name)] if ancestor == process else []
+    return found
+
+
+def test_a_ray_cluster_that_is_not_there_is_told_at_once(
+    skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    done = skinlesion(
+        "predict", images, "-o", tmp_path / "o.csv", "-w", tiny_workspace,
+        "--backend", "ray", "--address", "127.0.0.1:1",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no ray cluster answers at 127.0.0.1:1" in done.stderr
 
 
 def test_what_is_missing_for_a_cluster_is_said(
