@@ -98,8 +98,11 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
     The operating system frees the lock when the process ends, however it ends. Its file stays, so that nobody
     locks one that another is about to remove; without `keep_lock` it goes, for folders that are handed on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{purpose}.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     if path.is_symlink():
         # Opening it would create or truncate whatever it points to.
         raise SkinLesionError(
@@ -117,7 +120,7 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
             "Wait for it to finish, or choose another folder.",
         ) from None
     except OSError as error:
-        raise SkinLesionError(f"cannot write in {folder}: {error.strerror or error}") from error
+        raise _unwritable(folder, error) from error
     try:
         atomic_write(holder, f"process {os.getpid()}".encode())
         yield
@@ -126,3 +129,10 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
         if not keep_lock:
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> SkinLesionError:
+    return SkinLesionError(
+        f"cannot write in {folder}: {error.strerror or error}",
+        "Check that it can be written and has free space, or choose another folder.",
+    )

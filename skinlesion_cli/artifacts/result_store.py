@@ -193,8 +193,17 @@ def open_partial(
             # What a full disk refused is still in the buffer: closing tries it again, and must not speak last.
             with suppress(OSError):
                 file.close()
+            _forget_without_rows(output, kind)
             raise
         file.close()
+
+
+def _forget_without_rows(output: Path, kind: str) -> None:
+    """A run that failed before its first row leaves nothing to go on with."""
+    partial = partial_path(output)
+    if partial.exists() and partial.stat().st_size <= len(results.header(line_format(kind))):
+        partial.unlink()
+        run_path(output).unlink(missing_ok=True)
 
 
 def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:
