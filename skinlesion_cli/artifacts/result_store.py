@@ -168,6 +168,11 @@ def open_partial(
     """
     with exclusive(output.resolve().parent, f"predict-{output.name}"):
         partial = partial_path(output)
+        if partial.is_symlink():
+            raise SkinLesionError(
+                f"{partial} is a link and is not followed",
+                "Remove the link if you know where it comes from.",
+            )
         if partial.exists() and not resume and not overwrite:
             raise UsageError(
                 f"{partial.name} holds the rows of an unfinished run",

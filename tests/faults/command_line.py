@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from click.testing import Result
@@ -51,3 +53,16 @@ def files_below(folder: Path) -> list[str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """The content of every file below a folder that a user sees."""
     return {name: (folder / name).read_bytes() for name in files_below(folder)}
+
+
+@contextmanager
+def room_for(size_bytes: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes: the system refuses the write in its middle."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

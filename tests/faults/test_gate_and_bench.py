@@ -6,13 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from skinlesion_cli.cli.app import app
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+from command_line import run
 
 
 def make_dataset(folder: Path, images: int) -> Path:
