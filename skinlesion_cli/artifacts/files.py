@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -75,6 +76,12 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
         file.write(data)
 
 
+def remove_unfinished(folder: Path, prefix: str) -> None:
+    """Remove what a process that was killed while it wrote a file of this name (or its beginning) has left."""
+    for temporary in folder.glob(f".{glob.escape(prefix)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -122,6 +129,7 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:
+        remove_unfinished(folder, holder.name)
         atomic_write(holder, f"process {os.getpid()}".encode())
         yield
     finally:

@@ -86,7 +86,11 @@ RECOVERED = {
 
 @pytest.mark.parametrize(("faults", "ranges"), RECOVERED.values(), ids=RECOVERED.keys())
 def test_a_line_that_fails_for_a_while_costs_no_byte(
-    faults: list[str], ranges: list[str | None], server: OfficialServer, zips: dict[str, bytes], tmp_path: Path
+    faults: list[str],
+    ranges: list[str | None],
+    server: OfficialServer,
+    zips: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     server.faults[INPUT].extend(faults)
     done = download(server, tmp_path)

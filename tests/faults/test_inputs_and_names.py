@@ -133,9 +133,7 @@ def test_odd_ids_come_out_of_evaluate_as_they_went_in(tmp_path: Path) -> None:
 def test_odd_ids_come_into_a_dataset_as_they_are(images: Path, tmp_path: Path) -> None:
     sources = sorted(images.rglob("*.jpg"))
     lines = ["image,label,lesion_id,part"]
-    for identity, source, part in zip(
-        ODD_IDS[:4], sources, ("train", "train", "val", "test"), strict=True
-    ):
+    for identity, source, part in zip(ODD_IDS[:4], sources, ("train", "train", "val", "test"), strict=True):
         shutil.copy(source, tmp_path / f"{identity}.jpg")
         lines.append(f"{identity},NV,{identity},{part}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
