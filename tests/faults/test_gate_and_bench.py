@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import run
 
+pytestmark = pytest.mark.command_line
+
 
 def make_dataset(folder: Path, images: int) -> Path:
     """A workspace with so many generated images, split by lesion."""
