@@ -74,7 +74,7 @@ def test_calibrate_promises_nothing_of_a_class_without_images(own_calibrated: Pa
     (promise,) = [found for found in told["figures"]["promises"] if found["class_name"] == "AKIEC"]
     assert (promise["lesions"], promise["sensitivity"], promise["granted"]) == (0, None, False)
     written = json.loads((own_calibrated / "calibration" / "calibration.json").read_text())["body"]
-    assert "AKIEC" not in written["rule"]["thresholds"]
+    assert written["rule"]["thresholds"]["AKIEC"] == 1.0  # no probability exceeds it: it never fires
 
 
 def test_calibrate_without_a_malignant_image_says_so(own_calibrated: Path) -> None:
