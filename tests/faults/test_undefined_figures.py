@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import assert_refused, contents, files_below, run
 from test_damaged_artifacts import rewritten
@@ -23,11 +23,9 @@ def keep_classes(path: Path, names: set[str]) -> None:
     """Keep only the images of these classes in stored predictions."""
     found = stored.read(path)
     assert found.artifact is not None
-    kept = found.table["label"].isin(names).to_numpy()
-    assert kept.any()
-    table = found.table[kept].reset_index(drop=True)
-    smaller = replace(found, table=table, view_probabilities=found.view_probabilities[kept])
-    stored.write(path, smaller, inputs=found.artifact.inputs)
+    kept = np.flatnonzero(found.table["label"].isin(names))
+    assert len(kept)
+    stored.write(path, found.at(kept), inputs=found.artifact.inputs)
 
 
 def result_of(*arguments: object) -> dict:
