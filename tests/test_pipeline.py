@@ -56,6 +56,7 @@ def test_every_stage_leaves_its_artifacts(workspace):
     } <= found
 
 
+@pytest.mark.command_line
 def test_no_artifact_names_a_path_of_this_machine(workspace):
     for path in (workspace / "skinlesion-workspace").rglob("*.json"):
         assert str(workspace) not in path.read_text(), path
@@ -184,6 +185,7 @@ def test_no_weights_to_be_had_stops(skinlesion, workspace, tmp_path):
     assert "--weights none" in done.stderr or "--fresh" in done.stderr
 
 
+@pytest.mark.command_line
 @pytest.mark.parametrize("moment_s", [3.0, 4.5])
 def test_killed_training_leaves_no_half_artifact(skinlesion, workspace, generated, tmp_path, moment_s):
     """kill -9 at some moment: whatever has a final name is whole, and the same command finishes."""

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from skinlesion_cli import __version__
-from skinlesion_cli.artifacts.files import atomic_write, sha256_bytes, sha256_file
+from skinlesion_cli.artifacts.files import atomic_write, remove_unfinished, sha256_bytes, sha256_file
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.errors import ArtifactError
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -158,6 +158,7 @@ def _remove_superseded(path: Path, current: set[str]) -> None:
         is_payload = len(role_file.name.removesuffix(role_file.suffix).rpartition("-")[2]) == 12
         if is_payload and role_file.name not in current:
             role_file.unlink(missing_ok=True)
+    remove_unfinished(path.parent, path.stem)
 
 
 def read_artifact(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -75,6 +76,12 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
         file.write(data)
 
 
+def remove_unfinished(folder: Path, prefix: str) -> None:
+    """Remove what a process that was killed while it wrote a file of this name (or its beginning) has left."""
+    for temporary in folder.glob(f".{glob.escape(prefix)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -98,13 +105,11 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
     The operating system frees the lock when the process ends, however it ends. Its file stays, so that nobody
     locks one that another is about to remove; without `keep_lock` it goes, for folders that are handed on.
     """
+    path = folder / f".{purpose}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SkinLesionError(
-            f"cannot create {folder}: {error.strerror or error}", "Name a folder that you may write in."
-        ) from error
-    path = folder / f".{purpose}.lock"
+        raise _unwritable(folder, error) from error
     if path.is_symlink():
         # Opening it would create or truncate whatever it points to.
         raise SkinLesionError(
@@ -122,8 +127,9 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
             "Wait for it to finish, or choose another folder.",
         ) from None
     except OSError as error:
-        raise SkinLesionError(f"cannot write in {folder}: {error.strerror or error}") from error
+        raise _unwritable(folder, error) from error
     try:
+        remove_unfinished(folder, holder.name)
         atomic_write(holder, f"process {os.getpid()}".encode())
         yield
     finally:
@@ -131,3 +137,10 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
         if not keep_lock:
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> SkinLesionError:
+    return SkinLesionError(
+        f"cannot write in {folder}: {error.strerror or error}",
+        "Check that it can be written and has free space, or choose another folder.",
+    )

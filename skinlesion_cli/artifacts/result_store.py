@@ -168,6 +168,11 @@ def open_partial(
     """
     with exclusive(output.resolve().parent, f"predict-{output.name}"):
         partial = partial_path(output)
+        if partial.is_symlink():
+            raise SkinLesionError(
+                f"{partial} is a link and is not followed",
+                "Remove the link if you know where it comes from.",
+            )
         if partial.exists() and not resume and not overwrite:
             raise UsageError(
                 f"{partial.name} holds the rows of an unfinished run",
@@ -193,8 +198,17 @@ def open_partial(
             # What a full disk refused is still in the buffer: closing tries it again, and must not speak last.
             with suppress(OSError):
                 file.close()
+            _forget_without_rows(output, kind)
             raise
         file.close()
+
+
+def _forget_without_rows(output: Path, kind: str) -> None:
+    """A run that failed before its first row leaves nothing to go on with."""
+    partial = partial_path(output)
+    if partial.exists() and partial.stat().st_size <= len(results.header(line_format(kind))):
+        partial.unlink()
+        run_path(output).unlink(missing_ok=True)
 
 
 def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:

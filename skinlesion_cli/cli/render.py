@@ -57,7 +57,11 @@ def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(stderr=aside, highlight=False, soft_wrap=not sys.stdout.isatty())
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # for the error boundary, which ends quietly; rich would leave with exit code 1
+
+    console = Results(stderr=aside, highlight=False, soft_wrap=not sys.stdout.isatty())
     for line in result.headline:
         console.print(Text(plain(line)))
     for table in result.tables:

@@ -84,6 +84,8 @@ def fetch(
     """
     part = folder / f"{expected.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
+    if part.is_symlink():
+        _discard(part)  # whoever put it there, nothing is written to where it leads
     failures: dict[str, str] = {}
     wrong: dict[str, list[DataError]] = {url: [] for url in urls}
     tries = 0

@@ -104,7 +104,8 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str])
         )
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
-    axes.legend(loc="lower right", fontsize=8, frameon=False, title="AUC (95 %)", title_fontsize=8)
+    if len(axes.lines) > 1:  # of a single class no curve can be drawn, and there is nothing to explain
+        axes.legend(loc="lower right", fontsize=8, frameon=False, title="AUC (95 %)", title_fontsize=8)
     return _png(figure)
 
 

@@ -195,18 +195,19 @@ def test_a_file_that_was_replaced_since_it_was_recorded(server, zips, tmp_path):
 
 
 DRIVER = """
-import sys
-from pathlib import Path
+import functools, sys
 from tests.data import tiny
+from skinlesion_cli.cli.app import main
 from skinlesion_cli.data.http import Patience
-from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download import DownloadConfig, run
-config = DownloadConfig(workspace=Path(sys.argv[1]), base_url=sys.argv[2])
+from skinlesion_cli.stages import download as stage
 files = tiny.catalogue({name: b"" for name in tiny.official_zips()})
-run(config, SilentReporter(), files=files, patience=Patience(chunk_bytes=8192))
+stage.run = functools.partial(stage.run, files=files, patience=Patience(chunk_bytes=8192))
+sys.argv = ["skinlesion", "download", "--quiet", "-w", sys.argv[1], "--base-url", sys.argv[2]]
+main()
 """
 
 
+@pytest.mark.command_line
 def test_kill_9_in_the_middle_then_only_the_missing_bytes(server, zips, tmp_path):
     command = [sys.executable, "-c", DRIVER, str(tmp_path), server.url]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path])}

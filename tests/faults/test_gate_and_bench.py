@@ -7,19 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import run
 
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.cli.app import app
 from skinlesion_cli.decisions.stopping import StoppingRule
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench, export
 from skinlesion_cli.stages.bench import BenchConfig, _AsMeasured
 
-
-def run(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+pytestmark = pytest.mark.command_line
 
 
 def make_dataset(folder: Path, images: int) -> Path:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import csv
 import getpass
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from command_line import room_for, run
 
-from skinlesion_cli.cli.app import app
-
-resource = pytest.importorskip("resource", reason="limits on files are of POSIX")
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+pytestmark = pytest.mark.command_line
 
 
 def test_nothing_that_predict_writes_names_this_machine(
@@ -73,17 +65,6 @@ def test_names_that_are_formulas_escapes_or_scripts_are_neutralised(
         content = page.read_text("utf-8")
         assert "<script>alert" not in content
         assert "\x1b" not in content
-
-
-@contextmanager
-def room_for(size_bytes: int) -> Iterator[None]:
-    """No file of this process grows beyond so many bytes: the system refuses the write in its middle."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

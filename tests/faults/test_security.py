@@ -95,6 +95,7 @@ COMMANDS = {
 SUFFIXES = (".json", ".safetensors", ".pt", ".csv", ".yaml", ".jpg", ".zip")
 
 
+@pytest.mark.command_line
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS.keys())
 def test_pickle_handed_in_is_refused_and_nothing_executed(
     arguments: list[str], tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,6 +120,7 @@ def test_pickle_handed_in_is_refused_and_nothing_executed(
     assert mark.exists()
 
 
+@pytest.mark.command_line
 @pytest.mark.parametrize("artifact", ["ensemble/ensemble.json", "calibration/calibration.json"])
 def test_pickle_in_the_place_of_an_artifact_is_refused(
     artifact: str, tiny_workspace: Path, tmp_path: Path, images: Path

@@ -1,4 +1,4 @@
-"""The table of faults names tests that exist, and every fault has one."""
+"""The table of faults names tests that exist, and every fault has one at the command line."""
 
 from __future__ import annotations
 
@@ -7,47 +7,62 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from skinlesion_cli.cli.app import app
 
 TESTS = Path(__file__).resolve().parents[1]
+MARK = "pytest.mark.command_line"
+# How a file of tests reaches the command, in this process or in one of its own.
+REACHES = re.compile(
+    r"from command_line import .*\brun\b|skinlesion_cli\.cli\.app import|\bskinlesion\(|kill_resume\.train_killed"
+)
 LINES = [
     line.strip("| \n").split(" | ")
     for line in (TESTS / "faults" / "FAULTS.md").read_text("utf-8").splitlines()
     if line.startswith("| ") and not line.startswith("| Input")
 ]
-DEFINED = {
-    node.name
+
+
+def defined_in(source: str) -> dict[str, bool]:
+    """The tests that a file defines, and whether each runs the command."""
+    tree = ast.parse(source)
+    reaches = REACHES.search(source) is not None
+    all_of_it = any(isinstance(node, ast.Assign) and ast.unparse(node.value) == MARK for node in tree.body)
+    return {
+        node.name: reaches and (all_of_it or MARK in map(ast.unparse, node.decorator_list))
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+AT_COMMAND_LINE = {
+    name: marked
     for path in TESTS.rglob("test_*.py")
-    for node in ast.walk(ast.parse(path.read_text("utf-8")))
-    if isinstance(node, ast.FunctionDef)
+    for name, marked in defined_in(path.read_text("utf-8")).items()
 }
 
 
+def named(text: str) -> list[str]:
+    return re.findall(r"`(test_\w+)`", text)
+
+
 def test_the_table_is_read() -> None:
-    assert len(LINES) == 30
+    assert len(LINES) == 32
     assert {len(line) for line in LINES} == {3}
 
 
 @pytest.mark.parametrize("line", LINES, ids=[line[0] for line in LINES])
-def test_every_fault_has_a_test(line: list[str]) -> None:
-    named = re.findall(r"`(test_\w+)`", line[2])
-    assert named
-    assert [name for name in named if name not in DEFINED] == []
+def test_every_fault_has_a_test_at_the_command_line(line: list[str]) -> None:
+    commands, _, functions = line[2].partition(";")
+    assert named(commands)
+    assert [name for name in named(line[2]) if name not in AT_COMMAND_LINE] == []
+    assert [name for name in named(commands) if not AT_COMMAND_LINE[name]] == []
+    assert [name for name in named(functions) if AT_COMMAND_LINE[name]] == []
 
 
-def test_a_device_that_is_not_there_is_a_clear_error(
-    tiny_workspace: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    output = tmp_path / "all.csv"
-    done = CliRunner().invoke(
-        app, ["predict", str(images), "-o", str(output), "--device", "cuda", "-w", str(tiny_workspace)]
-    )
-    assert done.exit_code == 1, done.output
-    assert "cuda" in done.output.lower()
-    assert "should not happen" not in done.output
-    assert not output.exists()
+def test_what_counts_as_a_test_at_the_command_line() -> None:
+    reaching = "from command_line import run\n"
+    test = "def test_a(): pass\n"
+    assert defined_in(test) == {"test_a": False}
+    assert defined_in(reaching + test) == {"test_a": False}
+    assert defined_in(f"@{MARK}\n{test}") == {"test_a": False}
+    assert defined_in(f"{reaching}@{MARK}\n{test}") == {"test_a": True}
+    assert defined_in(f"{reaching}pytestmark = {MARK}\n{test}") == {"test_a": True}

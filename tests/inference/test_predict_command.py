@@ -18,6 +18,8 @@ from PIL import Image
 
 from skinlesion_cli.artifacts import results
 
+pytestmark = pytest.mark.command_line
+
 ROOT = Path(__file__).resolve().parents[2]
 PROBABILITIES = [name for name in results.NAMES if name.startswith("p_")]
 
@@ -333,8 +335,7 @@ def test_the_parquet_table_holds_the_same(
 def test_a_read_only_folder_is_a_clear_error(skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path):
     done = skinlesion("predict", images, "-o", "/proc/nothing/out.csv", "-w", tiny_workspace)
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "/proc/nothing" in done.stderr
+    assert "cannot write in /proc/nothing" in done.stderr
     assert "should not happen" not in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -11,7 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+pytestmark = pytest.mark.command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -178,3 +184,21 @@ def test_what_is_missing_for_a_cluster_is_said(
     assert "--address" in done.stderr
     wrong = skinlesion("predict", images, "-o", tmp_path / "o.csv", "-w", tiny_workspace, "--shard", "4/3")
     assert wrong.returncode == 2
+
+
+def test_torch_and_onnxruntime_give_the_same_probabilities(
+    skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path, whole: bytes
+) -> None:
+    """The whole table was made with onnxruntime, which is taken where the networks are exported."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    output = tmp_path / "torch.csv"
+    done = skinlesion("predict", images, "-o", output, "-w", tiny_workspace, "--runtime", "torch")
+    assert done.returncode == 0, done.stderr
+
+    def numbers(table: bytes) -> np.ndarray:
+        rows = csv.DictReader(table.decode().splitlines())
+        return np.array([[float(row[f"p_{name}"]) for name in CLASS_NAMES] for row in rows])
+
+    assert output.read_bytes() != whole  # two programs, not one
+    np.testing.assert_allclose(numbers(output.read_bytes()), numbers(whole), atol=1e-5, rtol=0)

@@ -34,6 +34,7 @@ def linked(workspace: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.command_line
 def test_killed_at_random_moments_it_ends_with_the_same_weights(workspace, tmp_path):
     whole, killed = linked(workspace, tmp_path / "whole"), linked(workspace, tmp_path / "killed")
     kill_resume.train_killed(whole, epochs=6, kills=0, seed=3)
