@@ -8,11 +8,12 @@ DEMO := demo-output
 # Test processes side by side; each file's tests stay together.
 JOBS ?= 2
 
-.PHONY: demo test lint install clean help
+.PHONY: demo test lint install release-check clean help
 
 help:
 	@echo "make demo   install into .venv, then predict the example images with Grad-CAM"
 	@echo "make test   install into .venv, then lint, types, import rules and all tests"
+	@echo "make release-check   build, install the wheel into a fresh environment, predict without a network"
 
 # The stamp is older than pyproject.toml whenever the dependencies have changed.
 $(VENV)/.installed: pyproject.toml
@@ -33,6 +34,9 @@ lint: install
 
 test: install lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile
+
+release-check:
+	PYTHON=$(PYTHON) bash examples/release_check.sh
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache
