@@ -19,7 +19,7 @@ from skinlesion_cli.inference.views import view_probabilities
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.stages.train.job import Job
 
-VIEWS = tta.MODES["d4"]
+VIEWS = tuple(tta.VIEWS)
 # Held-out images of one fold, and those of all folds together, each predicted by the network that did not
 # train on it.
 HELD_OUT, OUT_OF_FOLD = "heldout", "oof"
