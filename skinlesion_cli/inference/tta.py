@@ -1,8 +1,8 @@
 """Test-time augmentation: the 8 views of the square, each with the way back.
 
-To add a view, add an entry here, and to have it averaged, a mode. Networks that are trained from then on store
-their predictions of it. Views act on the two image axes of an array (..., H, W, C) or, with
-`axes=(-2, -1)`, of a map (..., H, W).
+To add a view, add an entry here, and a mode that averages it; the same `skinlesion train` again then stores what
+the networks say of it. Views act on the two image axes of an array (..., H, W, C) or, with `axes=(-2, -1)`, of a
+map (..., H, W).
 """
 
 from __future__ import annotations
