@@ -43,7 +43,7 @@ def program(environment):
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=580,
         )
 
     return run

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+# Each starts the command many times, and every start loads torch.
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 HOW_TOS = ("A dataset", "A backbone", "A TTA view", "A threshold policy", "A runtime")
 SMALL = {
@@ -59,7 +61,7 @@ def run(folder: Path, *command: object, cwd: Path) -> subprocess.CompletedProces
         env=os.environ | SMALL | {"PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+# Each starts the command many times, and every start loads torch.
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "SKINLESION_RECIPE_EPOCHS": "1",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+# Each starts the command many times, and every start loads torch.
+pytestmark = pytest.mark.timeout(600)
 ODD = "-two\nlines 'and' =a \"quote\".jpg"
 
 
