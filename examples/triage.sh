@@ -34,7 +34,7 @@ mkdir "$work"
 
 # Names separated by NUL. The list begins with one, so that a line break in the first name does not pass for the
 # separator.
-new=$("$python" - "$inbox" "$results/seen" "$work" "${SETTLE_S:-60}" <<'PYTHON'
+counts=$("$python" - "$inbox" "$results/seen" "$work" "${SETTLE_S:-60}" <<'PYTHON'
 import json, os, sys, time
 inbox, seen, work, settle_s = sys.argv[1:]
 suffixes = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm", ".dicom")
@@ -46,7 +46,7 @@ done = set()
 if os.path.exists(seen):
     with open(seen, encoding="ascii") as file:
         done = {tuple(json.loads(line)) for line in file}
-found = []
+found, waiting = [], 0
 for folder, folders, names in os.walk(inbox, onerror=fail):
     folders.sort()
     for name in sorted(names):
@@ -55,19 +55,25 @@ for folder, folders, names in os.walk(inbox, onerror=fail):
             continue
         state = os.stat(path)
         entry = (os.path.relpath(path, inbox), state.st_size, state.st_mtime_ns)
-        if entry not in done and time.time() - state.st_mtime >= float(settle_s):
+        if entry in done:
+            continue
+        # Whichever clock is ahead: a time in the future must not keep an image waiting for years.
+        if abs(time.time() - state.st_mtime) < float(settle_s):
+            waiting += 1
+        else:
             found.append((path, entry))
 with open(os.path.join(work, "list"), "wb") as file:
     file.write(b"\0" + b"".join(os.fsencode(path) + b"\0" for path, _ in found))
 with open(os.path.join(work, "seen"), "w", encoding="ascii") as file:
     file.writelines(json.dumps(entry) + "\n" for entry in sorted(done) + [entry for _, entry in found])
-print(len(found))
+print(len(found), waiting)
 PYTHON
 )
-now=$(date +%Y-%m-%dT%H%M%S)
+new=${counts% *} waiting=${counts#* }
+now=$(date +%Y-%m-%dT%H%M%S%z)
 if [ "$new" = 0 ]; then
     rm -rf "$work"
-    echo "Triage of skin lesions, $now: no new images in $inbox."
+    echo "Triage of skin lesions, $now: no new images in $inbox; $waiting still on their way."
     exit 0
 fi
 
@@ -79,9 +85,9 @@ if [ "$code" != 0 ] && [ "$code" != 3 ]; then
     exit "$code"
 fi
 
-"$python" - "$work" "$now" >"$work/summary.txt" <<'PYTHON'
+"$python" - "$work" "$now" "$waiting" >"$work/summary.txt" <<'PYTHON'
 import json, os, sys
-work, now = sys.argv[1:]
+work, now, waiting = sys.argv[1:]
 with open(os.path.join(work, "summary.json"), encoding="utf-8") as file:
     told = json.load(file)
 with open(os.path.join(work, "predictions.jsonl"), encoding="utf-8") as file:
@@ -89,7 +95,7 @@ with open(os.path.join(work, "predictions.jsonl"), encoding="utf-8") as file:
 figures = told["figures"]
 counts = ", ".join(f"{count} {level}" for level, count in figures["triage"].items())
 print(f"Triage of skin lesions, {now}")
-print(f"{len(rows)} new images: {counts}; {figures['failed']} could not be read")
+print(f"{len(rows)} new images: {counts}; {figures['failed']} could not be read; {waiting} still on their way")
 for level in ("refer", "review"):
     chosen = [row for row in rows if row["triage"] == level]
     chosen.sort(key=lambda row: -row["malignant_probability"])

@@ -57,7 +57,7 @@ def test_night_after_night(program, inbox, model, tmp_path):
     ]
     levels = [row["triage"] for row in done]
     told = re.search(
-        r"4 new images: (\d) refer, (\d) review, (\d) routine; 0 could not be read", first.stdout
+        r"4 new images: (\d) refer, (\d) review, (\d) routine; 0 could not be read; 0 still", first.stdout
     )
     assert told, first.stdout
     assert [int(n) for n in told.groups()] == [levels.count(x) for x in ("refer", "review", "routine")]
@@ -82,6 +82,8 @@ def test_night_after_night(program, inbox, model, tmp_path):
     shutil.copy(inbox / "a.jpg", inbox / "coming.jpg")
     third = night(SETTLE_S="600")
     assert third.returncode == 3, third.stderr
+    assert "3 new images: " in third.stdout
+    assert "1 could not be read; 1 still on their way" in third.stdout
     assert [Path(row["id"]).name for row in rows(runs(results)[1])] == ["a.jpg", "broken.jpg", "new.jpg"]
     unread = third.stdout.partition("COULD NOT BE READ (1;")[2]
     assert re.search(r"broken.jpg: not_an_image", unread)
