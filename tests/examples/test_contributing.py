@@ -50,7 +50,8 @@ def apply(block: str, folder: Path) -> None:
     path, lines = folder / place[1], (folder / place[1]).read_text(encoding="utf-8").splitlines(keepends=True)
     at = [number for number, line in enumerate(lines) if line.strip() == place[3]]
     assert len(at) == 1, f"{place[3]!r} is {len(at)} times in {place[1]}"
-    lines.insert(at[0] + (place[2] == "below"), body)
+    # What goes above a line is a function, with the usual two empty lines after it.
+    lines.insert(at[0] + (place[2] == "below"), body if place[2] == "below" else f"{body}\n\n")
     path.write_text("".join(lines), encoding="utf-8")
 
 
@@ -137,7 +138,7 @@ def test_the_view_is_stored_averaged_and_calibrated_on(used):
     for name in ("models/mobilenetv2/predictions-val.json", "ensemble/predictions-val.json"):
         assert artifact(used, name)["body"]["views"] == [*eight, "shifted"]
     with (used / "single.csv").open(newline="") as file:
-        assert {(row["views"], row["tta"]) for row in csv.DictReader(file)} == {("9", "d4-shifted")}
+        assert {(row["passes"], row["tta"]) for row in csv.DictReader(file)} == {("9", "d4-shifted")}
 
 
 def test_the_policy_made_the_thresholds(used, extended):
