@@ -141,6 +141,14 @@ def test_the_view_is_stored_averaged_and_calibrated_on(used):
         assert {(row["passes"], row["tta"]) for row in csv.DictReader(file)} == {("9", "d4-shifted")}
 
 
+def test_the_view_changes_no_mode_that_was_there(used, extended):
+    from skinlesion_cli.inference import tta
+
+    program = "from skinlesion_cli.inference import tta; print(*tta.MODES['published'], *tta.MODES['d4'])"
+    done = run(extended, "-c", program, cwd=used)
+    assert done.stdout.split() == [*tta.MODES["published"], *tta.MODES["d4"]], done.stderr
+
+
 def test_the_policy_made_the_thresholds(used, extended):
     body = artifact(used, "calibration/calibration.json")["body"]
     assert body["policy"] == "youden"
