@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -251,6 +252,21 @@ def test_every_command_has_an_example_and_help_for_every_option():
         assert f"skinlesion {name}" in command.help.partition("Examples")[2], name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+
+
+def test_help_names_every_policy_runtime_and_backend():
+    from skinlesion_cli.cli import bench, calibrate, predict
+    from skinlesion_cli.decisions.policies import POLICIES
+    from skinlesion_cli.prediction.distribute import BACKENDS
+    from skinlesion_cli.prediction.runtimes import RUNTIMES
+
+    def named(text: str) -> set[str]:
+        return set(re.findall(r"[a-z0-9-]+", text.partition(";")[0]))
+
+    assert set(POLICIES) <= named(calibrate.POLICY)
+    assert set(RUNTIMES) <= named(predict.RUNTIME)
+    assert set(RUNTIMES) <= named(str(bench.bench.__annotations__["runtime"]))
+    assert set(BACKENDS) <= named(predict.BACKEND)
 
 
 def test_command_reference_is_current():

@@ -38,7 +38,7 @@ class CostPart(Frozen):
 class PolicyFile(Frozen):
     """The YAML of `skinlesion calibrate --policy-file`; every key is also an option."""
 
-    policy: Literal["guaranteed", "published", "cost", "none"] = "guaranteed"
+    policy: str = FitSettings.policy
     probabilities: Literal["temperature", "vector", "none"] | None = None
     targets: dict[str, TargetPart] | None = None
     priority: tuple[str, ...] = DEFAULT_PRIORITY

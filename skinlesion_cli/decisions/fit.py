@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from skinlesion_cli.decisions import probability_fit, triage_fit
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.costs import cost_thresholds
 from skinlesion_cli.decisions.folds import grouped_folds
-from skinlesion_cli.decisions.guaranteed import GuaranteeSettings, Promise, guaranteed_thresholds
+from skinlesion_cli.decisions.guaranteed import GuaranteeSettings, Promise
+from skinlesion_cli.decisions.policies import POLICIES
 from skinlesion_cli.decisions.thresholds import (
     DEFAULT_PRIORITY,
     DEFAULT_TARGETS,
     Target,
     priority_order,
-    published_thresholds,
 )
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.decisions.triage_fit import OperatingPoint
 from skinlesion_cli.errors import DataError, UsageError
-
-Policy = Literal["guaranteed", "published", "cost", "none"]
-POLICIES: tuple[Policy, ...] = ("guaranteed", "published", "cost", "none")
 
 
 @dataclass(frozen=True)
 class FitSettings:
     """How to calibrate. `costs` (7, 7) only for the policy `cost`; `none` leaves the argmax as it is.
 
-    `probability_method` None: temperature, but none for `published`, which searches on plain probabilities.
+    `policy` is one of `policies.POLICIES`. `probability_method` None: the policy's own.
     """
 
-    policy: Policy = "guaranteed"
+    policy: str = "guaranteed"
     probability_method: Method | None = None
     targets: tuple[Target, ...] = DEFAULT_TARGETS
     priority: tuple[str, ...] = DEFAULT_PRIORITY
@@ -56,7 +51,7 @@ class FitSettings:
     @property
     def method(self) -> Method:
         """The probability calibration in use."""
-        return self.probability_method or ("none" if self.policy == "published" else "temperature")
+        return self.probability_method or POLICIES[self.policy].probability_method
 
 
 @dataclass(frozen=True)
@@ -90,21 +85,7 @@ def fit_rule(
         )
     calibration = probability_fit.fit(labels, probabilities, settings.method)
     values = calibration.apply(probabilities)
-    promises: tuple[Promise, ...] = ()
-    search: Mapping[str, str] = {}
-    if settings.policy == "guaranteed":
-        found = guaranteed_thresholds(
-            labels, values, lesion_ids, settings.targets, settings.priority, settings.guarantee
-        )
-        thresholds, promises = found.thresholds, found.promises
-    elif settings.policy == "published":
-        published = published_thresholds(labels, values, settings.targets)
-        thresholds, search = published.thresholds, published.rule
-    elif settings.policy == "cost":
-        assert settings.costs is not None
-        thresholds = cost_thresholds(labels, values, lesion_ids, settings.costs, priority=settings.priority)
-    else:
-        thresholds = {}
+    found = POLICIES[settings.policy].find(labels, values, lesion_ids, settings)
     point = triage_fit.malignant_operating_point(
         labels,
         values,
@@ -115,12 +96,12 @@ def fit_rule(
     )
     rule = DecisionRule(
         probability_calibration=calibration,
-        thresholds=thresholds,
-        priority=tuple(priority_order(thresholds, settings.priority)),
+        thresholds=found.thresholds,
+        priority=tuple(priority_order(found.thresholds, settings.priority)),
         malignant_threshold=point.threshold,
         conformal_minimum=triage_fit.conformal_minima(labels, values, lesion_ids, settings.coverage),
     )
-    return FittedRule(rule, point, promises, search)
+    return FittedRule(rule, point, found.promises, found.search)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +9,14 @@ from dataclasses import dataclass
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.bundle import BUILTIN, Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
-from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.decisions.stopping import StoppingRule
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
-from skinlesion_cli.inference.engine import Engine, EngineMember
+from skinlesion_cli.inference.engine import Engine
+from skinlesion_cli.prediction.runtimes import RUNTIMES
 
-RUNTIMES = ("auto", "torch", *exports.FORMATS)
+AUTO = "auto"
 TTA_MODES = (*tta.MODES, tta.ADAPTIVE)
 
 
@@ -64,31 +63,31 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
 
 
 def choose_runtime(wanted: str, device: str) -> str:
-    """`torch` or the format of an export; `auto` takes onnx where it is installed and no GPU is asked for or there.
+    """A name in `RUNTIMES`; `auto` takes onnx where it is installed and no GPU is asked for or there.
 
     Raises
     ------
     UsageError : no such runtime, or it is not installed.
     """
-    if wanted not in RUNTIMES:
-        raise UsageError(f"no runtime named {wanted!r}", "Runtimes: " + ", ".join(RUNTIMES))
-    if wanted == "auto":
-        installed = importlib.util.find_spec("onnxruntime") is not None
-        return "onnx" if installed and device in ("auto", "cpu") and not _gpu_is_there(device) else "torch"
-    package, extra = ("openvino", "openvino") if wanted.startswith("openvino") else ("onnxruntime", "onnx")
-    if wanted != "torch" and importlib.util.find_spec(package) is None:
+    if wanted not in (AUTO, *RUNTIMES):
+        raise UsageError(f"no runtime named {wanted!r}", "Runtimes: " + ", ".join((AUTO, *RUNTIMES)))
+    on_cpu = device in ("auto", "cpu")
+    if wanted == AUTO:
+        return "onnx" if RUNTIMES["onnx"].is_installed and on_cpu and not _gpu_is_there(device) else "torch"
+    runtime = RUNTIMES[wanted]
+    if not runtime.is_installed:
         raise UsageError(
-            f"{package} is not installed",
-            f"Run `pip install 'skinlesion[{extra}]'`, or use --runtime torch.",
+            f"{runtime.package} is not installed", f"Run `{runtime.install}`, or use --runtime torch."
         )
-    if wanted != "torch" and device not in ("auto", "cpu"):
+    if runtime.cpu_only and not on_cpu:
         raise UsageError(f"--runtime {wanted} runs on the CPU; --device {device} needs --runtime torch")
     return wanted
 
 
 def default_batch(runtime: str, device: str) -> int:
     """Images in a batch: many fill a GPU; on a CPU they go one by one, and few bring the first rows soon."""
-    return 32 if runtime == "torch" and (device in ("cuda", "mps") or _gpu_is_there(device)) else 2
+    on_gpu = not RUNTIMES[runtime].cpu_only and (device in ("cuda", "mps") or _gpu_is_there(device))
+    return 32 if on_gpu else 2
 
 
 def _gpu_is_there(device: str) -> bool:
@@ -118,7 +117,7 @@ def settle_runtime(
     `model` is the name that the user gave it, for the command to run where one has not.
     """
     kind = choose_runtime(wanted, device)
-    if wanted == "auto" and kind == "onnx":
+    if wanted == AUTO and kind == "onnx":
         lacking = [member.name for member in bundle.members if not exports.is_there(member, kind)]
         if lacking:
             named = model or (BUILTIN if bundle.is_builtin else None)
@@ -153,9 +152,8 @@ def load_engine(
     """
     choice = choose_tta(bundle.calibration, tta_mode, force=force)
     kind = settle_runtime(bundle, runtime, device, note, model=model)
-    load = _torch_member if kind == "torch" else _exported_member
     members = [
-        load(checkpoint, float(weight), kind, device)
+        RUNTIMES[kind].member(checkpoint, float(weight), device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
     ]
     voices, stopping = bundle.ensemble.voices, choice.stopping
@@ -172,35 +170,4 @@ def load_engine(
         stopping=stopping,
         voices=voices,
         tta_mode=choice.label,
-    )
-
-
-def _torch_member(checkpoint: Checkpoint, weight: float, _kind: str, device: str) -> EngineMember:
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
-    from skinlesion_cli.models.devices import resolve_device
-    from skinlesion_cli.models.network import restore_network
-
-    network = restore_network(checkpoint)
-    where = resolve_device(device)
-    return EngineMember(
-        name=checkpoint.name,
-        weight=weight,
-        preprocessing=checkpoint.preprocessing,
-        runtime=TorchRuntime(network, str(where), singly=where.type == "cpu"),
-        classifier=network.classifier.weight.detach().cpu().numpy(),
-    )
-
-
-def _exported_member(checkpoint: Checkpoint, weight: float, kind: str, _device: str) -> EngineMember:
-    from skinlesion_cli.inference.runtimes.exported import exported_runtime
-
-    export = exports.read(checkpoint, kind)
-    if export.artifact is None:
-        raise ArtifactError("an export read from disk carries its envelope")
-    return EngineMember(
-        name=checkpoint.name,
-        weight=weight,
-        preprocessing=checkpoint.preprocessing,
-        runtime=exported_runtime(export.model, kind),
-        classifier=export.classifier,
     )

@@ -30,7 +30,7 @@ Numbered = tuple[int, ImageInput]
 class Plan:
     """All that decides a row, besides the image; it travels to other processes and machines.
 
-    `runtime` is `torch` or the format of an export (nothing is left to be chosen elsewhere). `overlays` is the
+    `runtime` is a name in `runtimes.RUNTIMES` (nothing is left to be chosen elsewhere). `overlays` is the
     folder for class activation maps, `thumbnails` that for the pictures of the page; None: none are made.
     """
 

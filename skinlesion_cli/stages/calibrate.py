@@ -22,6 +22,7 @@ from skinlesion_cli.decisions.bounds import binomial_interval
 from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule, cross_fit, fit_rule
 from skinlesion_cli.decisions.guaranteed import Promise
 from skinlesion_cli.decisions.lesions import group, votes
+from skinlesion_cli.decisions.policies import POLICIES
 from skinlesion_cli.decisions.probability_fit import sharpness
 from skinlesion_cli.decisions.stopping import Guard
 from skinlesion_cli.decisions.stopping_fit import CONFIDENCE, fit_adaptive
@@ -69,10 +70,10 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
         tta_mode=tta_mode(ensemble.views) if stopping is None else tta.ADAPTIVE,
         views=ensemble.views,
         targets=tuple(asdict(target) for target in settings.targets)
-        if settings.policy in ("guaranteed", "published")
+        if POLICIES[settings.policy].has_targets
         else (),
         promises=tuple(asdict(promise) for promise in fitted.promises),
-        confidence=settings.guarantee.confidence if settings.policy == "guaranteed" else None,
+        confidence=settings.guarantee.confidence if fitted.promises else None,
         probability_figures=_probability_figures(labels, probabilities, unseen, settings),
         triage_figures=defined(_triage_figures(labels, lesion_ids, unseen, fitted, settings)),
         support=_support(validation) | _decision_figures(labels, unseen, probabilities),

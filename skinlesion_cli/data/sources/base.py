@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from skinlesion_cli.data.listing import Listing
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX
 
@@ -102,6 +103,38 @@ def ids_from_paths(files: Sequence[str]) -> dict[str, str]:
     stems = Counter(str(PurePosixPath(file).with_suffix("")) for file in files)
     named = {file: str(PurePosixPath(file).with_suffix("")) for file in files}
     return {file: stem if stems[stem] == 1 else file for file, stem in named.items()}
+
+
+def from_paths(
+    name: str,
+    listing: Listing,
+    labels: Mapping[str, str | None],
+    parts: Mapping[str, str] | None = None,
+    *,
+    astray: str = "have a name that tells no class",
+    hint: str = "",
+) -> Collection:
+    """The images of a folder whose paths tell their class (and part), each a lesion of its own.
+
+    Raises
+    ------
+    DataError : a label is None; says that these images `astray`, and names them.
+    """
+    ids, parts = ids_from_paths(listing.files), parts or {}
+    records, without = [], []
+    for file in listing.files:
+        label = labels[file]
+        if label is None:
+            without.append(file)
+            continue
+        origin = FileOrigin(listing.root / file)
+        records.append(Record(ids[file], origin, file, label, ids[file], part=parts.get(file, "")))
+    if without:
+        raise DataError(f"these images {astray}: {name_items(without)}", hint)
+    notes = [NO_LESIONS]
+    if listing.links:
+        notes.append(f"links were not followed: {name_items(listing.links)}")
+    return Collection(name, records, "unknown", "unknown", tuple(notes))
 
 
 def refuse_duplicates(ids: Sequence[str], name: str) -> None:

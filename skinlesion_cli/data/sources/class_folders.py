@@ -6,16 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skinlesion_cli.data.listing import list_images
-from skinlesion_cli.data.sources.base import (
-    NO_LESIONS,
-    Collection,
-    FileOrigin,
-    Record,
-    SourceOptions,
-    ids_from_paths,
-    known_class,
-)
-from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.data.sources.base import Collection, SourceOptions, from_paths, known_class
+from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _PARTS: Mapping[str, str] = {
@@ -49,23 +41,11 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     listing = list_images(folder)
     if not listing.files:
         raise DataError(f"{folder} holds no images", _HINT)
-    ids = ids_from_paths(listing.files)
-    records: list[Record] = []
-    astray: list[str] = []
+    labels: dict[str, str | None] = {}
+    parts: dict[str, str] = {}
     for file in listing.files:
         above = file.split("/")[:-1]
-        part = _PARTS.get(above[0].lower(), "") if above else ""
-        label = known_class((above[1:] if part else above)[0]) if above[1 if part else 0 :] else None
-        if label is None:
-            astray.append(file)
-            continue
-        origin = FileOrigin(folder / file)
-        records.append(
-            Record(id=ids[file], origin=origin, file=file, label=label, lesion_id=ids[file], part=part)
-        )
-    if astray:
-        raise DataError(f"these images lie in no folder of a class: {name_items(astray)}", _HINT)
-    notes = [NO_LESIONS]
-    if listing.links:
-        notes.append(f"links were not followed: {name_items(listing.links)}")
-    return Collection("folders", records, "unknown", "unknown", tuple(notes))
+        parts[file] = _PARTS.get(above[0].lower(), "") if above else ""
+        below = above[1:] if parts[file] else above
+        labels[file] = known_class(below[0]) if below else None
+    return from_paths("folders", listing, labels, parts, astray="lie in no folder of a class", hint=_HINT)

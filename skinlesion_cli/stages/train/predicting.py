@@ -19,14 +19,14 @@ from skinlesion_cli.inference.views import view_probabilities
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.stages.train.job import Job
 
-VIEWS = tta.MODES["d4"]
+VIEWS = tuple(tta.VIEWS)
 # Held-out images of one fold, and those of all folds together, each predicted by the network that did not
 # train on it.
 HELD_OUT, OUT_OF_FOLD = "heldout", "oof"
 
 
 def predict_parts(job: Job, done: Checkpoint) -> list[Path]:
-    """Predict the held-out parts where that was not done with this very checkpoint.
+    """Predict the held-out parts where that was not done with this very checkpoint and all views.
 
     Images alone: a network with a metadata branch is asked as `predict` will ask it, with none.
     """
@@ -92,4 +92,6 @@ def _is_of(path: Path, checkpoint: Checkpoint) -> bool:
     if not path.exists():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
+    if found.get("body", {}).get("views") != list(VIEWS):
+        return False
     return found.get("inputs", {}).get("checkpoint") == _hash(checkpoint)
