@@ -22,6 +22,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     select,
     train,
 )
+from skinlesion_cli.cli.boundary import INTERRUPTED
 from skinlesion_cli.cli.root import app
 from skinlesion_cli.errors import ExitCode, Interruption
 
@@ -39,7 +40,7 @@ def main() -> None:
     try:
         app()
     except Interruption as interruption:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         # Not sys.exit: worker threads and processes must not keep an interrupted command alive.
         sys.stdout.flush()
         sys.exit(int(interruption.exit_code))

@@ -10,11 +10,12 @@ from typing import Any
 import typer
 
 from skinlesion_cli import __version__
-from skinlesion_cli.cli import render
+from skinlesion_cli.cli import boundary
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 app = typer.Typer(
     name="skinlesion",
+    cls=boundary.Commands,
     help="From a folder of dermoscopic images to calibrated, explained, triaged results.",
     epilog=DISCLAIMER,
     no_args_is_help=True,
@@ -46,7 +47,7 @@ def command(name: str, *, example: str, section: str) -> Callable[[Callable[...,
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(**arguments: Any) -> None:
-            render.guarded(lambda: function(**arguments), debug=bool(arguments.get("debug")))
+            boundary.guarded(name, arguments, lambda: function(**arguments))
 
         wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
         body = inspect.getdoc(function) or ""
