@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion bench
 skinlesion bench a.jpg b.jpg --images 250000 --runtime torch
 """
+
+RUNTIME = "auto, torch, onnx, onnx-int8 or openvino-bf16."
 
 
 @command("bench", example=EXAMPLE, section="Workspace")
@@ -23,9 +26,7 @@ def bench(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Say how long so many images take.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
-    runtime: Annotated[
-        str, typer.Option("--runtime", help="auto, torch, onnx, onnx-int8 or openvino-bf16.")
-    ] = "auto",
+    runtime: Annotated[str, one_of("--runtime", help=RUNTIME, known="prediction.loading.RUNTIMES")] = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,

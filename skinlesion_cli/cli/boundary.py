@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from skinlesion_cli.cli import envelope
-from skinlesion_cli.cli.render import is_first_process, plain
+from skinlesion_cli.cli.narrow import NarrowHelp, plain
+from skinlesion_cli.cli.render import is_first_process
 from skinlesion_cli.errors import ExitCode, Interruption, SkinLesionError
 
 INTERRUPTED = "interrupted; what was finished is kept"
@@ -43,7 +44,7 @@ def guarded(command: str, arguments: Mapping[str, Any], run: Callable[[], None])
         raise SystemExit(int(ExitCode.FAILURE)) from None
 
 
-class Commands(TyperGroup):
+class Commands(NarrowHelp, TyperGroup):
     """All sub-commands; what is wrong with the arguments gives the envelope as well."""
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:

@@ -9,17 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from skinlesion_cli.cli import envelope
+from skinlesion_cli.cli.narrow import drawn, plain
 from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
     from skinlesion_cli.progress import Reporter, Task
     from skinlesion_cli.stages.result import StageResult
-
-
-def plain(text: object) -> str:
-    """Text as it may go to a terminal: control characters (from a file name, say) made visible."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
 
 
 def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = False) -> None:
@@ -35,19 +31,13 @@ def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = Fal
 
 def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console(stderr=aside, highlight=False, soft_wrap=not sys.stdout.isatty())
     for line in result.headline:
         console.print(Text(plain(line)))
     for table in result.tables:
-        drawn = RichTable(title=plain(table.title), title_justify="left")
-        for index, column in enumerate(table.columns):
-            drawn.add_column(plain(column), justify="left" if index == 0 else "right")
-        for row in table.rows:
-            drawn.add_row(*(Text(plain(cell)) for cell in row))
-        console.print(drawn)
+        console.print(drawn(table, console))
     if result.artifacts:
         console.print(Text("wrote " + ", ".join(plain(path) for path in result.artifacts)))
     if quiet:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from skinlesion_cli import __version__
 from skinlesion_cli.cli import boundary
+from skinlesion_cli.cli.narrow import NarrowHelp
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 app = typer.Typer(
@@ -41,6 +43,10 @@ def _root(
     pass
 
 
+class _Command(NarrowHelp, TyperCommand):
+    pass
+
+
 def command(name: str, *, example: str, section: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a sub-command with an example in its help, inside the error boundary."""
 
@@ -51,10 +57,10 @@ def command(name: str, *, example: str, section: str) -> Callable[[Callable[...,
 
         wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
         body = inspect.getdoc(function) or ""
+        short = body.partition("\n\n")[0]
         lines = "\n\n".join(f"  [cyan]{line}[/cyan]" for line in example.strip().splitlines())
-        app.command(name, help=f"{body}\n\n[bold]Examples[/bold]\n\n{lines}", rich_help_panel=section)(
-            wrapped
-        )
+        text = f"{body}\n\n[bold]Examples[/bold]\n\n{lines}"
+        app.command(name, cls=_Command, help=text, short_help=short, rich_help_panel=section)(wrapped)
         return wrapped
 
     return register

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
+from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.costs import checked_costs, cost_matrix
 from skinlesion_cli.decisions.fit import FitSettings
 from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
+from skinlesion_cli.decisions.policies import Policy
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target
 from skinlesion_cli.errors import UsageError
 
@@ -38,8 +40,8 @@ class CostPart(Frozen):
 class PolicyFile(Frozen):
     """The YAML of `skinlesion calibrate --policy-file`; every key is also an option."""
 
-    policy: Literal["guaranteed", "published", "cost", "none"] = "guaranteed"
-    probabilities: Literal["temperature", "vector", "none"] | None = None
+    policy: Policy = "guaranteed"
+    probabilities: Method | None = None
     targets: dict[str, TargetPart] | None = None
     priority: tuple[str, ...] = DEFAULT_PRIORITY
     confidence: Fraction = 0.95

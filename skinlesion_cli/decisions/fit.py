@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.costs import cost_thresholds
 from skinlesion_cli.decisions.folds import grouped_folds
 from skinlesion_cli.decisions.guaranteed import GuaranteeSettings, Promise, guaranteed_thresholds
+from skinlesion_cli.decisions.policies import POLICIES, Policy
 from skinlesion_cli.decisions.thresholds import (
     DEFAULT_PRIORITY,
     DEFAULT_TARGETS,
@@ -23,9 +23,6 @@ from skinlesion_cli.decisions.thresholds import (
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.decisions.triage_fit import OperatingPoint
 from skinlesion_cli.errors import DataError, UsageError
-
-Policy = Literal["guaranteed", "published", "cost", "none"]
-POLICIES: tuple[Policy, ...] = ("guaranteed", "published", "cost", "none")
 
 
 @dataclass(frozen=True)

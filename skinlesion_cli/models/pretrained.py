@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from skinlesion_cli.models.network import LesionNet
 
+# Where weights can come from, besides a file.
+NAMES = ("auto", "none")
 HUB_FILE = "model.safetensors"
 
 

@@ -174,7 +174,7 @@ def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
 
 
 def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    trained = voices.available(workspace)
+    trained = workspace.members()
     unknown = [name for name in wanted if name not in trained]
     if unknown:
         raise UsageError(
