@@ -20,6 +20,7 @@ from skinlesion_cli.cli import (  # noqa: F401
     explain,
     select,
     info,
+    doctor,
     bench,
     export,
     pack,

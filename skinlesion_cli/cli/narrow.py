@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MARKUP = re.compile(r"\[/?(?:bold|cyan)\]")
 _BOXES_NEED = 60
+# A longer word (the name of a file, say) may be broken.
+_FOLDED_FROM = 24
 _FIGURE = re.compile(r"[-+<>]?\d")
 
 
@@ -46,7 +48,6 @@ class NarrowHelp:
 
 def drawn(table: Table, console: Console) -> RenderableType:
     """The table; where not even its longest words fit side by side, one line a cell."""
-    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -54,11 +55,16 @@ def drawn(table: Table, console: Console) -> RenderableType:
     grid = RichTable(title=plain(table.title), title_justify="left")
     for index, name in enumerate(table.columns):
         figures = index > 0 and all(_is_figure(row[index]) for row in rows)
-        grid.add_column(Text(plain(name)), justify="right" if figures else "left")
+        grid.add_column(Text(plain(name)), justify="right" if figures else "left", overflow="fold")
     for row in rows:
         grid.add_row(*map(Text, row))
-    boundless = console.options.update(max_width=10_000)
-    if Measurement.get(console, boundless, grid).minimum <= console.width:
+    # A column needs its longest word, and three characters for its border and the space around it.
+    columns = zip(*rows, strict=True) if rows else [()] * len(table.columns)
+    needed = 1 + sum(
+        3 + max(min(len(word), _FOLDED_FROM) for cell in (name, *cells) for word in (cell.split() or [""]))
+        for name, cells in zip(map(plain, table.columns), columns, strict=True)
+    )
+    if needed <= console.width:
         return grid
     lines = [plain(table.title)]
     for row in rows:

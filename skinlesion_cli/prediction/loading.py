@@ -74,7 +74,7 @@ def choose_runtime(wanted: str, device: str) -> str:
         raise UsageError(f"no runtime named {wanted!r}", "Runtimes: " + ", ".join(RUNTIMES))
     if wanted == "auto":
         installed = importlib.util.find_spec("onnxruntime") is not None
-        return "onnx" if installed and device in ("auto", "cpu") and not _gpu_is_there(device) else "torch"
+        return "onnx" if installed and device in ("auto", "cpu") and not gpu_is_there(device) else "torch"
     package, extra = ("openvino", "openvino") if wanted.startswith("openvino") else ("onnxruntime", "onnx")
     if wanted != "torch" and importlib.util.find_spec(package) is None:
         raise UsageError(
@@ -88,10 +88,11 @@ def choose_runtime(wanted: str, device: str) -> str:
 
 def default_batch(runtime: str, device: str) -> int:
     """Images in a batch: many fill a GPU; on a CPU they go one by one, and few bring the first rows soon."""
-    return 32 if runtime == "torch" and (device in ("cuda", "mps") or _gpu_is_there(device)) else 2
+    return 32 if runtime == "torch" and (device in ("cuda", "mps") or gpu_is_there(device)) else 2
 
 
-def _gpu_is_there(device: str) -> bool:
+def gpu_is_there(device: str = "auto") -> bool:
+    """Whether the machine has a GPU, whatever torch can do with it; never for the device `cpu`."""
     if device == "cpu":
         return False
     # Asking torch would cost seconds; the NVIDIA driver's own library answers the same in no time.
