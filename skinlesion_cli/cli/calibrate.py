@@ -20,6 +20,7 @@ skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 ADAPTIVE = (
     "Let prediction stop looking at an image once its `decision`, or its `triage` level too, is settled."
 )
+TARGET = "What a class has to reach: sensitivity, and specificity where wanted, as above. Repeatable."
 POLICY = "How thresholds are found: guaranteed (default), published, cost, none."
 PROBABILITIES = "Probability calibration: temperature, vector or none."
 PRIORITY = "Class that wins where several thresholds fire, the first named first."
@@ -30,9 +31,7 @@ def calibrate(
     policy: Annotated[
         str | None, one_of("--policy", help=POLICY, known="decisions.policies.POLICIES")
     ] = None,
-    targets: Annotated[
-        list[str] | None, typer.Option("--target", help="CLASS:sensitivity=..,specificity=.. Repeatable.")
-    ] = None,
+    targets: Annotated[list[str] | None, typer.Option("--target", help=TARGET)] = None,
     priority: Annotated[
         list[str] | None, one_of("--priority", help=PRIORITY, known="taxonomy.CLASS_NAMES")
     ] = None,

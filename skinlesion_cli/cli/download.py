@@ -20,6 +20,7 @@ skinlesion download --from ./labels.csv --split kfold --folds 5
 """
 SOURCE = "A copy on disk: a folder (with zips or images) or a CSV. Default: fetch."
 FORMAT = "What --from is: auto, isic2018, ham10000, isic2019, folders, csv, reviewed."
+PARTS = "Parts of the official data, of training, validation and test; all three by default."
 SPLIT = (
     "official (train, validation by lesion; official test set), grouped (60/20/20 by lesion), "
     "kfold (by lesion), published (by image: leaks; for comparison only)."
@@ -40,7 +41,7 @@ def download(
     source_format: Annotated[
         str, one_of("--format", help=FORMAT, known="data.sources.registry.SOURCES", also=["auto"])
     ] = "auto",
-    parts: Annotated[str, typer.Option(help="Parts of the official data.")] = "training,validation,test",
+    parts: Annotated[str, typer.Option(help=PARTS, show_default=False)] = "training,validation,test",
     split: Annotated[str, one_of("--split", help=SPLIT, known="data.splits.STRATEGIES")] = "official",
     folds: Annotated[int, typer.Option(min=2, max=100, help="Number of folds of --split kfold.")] = 5,
     check_duplicates: Annotated[bool, typer.Option("--check-duplicates", help=CHECK)] = False,
