@@ -290,7 +290,7 @@ def _result(ensemble: ensembles.Ensemble, paths: Sequence[Path], notes: Sequence
     return StageResult(
         command="ensemble",
         headline=[
-            f"{len(ensemble.members)} members, weights by {ensemble.method}, {len(ensemble.views)} views, "
+            f"ensemble of {len(ensemble.members)}, weights by {ensemble.method}, {len(ensemble.views)} views, "
             f"{ensemble.figures['images']:,} validation images of {ensemble.figures['lesions']:,} lesions"
         ],
         figures={

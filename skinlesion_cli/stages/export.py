@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.decisions import metrics
-from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_INDEX
@@ -119,7 +119,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     ]
     return StageResult(
         command="export",
-        headline=[f"{len(rows)} networks exported to {config.format}"],
+        headline=[f"exported to {config.format}: {name_items(names)}"],
         figures={"format": config.format, "networks": figures},
         tables=[Table("Accepted exports", columns, rows)],
         artifacts=written,
@@ -147,7 +147,7 @@ def _edge(
     return StageResult(
         command="export",
         headline=[
-            f"{len(written)} networks exported to {kind} by timmx, which compared them with torch where it can",
+            f"exported to {kind}: {name_items(names)}, by timmx, which compared them with torch where it can",
             "They take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
             "and `skinlesion predict` are not in them.",
         ],
