@@ -30,7 +30,9 @@ ModelOption = Annotated[
         known="artifacts.bundle.MODEL_NAMES",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors stay.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 DeviceOption = Annotated[

@@ -148,7 +148,7 @@ def _edge(
         command="export",
         headline=[
             f"exported to {kind}: {name_items(names)}, by timmx, which compared them with torch where it can",
-            "They take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
+            "The files take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
             "and `skinlesion predict` are not in them.",
         ],
         figures={"format": kind, "networks": dict.fromkeys(names)},
