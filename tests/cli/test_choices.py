@@ -104,6 +104,17 @@ def test_a_slip_of_the_pen_is_told_the_nearest_name(run: Run) -> None:
     assert "did you mean 'densenet121'?" in in_a_line(run("train", "--arch", "densenet").stderr)
 
 
+@pytest.mark.parametrize("layout", ["csv", "reviewed", "isic2019", "ham10000", "folders"])
+def test_a_source_of_another_layout_is_refused_by_name(layout: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("no dataset")
+    done = run("download", "--from", tmp_path / "in", "--format", layout, "-w", tmp_path / "ws")
+    assert done.exit_code == 1, done.output
+    assert "should not happen" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "ws" / "dataset" / "manifest.json").exists()
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Two single networks, and one architecture trained in two folds."""
