@@ -24,6 +24,8 @@ from skinlesion_cli.decisions.gate import Gate
 from skinlesion_cli.errors import ArtifactError
 
 BUILTIN = "builtin"
+# Of models that are known by name; every other one is a folder.
+MODEL_NAMES = (BUILTIN,)
 
 
 @dataclass(frozen=True)

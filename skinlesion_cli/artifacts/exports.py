@@ -26,6 +26,9 @@ SCHEMA_VERSION = 1
 FORMATS = ("onnx", "onnx-int8", "openvino-bf16")
 # These say something else than the network in float32: they need an accepted measurement of what that costs.
 INEXACT = ("onnx-int8", "openvino-bf16")
+# Formats that timmx writes, for use outside of skinlesion.
+EDGE_SUFFIXES = {"openvino": ".xml", "coreml": ".mlpackage", "litert": ".tflite", "executorch": ".pte"}
+ALL_FORMATS = (*FORMATS, *EDGE_SUFFIXES)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,6 @@ from skinlesion_cli.artifacts.workspace import Workspace
 _FOLD_ROLE = "checkpoint-fold"
 
 
-def available(workspace: Workspace) -> list[str]:
-    """Names that can be members: networks trained at once, and architectures trained in folds."""
-    folded = {path.parent.name for path in workspace.models.glob("*/predictions-oof.json")}
-    of_folds = {f"{name}-fold{fold}" for name in folded for fold in _folds(workspace, name)}
-    return sorted(folded | (set(workspace.trained()) - of_folds))
-
-
 def read_validation(workspace: Workspace, name: str) -> Predictions:
     """Predictions of images that the member did not train on: out-of-fold ones where it has folds."""
     folded = workspace.predictions(name, "oof")
@@ -57,15 +50,9 @@ def networks(validation: Predictions) -> list[tuple[str, str | None]]:
     return [(validation.source, inputs.get("checkpoint"))]
 
 
-def _folds(workspace: Workspace, name: str) -> list[int]:
-    paths = workspace.models.glob(f"{name}-fold*/checkpoint.json")
-    numbers = [path.parent.name.removeprefix(f"{name}-fold") for path in paths]
-    return sorted(int(number) for number in numbers if number.isdigit())
-
-
 def _test_paths(workspace: Workspace, name: str) -> list[Path]:
     if workspace.predictions(name, "oof").exists():
-        return [workspace.predictions(f"{name}-fold{fold}", "test") for fold in _folds(workspace, name)]
+        return [workspace.predictions(f"{name}-fold{fold}", "test") for fold in workspace.folds(name)]
     return [workspace.predictions(name, "test")]
 
 

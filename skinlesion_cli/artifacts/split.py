@@ -17,6 +17,7 @@ from skinlesion_cli.errors import DataError, name_items
 KIND = "split"
 SCHEMA_VERSION = 1
 PARTS = ("train", "val", "test")
+HELD_OUT = ("test", "val")
 COLUMNS = ("id", "part", "fold")
 HINT = "Run `skinlesion download --from DIR` first."
 

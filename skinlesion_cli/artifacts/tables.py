@@ -39,6 +39,9 @@ def read_csv(source: Path | bytes, name: str) -> pd.DataFrame:
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{name} cannot be read as a CSV table: {error}") from None
+    except OSError as error:
+        # A folder where a table was expected, say, or one that is not there.
+        raise DataError(f"{name} cannot be read: {error.strerror or error}") from None
     if not isinstance(table.index, pd.RangeIndex):
         # pandas would take the first column for row names, and each cell for that of its neighbour.
         raise DataError(f"{name} cannot be read as a CSV table: its rows have more cells than its header")

@@ -83,6 +83,18 @@ class Workspace:
         """Names of the networks that have a checkpoint."""
         return sorted(path.parent.name for path in self.models.glob("*/checkpoint.json"))
 
+    def folds(self, name: str) -> list[int]:
+        """Numbers of the folds of one architecture that have a checkpoint."""
+        paths = self.models.glob(f"{name}-fold*/checkpoint.json")
+        numbers = [path.parent.name.removeprefix(f"{name}-fold") for path in paths]
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+    def members(self) -> list[str]:
+        """What an ensemble can be made of: networks trained at once, and architectures trained in folds."""
+        folded = {path.parent.name for path in self.models.glob("*/predictions-oof.json")}
+        of_folds = {f"{name}-fold{fold}" for name in folded for fold in self.folds(name)}
+        return sorted(folded | (set(self.trained()) - of_folds))
+
     def begun(self) -> bool:
         """Whether a model was begun here, finished or not."""
         return any(self.models.glob("*/*")) or self.ensemble.exists() or self.calibration.exists()

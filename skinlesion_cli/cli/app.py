@@ -5,23 +5,29 @@ from __future__ import annotations
 import signal
 import sys
 
-# Imported for their registration. Each file imports its stage, and with it torch, only when it runs.
+# Imported for their registration, in the order of `skinlesion --help`: as the work goes. Each file imports its
+# stage, and with it torch, only when it runs.
+# isort: off
 from skinlesion_cli.cli import (  # noqa: F401
-    bench,
-    calibrate,
     download,
-    ensemble,
-    evaluate,
-    explain,
-    export,
-    gate,
-    info,
-    merge,
-    pack,
-    predict,
-    select,
     train,
+    ensemble,
+    calibrate,
+    evaluate,
+    gate,
+    predict,
+    merge,
+    explain,
+    select,
+    info,
+    doctor,
+    bench,
+    export,
+    pack,
 )
+
+# isort: on
+from skinlesion_cli.cli.boundary import INTERRUPTED
 from skinlesion_cli.cli.root import app
 from skinlesion_cli.errors import ExitCode, Interruption
 
@@ -39,7 +45,7 @@ def main() -> None:
     try:
         app()
     except Interruption as interruption:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         # Not sys.exit: worker threads and processes must not keep an interrupted command alive.
         sys.stdout.flush()
         sys.exit(int(interruption.exit_code))

@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion bench
 skinlesion bench a.jpg b.jpg --images 250000 --runtime torch
 """
+
+RUNTIME = "auto, torch, onnx, onnx-int8 or openvino-bf16."
 
 
 @command("bench", example=EXAMPLE, section="Workspace")
@@ -24,7 +27,7 @@ def bench(
     images: Annotated[int, typer.Option(min=1, help="Say how long so many images take.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
     runtime: Annotated[
-        str, typer.Option("--runtime", help="auto, torch, onnx, onnx-int8 or openvino-bf16.")
+        str, one_of("--runtime", help=RUNTIME, known="prediction.runtimes.RUNTIMES", also=("auto",))
     ] = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -19,17 +20,21 @@ skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 ADAPTIVE = (
     "Let prediction stop looking at an image once its `decision`, or its `triage` level too, is settled."
 )
+TARGET = "What a class has to reach: sensitivity, and specificity where wanted, as above. Repeatable."
 POLICY = "How thresholds are found: guaranteed (default), published, cost, none."
+PROBABILITIES = "Probability calibration: temperature, vector or none."
 PRIORITY = "Class that wins where several thresholds fire, the first named first."
 
 
 @command("calibrate", example=EXAMPLE, section="Pipeline")
 def calibrate(
-    policy: Annotated[str | None, typer.Option(help=POLICY)] = None,
-    targets: Annotated[
-        list[str] | None, typer.Option("--target", help="CLASS:sensitivity=..,specificity=.. Repeatable.")
+    policy: Annotated[
+        str | None, one_of("--policy", help=POLICY, known="decisions.policies.POLICIES")
     ] = None,
-    priority: Annotated[list[str] | None, typer.Option(help=PRIORITY)] = None,
+    targets: Annotated[list[str] | None, typer.Option("--target", help=TARGET)] = None,
+    priority: Annotated[
+        list[str] | None, one_of("--priority", help=PRIORITY, known="taxonomy.CLASS_NAMES")
+    ] = None,
     confidence: Annotated[
         float | None, typer.Option(help="That all promises hold together on new images; default 0.95.")
     ] = None,
@@ -42,7 +47,7 @@ def calibrate(
         typer.Option(help="What all thresholds together may cost in balanced accuracy; default 0.05."),
     ] = None,
     probabilities: Annotated[
-        str | None, typer.Option(help="Probability calibration: temperature, vector or none.")
+        str | None, one_of("--probabilities", help=PROBABILITIES, known="decisions.calibration.METHODS")
     ] = None,
     costs: Annotated[
         list[str] | None,
@@ -56,7 +61,9 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
-    adaptive: Annotated[str | None, typer.Option("--adaptive", help=ADAPTIVE)] = None,
+    adaptive: Annotated[
+        str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.stopping.GUARDS")
+    ] = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,

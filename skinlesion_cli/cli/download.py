@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -18,7 +19,8 @@ skinlesion download --from ./isic2018 --split grouped --check-duplicates
 skinlesion download --from ./labels.csv --split kfold --folds 5
 """
 SOURCE = "A copy on disk: a folder (with zips or images) or a CSV. Default: fetch."
-FORMAT = "What --from is: auto, isic2018, ham10000, isic2019, folders, csv."
+FORMAT = "What --from is: auto, isic2018, ham10000, isic2019, folders, csv, reviewed."
+PARTS = "Parts of the official data, of training, validation and test; all three by default."
 SPLIT = (
     "official (train, validation by lesion; official test set), grouped (60/20/20 by lesion), "
     "kfold (by lesion), published (by image: leaks; for comparison only)."
@@ -36,9 +38,11 @@ SCC = "ISIC 2019: count squamous cell carcinoma as AKIEC."
 @command("download", example=EXAMPLE, section="Pipeline")
 def download(
     source: Annotated[Path | None, typer.Option("--from", help=SOURCE)] = None,
-    source_format: Annotated[str, typer.Option("--format", help=FORMAT)] = "auto",
-    parts: Annotated[str, typer.Option(help="Parts of the official data.")] = "training,validation,test",
-    split: Annotated[str, typer.Option(help=SPLIT)] = "official",
+    source_format: Annotated[
+        str, one_of("--format", help=FORMAT, known="data.sources.registry.SOURCES", also=["auto"])
+    ] = "auto",
+    parts: Annotated[str, typer.Option(help=PARTS, show_default=False)] = "training,validation,test",
+    split: Annotated[str, one_of("--split", help=SPLIT, known="data.splits.STRATEGIES")] = "official",
     folds: Annotated[int, typer.Option(min=2, max=100, help="Number of folds of --split kfold.")] = 5,
     check_duplicates: Annotated[bool, typer.Option("--check-duplicates", help=CHECK)] = False,
     move_duplicates: Annotated[bool, typer.Option("--move-duplicates", help=MOVE)] = False,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import choices, options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -16,21 +17,19 @@ skinlesion ensemble densenet121 resnet50 --method equal
 skinlesion ensemble --predictions a.csv b.csv --truth truth.csv --method stacked
 """
 
+MEMBERS = "Trained networks to combine (default: all), or further CSVs after --predictions."
+METHOD = "bacc (weights proportional to validation BACC), equal, stacked or rank."
+TTA = "Views to average: d4 (8 views), flips (4), none, published (drawn at random, once for all)."
+
 
 @command("ensemble", example=EXAMPLE, section="Pipeline")
 def ensemble(
     members: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Trained networks to combine (default: all), or further CSVs after --predictions."
-        ),
+        typer.Argument(help=MEMBERS, autocompletion=choices.members),
     ] = None,
-    method: Annotated[
-        str, typer.Option(help="bacc (weights proportional to validation BACC), equal, stacked or rank.")
-    ] = "bacc",
-    tta: Annotated[
-        str, typer.Option("--tta", help="Views to average: d4 (8 views), flips (4), none.")
-    ] = "d4",
+    method: Annotated[str, one_of("--method", help=METHOD, known="decisions.ensemble.METHODS")] = "bacc",
+    tta: Annotated[str, one_of("--tta", help=TTA, known="inference.tta.MODES")] = "d4",
     predictions: Annotated[
         list[Path] | None,
         typer.Option(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import choices, options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -17,22 +18,24 @@ skinlesion evaluate --source densenet121 --part val
 skinlesion evaluate --source ours.csv --against theirs.csv --truth truth.csv
 """
 
+SOURCE = "What to judge: ensemble, a trained network's name, or a CSV of predictions."
+DECISION = "calibrated or argmax; default: calibrated where there is a calibration."
+AGAINST = "Compare, image by image, with argmax, another calibration's file, a network, or a CSV."
+
 
 @command("evaluate", example=EXAMPLE, section="Pipeline")
 def evaluate(
-    source: Annotated[
-        str, typer.Option(help="What to judge: ensemble, a trained network's name, or a CSV of predictions.")
-    ] = "ensemble",
-    part: Annotated[str, typer.Option(help="Part of the split: test or val.")] = "test",
+    source: Annotated[str, typer.Option(help=SOURCE, autocompletion=choices.networks)] = "ensemble",
+    part: Annotated[
+        str, one_of("--part", help="Part of the split: test or val.", known="artifacts.split.HELD_OUT")
+    ] = "test",
     decision: Annotated[
         str | None,
-        typer.Option(help="calibrated or argmax; default: calibrated where there is a calibration."),
+        one_of("--decision", help=DECISION, known="decisions.policies.DECISIONS"),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(
-            help="Compare, image by image, with argmax, another calibration's file, a network, or a CSV."
-        ),
+        typer.Option(help=AGAINST, autocompletion=choices.networks),
     ] = None,
     truth: Annotated[
         Path | None,

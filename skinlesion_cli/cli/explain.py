@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -17,6 +18,15 @@ skinlesion explain lesion.jpg --class MEL --cam-tta --cam-style contour
 skinlesion explain ./images --class all --method layercam --raw npz --output maps
 skinlesion explain ./images --check
 """
+
+CLASSES = "Class to explain, or all; repeatable. Default: the decided class."
+METHOD = (
+    "gradcam (no backward pass), or by pytorch-grad-cam: gradcam++, xgradcam, hirescam, layercam, "
+    "gradcamelementwise, eigengradcam, eigencam, scorecam, ablationcam."
+)
+CAM_TTA = "Average the maps over the views that prediction averages."
+RAW = "Also write the maps themselves: png16 (original size) or npz."
+CHECK = "Test whether maps mean anything for this model; writes no overlays."
 
 
 @command("explain", example=EXAMPLE, section="Pipeline")
@@ -27,25 +37,18 @@ def explain(
     ] = Path("explanations"),
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Class to explain, or all; repeatable. Default: the decided class."),
+        one_of("--class", help=CLASSES, known="taxonomy.CLASS_NAMES", also=["all"]),
     ] = None,
     method: Annotated[
         str,
-        typer.Option(
-            help="gradcam (no backward pass), or by pytorch-grad-cam: gradcam++, xgradcam, hirescam, layercam, "
-            "gradcamelementwise, eigengradcam, eigencam, scorecam, ablationcam."
-        ),
+        one_of("--method", help=METHOD, known="explain.methods.METHODS"),
     ] = "gradcam",
-    cam_tta: Annotated[
-        bool, typer.Option("--cam-tta", help="Average the maps over the views that prediction averages.")
-    ] = False,
+    cam_tta: Annotated[bool, typer.Option("--cam-tta", help=CAM_TTA)] = False,
     style: options.CamStyleOption = "overlay",
-    raw: Annotated[
-        str | None, typer.Option(help="Also write the maps themselves: png16 (original size) or npz.")
-    ] = None,
+    raw: Annotated[str | None, one_of("--raw", help=RAW, known="explain.writer.RAW_KINDS")] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Test whether maps mean anything for this model; writes no overlays."),
+        typer.Option("--check", help=CHECK),
     ] = False,
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,

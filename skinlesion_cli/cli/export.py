@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import choices, options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -24,9 +25,10 @@ FORMAT = (
 
 @command("export", example=EXAMPLE, section="Workspace")
 def export(
-    format: Annotated[str, typer.Option("--format", help=FORMAT)] = "onnx",
+    format: Annotated[str, one_of("--format", help=FORMAT, known="artifacts.exports.ALL_FORMATS")] = "onnx",
     members: Annotated[
-        list[str] | None, typer.Option("--member", help="Only this network. Repeatable.")
+        list[str] | None,
+        typer.Option("--member", help="Only this network. Repeatable.", autocompletion=choices.networks),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Validation images to compare on, at most.")] = 512,
     max_bacc_drop: Annotated[

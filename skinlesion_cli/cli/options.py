@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
+from skinlesion_cli.cli.choices import one_of, suggested
 from skinlesion_cli.errors import UsageError
 
 WorkspaceOption = Annotated[
@@ -22,17 +23,25 @@ WorkspaceOption = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option(
+    suggested(
         "--model",
         help="builtin, or the folder of a packed model; default: the workspace's own, or where none was begun "
         "the built-in one.",
+        known="artifacts.bundle.MODEL_NAMES",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors stay.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (CUDA, then Apple MPS, then CPU), cpu, cuda or mps.")
+    str,
+    one_of(
+        "--device",
+        help="auto (CUDA, then Apple MPS, then CPU), cpu, cuda or mps.",
+        known="models.devices.NAMES",
+    ),
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same result.")
@@ -42,7 +51,12 @@ WorkersOption = Annotated[
     typer.Option("--workers", min=0, help="Processes that prepare images; default: by the number of cores."),
 ]
 CamStyleOption = Annotated[
-    str, typer.Option("--cam-style", help="How maps are drawn: overlay, contour or side-by-side.")
+    str,
+    one_of(
+        "--cam-style",
+        help="How maps are drawn: overlay, contour or side-by-side.",
+        known="explain.overlay.STYLES",
+    ),
 ]
 
 DEFAULT_WORKSPACE = Path(DEFAULT_FOLDER)

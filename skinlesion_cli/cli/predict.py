@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -23,6 +24,7 @@ INPUTS = (
     "a list from stdin. Lists end names by newlines or NUL."
 )
 OUTPUT = "Table to write: .csv, .jsonl or .parquet; - streams JSON lines to stdout."
+FORMAT = "csv, jsonl or parquet; default: by the suffix."
 RESUME = "Go on with the unfinished rows of an earlier run."
 OVERWRITE = "Drop the unfinished rows of an earlier run."
 TTA = (
@@ -46,17 +48,21 @@ PIXELS = "Refuse images with more pixels than this."
 def predict(
     inputs: Annotated[list[str], typer.Argument(help=INPUTS)],
     output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT)] = Path("predictions.csv"),
-    format: Annotated[str | None, typer.Option(help="csv, jsonl or parquet; default: by the suffix.")] = None,
+    format: Annotated[str | None, one_of("--format", help=FORMAT, known="artifacts.results.FORMATS")] = None,
     cam: Annotated[bool, typer.Option("--cam", help="Also write Grad-CAM overlays as PNG.")] = False,
     report: Annotated[bool, typer.Option("--report", help=REPORT)] = False,
     cam_style: options.CamStyleOption = "overlay",
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
-    tta: Annotated[str | None, typer.Option("--tta", help=TTA)] = None,
+    tta: Annotated[str | None, one_of("--tta", help=TTA, known="prediction.loading.TTA_MODES")] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
-    runtime: Annotated[str, typer.Option("--runtime", help=RUNTIME)] = "auto",
+    runtime: Annotated[
+        str, one_of("--runtime", help=RUNTIME, known="prediction.runtimes.RUNTIMES", also=("auto",))
+    ] = "auto",
     device: options.DeviceOption = "auto",
-    backend: Annotated[str, typer.Option("--backend", help=BACKEND)] = "threads",
+    backend: Annotated[
+        str, one_of("--backend", help=BACKEND, known="prediction.distribute.BACKENDS")
+    ] = "threads",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help=WORKERS)] = None,
     address: Annotated[str | None, typer.Option("--address", help=ADDRESS)] = None,
     shard: Annotated[str | None, typer.Option("--shard", help=SHARD)] = None,

@@ -7,15 +7,15 @@ puts it between the two marker lines of the file. A test fails when it is stale.
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from skinlesion_cli.cli.narrow import MARKUP
+
 BEGIN = "<!-- command reference: begin (python -m skinlesion_cli.cli.reference README.md) -->"
 END = "<!-- command reference: end -->"
 _COMMON = ("--workspace", "--json", "--quiet", "--debug", "--help")
-_MARKUP = re.compile(r"\[/?[a-z]+\]")
 
 
 def reference() -> str:
@@ -47,7 +47,7 @@ def _columns() -> str:
 
 def _command(name: str, command: Any) -> str:
     about, _, examples = command.help.partition("[bold]Examples[/bold]")
-    lines = [_MARKUP.sub("", line).strip() for line in examples.splitlines()]
+    lines = [MARKUP.sub("", line).strip() for line in examples.splitlines()]
     shown = "\n".join(line for line in lines if line)
     own = [p for p in command.params if not _is_common(p)]
     rows = "\n".join(f"| {_names(p)} | {_describe(p)} |" for p in own)

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from skinlesion_cli.errors import ExitCode, SkinLesionError
+from skinlesion_cli.cli import envelope
+from skinlesion_cli.cli.narrow import drawn, plain
+from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
     from skinlesion_cli.progress import Reporter, Task
     from skinlesion_cli.stages.result import StageResult
 
-RESULT_SCHEMA = "skinlesion.result/1"
-
-
-def plain(text: object) -> str:
-    """Text as it may go to a terminal: control characters (from a file name, say) made visible."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
-
 
 def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = False) -> None:
     """Show a result and leave with its exit code. `aside`: on stderr, where stdout carries rows already."""
     if as_json:
-        text = json.dumps(as_envelope(result), indent=1, allow_nan=False, ensure_ascii=True)
-        print(text, file=sys.stderr if aside else sys.stdout)
+        envelope.write(envelope.of_result(result), aside=aside)
     elif not (aside and quiet):
         _show(result, quiet=quiet, aside=aside)
     sys.stdout.flush()
@@ -37,24 +29,8 @@ def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = Fal
         raise SystemExit(int(result.exit_code))
 
 
-def as_envelope(result: StageResult) -> dict[str, Any]:
-    """The JSON that every command prints with `--json`."""
-    return {
-        "schema": RESULT_SCHEMA,
-        "command": result.command,
-        "status": "ok" if result.exit_code is ExitCode.OK else "partial",
-        "exit_code": int(result.exit_code),
-        "figures": dict(result.figures),
-        "artifacts": list(result.artifacts),
-        "warnings": list(result.warnings),
-        "next": result.next_command,
-        "disclaimer": DISCLAIMER,
-    }
-
-
 def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     class Results(Console):
@@ -65,12 +41,7 @@ def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
     for line in result.headline:
         console.print(Text(plain(line)))
     for table in result.tables:
-        drawn = RichTable(title=plain(table.title), title_justify="left")
-        for index, column in enumerate(table.columns):
-            drawn.add_column(plain(column), justify="left" if index == 0 else "right")
-        for row in table.rows:
-            drawn.add_row(*(Text(plain(cell)) for cell in row))
-        console.print(drawn)
+        console.print(drawn(table, console))
     if result.artifacts:
         console.print(Text("wrote " + ", ".join(plain(path) for path in result.artifacts)))
     if quiet:
@@ -86,15 +57,6 @@ def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
 def is_first_process() -> bool:
     """Whether this process is to speak, where several were started together (torchrun sets RANK)."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def show_error(error: SkinLesionError) -> None:
-    """One message: what failed, then what to do next."""
-    if not is_first_process():
-        return
-    print(f"error: {plain(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(plain(error.hint), file=sys.stderr)
 
 
 @contextmanager
@@ -200,30 +162,3 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "undefined" if value != value else f"{value:.4g}"
     return str(value)
-
-
-def guarded(run: Callable[[], None], *, debug: bool) -> None:
-    """The single error boundary: a failure becomes one message and an exit code."""
-    try:
-        run()
-    except SkinLesionError as error:
-        if debug:
-            traceback.print_exc()
-        show_error(error)
-        raise SystemExit(int(error.exit_code)) from None
-    except BrokenPipeError:
-        # Whoever read our output has left (`| head`): nothing to say, and no one to say it to.
-        _close_stdout()
-        raise SystemExit(int(ExitCode.OK)) from None
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: this should not happen: {type(error).__name__}: {plain(error)}", file=sys.stderr)
-        print(
-            "It is a fault of skinlesion; run again with --debug and report what it prints.", file=sys.stderr
-        )
-        raise SystemExit(int(ExitCode.FAILURE)) from None
-
-
-def _close_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

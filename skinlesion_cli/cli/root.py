@@ -8,13 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from skinlesion_cli import __version__
-from skinlesion_cli.cli import render
+from skinlesion_cli.cli import boundary
+from skinlesion_cli.cli.narrow import NarrowHelp
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 app = typer.Typer(
     name="skinlesion",
+    cls=boundary.Commands,
     help="From a folder of dermoscopic images to calibrated, explained, triaged results.",
     epilog=DISCLAIMER,
     no_args_is_help=True,
@@ -40,20 +43,24 @@ def _root(
     pass
 
 
+class _Command(NarrowHelp, TyperCommand):
+    pass
+
+
 def command(name: str, *, example: str, section: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a sub-command with an example in its help, inside the error boundary."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(**arguments: Any) -> None:
-            render.guarded(lambda: function(**arguments), debug=bool(arguments.get("debug")))
+            boundary.guarded(name, arguments, lambda: function(**arguments))
 
         wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
         body = inspect.getdoc(function) or ""
+        short = body.partition("\n\n")[0]
         lines = "\n\n".join(f"  [cyan]{line}[/cyan]" for line in example.strip().splitlines())
-        app.command(name, help=f"{body}\n\n[bold]Examples[/bold]\n\n{lines}", rich_help_panel=section)(
-            wrapped
-        )
+        text = f"{body}\n\n[bold]Examples[/bold]\n\n{lines}"
+        app.command(name, cls=_Command, help=text, short_help=short, rich_help_panel=section)(wrapped)
         return wrapped
 
     return register

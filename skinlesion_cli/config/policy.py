@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
+from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.costs import checked_costs, cost_matrix
 from skinlesion_cli.decisions.fit import FitSettings
 from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
@@ -39,7 +40,7 @@ class PolicyFile(Frozen):
     """The YAML of `skinlesion calibrate --policy-file`; every key is also an option."""
 
     policy: str = FitSettings.policy
-    probabilities: Literal["temperature", "vector", "none"] | None = None
+    probabilities: Method | None = None
     targets: dict[str, TargetPart] | None = None
     priority: tuple[str, ...] = DEFAULT_PRIORITY
     confidence: Fraction = 0.95

@@ -104,6 +104,21 @@ def look(url: str, patience: Patience) -> Remote:
     return Remote(url, int(size) if size.isdigit() else None, validator)
 
 
+def status(url: str, patience: Patience) -> int:
+    """The HTTP status with which the server answers, whatever it is.
+
+    Raises
+    ------
+    Unreachable : no answer came.
+    """
+    from huggingface_hub.utils import get_session
+
+    try:
+        return int(get_session().head(url, timeout=patience.timeout_s).status_code)
+    except _client_errors() as error:
+        raise Unreachable(_reason(error)) from None
+
+
 def _reason(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:

@@ -12,6 +12,7 @@ from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 
 Method = Literal["temperature", "vector", "none"]
+METHODS: tuple[Method, ...] = ("temperature", "vector", "none")
 # Below this a probability counts as this when its logarithm is weighted by class (0 has none).
 SMALLEST_PROBABILITY = 1e-12
 

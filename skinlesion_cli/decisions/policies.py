@@ -69,3 +69,6 @@ POLICIES: dict[str, Policy] = {
     "cost": Policy(_cost),
     "none": Policy(lambda *_: Found({})),
 }
+
+CALIBRATED, ARGMAX = "calibrated", "argmax"
+DECISIONS = (CALIBRATED, ARGMAX)

@@ -23,7 +23,6 @@ from skinlesion_cli.decisions.metrics import checked
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 
-METHODS: tuple[Method, ...] = ("temperature", "vector", "none")
 _LOG_TEMPERATURE_RANGE = (-4.0, 4.0)
 # Pull towards "change nothing", in log loss summed over images: a rare class must not run away.
 _VECTOR_PENALTY = 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import CLASS_INDEX
 
 Guard = Literal["decision", "triage"]
+GUARDS: tuple[Guard, ...] = ("decision", "triage")
 # Probabilities nearer to 0 or 1 than this count as this: float32 tells them apart no better.
 _LEAST = 1e-6
 
@@ -141,8 +142,8 @@ def guard_named(name: str | None) -> Guard | None:
     ------
     UsageError : neither `decision` nor `triage`.
     """
-    if name not in (None, *get_args(Guard)):
-        raise UsageError(f"--adaptive {name!r} guards nothing", "Known: " + ", ".join(get_args(Guard)))
+    if name not in (None, *GUARDS):
+        raise UsageError(f"--adaptive {name!r} guards nothing", "Known: " + ", ".join(GUARDS))
     return cast(Guard | None, name)
 
 

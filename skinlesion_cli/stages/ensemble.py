@@ -174,7 +174,7 @@ def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
 
 
 def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    trained = voices.available(workspace)
+    trained = workspace.members()
     unknown = [name for name in wanted if name not in trained]
     if unknown:
         raise UsageError(
@@ -290,7 +290,7 @@ def _result(ensemble: ensembles.Ensemble, paths: Sequence[Path], notes: Sequence
     return StageResult(
         command="ensemble",
         headline=[
-            f"{len(ensemble.members)} members, weights by {ensemble.method}, {len(ensemble.views)} views, "
+            f"ensemble of {len(ensemble.members)}, weights by {ensemble.method}, {len(ensemble.views)} views, "
             f"{ensemble.figures['images']:,} validation images of {ensemble.figures['lesions']:,} lesions"
         ],
         figures={

@@ -24,6 +24,7 @@ from skinlesion_cli.data.subgroups import by_patient
 from skinlesion_cli.decisions import evaluation as judging
 from skinlesion_cli.decisions import metrics
 from skinlesion_cli.decisions.evaluation import Figures, Labelled
+from skinlesion_cli.decisions.policies import ARGMAX, CALIBRATED, DECISIONS
 from skinlesion_cli.decisions.summary import summarise
 from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import DataError, UsageError
@@ -35,7 +36,6 @@ from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 ENSEMBLE = "ensemble"
-ARGMAX = "argmax"
 # The official scorer gives this image no weight.
 UNSCORED = frozenset({"ISIC_0035068"})
 COMPARED = ("bacc", "malignant_bacc", "macro_auc", "malignant/auc", "log_loss", "ece")
@@ -150,12 +150,12 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
 
 def _judge(workspace: Workspace, config: EvaluateConfig, source: str, decision: str | None) -> _Judged:
     """Read one source and decide on it."""
-    if decision not in (None, "calibrated", ARGMAX):
-        raise UsageError(f"no decision named {decision!r}", "Known: calibrated, argmax.")
+    if decision not in (None, *DECISIONS):
+        raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
     if source.endswith(".csv"):
         return _judge_table(workspace, config, Path(source), decision)
     if source != ENSEMBLE:
-        if decision == "calibrated":
+        if decision == CALIBRATED:
             raise UsageError(
                 "a calibration decides on the ensemble only", "Leave out --decision, or --source."
             )
@@ -215,7 +215,7 @@ def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
 
 
 def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decision: str | None) -> _Judged:
-    if decision == "calibrated":
+    if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
     truth = outside.find_truth(config.truth, workspace.manifest)
     found = outside.read_predictions(path, truth, config.part)

@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.decisions import metrics
-from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_INDEX
@@ -28,8 +28,6 @@ MAX_BACC_DROP = 0.01
 _CALIBRATION_IMAGES = 128
 _GENERATED_IMAGES = 16
 _BATCH = 16
-# Formats that timmx writes, for use outside of skinlesion.
-EDGE_SUFFIXES = {"openvino": ".xml", "coreml": ".mlpackage", "litert": ".tflite", "executorch": ".pte"}
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     UsageError : no such format or network, or the packages for it are missing.
     ArtifactError : an export differs too much from its network; nothing is written then.
     """
-    if config.format not in (*exports.FORMATS, *EDGE_SUFFIXES):
+    if config.format not in exports.ALL_FORMATS:
         raise UsageError(
             f"no format named {config.format!r}",
-            "Formats: " + ", ".join((*exports.FORMATS, *EDGE_SUFFIXES)),
+            "Formats: " + ", ".join(exports.ALL_FORMATS),
         )
     source = bundles.locate(Workspace(config.workspace), config.model)
     cached = source.root.resolve() != config.workspace.resolve()
@@ -80,7 +78,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
             "Trained: " + (", ".join(trained) or "none") + ".",
         )
     names = config.members or tuple(trained)
-    if config.format in EDGE_SUFFIXES:
+    if config.format in exports.EDGE_SUFFIXES:
         return _edge(source, names, config.format, cached, reporter)
     if config.format in exports.INEXACT and not _has_images(source):
         raise UsageError(
@@ -121,7 +119,7 @@ def run(config: ExportConfig, reporter: Reporter) -> StageResult:
     ]
     return StageResult(
         command="export",
-        headline=[f"{len(rows)} networks exported to {config.format}"],
+        headline=[f"exported to {config.format}: {name_items(names)}"],
         figures={"format": config.format, "networks": figures},
         tables=[Table("Accepted exports", columns, rows)],
         artifacts=written,
@@ -141,7 +139,7 @@ def _edge(
     for name in names:
         checkpoint = checkpoints.read(source.checkpoint(name))
         place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
-        target = place / "edge" / f"{name}{EDGE_SUFFIXES[kind]}"
+        target = place / "edge" / f"{name}{exports.EDGE_SUFFIXES[kind]}"
         with exclusive(place, "export"), reporter.task(f"exporting {name}", None):
             size_px = checkpoint.preprocessing.input_size_px
             export_edge(restore_network(checkpoint), kind, size_px, target)
@@ -149,8 +147,8 @@ def _edge(
     return StageResult(
         command="export",
         headline=[
-            f"{len(written)} networks exported to {kind} by timmx, which compared them with torch where it can",
-            "They take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
+            f"exported to {kind}: {name_items(names)}, by timmx, which compared them with torch where it can",
+            "The files take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
             "and `skinlesion predict` are not in them.",
         ],
         figures={"format": kind, "networks": dict.fromkeys(names)},

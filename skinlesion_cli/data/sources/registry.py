@@ -27,6 +27,12 @@ SOURCES: Mapping[str, ModuleType] = {
 }
 
 
+def require_there(path: Path) -> None:
+    """Refuse a source that does not exist (UsageError)."""
+    if not path.exists():
+        raise UsageError(f"there is nothing at {path}", "Check the path that --from names.")
+
+
 def read_source(path: Path, name: str, options: SourceOptions) -> Collection:
     """Read a source by name, or by what it looks like where the name is `auto`.
 
@@ -35,8 +41,7 @@ def read_source(path: Path, name: str, options: SourceOptions) -> Collection:
     UsageError : there is nothing at `path`, the name is unknown, or it looks like no source or like several.
     DataError : what it holds cannot be used.
     """
-    if not path.exists():
-        raise UsageError(f"there is nothing at {path}")
+    require_there(path)
     if name == "auto":
         fitting = [known for known, source in SOURCES.items() if source.recognise(path)]
         if len(fitting) != 1:

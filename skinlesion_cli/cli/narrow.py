@@ -1,0 +1,77 @@
+"""What changes where the terminal is narrow: help without boxes, and tables as a list of their rows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from skinlesion_cli.stages.result import Table
+
+MARKUP = re.compile(r"\[/?(?:bold|cyan)\]")
+_BOXES_NEED = 60
+# A longer word (the name of a file, say) may be broken.
+_FOLDED_FROM = 24
+_FIGURE = re.compile(r"[-+<>]?\d")
+
+
+def plain(text: object) -> str:
+    """Text as it may go to a terminal: control characters (from a file name, say) made visible."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
+
+
+class NarrowHelp:
+    """Mixed into a command: below 60 columns, the boxes of its help would cut the names of options."""
+
+    help: str | None
+    rich_markup_mode: Any
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        columns = shutil.get_terminal_size().columns
+        if columns >= _BOXES_NEED:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+            return
+        formatter.width = columns - 1
+        # What an option means begins below its name, not in a column that is a few letters wide.
+        formatter.write_dl = partial(formatter.write_dl, col_max=8)
+        kept = self.help, self.rich_markup_mode
+        self.help, self.rich_markup_mode = MARKUP.sub("", self.help or ""), None
+        try:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        finally:
+            self.help, self.rich_markup_mode = kept
+
+
+def drawn(table: Table, console: Console) -> RenderableType:
+    """The table; where not even its longest words fit side by side, one line a cell."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rows = [[plain(cell) for cell in row] for row in table.rows]
+    grid = RichTable(title=plain(table.title), title_justify="left")
+    for index, name in enumerate(table.columns):
+        figures = index > 0 and all(_is_figure(row[index]) for row in rows)
+        grid.add_column(Text(plain(name)), justify="right" if figures else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    # A column needs its longest word, and three characters for its border and the space around it.
+    columns = zip(*rows, strict=True) if rows else [()] * len(table.columns)
+    needed = 1 + sum(
+        3 + max(min(len(word), _FOLDED_FROM) for cell in (name, *cells) for word in (cell.split() or [""]))
+        for name, cells in zip(map(plain, table.columns), columns, strict=True)
+    )
+    if needed <= console.width:
+        return grid
+    lines = [plain(table.title)]
+    for row in rows:
+        named = zip(table.columns[1:], row[1:], strict=True)
+        lines += [row[0], *(f"  {plain(name)}: {cell}" for name, cell in named if cell)]
+    return Text("\n".join(lines))
+
+
+def _is_figure(cell: str) -> bool:
+    return cell in ("", "undefined", "none") or bool(_FIGURE.match(cell))

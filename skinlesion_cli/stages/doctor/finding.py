@@ -1,0 +1,33 @@
+"""What the doctor is asked, and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["ok", "advice", "problem"]
+REINSTALL = "Install skinlesion again, in an environment of its own: pip install --force-reinstall skinlesion"
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """`network`: also ask the servers that `download` and `train` fetch from whether they answer."""
+
+    workspace: Path
+    network: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `to_do` says what to do about it; empty where all is well."""
+
+    check: str
+    state: State
+    found: str
+    to_do: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+Look = Callable[[DoctorConfig], Iterator[Finding]]

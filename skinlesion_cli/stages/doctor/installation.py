@@ -1,0 +1,100 @@
+"""What is installed: Python, the libraries, and whether they load."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import import_module, metadata
+from typing import Any
+
+from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
+
+_ROOMS = {
+    "prediction": ("skinlesion_cli.prediction.worker", "skinlesion_cli.inference.runtimes.torch_runtime"),
+    "training": ("skinlesion_cli.models.loop", "skinlesion_cli.data.augmentation"),
+    "explanations": ("skinlesion_cli.explain.writer", "pytorch_grad_cam"),
+    "pages": ("skinlesion_cli.report.batch", "skinlesion_cli.report.plots_evaluation"),
+}
+
+
+def python(_config: DoctorConfig) -> Iterator[Finding]:
+    version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    yield Finding("python", "ok", f"{version} on {system}", figures={"python": version, "system": system})
+
+
+def libraries(_config: DoctorConfig) -> Iterator[Finding]:
+    """Required libraries as the package's own metadata states them, then its extras."""
+    from packaging.requirements import Requirement
+
+    try:
+        stated = [Requirement(text) for text in metadata.requires("skinlesion") or ()]
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            "libraries",
+            "advice",
+            "skinlesion runs from a folder; nothing says what it needs",
+            "Install it: pip install .",
+        )
+        return
+    required = {r.name: r for r in stated if r.marker is None or r.marker.evaluate({"extra": ""})}
+    versions = {name: _version(name) for name in required}
+    wrong = {name: r for name, r in required.items() if not _fits(r, versions[name])}
+    for name, requirement in wrong.items():
+        there = (
+            f"{versions[name]} is installed, {requirement.specifier} is needed"
+            if versions[name]
+            else "is missing"
+        )
+        yield Finding("libraries", "problem", f"{name} {there}", f"pip install '{requirement}'")
+    main = ", ".join(
+        f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm", "numpy") if name in versions
+    )
+    if not wrong:
+        yield Finding("libraries", "ok", f"all {len(required)} that are required; {main}", figures=versions)
+    extras = sorted(metadata.metadata("skinlesion").get_all("Provides-Extra") or ())
+    yield from _extras(
+        {
+            extra: [
+                r
+                for r in stated
+                if r.marker and r.marker.evaluate({"extra": extra}) and r.name not in required
+            ]
+            for extra in extras
+        }
+    )
+
+
+def _extras(stated: Mapping[str, list[Any]]) -> Iterator[Finding]:
+    """What is optional: only an extra that is there in part is worth a word."""
+    versions = {r.name: _version(r.name) for group in stated.values() for r in group}
+    whole, absent = [], []
+    for extra, group in stated.items():
+        if all(_fits(r, versions[r.name]) for r in group):
+            whole.append(extra)
+        elif not any(versions[r.name] for r in group):
+            absent.append(extra)
+        else:
+            lacking = ", ".join(str(r) for r in group if not _fits(r, versions[r.name]))
+            found = f"{extra} is there in part; lacking: {lacking}"
+            yield Finding("extras", "advice", found, f"pip install 'skinlesion[{extra}]'")
+    found = f"installed: {', '.join(whole) or 'none'}; not: {', '.join(absent) or 'none'}"
+    yield Finding("extras", "ok", found, figures=versions)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _fits(requirement: Any, version: str | None) -> bool:
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def loading(_config: DoctorConfig) -> Iterator[Finding]:
+    """Installed is not enough: a library may lack a file of the system and fail when it is loaded."""
+    for modules in _ROOMS.values():
+        for module in modules:
+            import_module(module)
+    yield Finding("loading", "ok", f"{', '.join(_ROOMS)}: all that they need loads")

@@ -1,0 +1,104 @@
+"""The machine: devices, cores, disk, and (only when asked) the servers that are fetched from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
+
+_LITTLE_SPACE_BYTES = 200e6
+_HUB_SAMPLE = "resnet50"
+
+
+def devices(_config: DoctorConfig) -> Iterator[Finding]:
+    import torch
+
+    from skinlesion_cli.prediction.loading import gpu_is_there
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    names += ["Apple MPS"] if torch.backends.mps.is_available() else []
+    figures = {"torch": torch.__version__, "gpus": names}
+    if not names and gpu_is_there():
+        yield Finding(
+            "devices",
+            "advice",
+            f"there is a GPU, but torch {torch.__version__} cannot use it: CPU only",
+            "Install a build of torch for it: https://pytorch.org/get-started/locally",
+            figures,
+        )
+        return
+    yield Finding("devices", "ok", ", ".join(names) or "CPU only", figures=figures)
+
+
+def threads(_config: DoctorConfig) -> Iterator[Finding]:
+    from skinlesion_cli.inference.stream import available_cores
+
+    cores, quota, asked = available_cores(), _quota_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    figures = {"cores": cores, "quota_cores": quota, "omp_num_threads": asked or None}
+    found = f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    if quota is not None and quota < cores:
+        to_do = f"Give predict and train --workers {max(int(quota), 1)}: more would wait for one another."
+        yield Finding(
+            "threads", "advice", f"{found}, of which this container may use {quota:g}", to_do, figures
+        )
+    elif asked.isdigit() and int(asked) > cores:
+        yield Finding("threads", "advice", found, "Unset OMP_NUM_THREADS, or set it to the cores.", figures)
+    else:
+        yield Finding("threads", "ok", found, figures=figures)
+
+
+def _quota_cores() -> float | None:
+    """Cores that a Linux container may use by its quota of time; None where there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def disk(config: DoctorConfig) -> Iterator[Finding]:
+    from skinlesion_cli.data.official import OFFICIAL_FILES
+
+    root = config.workspace.absolute()
+    existing = next(parent for parent in (root, *root.parents) if parent.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    # The archives, and the images that are taken out of them.
+    dataset_bytes = 2 * sum(file.about_bytes for file in OFFICIAL_FILES)
+    found, figures = f"{free_bytes / 1e9:.1f} GB free for {config.workspace}", {"free_bytes": free_bytes}
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield Finding(
+            "disk", "problem", f"{config.workspace} cannot be written", "Choose another --workspace.", figures
+        )
+    elif free_bytes < _LITTLE_SPACE_BYTES:
+        yield Finding("disk", "problem", found, "Free some space, or choose another --workspace.", figures)
+    elif free_bytes < dataset_bytes and not Workspace(root).manifest.exists():
+        to_do = f"Fetching ISIC 2018 takes {dataset_bytes / 1e9:.1f} GB: free some space first."
+        yield Finding("disk", "advice", found, to_do, figures)
+    else:
+        yield Finding("disk", "ok", found, figures=figures)
+
+
+def network(_config: DoctorConfig) -> Iterator[Finding]:
+    from huggingface_hub import hf_hub_url
+
+    from skinlesion_cli.data.http import Patience, Unreachable, client_settings, status
+    from skinlesion_cli.data.official import BASE_URLS, OFFICIAL_FILES
+    from skinlesion_cli.models.backbones import BACKBONES
+    from skinlesion_cli.models.pretrained import HUB_FILE
+
+    patience = Patience(tries=1, timeout_s=5.0)
+    urls = {f"ISIC archive, {n}": base + OFFICIAL_FILES[0].name for n, base in enumerate(BASE_URLS, start=1)}
+    urls["model hub"] = hf_hub_url(str(BACKBONES[_HUB_SAMPLE].hub_id), HUB_FILE)
+    for name, url in urls.items():
+        host = url.split("/")[2]
+        try:
+            with client_settings(patience):
+                answer = status(url, patience)
+            yield Finding(name, "ok", f"{host} answers {answer}", figures={"status": answer})
+        except Unreachable as error:
+            to_do = "Behind a proxy set HTTPS_PROXY. Without a network: `download --from`, and `train --weights FILE`."
+            yield Finding(name, "problem", f"{host}: {error}", to_do)

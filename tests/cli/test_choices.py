@@ -1,0 +1,198 @@
+"""Options that take one of a few names: refused with the list, and completed in the shell without torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import COMMANDS, Run
+from tests.conftest import ROOT
+
+DEVICES = "auto, cpu, cuda, mps"
+RUNTIMES = "auto, torch, onnx, onnx-int8"
+STYLES = "overlay, contour, side-by-side"
+# Command, option, and the names that a refusal lists.
+CHOICES = [
+    ("bench", "--device", DEVICES),
+    ("bench", "--runtime", RUNTIMES),
+    ("calibrate", "--adaptive", "decision, triage"),
+    ("calibrate", "--policy", "guaranteed, published, cost, none"),
+    ("calibrate", "--priority", "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
+    ("calibrate", "--probabilities", "temperature, vector, none"),
+    ("download", "--format", "auto, isic2018, ham10000, isic2019, folders, csv, reviewed"),
+    ("download", "--split", "official, grouped, kfold, published"),
+    ("ensemble", "--method", "bacc, equal, stacked, rank"),
+    ("ensemble", "--tta", "none, flips, d4, published"),
+    ("evaluate", "--decision", "calibrated, argmax"),
+    ("evaluate", "--part", "test, val"),
+    ("explain", "--cam-style", STYLES),
+    ("explain", "--class", "all, MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
+    ("explain", "--device", DEVICES),
+    ("explain", "--method", "gradcam, gradcam++, xgradcam, hirescam, layercam, gradcamelementwise"),
+    ("explain", "--raw", "png16, npz"),
+    ("export", "--format", "onnx, onnx-int8, openvino, coreml, litert, executorch"),
+    ("predict", "--backend", "threads, local, dask, ray"),
+    ("predict", "--cam-style", STYLES),
+    ("predict", "--device", DEVICES),
+    ("predict", "--format", "csv, jsonl, parquet"),
+    ("predict", "--runtime", RUNTIMES),
+    ("predict", "--tta", "none, flips, d4, published, adaptive"),
+    ("select", "--by", "mixed, margin, entropy, disagreement, diversity"),
+    ("select", "--device", DEVICES),
+    ("train", "--arch", "resnet50, densenet121, efficientnet_b3, efficientnet_lite0"),
+    ("train", "--device", DEVICES),
+]
+# Options that take names and other things, and what is wrong with a name that is neither.
+OPEN = [
+    (("download", "--parts", "training,tests"), "Known: training, validation, test"),
+    (("train", "--arch", "tiny", "--metadata", "age,weight"), "'age', 'sex' or 'site'"),
+    (("train", "--arch", "tiny", "--recipe", "quick"), "Recipes: builtin, default, fast, published"),
+    (("train", "--arch", "tiny", "--set", "epoch=3"), "did you mean 'epochs'"),
+    (("calibrate", "--target", "MELA:sensitivity=0.9"), "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
+    (("calibrate", "--policy", "cost", "--cost", "NV=3"), "MEL, BCC, AKIEC"),
+    (("predict", ".", "--shard", "4/3"), "Example: --shard 3/16"),
+]
+
+
+def arguments_of(name: str) -> tuple[str, ...]:
+    return ("x.jpg",) if name in ("predict", "explain", "select") else ()
+
+
+def in_a_line(text: str) -> str:
+    """What the parser's box says, without the box."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("name", "option", "known"), CHOICES)
+def test_an_unknown_name_is_refused_with_the_known_ones(
+    name: str, option: str, known: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(name, *arguments_of(name), option, "qqq")
+    assert done.exit_code == 2, done.output
+    assert f"Invalid value for '{option}': there is no 'qqq'. Known: {known}" in in_a_line(done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_option_with_choices_is_tried() -> None:
+    checked = {
+        (name, parameter.opts[0])
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if parameter.callback is not None
+    }
+    assert checked == {(name, option) for name, option, _ in CHOICES}
+
+
+@pytest.mark.parametrize(("arguments", "known"), OPEN, ids=[" ".join(a) for a, _ in OPEN])
+def test_an_unknown_value_is_refused_with_what_is_known(
+    arguments: tuple[str, ...], known: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2, done.output
+    assert known in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slip_of_the_pen_is_told_the_nearest_name(run: Run) -> None:
+    assert "did you mean 'MEL'?" in in_a_line(run("explain", "x.jpg", "--class", "mel").stderr)
+    assert "did you mean 'densenet121'?" in in_a_line(run("train", "--arch", "densenet").stderr)
+
+
+@pytest.mark.parametrize("layout", ["csv", "reviewed", "isic2019", "ham10000", "folders"])
+def test_a_source_of_another_layout_is_refused_by_name(layout: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("no dataset")
+    done = run("download", "--from", tmp_path / "in", "--format", layout, "-w", tmp_path / "ws")
+    assert done.exit_code == 1, done.output
+    assert "should not happen" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not (tmp_path / "ws" / "dataset" / "manifest.json").exists()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Two single networks, and one architecture trained in two folds."""
+    for name in ("resnet50", "tiny", "densenet121-fold0", "densenet121-fold1"):
+        (tmp_path / "ws" / "models" / name).mkdir(parents=True)
+        (tmp_path / "ws" / "models" / name / "checkpoint.json").write_text("{}")
+    (tmp_path / "ws" / "models" / "densenet121").mkdir()
+    (tmp_path / "ws" / "models" / "densenet121" / "predictions-oof.json").write_text("{}")
+    return tmp_path / "ws"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `skinlesion` command as an installation makes it."""
+    path = tmp_path_factory.mktemp("bin") / "skinlesion"
+    path.write_text(f"#!{sys.executable}\nfrom skinlesion_cli.cli.app import main\nmain()\n")
+    path.chmod(0o755)
+    return path
+
+
+def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
+    """What bash offers for the last word of a line, and the modules that were loaded for it."""
+    asked = {"_SKINLESION_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run(
+        [program],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONPROFILEIMPORTTIME": "1"} | asked,
+    )
+    lines = done.stderr.splitlines()
+    loaded = {text.split("|")[-1].strip() for text in lines if text.startswith("import time:")}
+    assert "skinlesion_cli.cli.app" in loaded, done.stderr
+    return done.stdout.split(), loaded
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        (
+            "skinlesion train --arch efficientnet_l",
+            "efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
+        ),
+        ("skinlesion train --recipe ", "builtin default fast published"),
+        ("skinlesion calibrate --policy ", "guaranteed published cost none"),
+        ("skinlesion predict --runtime o", "onnx onnx-int8"),
+        ("skinlesion predict --tta ", "none flips d4 published adaptive"),
+        ("skinlesion explain --device c", "cpu cuda"),
+        ("skinlesion ensemble -w ws ", "densenet121 resnet50 tiny"),
+        ("skinlesion export -w ws --member d", "densenet121-fold0 densenet121-fold1"),
+        ("skinlesion pre", "predict"),
+    ],
+)
+def test_names_are_completed_without_torch(line: str, offered: str, program: Path, workspace: Path) -> None:
+    found, loaded = complete(program, line, workspace.parent)
+    assert found == offered.split()
+    assert not loaded & {"torch", "timm", "pandas", "scipy", "sklearn", "matplotlib"}
+
+
+def test_install_completion_works_in_bash(program: Path, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+    def bash(script: str) -> subprocess.CompletedProcess[str]:
+        # The shell is found by looking at the parent process, so there has to be one.
+        arguments = ["bash", "--norc", "-c", script]
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=100)
+
+    done = bash("skinlesion --install-completion; exit $?")
+    assert done.returncode == 0, done.stderr
+    assert "bash completion installed" in done.stdout
+    script = next((tmp_path / ".bash_completions").iterdir())
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+    words = "COMP_WORDS=(skinlesion train --arch dens); COMP_CWORD=3"
+    function = "$(complete -p skinlesion | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+    done = bash(f'source {script}; {words}; {function} skinlesion; echo "${{COMPREPLY[@]}}"')
+    assert done.stdout == "densenet121\n", done.stderr
