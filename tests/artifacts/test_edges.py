@@ -67,8 +67,8 @@ def test_what_rests_on_a_manifest_wants_it_written_first(tmp_path):
     with pytest.raises(ValueError, match="before its split"):
         split.write(tmp_path / "split.json", split.Split(sides, "grouped", 1), unwritten)
     pairs = duplicates.Duplicates(pd.DataFrame(columns=list(duplicates.COLUMNS)), False)
+    stand_in = envelope.Artifact(tmp_path, "split", "0" * 64, {}, {}, {}, None, None, None)
     with pytest.raises(ValueError, match="before its duplicates"):
-        stand_in = envelope.Artifact(tmp_path, "split", "0" * 64, {}, {}, {}, None, None, None)
         duplicates.write(tmp_path / "duplicates.json", pairs, unwritten, stand_in)
 
 

@@ -63,7 +63,7 @@ def test_a_bundle_is_named_by_its_parts(tmp_path):
 def test_a_network_trained_again_no_longer_fits(tmp_path):
     workspace = finished(Workspace(tmp_path))
     network(workspace.checkpoint("tiny"), seed=2)
-    with pytest.raises(ArtifactError, match="models/tiny is .* but the ensemble was built from") as told:
+    with pytest.raises(ArtifactError, match=r"models/tiny is .* but the ensemble was built from") as told:
         bundle.from_workspace(workspace)
     assert "skinlesion ensemble" in told.value.hint
 

@@ -13,7 +13,9 @@ FREE = GuaranteeSettings(max_bacc_loss=None)
 FAR = GuaranteeSettings(max_bacc_loss=None, horizon=10**6)
 
 
-def promise(mel: list[float], nevi: list[float], target: Target, settings: GuaranteeSettings = FREE) -> Promise:
+def promise(
+    mel: list[float], nevi: list[float], target: Target, settings: GuaranteeSettings = FREE
+) -> Promise:
     """The promise on melanomas and nevi with these melanoma probabilities, every image its own lesion."""
     values = np.zeros((len(mel) + len(nevi), 7))
     values[:, 0] = [*mel, *nevi]
@@ -51,7 +53,9 @@ def test_the_fewest_lesions_that_carry_a_promise_and_one_fewer():
     assert (enough.granted, enough.threshold) == (True, pytest.approx(0.2))
     lacking = promise([0.3] * 26, [0.1] * 100, Target("MEL", 0.85))
     assert (lacking.granted, lacking.more_lesions) == (False, 1)
-    assert lacking.reason == "the sensitivity cannot be promised within the balanced accuracy that it may cost"
+    assert (
+        lacking.reason == "the sensitivity cannot be promised within the balanced accuracy that it may cost"
+    )
 
 
 def test_the_horizon_is_what_a_promise_is_judged_on():
