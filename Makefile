@@ -50,7 +50,7 @@ coverage: install
 mutants: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]'
 	$(BIN)/mutmut run --max-children $(JOBS) $(MUTANTS)
-	$(BIN)/mutmut results | grep -v 'not checked'
+	$(BIN)/mutmut results | sed '/not checked/d'
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage mutants
