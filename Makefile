@@ -8,12 +8,21 @@ DEMO := demo-output
 # Test processes side by side; each file's tests stay together.
 JOBS ?= 2
 
-.PHONY: demo test lint install release-check clean help
+# The tests that take the branches of decisions/, artifacts/ and data/ within their own process.
+COVERED := tests/decisions tests/artifacts tests/data tests/config tests/stages tests/inference/test_inputs.py \
+	tests/inference/test_results_and_gate.py tests/training/test_augmentation.py tests/training/test_batches.py \
+	tests/explain/test_selection.py
+# Mutants to try, such as 'skinlesion_cli.decisions.thresholds.*'; all without it.
+MUTANTS ?=
+
+.PHONY: demo test lint coverage mutants install release-check clean help
 
 help:
 	@echo "make demo   install into .venv, then predict the example images with Grad-CAM"
 	@echo "make test   install into .venv, then lint, types, import rules and all tests"
 	@echo "make release-check   build, install the wheel into a fresh environment, predict without a network"
+	@echo "make coverage   branches tested in decisions/, artifacts/ and data/; fails below 95 %"
+	@echo "make mutants    what the tests of decisions/ let pass (MUTANTS='...decisions.bounds.*' for one file)"
 
 # The stamp is older than pyproject.toml whenever the dependencies have changed.
 $(VENV)/.installed: pyproject.toml
@@ -38,5 +47,14 @@ test: install lint
 release-check:
 	PYTHON=$(PYTHON) bash examples/release_check.sh
 
+coverage: install
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(COVERED) --cov --cov-report=
+	$(BIN)/coverage json -q -o - | $(BIN)/python tests/branch_coverage.py
+
+mutants: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	$(BIN)/mutmut run --max-children $(JOBS) $(MUTANTS)
+	$(BIN)/mutmut results | sed '/not checked/d'
+
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage mutants

@@ -251,10 +251,7 @@ def read_rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
     ArtifactError : it is not there, or no table of predictions.
     """
     if kind == "parquet":
-        import pyarrow.parquet as pq
-
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
+        yield from _read_parquet(path)
         return
     try:
         with path.open("rb") as file:
@@ -265,3 +262,17 @@ def read_rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
                 yield results.decode(line, kind)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            if tuple(file.schema_arrow.names) != results.NAMES:
+                raise ArtifactError(f"{path.name} is no table of predictions by this version")
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from None

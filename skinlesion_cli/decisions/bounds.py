@@ -34,15 +34,21 @@ def allowed_misses(n: int, share: float, confidence: float, horizon: int | None 
     horizon : new lesions that it will be judged on; None: as many as were seen.
     """
     judged = n if horizon is None else horizon
-    allowance, doubt = math.floor((1.0 - share) * judged + _ROUNDING), 1.0 - confidence
     low, high = -1, n
     while high - low > 1:
         j = (low + high) // 2
-        population = stats.binom.cdf(j, n, 1.0 - share)
-        sample = stats.hypergeom.cdf(j, n + judged, n, min(allowance + 1 + j, n + judged))
-        fits = population <= doubt and (allowance >= judged or sample <= doubt)
-        low, high = (j, high) if fits else (low, j)
+        low, high = (j, high) if _holds(j, n, share, confidence, judged) else (low, j)
     return low
+
+
+def _holds(misses: int, n: int, share: float, confidence: float, judged: int) -> bool:
+    """Whether so many misses of `n` promise `share`, of the population and of the next `judged` lesions."""
+    allowance, doubt = math.floor((1.0 - share) * judged + _ROUNDING), 1.0 - confidence
+    population = stats.binom.cdf(misses, n, 1.0 - share)
+    if population > doubt:
+        return False
+    # Where all of them may be missed, no sample breaks it.
+    return allowance >= judged or stats.hypergeom.cdf(misses, n + judged, n, allowance + 1 + misses) <= doubt
 
 
 def promised_share(n: int, misses: int, confidence: float, horizon: int | None = None) -> float:

@@ -75,7 +75,7 @@ def cost_thresholds(
     """
     values, labels = checked(probabilities), np.asarray(labels)
     lesions = group(lesion_ids, labels)
-    weights = 1.0 / lesions.sizes[lesions.codes] if len(labels) else np.empty(0)
+    weights = 1.0 / lesions.sizes[lesions.codes]
     thresholds = dict.fromkeys(classes, NEVER)
     order = priority_order(thresholds, priority)
     for _ in range(_MOST_PASSES):

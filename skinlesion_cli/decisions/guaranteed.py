@@ -127,17 +127,16 @@ def guaranteed_thresholds(
 
 @dataclass(frozen=True)
 class _State:
-    """The decision so far: `decided` with the higher classes' thresholds, `taken` where one of them fired."""
+    """What is known so far: the argmax, and which images a higher class's threshold has `taken` from it."""
 
     values: np.ndarray
     labels: np.ndarray
     lesions: Lesions
-    decided: np.ndarray
+    argmax: np.ndarray
     taken: np.ndarray
 
     def with_threshold(self, index: int, theta: float) -> _State:
-        fires = (self.values[:, index] > theta) & ~self.taken
-        return replace(self, decided=np.where(fires, index, self.decided), taken=self.taken | fires)
+        return replace(self, taken=self.taken | (self.values[:, index] > theta))
 
 
 def _one_class(
@@ -155,13 +154,13 @@ def _one_class(
     sure_floor = 1.0 - doubt * _FLOOR_SHARE
     positive = state.labels == index
     score = np.where(state.taken, -np.inf, state.values[:, index])
-    by_argmax = ~state.taken & (state.decided == index)
+    by_argmax = ~state.taken & (state.argmax == index)
     # A lower class could still take what only the argmax catches.
     caught = votes(np.where(by_argmax & (not later), np.inf, score)[positive], state.lesions.codes[positive])
     called = votes(np.where(by_argmax, np.inf, score)[~positive], state.lesions.codes[~positive], upper=True)
     n = len(caught)
-    allowed = bounds.allowed_misses(n, target.sensitivity, sure, horizon) if n else -1
-    ceiling = np.sort(caught)[allowed] if 0 <= allowed < n else -np.inf  # θ must stay below it
+    allowed = bounds.allowed_misses(n, target.sensitivity, sure, horizon)
+    ceiling = np.sort(caught)[allowed] if allowed >= 0 else -np.inf  # θ must stay below it
     floor, floor_promised = _floor(called, target.specificity, sure_floor, horizon)
     curve = _bacc_curve(state, index, later)
     lowest = max(floor, curve.lowest_within(max_loss))
@@ -195,12 +194,9 @@ def _floor(
     """The lowest θ that keeps the specificity, and whether one does."""
     if specificity is None:
         return -np.inf, True
-    n = len(called)
-    allowed = bounds.allowed_misses(n, specificity, confidence, horizon) if n else -1
+    allowed = bounds.allowed_misses(len(called), specificity, confidence, horizon)
     if allowed < 0:
         return NEVER, False
-    if allowed >= n:
-        return -np.inf, True
     lowest = float(np.sort(called)[::-1][allowed])
     return (NEVER, False) if np.isposinf(lowest) else (lowest, True)
 
@@ -215,17 +211,14 @@ def _refusal(
     horizon: int | None,
 ) -> Promise:
     n, missed = promise.lesions, promise.missed
-    best = bounds.promised_share(n, missed, confidence, horizon) if n else 0.0
+    best = bounds.promised_share(n, missed, confidence, horizon)
     specificity = promise.target_specificity
     if not floor_promised:
         false_calls = int((called > promise.threshold).sum())
-        found = (
-            bounds.promised_share(len(called), false_calls, floor_confidence, horizon) if len(called) else 0
-        )
-        specificity = found or None
-    needed = bounds.lesions_needed(missed / n, promise.target_sensitivity, confidence) if n else None
+        specificity = bounds.promised_share(len(called), false_calls, floor_confidence, horizon) or None
+    miss_rate = missed / n if n else 0.0
+    needed = bounds.lesions_needed(miss_rate, promise.target_sensitivity, confidence)
     if n == 0:
-        needed = bounds.lesions_needed(0.0, promise.target_sensitivity, confidence)
         reason = "no lesion of this class: nothing can be promised, the argmax stands for it"
     elif not floor_promised:
         needed = None
@@ -274,8 +267,7 @@ class _Curve:
 
     def nearest(self, lowest: float) -> float:
         """The lowest candidate that is not below `lowest`."""
-        fits = np.flatnonzero(self.thetas >= lowest)
-        return float(self.thetas[fits[0]]) if fits.size else NEVER
+        return float(self.thetas[np.searchsorted(self.thetas, lowest)])
 
 
 def _bacc_curve(state: _State, index: int, later: list[int]) -> _Curve:
@@ -286,7 +278,7 @@ def _bacc_curve(state: _State, index: int, later: list[int]) -> _Curve:
     counts = np.bincount(state.labels, minlength=N_CLASSES)
     counted = (counts > 0) & ~np.isin(np.arange(N_CLASSES), later)
     worth = np.where(counted, 1.0 / np.maximum(counts, 1), 0.0) / max(counted.sum(), 1)
-    was_right = state.decided[free] == labels
+    was_right = state.argmax[free] == labels
     gain = np.cumsum(np.where((labels == index) & ~was_right, worth[labels], 0.0))
     loss = np.cumsum(np.where((labels != index) & was_right, worth[labels], 0.0))
     # A candidate below every run of equal scores; above all of them, 1.

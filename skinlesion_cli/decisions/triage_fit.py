@@ -72,15 +72,15 @@ def malignant_operating_point(
     mine = IS_MALIGNANT[labels]
     caught = np.sort(votes(scores[mine], codes[mine]))
     n = len(caught)
-    allowed = bounds.allowed_misses(n, sensitivity, confidence, horizon) if n else -1
-    if allowed >= 0 and caught[min(allowed, n - 1)] > 0.0:
-        ceiling = caught[min(allowed, n - 1)]
+    allowed = bounds.allowed_misses(n, sensitivity, confidence, horizon)
+    if allowed >= 0 and caught[allowed] > 0.0:
+        ceiling = caught[allowed]
         lower = scores[scores < ceiling]
         threshold = float((ceiling + (lower.max() if lower.size else 0.0)) / 2)
         missed = int((caught <= threshold).sum())
         return OperatingPoint(threshold, True, sensitivity, sensitivity, confidence, n, missed, 0)
     missed = int((caught <= 0.0).sum())
-    promised = bounds.promised_share(n, missed, confidence, horizon) if n else 0.0
+    promised = bounds.promised_share(n, missed, confidence, horizon)
     needed = bounds.lesions_needed(missed / n if n else 0.0, sensitivity, confidence)
     more = None if needed is None else max(needed - n, 1)
     return OperatingPoint(0.0, False, promised or None, sensitivity, confidence, n, missed, more)

@@ -58,6 +58,7 @@ def verdicts(
         cleared = lesion_share(~said[~mine], codes[~mine])
         met: bool | None = None
         if caught.n and (cleared.n or target.specificity is None):
-            met = caught.value >= target.sensitivity and cleared.value >= (target.specificity or 0.0)
+            held = target.specificity is None or cleared.value >= target.specificity
+            met = caught.value >= target.sensitivity and held
         found.append(Verdict(target.class_name, target.sensitivity, target.specificity, caught, cleared, met))
     return tuple(found)

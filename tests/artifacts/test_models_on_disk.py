@@ -1,0 +1,207 @@
+"""Networks and what is made of them on disk: each is refused where it does not fit the others."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion_cli.artifacts import (
+    bundle,
+    calibration,
+    checkpoint,
+    ensemble,
+    envelope,
+    exports,
+    members,
+    predictions,
+    training_state,
+)
+from skinlesion_cli.artifacts.training_state import TrainingState
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.errors import ArtifactError
+
+VIEWS = ("identity", "hflip")
+
+
+def network(path: Path, arch: str = "tiny", fold: int | None = None, seed: int = 1) -> checkpoint.Checkpoint:
+    recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=32, learning_rate=1e-3)
+    made = checkpoint.Checkpoint(
+        arch, recipe, Preprocessing(input_size_px=32), b"w", b"epoch\n", {}, "none", seed, fold
+    )
+    checkpoint.write(path, made, inputs={})
+    return checkpoint.read(path)
+
+
+def finished(workspace: Workspace, **changes) -> Workspace:
+    """One network, an ensemble of it and a calibration of that."""
+    made = network(workspace.checkpoint("tiny"))
+    assert made.artifact
+    member = ensemble.Member("tiny", made.artifact.sha256, 1.0, 0.5)
+    values = {"members": (member,), "method": "equal", "views": VIEWS} | changes
+    combined = ensemble.write(workspace.ensemble, ensemble.Ensemble(**values), inputs={})
+    calibrated = calibration.Calibration(DecisionRule(), "none", "d4", VIEWS)
+    calibration.write(workspace.calibration, calibrated, inputs={"ensemble": combined})
+    return workspace
+
+
+# Bundles
+
+
+def test_a_bundle_is_named_by_its_parts(tmp_path):
+    found = bundle.from_workspace(finished(Workspace(tmp_path)))
+    assert (found.model_id, found.is_builtin, found.gate) == ("tiny", False, None)
+    assert bundle.architecture(str(tmp_path)) == "tiny"
+    assert bundle.from_workspace(Workspace(tmp_path)).sha256 == found.sha256
+
+
+def test_a_network_trained_again_no_longer_fits(tmp_path):
+    workspace = finished(Workspace(tmp_path))
+    network(workspace.checkpoint("tiny"), seed=2)
+    with pytest.raises(ArtifactError, match=r"models/tiny is .* but the ensemble was built from") as told:
+        bundle.from_workspace(workspace)
+    assert "skinlesion ensemble" in told.value.hint
+
+
+def test_a_table_from_elsewhere_cannot_predict(tmp_path):
+    outside = ensemble.Member("table", None, 1.0, None)
+    with pytest.raises(ArtifactError, match="member table of the ensemble is a table of predictions"):
+        bundle.from_workspace(finished(Workspace(tmp_path), members=(outside,)))
+
+
+def test_a_rank_ensemble_cannot_predict(tmp_path):
+    ranked = {"method": "rank", "parameters": {"rank_reference": [[[0.0, 1.0]] * 7]}}
+    with pytest.raises(ArtifactError, match="combined by rank"):
+        bundle.from_workspace(finished(Workspace(tmp_path), **ranked))
+
+
+def test_networks_of_two_architectures_are_no_one_start(tmp_path):
+    workspace = Workspace(tmp_path)
+    made = [network(workspace.checkpoint(name), name) for name in ("one", "two")]
+    parts = tuple(ensemble.Member(m.arch, m.artifact.sha256, 0.5, 0.5) for m in made if m.artifact)
+    finished(workspace, members=parts)
+    with pytest.raises(ArtifactError, match="are of one, two"):
+        bundle.architecture(str(tmp_path))
+
+
+def test_where_the_model_lies(tmp_path, monkeypatch):
+    begun, empty = Workspace(tmp_path / "begun"), Workspace(tmp_path / "empty")
+    network(begun.checkpoint("tiny"))
+    empty.root.mkdir()
+    assert bundle.locate(begun) == begun
+    assert bundle.locate(empty) == bundle.builtin() == bundle.locate(begun, "builtin")
+    assert bundle.locate(begun, str(tmp_path / "other")) == Workspace(tmp_path / "other")
+    with pytest.raises(ArtifactError, match="there is no workspace"):
+        bundle.locate(Workspace(tmp_path / "none"))
+    with pytest.raises(ArtifactError, match="no trained network"):
+        bundle.from_workspace(empty)
+    monkeypatch.setattr(bundle, "_package_folder", lambda: empty)
+    with pytest.raises(ArtifactError, match="no built-in model"):
+        bundle.builtin()
+
+
+# Members of an ensemble
+
+
+def predicted(workspace: Workspace, name: str, part: str, value: float, inputs: dict[str, str]) -> None:
+    rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
+    values = np.full((1, 2, 7), value, np.float32)
+    made = predictions.Predictions(rows, values, VIEWS, name, part)
+    predictions.write(workspace.predictions(name, part), made, inputs=inputs)
+
+
+def test_folds_speak_as_one_member(tmp_path):
+    workspace = Workspace(tmp_path)
+    for fold in (0, 1):
+        network(workspace.checkpoint(f"tiny-fold{fold}"), fold=fold)
+        predicted(workspace, f"tiny-fold{fold}", "test", 0.1 + 0.2 * fold, {})
+    network(workspace.checkpoint("tiny-foldx"))
+    predicted(workspace, "tiny", "oof", 0.5, {"checkpoint-fold1": "b" * 64, "checkpoint-fold0": "a" * 64})
+    network(workspace.checkpoint("alone"))
+    predicted(workspace, "alone", "val", 0.25, {"checkpoint": "c" * 64})
+    assert members.available(workspace) == ["alone", "tiny", "tiny-foldx"]
+    assert (members.has_test(workspace, "tiny"), members.has_test(workspace, "alone")) == (True, False)
+    found = members.read_test(workspace, "tiny")
+    assert (found.source, found.view_probabilities[0, 0, 0]) == ("tiny", np.float32(0.2))
+    folded, single = (members.read_validation(workspace, name) for name in ("tiny", "alone"))
+    assert members.networks(folded) == [("tiny-fold0", "a" * 64), ("tiny-fold1", "b" * 64)]
+    assert members.networks(single) == [("alone", "c" * 64)]
+    with pytest.raises(ArtifactError) as told:
+        members.read_test(workspace, "alone")
+    assert told.value.hint == "Run `skinlesion train --arch alone` again: it predicts what is missing."
+
+
+# Exports
+
+
+def test_an_export_belongs_to_one_network(tmp_path):
+    made = network(tmp_path / "tiny" / "checkpoint.json")
+    assert not exports.is_there(made, "onnx")
+    weight = np.arange(14, dtype=np.float32).reshape(7, 2)
+    exports.write(made, exports.Export("onnx", b"graph", weight, {"images": 3}))
+    assert exports.is_there(made, "onnx")
+    found = exports.read(made, "onnx")
+    assert (found.model, found.figures) == (b"graph", {"images": 3})
+    assert found.classifier.tolist() == weight.tolist()
+    other = network(tmp_path / "tiny" / "checkpoint.json", seed=2)
+    assert not exports.is_there(other, "onnx")
+    with pytest.raises(ArtifactError, match="was made from checkpoint"):
+        exports.read(other, "onnx")
+    larger = dataclasses.replace(made, preprocessing=Preprocessing(input_size_px=64))
+    with pytest.raises(ArtifactError, match="has preprocessing"):
+        exports.read(larger, "onnx")
+    unwritten = dataclasses.replace(made, artifact=None)
+    for act in (lambda: exports.path_of(unwritten, "onnx"), lambda: exports.write(unwritten, found)):
+        with pytest.raises(ValueError, match="checkpoint"):
+            act()
+
+
+# A training under way
+
+
+def test_the_state_of_a_training_is_replaced_and_dropped(tmp_path):
+    assert training_state.read(tmp_path) is None
+    training_state.remove(tmp_path)
+    for epoch in (1, 2):
+        training_state.write(tmp_path, TrainingState("same", b"t" * epoch, {"epoch": epoch}))
+    assert training_state.read(tmp_path) == TrainingState("same", b"tt", {"epoch": 2})
+    assert len(list((tmp_path / "state").iterdir())) == 2
+    training_state.remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_was_changed_by_hand(tmp_path):
+    made = network(tmp_path / "checkpoint.json")
+    assert made.artifact
+    body = made.artifact.body | {"recipe": made.artifact.body["recipe"] | {"epochs": 9}}
+    envelope.write_artifact(
+        tmp_path / "checkpoint.json",
+        kind=checkpoint.KIND,
+        schema_version=1,
+        body=body,
+        payloads={"weights": (".safetensors", b"w"), "history": (".csv", b"")},
+        config_sha256=made.recipe.sha256(),
+        preprocessing=made.artifact.preprocessing,
+    )
+    with pytest.raises(ArtifactError, match="does not have the hash"):
+        checkpoint.read(tmp_path / "checkpoint.json")
+
+
+def test_an_ensemble_has_members():
+    with pytest.raises(ArtifactError, match="without members"):
+        ensemble.Ensemble((), "equal", VIEWS)
+
+
+def test_without_a_stopping_rule_the_mean_is_over_all_views():
+    found = calibration.Calibration(DecisionRule(), "none", "d4", VIEWS)
+    values = np.zeros((1, 2, 7), np.float32)
+    values[0, 0, 0], values[0, 1, 1] = 1.0, 1.0
+    assert found.averaged(values)[0, :2].tolist() == [0.5, 0.5]
+    found.require_views(VIEWS)
+    with pytest.raises(ArtifactError, match=r"identity, hflip, but these predictions use identity"):
+        found.require_views(("identity",))
