@@ -13,7 +13,7 @@ from tests.cli.conftest import COMMANDS, Run
 from tests.conftest import ROOT
 
 DEVICES = "auto, cpu, cuda, mps"
-RUNTIMES = "auto, torch, onnx, onnx-int8"
+RUNTIMES = "auto, torch, onnx, onnx-int8, openvino-bf16"
 STYLES = "overlay, contour, side-by-side"
 # Command, option, and the names that a refusal lists.
 CHOICES = [
@@ -34,7 +34,7 @@ CHOICES = [
     ("explain", "--device", DEVICES),
     ("explain", "--method", "gradcam, gradcam++, xgradcam, hirescam, layercam, gradcamelementwise"),
     ("explain", "--raw", "png16, npz"),
-    ("export", "--format", "onnx, onnx-int8, openvino, coreml, litert, executorch"),
+    ("export", "--format", "onnx, onnx-int8, openvino-bf16, openvino, coreml, litert, executorch"),
     ("predict", "--backend", "threads, local, dask, ray"),
     ("predict", "--cam-style", STYLES),
     ("predict", "--device", DEVICES),

@@ -244,7 +244,7 @@ def test_workspaces(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPa
     def found(workspace: Path) -> list[tuple[str, str, str]]:
         return [(check, state, to_do) for check, state, _, to_do in look("workspace", workspace)[1:]]
 
-    assert found(Path("skinlesion-workspace")) == [("workspace", "ok", "")]
+    assert found(Path("skinlesion-workspace"))[0] == ("workspace", "ok", "")
     ((_, state, to_do),) = found(Path("named"))
     assert state == "problem"
     assert "--model builtin" in to_do
@@ -261,15 +261,22 @@ def test_workspaces(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPa
 def test_exports_that_are_not_there(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
+    monkeypatch.setenv("SKINLESION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("skinlesion_cli.prediction.loading.gpu_is_there", lambda: False)
     # Another test may have exported it.
     shutil.copytree(places.finished, tmp_path / "ws", ignore=shutil.ignore_patterns("onnx"))
-    found = look("workspace", tmp_path / "ws")[-1]
-    assert found[0] == "exports"
-    assert found[2] == "onnx: 0 of 1 networks; onnx-int8: 0 of 1 networks"
     monkeypatch.setattr(models.util, "find_spec", lambda _: None)
-    assert look("workspace", tmp_path / "ws")[-1][1] == "ok"
+    assert look("workspace", tmp_path / "ws")[-1] == ("exports", "ok", "none", "")
     monkeypatch.setattr(models.util, "find_spec", lambda _: object())
-    assert "skinlesion export" in look("workspace", tmp_path / "ws")[-1][3]
+    check, state, found, to_do = look("workspace", tmp_path / "ws")[-1]
+    assert (check, state, found) == ("exports", "advice", "none")
+    assert to_do.startswith("Run `skinlesion export`: ")
+    (tmp_path / "empty").mkdir()
+    assert look("workspace", tmp_path / "empty")[-1][3].startswith(
+        "Run `skinlesion export --model builtin`: "
+    )
+    monkeypatch.setattr("skinlesion_cli.artifacts.exports.is_there", lambda member, kind: kind == "onnx")
+    assert look("workspace", tmp_path / "ws")[-1] == ("exports", "ok", "onnx: 1 of 1 networks", "")
 
 
 @pytest.fixture

@@ -39,43 +39,43 @@ def models(config: DoctorConfig) -> Iterator[Finding]:
     """The model in the box, and what the workspace holds."""
     from skinlesion_cli.artifacts import bundle as bundles
 
+    built_in = None
     try:
         built_in = bundles.from_workspace(bundles.builtin())
         figures = {"model": built_in.model_id, "sha256": built_in.sha256}
-        yield Finding("model in the box", "ok", f"whole; networks: {len(built_in.members)}", figures=figures)
+        found = f"whole; networks: {len(built_in.members)}"
+        yield Finding("model in the box", "ok", found, figures=figures)
     except SkinLesionError as error:
         yield Finding("model in the box", "problem", error.message, error.hint or REINSTALL)
     workspace = Workspace(config.workspace)
     if not workspace.begun():
         bundles.locate(workspace)
         yield Finding("workspace", "ok", f"no model in {config.workspace}: the one in the box predicts")
+        if built_in is not None:
+            yield _exports(built_in, f"skinlesion export --model {bundles.BUILTIN}")
     elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
-        yield Finding(
-            "workspace",
-            "advice",
-            f"a model was begun in {config.workspace}",
-            "`skinlesion info` says what comes next.",
-        )
+        begun = f"a model was begun in {config.workspace}"
+        yield Finding("workspace", "advice", begun, "`skinlesion info` says what comes next.")
     else:
         bundle = bundles.from_workspace(workspace)
         found = f"a finished model in {config.workspace}; networks: {len(bundle.members)}"
         figures = {"model": bundle.model_id, "sha256": bundle.sha256}
         yield Finding("workspace", "ok", found, figures=figures)
-        yield _exports(bundle)
+        yield _exports(bundle, "skinlesion export")
 
 
-def _exports(bundle: Any) -> Finding:
+def _exports(bundle: Any, command: str) -> Finding:
+    """Of the model that predicts where none is named."""
     from skinlesion_cli.artifacts import exports
+    from skinlesion_cli.prediction.loading import gpu_is_there
 
     there = {kind: [m.name for m in bundle.members if exports.is_there(m, kind)] for kind in exports.FORMATS}
-    shown = "; ".join(
-        f"{kind}: {len(names)} of {len(bundle.members)} networks" for kind, names in there.items()
-    )
-    lacking = len(there["onnx"]) < len(bundle.members) and util.find_spec("onnxruntime") is not None
-    to_do = (
-        "Run `skinlesion export`: with it onnxruntime predicts, which is faster on a CPU." if lacking else ""
-    )
-    return Finding("exports", "advice" if lacking else "ok", shown, to_do, there)
+    total = len(bundle.members)
+    shown = "; ".join(f"{kind}: {len(names)} of {total} networks" for kind, names in there.items() if names)
+    useful = util.find_spec("onnxruntime") is not None and not gpu_is_there()
+    lacking = len(there["onnx"]) < total and useful
+    to_do = f"Run `{command}`: on a CPU onnxruntime then predicts, faster than torch." if lacking else ""
+    return Finding("exports", "advice" if lacking else "ok", shown or "none", to_do, there)
 
 
 def picture() -> bytes:
