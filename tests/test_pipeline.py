@@ -255,6 +255,7 @@ def test_every_command_has_an_example_and_help_for_every_option():
 
 
 def test_help_names_every_policy_runtime_and_backend():
+    from skinlesion_cli.artifacts import exports
     from skinlesion_cli.cli import bench, calibrate, predict
     from skinlesion_cli.decisions.policies import POLICIES
     from skinlesion_cli.prediction.distribute import BACKENDS
@@ -264,6 +265,7 @@ def test_help_names_every_policy_runtime_and_backend():
         return set(re.findall(r"[a-z0-9-]+", text.partition(";")[0]))
 
     assert set(POLICIES) <= named(calibrate.POLICY)
+    assert set(exports.FORMATS) <= set(RUNTIMES)
     assert set(RUNTIMES) <= named(predict.RUNTIME)
     assert set(RUNTIMES) <= named(str(bench.bench.__annotations__["runtime"]))
     assert set(BACKENDS) <= named(predict.BACKEND)
