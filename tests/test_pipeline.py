@@ -267,7 +267,7 @@ def test_help_names_every_policy_runtime_and_backend():
     assert set(POLICIES) <= named(calibrate.POLICY)
     assert set(exports.FORMATS) <= set(RUNTIMES)
     assert set(RUNTIMES) <= named(predict.RUNTIME)
-    assert set(RUNTIMES) <= named(str(bench.bench.__annotations__["runtime"]))
+    assert set(RUNTIMES) <= named(bench.RUNTIME)
     assert set(BACKENDS) <= named(predict.BACKEND)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
-from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
+
+if TYPE_CHECKING:
+    # It loads pandas, and completing an option must not.
+    from skinlesion_cli.artifacts.predictions import Predictions
 
 KIND = "calibration"
 SCHEMA_VERSION = 1

@@ -10,11 +10,11 @@ import numpy as np
 
 from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.costs import cost_thresholds
-from skinlesion_cli.decisions.guaranteed import Promise, guaranteed_thresholds
 from skinlesion_cli.decisions.thresholds import published_thresholds
 
 if TYPE_CHECKING:
     from skinlesion_cli.decisions.fit import FitSettings
+    from skinlesion_cli.decisions.guaranteed import Promise
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Policy:
 def _guaranteed(
     labels: np.ndarray, values: np.ndarray, lesion_ids: np.ndarray, settings: FitSettings
 ) -> Found:
+    # It loads scipy, and completing the name of a policy must not.
+    from skinlesion_cli.decisions.guaranteed import guaranteed_thresholds
+
     found = guaranteed_thresholds(
         labels, values, lesion_ids, settings.targets, settings.priority, settings.guarantee
     )

@@ -124,7 +124,7 @@ def test_folds_speak_as_one_member(tmp_path):
     predicted(workspace, "tiny", "oof", 0.5, {"checkpoint-fold1": "b" * 64, "checkpoint-fold0": "a" * 64})
     network(workspace.checkpoint("alone"))
     predicted(workspace, "alone", "val", 0.25, {"checkpoint": "c" * 64})
-    assert members.available(workspace) == ["alone", "tiny", "tiny-foldx"]
+    assert workspace.members() == ["alone", "tiny", "tiny-foldx"]
     assert (members.has_test(workspace, "tiny"), members.has_test(workspace, "alone")) == (True, False)
     found = members.read_test(workspace, "tiny")
     assert (found.source, found.view_probabilities[0, 0, 0]) == ("tiny", np.float32(0.2))
@@ -201,7 +201,9 @@ def test_without_a_stopping_rule_the_mean_is_over_all_views():
     found = calibration.Calibration(DecisionRule(), "none", "d4", VIEWS)
     values = np.zeros((1, 2, 7), np.float32)
     values[0, 0, 0], values[0, 1, 1] = 1.0, 1.0
-    assert found.averaged(values)[0, :2].tolist() == [0.5, 0.5]
+    rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
+    made = predictions.Predictions(rows, values, VIEWS, "one", "val")
+    assert found.averaged(made)[0, :2].tolist() == [0.5, 0.5]
     found.require_views(VIEWS)
     with pytest.raises(ArtifactError, match=r"identity, hflip, but these predictions use identity"):
         found.require_views(("identity",))

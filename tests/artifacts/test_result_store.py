@@ -199,8 +199,8 @@ def test_a_line_that_is_no_row(line: bytes):
 
 
 def test_cells_read_back_as_they_were():
-    made = row(3) | {"doubtful": False, "views": 8, "overlay": "x.png"}
+    made = row(3) | {"doubtful": False, "passes": 8, "overlay": "x.png"}
     for kind in ("csv", "jsonl"):
         found = results.decode(results.encode(made, kind), kind)
-        assert (found["row"], found["doubtful"], found["views"], found["p_NV"]) == (3, False, 8, None)
+        assert (found["row"], found["doubtful"], found["passes"], found["p_NV"]) == (3, False, 8, None)
         assert results.is_same_id(found["id"], "3.jpg", kind)

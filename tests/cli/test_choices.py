@@ -161,7 +161,7 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
         ),
         ("skinlesion train --recipe ", "builtin default fast published"),
         ("skinlesion calibrate --policy ", "guaranteed published cost none"),
-        ("skinlesion predict --runtime o", "onnx onnx-int8"),
+        ("skinlesion predict --runtime o", "onnx onnx-int8 openvino-bf16"),
         ("skinlesion predict --tta ", "none flips d4 published adaptive"),
         ("skinlesion explain --device c", "cpu cuda"),
         ("skinlesion ensemble -w ws ", "densenet121 resnet50 tiny"),

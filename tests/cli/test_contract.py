@@ -50,7 +50,7 @@ FAILURES: dict[str, tuple[Arguments, int, str]] = {
     "ensemble": (("-w", "none"), 4, "no network is trained"),
     "evaluate": (("-w", "none"), 4, "is not there"),
     "explain": (("nowhere.jpg", "-w", "none"), 2, "there is no file or folder nowhere.jpg"),
-    "export": (("-w", "none"), 2, "not trained in this workspace"),
+    "export": (("-w", "none"), 4, "there is no workspace none"),
     "gate": (("-w", "none"), 4, "none/dataset/manifest.json is not there"),
     "info": (("extra",), 2, "Got unexpected extra argument"),
     "merge": (("one.csv", "-o", "all.csv"), 4, "one.csv"),

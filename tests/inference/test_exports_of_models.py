@@ -133,5 +133,5 @@ def test_what_cannot_be_measured_is_not_exported(skinlesion, packed: Path, tmp_p
 def test_a_cache_that_cannot_be_written_is_a_clear_error(skinlesion, packed: Path) -> None:
     done = skinlesion("export", "--model", packed, SKINLESION_CACHE="/proc/nothing")
     assert done.returncode == 1
-    assert "cannot create /proc/nothing/exports" in done.stderr
+    assert "cannot write in /proc/nothing/exports" in done.stderr
     assert "should not happen" not in done.stderr
