@@ -17,7 +17,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 # What continuous integration installs.
-EXTRAS = ("weights", "onnx", "openvino", "dicom", "parquet", "dask", "browser", "challenge", "tensorboard", "dev")
+EXTRAS = (
+    "weights",
+    "onnx",
+    "openvino",
+    "dicom",
+    "parquet",
+    "dask",
+    "browser",
+    "challenge",
+    "tensorboard",
+    "dev",
+)
 HEAD = """\
 # The dependencies with which the tests passed: Python {python} on {platform}.
 # Made by `python examples/constraints.py > constraints.txt`; use: pip install -c constraints.txt 'skinlesion[EXTRAS]'

@@ -2,10 +2,10 @@
 
 The published way: torch eager, NCHW, a DataLoader, 10 rounds of random turns and flips, softmax averaged over
 rounds and networks. It may use both cores for every operation, decodes every image once only, and does not count
-the time to load the networks. Ours: onnxruntime, all 8 views or as many as the stopping rule of a trained ensemble
-asked for. Weights are random, which changes no time but says nothing of when to stop: how many views each image
-gets is drawn from the numbers that `calibrate --adaptive` measured on validation images (`--views`, a JSON list of
-shares of images that need 1, 2, ... 8 views).
+the time to load the networks. Ours: onnxruntime, all 8 views of every network, or as many looks (a network at a
+view) as the stopping rule of a trained ensemble of three asked for. Weights are random, which changes no time but
+says nothing of when to stop: how many looks each image gets is drawn from the shares that `calibrate --adaptive`
+measured (`--calibration`, the file that it wrote; without it those in LOOKS, and where they came from).
 
     python examples/benchmarks/published.py WORK_FOLDER --images 16
 """
@@ -13,7 +13,6 @@ shares of images that need 1, 2, ... 8 views).
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,23 @@ from typing import Any
 import common
 import numpy as np
 
-# Measured by `calibrate --adaptive` on 2,003 validation images; see --views.
-VIEWS = [0.46, 0.14, 0.09, 0.06, 0.05, 0.04, 0.05, 0.11]
+from skinlesion_cli.decisions.looks import Looks
+
+# TO BE MEASURED
+LOOKS = [1.0]
 
 
 class Drawn:
-    """Stops every image after a number of views drawn from `shares`, whatever it shows."""
+    """Stops every image after a number of looks drawn from `shares`, whatever it shows."""
 
-    def __init__(self, shares: list[float]) -> None:
+    def __init__(self, shares: np.ndarray, weights: tuple[float, ...]) -> None:
+        self.weights, self.looks = weights, Looks(weights, len(shares) // len(weights))
         self.over = np.cumsum(shares)
         self.generator = np.random.default_rng(0)
 
-    def settled(self, probabilities: np.ndarray, n_views: int) -> np.ndarray:
-        before = self.over[n_views - 2] if n_views > 1 else 0.0
-        stop_now = (self.over[n_views - 1] - before) / max(1.0 - before, 1e-9)
+    def settled(self, probabilities: np.ndarray, n_looks: int) -> np.ndarray:
+        before = self.over[n_looks - 2] if n_looks > 1 else 0.0
+        stop_now = (self.over[n_looks - 1] - before) / max(1.0 - before, 1e-9)
         return self.generator.random(len(probabilities)) < stop_now
 
 
@@ -94,7 +96,7 @@ def published_way(root: Path, threads: int) -> Callable[[list[Path]], None]:
     return run
 
 
-def our_way(root: Path, threads: int, shares: list[float] | None) -> Callable[[list[Path]], None]:
+def our_way(root: Path, threads: int, shares: np.ndarray | None) -> Callable[[list[Path]], None]:
     """Loads the networks; hands back what decodes, predicts and decides all images."""
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
@@ -106,7 +108,7 @@ def our_way(root: Path, threads: int, shares: list[float] | None) -> Callable[[l
     bundle = bundles.from_workspace(Workspace(root))
     worker = Worker(Plan(root, bundle.sha256, "onnx"), bundle)
     if shares is not None:
-        worker.engine.stopping = Drawn(shares)
+        worker.engine.stopping = Drawn(shares, bundle.ensemble.voice_weights)
 
     def run(paths: list[Path]) -> None:
         numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
@@ -114,6 +116,16 @@ def our_way(root: Path, threads: int, shares: list[float] | None) -> Callable[[l
         assert len(rows) == len(paths)
 
     return run
+
+
+def measured(calibration: Path) -> tuple[float, ...]:
+    """Shares of images that need 1, 2, ... looks."""
+    from skinlesion_cli.artifacts import calibration as calibrations
+
+    stopping = calibrations.read(calibration).stopping
+    if stopping is None or stopping["n_looks"] != 24:
+        raise SystemExit("not a calibration with --adaptive of three networks over 8 views")
+    return tuple(stopping["look_shares"])
 
 
 def main() -> None:
@@ -125,9 +137,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2, help="the best of so many runs counts, for each way")
     parser.add_argument("--threads", type=int, default=common.os.cpu_count(), help="for each way")
-    parser.add_argument("--views", type=json.loads, default=VIEWS)
+    parser.add_argument(
+        "--calibration", type=Path, help="take the shares of looks from this calibration.json"
+    )
     options = parser.parse_args()
-    shares = list(np.array(options.views) / np.sum(options.views))
+    shares = np.array(LOOKS if options.calibration is None else measured(options.calibration))
+    shares /= shares.sum()
     root = common.workspace(options.folder / "published-ws", common.PUBLISHED)
     paths = common.images(options.folder / "images-600", options.images)
     published = published_way(root, options.threads)
@@ -140,7 +155,7 @@ def main() -> None:
     common.report(
         **common.compared(ways, "published", options.images),
         threads=options.threads,
-        mean_views=float(np.dot(shares, np.arange(1, 9))),
+        mean_looks=float(np.dot(shares, np.arange(1, len(shares) + 1))),
     )
 
 
