@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -42,6 +43,7 @@ from skinlesion_cli.data.loader import EpochPlan, TrainingImages, batches  # noq
 from skinlesion_cli.data.preprocess import to_input  # noqa: E402
 from skinlesion_cli.models.backbones import backbone  # noqa: E402
 from skinlesion_cli.models.loop import Trainer  # noqa: E402
+from skinlesion_cli.models.memory import keep_freed_memory  # noqa: E402
 from skinlesion_cli.models.network import LesionNet  # noqa: E402
 from skinlesion_cli.models.pretrained import initialise  # noqa: E402
 from skinlesion_cli.progress import SilentReporter  # noqa: E402
@@ -111,6 +113,7 @@ def plain_epoch(options, paths: list[Path], labels: np.ndarray) -> tuple[np.ndar
 
 
 def our_epoch(options, cache, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, LesionNet]:
+    keep_freed_memory()  # as `skinlesion train` does
     network = fresh_network(options.arch, options.size_px, options.weights)
     recipe = Recipe(
         name="benchmark",
@@ -155,6 +158,24 @@ def validation_loss(network: LesionNet, images: np.ndarray, labels: np.ndarray) 
     return float(torch.nn.functional.cross_entropy(torch.cat(logits), torch.from_numpy(labels)))
 
 
+def alone(epoch, held, *arguments) -> tuple[np.ndarray, float]:
+    """An epoch in a process of its own, since ours changes how the process keeps memory; then its loss."""
+
+    def work(pipe) -> None:
+        seconds, network = epoch(*arguments)
+        pipe.send((seconds, validation_loss(network, *held)))
+
+    # Forked before this process has computed anything, so no thread is lost.
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(sending,))
+    process.start()
+    sending.close()
+    found = receiving.recv()
+    process.join()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,7 +208,7 @@ def compare(options, folder: Path) -> dict[str, object]:
     truth = pd.read_csv(
         next(options.source.rglob("ISIC2018_Task3_Training_GroundTruth.csv")), index_col="image"
     )
-    files = {path.stem: path for path in options.source.rglob("*.jpg")}
+    files = {path.stem: path.resolve() for path in options.source.rglob("*.jpg")}
     chosen = truth.sample(options.images + options.validation, random_state=0)
     paths = [files[identity] for identity in chosen.index]
     labels = chosen[list(CLASS_NAMES)].to_numpy().argmax(axis=1).astype(np.int64)
@@ -204,12 +225,13 @@ def compare(options, folder: Path) -> dict[str, object]:
     rows = np.arange(len(paths))
     ours, plain, our_losses, plain_losses = [], [], [], []
     for round_number in range(options.rounds):
-        seconds, network = our_epoch(options, cache, rows, labels)
+        held = (held_images, validation_labels)
+        seconds, loss = alone(our_epoch, held, options, cache, rows, labels)
         ours.append(seconds)
-        our_losses.append(validation_loss(network, held_images, validation_labels))
-        seconds, network = plain_epoch(options, paths, labels)
+        our_losses.append(loss)
+        seconds, loss = alone(plain_epoch, held, options, paths, labels)
         plain.append(seconds)
-        plain_losses.append(validation_loss(network, held_images, validation_labels))
+        plain_losses.append(loss)
         print(
             f"round {round_number + 1}: ours {ours[-1][0]:.1f} s, plain {plain[-1][0]:.1f} s, "
             f"ratio {plain[-1][0] / ours[-1][0]:.2f} (processor time {plain[-1][1] / ours[-1][1]:.2f}); "
