@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,14 +114,38 @@ def predict(*arguments: object, wait_for_line: bool = False, some_fail: bool = F
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
+    peak = _PeakMemory(process.pid)
     for _ in process.stdout:
         if wait_for_line and first != first:
             first = time.perf_counter() - started
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in ((0, 3) if some_fail else (0,)):
+    process.wait()
+    seconds = time.perf_counter() - started
+    if process.returncode and not (some_fail and process.returncode == 3):
         raise SystemExit(f"predict ended with exit code {process.returncode}")
-    return Watched(time.perf_counter() - started, first, usage.ru_maxrss / 1024)
+    return Watched(seconds, first, peak.mib())
+
+
+class _PeakMemory(threading.Thread):
+    """Watches the peak resident memory of a process on Linux. (What wait4 tells of a child is at least the memory
+    of the parent that it was forked from.)"""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.status, self.found_kib = Path(f"/proc/{pid}/status"), 0
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError, StopIteration):
+            while True:
+                lines = self.status.read_text().splitlines()
+                line = next(line for line in lines if line.startswith("VmHWM:"))
+                self.found_kib = int(line.split()[1])
+                time.sleep(0.02)
+
+    def mib(self) -> float:
+        """After the process has ended."""
+        self.join()
+        return self.found_kib / 1024
 
 
 def report(**figures: object) -> None:
