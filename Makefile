@@ -11,7 +11,7 @@ JOBS ?= 2
 # The tests that take the branches of decisions/, artifacts/ and data/ within their own process.
 COVERED := tests/decisions tests/artifacts tests/data tests/config tests/stages tests/inference/test_inputs.py \
 	tests/inference/test_results_and_gate.py tests/training/test_augmentation.py tests/training/test_batches.py \
-	tests/explain/test_selection.py tests/inference/test_engine.py
+	tests/explain/test_selection.py
 # Mutants to try, such as 'skinlesion_cli.decisions.thresholds.*'; all without it.
 MUTANTS ?=
 

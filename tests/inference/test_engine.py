@@ -10,10 +10,8 @@ import pytest
 
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.decisions.ensemble import MergeRule
-from skinlesion_cli.decisions.stopping import StoppingRule, margin, stopped_means
-from skinlesion_cli.decisions.stopping_fit import fit_stopping, upper_bound
+from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule
-from skinlesion_cli.errors import DataError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine, EngineMember
 from skinlesion_cli.inference.runtimes.base import softmax
@@ -118,27 +116,6 @@ def test_logits_that_are_not_finite_are_refused() -> None:
         softmax(np.array([[np.nan, 0, 0, 0, 0, 0, 0]]))
 
 
-def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
-    rule = DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.6)
-    probabilities = np.array(
-        [
-            [0.20, 0.70, 0.0, 0.0, 0.10, 0.0, 0.0],
-            [0.35, 0.55, 0.0, 0.0, 0.10, 0.0, 0.0],
-            [0.28, 0.17, 0.0, 0.55, 0.0, 0.0, 0.0],
-            [0.05, 0.45, 0.25, 0.25, 0.0, 0.0, 0.0],
-        ]
-    )
-    # NV leads by ln 3.5 = 1.2528; MEL is short of firing by logit 0.3 - logit 0.2 = -0.8473 + 1.3863 = 0.5390.
-    # MEL fires, over by logit 0.35 - logit 0.3 = -0.6190 + 0.8473 = 0.2283.
-    # AKIEC fires, over by logit 0.55 - logit 0.4 = 0.6061; MEL would win, short by -0.8473 + 0.9445 = 0.0972.
-    # NV leads by ln 1.8 = 0.5878; AKIEC is short by logit 0.4 - logit 0.25 = -0.4055 + 1.0986 = 0.6931.
-    np.testing.assert_allclose(margin(rule, probabilities), [0.5390, 0.2283, 0.0972, 0.5878], atol=1e-4)
-    # The last is benign with 0.55 malignant: logit 0.6 - logit 0.55 = 0.4055 - 0.2007 = 0.2048 from referral.
-    # The first has 0.2: 1.7918 away, further than MEL's threshold.
-    guarded = margin(rule, probabilities, "triage")
-    np.testing.assert_allclose(guarded, [0.5390, 0.2283, 0.0972, 0.2048], atol=1e-4)
-
-
 def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """`stopped_means`, on which the rule is fitted, is what the engine does."""
     generator = np.random.default_rng(5)
@@ -150,51 +127,6 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     assert 1.0 < views.mean() < 8.0
     np.testing.assert_array_equal(found.passes, views)
     np.testing.assert_allclose(found.probabilities, means, atol=2e-7)
-
-
-def test_the_upper_bound_is_exact() -> None:
-    # No hit in n: 1 - 0.05 ** (1 / n). 598 is the least n for 0.5 %.
-    assert upper_bound(0, 598) == pytest.approx(1 - 0.05 ** (1 / 598))
-    assert upper_bound(0, 598) < 0.005 < upper_bound(0, 597)
-    assert upper_bound(3, 3) == 1.0
-
-
-def _by_view(n_images: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 7, n_images)
-    logits = generator.normal(0, 1.0, (n_images, 1, 7)) + 4.0 * np.eye(7)[labels][:, None]
-    logits = logits + noise * generator.normal(size=(n_images, 8, 7))
-    values = np.exp(logits)
-    return (
-        (values / values.sum(-1, keepdims=True)).astype(np.float32),
-        labels,
-        np.arange(n_images).astype(str),
-    )
-
-
-def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
-    by_view, labels, lesions = _by_view(3000, 0.5)
-    fit = fit_stopping(DecisionRule(), by_view[:1500, None], labels[:1500], lesions[:1500])
-    assert fit.upper_bound <= 0.005
-    assert fit.mean_looks < 6
-    means, _ = stopped_means(fit.stopping, by_view[1500:, None])
-    full = by_view[1500:].mean(axis=1)
-    assert (means.argmax(1) != full.argmax(1)).mean() <= 0.005
-
-
-def test_noisier_views_need_more_of_them() -> None:
-    calm, labels, lesions = _by_view(1500, 0.2)
-    noisy, _, _ = _by_view(1500, 1.5)
-    views = [
-        fit_stopping(DecisionRule(), found[:, None], labels, lesions).mean_looks for found in (calm, noisy)
-    ]
-    assert views[0] < views[1]
-
-
-def test_too_few_lesions_promise_nothing() -> None:
-    by_view, labels, lesions = _by_view(400, 0.5)
-    with pytest.raises(DataError, match="at least 598 lesions"):
-        fit_stopping(DecisionRule(), by_view[:, None], labels, lesions)
 
 
 def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None:
