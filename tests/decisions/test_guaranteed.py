@@ -31,6 +31,8 @@ def test_the_highest_threshold_allowed_is_an_order_statistic():
     found = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85)], settings=FREE)
     assert found.thresholds["MEL"] == pytest.approx(0.0075)
     assert found.promises[0].granted
+    # What is promised is the target, and nothing of a specificity that was not asked for.
+    assert (found.promises[0].sensitivity, found.promises[0].specificity) == (0.85, None)
 
 
 def test_the_ceiling_holds_where_balanced_accuracy_wants_more():
