@@ -82,3 +82,10 @@ def test_exact_interval():
     low, high = bounds.binomial_interval(0, 0)
     assert low != low
     assert high != high
+
+
+def test_a_near_horizon_does_not_excuse_the_population():
+    # One new lesion is among the lowest j + 1 of 20 with probability (j + 1) / 20: for j = 0 that is 0.05, allowed.
+    # The population still has to hold: 0.85^19 = 0.0456 does, 0.95^19 = 0.3774 does not.
+    assert bounds.allowed_misses(19, 0.85, 0.95, 1) == 0
+    assert bounds.allowed_misses(19, 0.95, 0.95, 1) == -1
