@@ -26,7 +26,8 @@ def read_validation(workspace: Workspace, name: str) -> Predictions:
 
 def has_test(workspace: Workspace, name: str) -> bool:
     """Whether the member, or every fold of it, has predicted the test images."""
-    return all(path.exists() for path in _test_paths(workspace, name))
+    paths = _test_paths(workspace, name)
+    return bool(paths) and all(path.exists() for path in paths)
 
 
 def read_test(workspace: Workspace, name: str) -> Predictions:

@@ -9,6 +9,7 @@ import pytest
 from made_workspace import make
 
 from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions import metrics
@@ -57,3 +58,31 @@ def test_predictions_that_lack_the_voices_are_refused(adaptive: Workspace, tmp_p
     alone = stored.read(adaptive.predictions("one", "test"))
     with pytest.raises(ArtifactError, match="for 2 voices, but these predictions hold 1"):
         found.averaged(alone)
+
+
+def test_rows_are_taken_from_what_each_network_said_as_well(adaptive: Workspace) -> None:
+    test = stored.read(adaptive.ensemble_predictions("test"))
+    chosen = test.at([5, 2])
+    assert chosen.table["id"].tolist() == [test.table["id"][5], test.table["id"][2]]
+    np.testing.assert_array_equal(chosen.view_probabilities, test.view_probabilities[[5, 2]])
+    np.testing.assert_array_equal(chosen.voices, test.voices[[5, 2]])
+
+
+def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
+    workspace = make(tmp_path, n_lesions=1000)
+    found = stored.read(workspace.predictions("one", "val"))
+    assert found.artifact is not None
+    inputs = {role: found.artifact.inputs[role] for role in ("manifest", "split")}
+    folds = {f"checkpoint-fold{fold}": f"{fold}" * 64 for fold in (0, 1)}
+    stored.write(workspace.predictions("one", "oof"), found, inputs={**inputs, **folds})
+    ensemble.run(ensemble.EnsembleConfig(workspace.root, method="equal"), SilentReporter())
+    made = ensembles.read(workspace.ensemble)
+    assert [member.name for member in made.members] == ["one-fold0", "one-fold1", "two"]
+    assert made.weights.tolist() == [0.25, 0.25, 0.5]
+    # Out of fold each image was judged by one fold alone: how far the folds differ was never measured.
+    assert made.voices == ((0, 1), (2,))
+    assert made.voice_weights == (0.5, 0.5)
+    calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    rule = calibrations.read(workspace.calibration).stopping_rule
+    assert rule is not None
+    assert (rule.weights, rule.looks.n) == ((0.5, 0.5), 16)

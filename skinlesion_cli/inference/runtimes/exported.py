@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference.runtimes.base import Runtime
 
 
 def exported_runtime(model: bytes, kind: str) -> Runtime:
-    """The runtime of an export of this kind; `model` is the content of its ONNX file."""
-    if kind.startswith("openvino"):
-        from skinlesion_cli.inference.runtimes.openvino_runtime import OpenVinoRuntime
+    """The runtime of an export of this kind; `model` is the content of its ONNX file.
 
-        return OpenVinoRuntime(model, kind)
-    from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+    Raises
+    ------
+    UsageError : its package is not installed, or this processor cannot run it.
+    """
+    extra = "openvino" if kind.startswith("openvino") else "onnx"
+    try:
+        if extra == "openvino":
+            from skinlesion_cli.inference.runtimes.openvino_runtime import OpenVinoRuntime
 
-    return OnnxRuntime(model, kind)
+            return OpenVinoRuntime(model, kind)
+        from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(model, kind)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed", f"Run `pip install 'skinlesion[{extra}]'`."
+        ) from None
