@@ -109,6 +109,10 @@ class Recipe(Frozen):
     # Regularisation
     drop_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     drop_path_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    # From this share of the training on, batch norm keeps its running statistics (and costs nothing, being
+    # computed as part of the convolutions) and the first stages, the stem counted, keep their weights; None: never.
+    freeze_from: Fraction | None = None
+    freeze_stages: Annotated[int, Field(ge=0)] = 0
     # Patient metadata joined to the image features; empty: images alone.
     metadata_fields: tuple[Literal["age", "sex", "site"], ...] = ()
     # Share of the training images whose metadata is withheld, so that prediction works without any.

@@ -33,6 +33,7 @@ from skinlesion_cli.models.optimisation import (
     make_plateau,
     selection_score,
 )
+from skinlesion_cli.models.standstill import hold_still, merge_norms
 from skinlesion_cli.models.team import Team
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, MALIGNANT_CLASSES
@@ -101,6 +102,7 @@ class Trainer:
             recipe.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self.parallel = self.team.wrap(self.network)
+        self.frozen = False
 
     @property
     def evaluated(self) -> nn.Module:
@@ -123,11 +125,14 @@ class Trainer:
         progress, recipe = self.progress, self.recipe
         size_px = recipe.size_px_at(progress.epoch / recipe.epochs)
         self.network.train()
+        if self.frozen:
+            self._hold_still()
         saved_at = time.monotonic()
         label = f"epoch {progress.epoch + 1}/{recipe.epochs} at {size_px} px"
         with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
             task.advance(progress.step)
             for batch in self.batches(progress.epoch, size_px, progress.step):
+                self._freeze_when_due()
                 progress.loss_sum += self.train_step(batch)
                 progress.step += 1
                 task.advance()
@@ -135,6 +140,21 @@ class Trainer:
                     self.save(self)
                     saved_at = time.monotonic()
                     signals.deliver()
+
+    def _freeze_when_due(self) -> None:
+        recipe, progress = self.recipe, self.progress
+        if self.frozen or recipe.freeze_from is None:
+            return
+        share = (progress.epoch + progress.step / self.steps_per_epoch) / recipe.epochs
+        if share >= recipe.freeze_from:
+            self.frozen = True
+            self._hold_still()
+            merge_norms(self.network.backbone, learning=True)
+            # What waits for the gradients of a team has to learn which ones will come.
+            self.parallel = self.team.wrap(self.network)
+
+    def _hold_still(self) -> None:
+        hold_still(self.network.backbone, self.recipe.freeze_stages)
 
     def train_step(self, batch: Batch) -> float:
         """One step of the optimiser; returns the loss."""
