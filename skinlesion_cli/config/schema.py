@@ -119,13 +119,15 @@ class Recipe(Frozen):
     metadata_drop: Fraction = 0.3
 
     @model_validator(mode="after")
-    def _sizes_end_at_the_input_size(self) -> Recipe:
+    def _settings_fit_together(self) -> Recipe:
         if self.progressive_sizes_px:
             starts = [start for start, _ in self.progressive_sizes_px]
             if starts != sorted(starts) or starts[0] != 0.0:
                 raise ValueError("progressive_sizes_px must start at 0.0 and ascend")
             if self.progressive_sizes_px[-1][1] != self.input_size_px:
                 raise ValueError("the last of progressive_sizes_px must be input_size_px")
+        if self.freeze_stages and self.freeze_from is None:
+            raise ValueError("freeze_stages needs freeze_from, the share of the training from which they stand still")
         return self
 
     def preprocessing(self) -> Preprocessing:
@@ -139,3 +141,7 @@ class Recipe(Frozen):
             if progress >= start:
                 size_px = candidate_px
         return size_px
+
+    def is_frozen_at(self, progress: float) -> bool:
+        """Whether batch norm and the first stages stand still at this share (0 to 1) of the training."""
+        return self.freeze_from is not None and progress >= self.freeze_from

@@ -142,16 +142,18 @@ class Trainer:
                     signals.deliver()
 
     def _freeze_when_due(self) -> None:
-        recipe, progress = self.recipe, self.progress
-        if self.frozen or recipe.freeze_from is None:
-            return
-        share = (progress.epoch + progress.step / self.steps_per_epoch) / recipe.epochs
-        if share >= recipe.freeze_from:
-            self.frozen = True
-            self._hold_still()
-            merge_norms(self.network.backbone, learning=True)
-            # What waits for the gradients of a team has to learn which ones will come.
-            self.parallel = self.team.wrap(self.network)
+        progress = self.progress
+        share = (progress.epoch + progress.step / self.steps_per_epoch) / self.recipe.epochs
+        if not self.frozen and self.recipe.is_frozen_at(share):
+            self.freeze()
+
+    def freeze(self) -> None:
+        """From now on batch norm's statistics and the recipe's first stages stand still."""
+        self.frozen = True
+        self._hold_still()
+        merge_norms(self.network.backbone, learning=True)
+        # What waits for the gradients of a team has to learn which ones will come.
+        self.parallel = self.team.wrap(self.network)
 
     def _hold_still(self) -> None:
         hold_still(self.network.backbone, self.recipe.freeze_stages)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -11,6 +13,7 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
+from skinlesion_cli.models.standstill import merge_norms
 from skinlesion_cli.taxonomy import N_CLASSES
 
 
@@ -77,6 +80,19 @@ class LesionNet(nn.Module):
         if metadata is None:
             metadata = logits.new_zeros((len(logits), self.metadata[0].in_features))
         return logits + self.metadata(metadata)
+
+    def for_inference(self) -> LesionNet:
+        """A copy that says the same in less time, for the device where the network is now.
+
+        Its weights must not be changed: batch norm is merged into the convolutions, whose kernels are made here.
+        """
+        made = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in made.modules():
+            # Nothing is kept for a backward pass, so writing in place saves memory traffic.
+            if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU):
+                module.inplace = True
+        merge_norms(made.backbone, learning=False)
+        return made
 
     def forward(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits, float (n, 7)."""

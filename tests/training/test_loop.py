@@ -35,6 +35,9 @@ PUBLISHED = {
     "decay_norms_and_biases": True,
 }
 
+# The second epoch of three is half over when batch norm and the first stages stop.
+FROZEN = MODERN | {"freeze_from": 0.5, "freeze_stages": 3}
+
 
 def recipe(**settings):
     base = {"name": "test", "epochs": 3, "batch_size": 8, "input_size_px": 32, "learning_rate": 0.01}
@@ -89,7 +92,7 @@ def assert_same(left, right):
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
-@pytest.mark.parametrize("settings", [MODERN, PUBLISHED], ids=["modern", "published"])
+@pytest.mark.parametrize("settings", [MODERN, PUBLISHED, FROZEN], ids=["modern", "published", "frozen"])
 def test_a_run_cut_anywhere_ends_with_the_same_weights(settings, monkeypatch):
     whole = trainer(settings)
     whole.fit()
@@ -116,6 +119,31 @@ def test_a_run_cut_anywhere_ends_with_the_same_weights(settings, monkeypatch):
         resumed.fit()
         assert_same(state(resumed.network), state(whole.network))
         assert resumed.progress == whole.progress
+
+
+def test_what_is_frozen_stands_still_from_its_step_on_and_the_rest_goes_on():
+    seen = {}
+
+    def keep(t):
+        seen[t.progress.epoch * STEPS + t.progress.step] = state(t.network)
+
+    def epoch(number, size_px, first_step):
+        for step in range(first_step, STEPS):
+            keep(found)
+            yield batch(100 * number + step)
+
+    found = trainer(FROZEN, batches=epoch)
+    found.fit()
+    # Half of three epochs of four steps: six steps learn everything, and so the seventh starts from step 6.
+    changed = {name for name in seen[11] if not torch.equal(seen[6][name], seen[11][name])}
+    before = {name for name in seen[6] if not torch.equal(seen[5][name], seen[6][name])}
+    statistics = {name for name in seen[6] if "running" in name or "num_batches" in name}
+    first = {name for name in seen[6] if name.startswith(("backbone.conv_stem", "backbone.bn1"))}
+    first |= {name for name in seen[6] if name.startswith(("backbone.blocks.0.", "backbone.blocks.1."))}
+    assert len(statistics) > 10
+    assert len(first) > 10
+    assert before == set(seen[6])
+    assert changed == set(seen[6]) - statistics - first
 
 
 def test_a_saved_state_goes_through_safetensors_whole(tmp_path):

@@ -98,7 +98,8 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(wor
 
 def test_accelerate_launches_the_command_itself(workspace, tmp_path):
     folder = linked(workspace, tmp_path / "accelerate")
-    arguments = ("-m", "skinlesion_cli", "train", "--arch", "tiny", *SMALL, "--workspace", folder)
+    frozen = ("--set", "freeze_from=0.5", "--set", "freeze_stages=2")
+    arguments = ("-m", "skinlesion_cli", "train", "--arch", "tiny", *SMALL, *frozen, "--workspace", folder)
     done = launch(*ACCELERATE, "--main_process_port", "0", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("tiny: validation BACC") == 1

@@ -32,19 +32,25 @@ def plan(job: Job) -> StageResult:
     sample = replace(job, config=replace(job.config, workers=0))
     trainer = make_trainer(sample, network, images)
     trainer.network.train()
-    epoch_sizes = [recipe.size_px_at(epoch / recipe.epochs) for epoch in range(recipe.epochs)]
-    sizes = sorted(set(epoch_sizes))
+    # What an epoch costs depends on its size and on whether the first stages still learn, in its middle.
+    epochs = [
+        (recipe.is_frozen_at((epoch + 0.5) / recipe.epochs), recipe.size_px_at(epoch / recipe.epochs))
+        for epoch in range(recipe.epochs)
+    ]
     rows, step_s = [], {}
-    for size_px in sizes:
-        with job.reporter.task(f"timing steps at {size_px} px", total=None):
+    for kind in sorted(set(epochs)):
+        frozen, size_px = kind
+        if frozen and not trainer.frozen:
+            trainer.freeze()
+        name = f"{size_px} px, frozen" if frozen else f"{size_px} px"
+        with job.reporter.task(f"timing steps at {name}", total=None):
             prepare_s, compute_s = _time_steps(job, trainer, size_px)
-        step_s[size_px] = _together(job, prepare_s, compute_s)
-        epochs = epoch_sizes.count(size_px)
-        epoch_s = step_s[size_px] * trainer.steps_per_epoch
-        rows.append([f"{size_px} px", epochs, f"{batch_size / step_s[size_px]:.0f}", duration(epoch_s)])
+        step_s[kind] = _together(job, prepare_s, compute_s)
+        epoch_s = step_s[kind] * trainer.steps_per_epoch
+        rows.append([name, epochs.count(kind), f"{batch_size / step_s[kind]:.0f}", duration(epoch_s)])
     forward_s = _time_forward(job, trainer.network)
     predicted = len(VIEWS) * (len(job.validation_ids) + len(job.data.split.ids("test")))
-    training_s = sum(step_s[size_px] * trainer.steps_per_epoch for size_px in epoch_sizes)
+    training_s = sum(step_s[kind] * trainer.steps_per_epoch for kind in epochs)
     evaluation_s = forward_s * (recipe.epochs * len(job.validation_ids) + predicted)
     all_images = len(job.data.manifest.table)
     seconds = training_s + evaluation_s + decode_s * all_images / (os.cpu_count() or 1)
@@ -74,7 +80,9 @@ def plan(job: Job) -> StageResult:
             "parameters": parameters,
             "seconds": seconds * times,
             "training_seconds": training_s * times,
-            "seconds_per_step": {str(size): value for size, value in step_s.items()},
+            "seconds_per_step": {
+                f"{size}-frozen" if frozen else str(size): value for (frozen, size), value in step_s.items()
+            },
             "peak_memory_bytes": peak,
             "device": str(job.device),
             "folds": job.config.folds,
