@@ -127,7 +127,9 @@ class Recipe(Frozen):
             if self.progressive_sizes_px[-1][1] != self.input_size_px:
                 raise ValueError("the last of progressive_sizes_px must be input_size_px")
         if self.freeze_stages and self.freeze_from is None:
-            raise ValueError("freeze_stages needs freeze_from, the share of the training from which they stand still")
+            raise ValueError(
+                "freeze_stages needs freeze_from, the share of the training from which they stand still"
+            )
         return self
 
     def preprocessing(self) -> Preprocessing:

@@ -61,7 +61,9 @@ def test_a_norm_is_a_scale_and_an_offset_of_the_kernel(learning, bias, expected)
     assert merge_norms(two, learning=learning) == 1
     assert two(torch.full((1, 1, 1, 1), 2.0)).item() == pytest.approx(expected)
     two.norm.forward = lambda x: x
-    assert two(torch.full((1, 1, 1, 1), 2.0)).item() == pytest.approx(expected), "all of it in the convolution"
+    assert two(torch.full((1, 1, 1, 1), 2.0)).item() == pytest.approx(expected), (
+        "all of it in the convolution"
+    )
 
 
 def test_only_a_merge_that_learns_follows_the_weights():
@@ -85,7 +87,9 @@ def test_merged_networks_say_and_learn_the_same(name):
     hold_still(plain.backbone, 2)
     merged = copy.deepcopy(plain)
     count = merge_norms(merged.backbone, learning=True)
-    assert count == (59 if name == "densenet121" else norms(plain)), "densenet's other norms precede convolutions"
+    assert count == (59 if name == "densenet121" else norms(plain)), (
+        "densenet's other norms precede convolutions"
+    )
     assert list(merged.state_dict()) == list(plain.state_dict())
     torch.manual_seed(1)
     one = plain(PIXELS)
@@ -117,7 +121,12 @@ def test_the_copy_for_inference_says_the_same_and_leaves_the_network_alone(name)
     ("name", "expected", "last_still", "first_free"),
     [
         ("resnet50", 6, "layer1.2.bn3.bias", "layer2.0.conv1.weight"),
-        ("densenet121", 6, "features.transition1.conv.weight", "features.denseblock2.denselayer1.norm1.weight"),
+        (
+            "densenet121",
+            6,
+            "features.transition1.conv.weight",
+            "features.denseblock2.denselayer1.norm1.weight",
+        ),
         ("efficientnet_lite0", 9, "blocks.0.0.bn2.bias", "blocks.1.0.conv_pw.weight"),
     ],
 )
