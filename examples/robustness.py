@@ -1,11 +1,13 @@
 """How much does a packed model's result depend on size, sharpness and compression of the image?
 
     python examples/robustness.py --model builtin --workspace runs/builtin --output robustness.json
+    skinlesion export --model builtin && python examples/robustness.py --runtime onnx ...     # half the time
 
-Each image is shown as it is (those predictions are packed with the model) and again changed, alike for all, to the one network that did not
-train on it, over all views of the ensemble. The table has the balanced accuracy of the argmax (95 % interval by bootstrap over
-lesions), the difference to the images as they are (paired), and how often the decision stays the same. The model
-must have been packed with its predictions, which say which network held out which image.
+Each image is shown as it is (those predictions are packed with the model) and again changed, alike for all, to the
+one network that did not train on it, over all views of the ensemble. The table has the balanced accuracy of the
+argmax (95 % interval by bootstrap over lesions), the difference to the images as they are (paired), and how often the
+decision stays the same. The model must have been packed with its predictions, which say which network held out which
+image.
 """
 
 from __future__ import annotations
@@ -29,9 +31,8 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.decisions.evaluation import Figures
-from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
 from skinlesion_cli.inference.views import view_probabilities
-from skinlesion_cli.models.network import restore_network
+from skinlesion_cli.prediction.runtimes import RUNTIMES
 
 BASE = "as they are"
 SHOWN: dict[str, Change] = {
@@ -48,7 +49,7 @@ _BATCH = 32
 
 
 def of_fold(
-    model: str, folder: Path, fold: int, files: list[str], name: str, views: tuple[str, ...]
+    model: str, runtime: str, folder: Path, fold: int, files: list[str], name: str, views: tuple[str, ...]
 ) -> np.ndarray:
     """Mean probabilities over the views, float32 (n, 7), by the network of this fold."""
     import torch
@@ -66,18 +67,26 @@ def of_fold(
             ]
             yield np.stack([to_input(np.asarray(image), member.preprocessing) for image in shown])
 
-    return view_probabilities(TorchRuntime(restore_network(member), "cpu"), batches(), views).mean(axis=1)
+    loaded, _ = RUNTIMES[runtime].load(member, "cpu")
+    return view_probabilities(loaded, batches(), views).mean(axis=1)
 
 
-def shown_as(model: str, folder: Path, rows: pd.DataFrame, views: tuple[str, ...], name: str) -> np.ndarray:
+def shown_as(
+    model: str, runtime: str, folder: Path, rows: pd.DataFrame, views: tuple[str, ...], name: str
+) -> np.ndarray:
     """Out-of-fold probabilities of all rows, changed this way; float32 (n, 7)."""
     found = np.empty((len(rows), 7), dtype=np.float32)
-    places = {fold: np.flatnonzero(rows["fold"] == fold) for fold in sorted(set(rows["fold"]))}
+    # Several pieces of each fold, so that no core waits for the last one.
+    places = [
+        (fold, at)
+        for fold in sorted(set(rows["fold"]))
+        for at in np.array_split(np.flatnonzero(rows["fold"] == fold), 4)
+    ]
     parts = Parallel(n_jobs=-1)(
-        delayed(of_fold)(model, folder, int(fold), rows["file"].iloc[at].tolist(), name, views)
-        for fold, at in places.items()
+        delayed(of_fold)(model, runtime, folder, int(fold), rows["file"].iloc[at].tolist(), name, views)
+        for fold, at in places
     )
-    for at, part in zip(places.values(), parts, strict=True):
+    for (_, at), part in zip(places, parts, strict=True):
         found[at] = part
     return found
 
@@ -100,6 +109,7 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--workspace", type=Path, required=True, help="holds the images and their sizes")
     parser.add_argument("--side", type=int, default=224, help="only images of this width and height; 0: all")
+    parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch")
     parser.add_argument("--shown", nargs="+", choices=list(SHOWN), default=list(SHOWN))
     parser.add_argument("--output", type=Path, required=True, help="JSON; finished rows there are kept")
     options = parser.parse_args()
@@ -123,7 +133,11 @@ def main() -> None:
     for name in options.shown:
         if name in known:
             continue
-        values = base if name == BASE else shown_as(options.model, own.images, rows, told.views, name)
+        values = (
+            base
+            if name == BASE
+            else shown_as(options.model, options.runtime, own.images, rows, told.views, name)
+        )
         same = float((values.argmax(axis=1) == base.argmax(axis=1)).mean())
         done["rows"].append(row(name, judged(rows, values), of_base, same))
         options.output.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
