@@ -7,6 +7,7 @@ scale and offset go on learning; the function and its gradients are those of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -42,12 +43,13 @@ def merge_norms(backbone: nn.Module, *, learning: bool) -> int:
     """
     pairs = _pairs(backbone)
     for conv, norm in pairs:
+        convolve = _convolution(conv)
         if learning:
-            conv.forward = partial(_merged, conv, norm)
+            conv.forward = partial(_merged, convolve, conv, norm)
         else:
             with torch.no_grad():
                 weight, bias = _kernel(conv, norm)
-            conv.forward = partial(_convolve, conv, weight=weight.contiguous(), bias=bias)
+            conv.forward = partial(convolve, weight=weight.contiguous(), bias=bias)
         norm.forward = partial(_after, norm)
     return len(pairs)
 
@@ -89,17 +91,25 @@ def _kernel(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.
     return conv.weight * scale[:, None, None, None], norm.bias + offset * scale
 
 
-def _merged(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    return _convolve(conv, x, *_kernel(conv, norm))
+def _merged(
+    convolve: Callable[..., torch.Tensor], conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor
+) -> torch.Tensor:
+    return convolve(x, *_kernel(conv, norm))
 
 
-def _convolve(conv: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _convolution(conv: nn.Conv2d) -> Callable[..., torch.Tensor]:
+    """The convolution as a function of pixels, kernel and bias."""
     from timm.layers import Conv2dSame, pad_same
 
-    if isinstance(conv, Conv2dSame):
-        x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
-        return F.conv2d(x, weight, bias, conv.stride, 0, conv.dilation, conv.groups)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    same = isinstance(conv, Conv2dSame)
+    padding = (0, 0) if same else conv.padding
+
+    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        if same:
+            x = pad_same(x, conv.kernel_size, conv.stride, conv.dilation)
+        return F.conv2d(x, weight, bias, conv.stride, padding, conv.dilation, conv.groups)
+
+    return convolve
 
 
 def _after(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:

@@ -238,8 +238,14 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
     masks = by_patient(rows)
     if workspace.split.exists():
         split = splits.read(workspace.split, manifest)
-        mates = set(manifest.rows(split.ids("train"))["lesion_id"])
-        with_mates = rows["lesion_id"].isin(mates).to_numpy()
+        with_mates = np.zeros(len(rows), dtype=bool)
+        # What a fold held out is judged by the network that trained on the other folds.
+        folds = judged.predictions.table["fold"].to_numpy(dtype=str)
+        for fold in sorted(set(folds)):
+            trained, _ = split.fitted_and_judged(int(fold) if fold else None)
+            mates = set(manifest.rows(trained)["lesion_id"])
+            here = folds == fold
+            with_mates[here] = rows["lesion_id"].isin(mates).to_numpy()[here]
         masks["lesion mates in training: yes"] = with_mates
         masks["lesion mates in training: no"] = ~with_mates
     return masks, []

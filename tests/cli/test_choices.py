@@ -50,7 +50,10 @@ CHOICES = [
 OPEN = [
     (("download", "--parts", "training,tests"), "Known: training, validation, test"),
     (("train", "--arch", "tiny", "--metadata", "age,weight"), "'age', 'sex' or 'site'"),
-    (("train", "--arch", "tiny", "--recipe", "quick"), "Recipes: builtin, default, fast, published"),
+    (
+        ("train", "--arch", "tiny", "--recipe", "quick"),
+        "Recipes: builtin, default, fast, full-size, published",
+    ),
     (("train", "--arch", "tiny", "--set", "epoch=3"), "did you mean 'epochs'"),
     (("calibrate", "--target", "MELA:sensitivity=0.9"), "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
     (("calibrate", "--policy", "cost", "--cost", "NV=3"), "MEL, BCC, AKIEC"),
@@ -159,7 +162,7 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
             "skinlesion train --arch efficientnet_l",
             "efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
         ),
-        ("skinlesion train --recipe ", "builtin default fast published"),
+        ("skinlesion train --recipe ", "builtin default fast full-size published"),
         ("skinlesion calibrate --policy ", "guaranteed published cost none"),
         ("skinlesion predict --runtime o", "onnx onnx-int8 openvino-bf16"),
         ("skinlesion predict --tta ", "none flips d4 published adaptive"),

@@ -71,6 +71,14 @@ def test_hash_follows_content():
     assert one.sha256() != Recipe.model_validate(MINIMAL | {"epochs": 11}).sha256()
 
 
+def test_frozen_stages_need_to_know_when():
+    recipe = Recipe.model_validate(MINIMAL | {"freeze_from": 0.35, "freeze_stages": 4})
+    assert [recipe.is_frozen_at(share) for share in (0.0, 0.34, 0.35, 1.0)] == [False, False, True, True]
+    assert not Recipe.model_validate(MINIMAL).is_frozen_at(1.0)
+    with pytest.raises(ValueError, match="freeze_stages needs freeze_from"):
+        Recipe.model_validate(MINIMAL | {"freeze_stages": 4})
+
+
 def test_progressive_sizes():
     recipe = Recipe.model_validate(MINIMAL | {"progressive_sizes_px": [[0.0, 32], [0.5, 48], [0.75, 64]]})
     assert [recipe.size_px_at(p) for p in (0.0, 0.49, 0.5, 0.74, 0.75, 1.0)] == [32, 32, 48, 48, 64, 64]

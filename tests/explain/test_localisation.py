@@ -63,9 +63,10 @@ def test_maps_lie_on_the_lesion(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = backbone("efficientnet_lite0")
     network = LesionNet(spec, Preprocessing(mean=spec.mean, std=spec.std))
     initialise(network, "auto")
-    runtime, layer = TorchRuntime(network, singly=True), network.classifier
+    layer = network.classifier
     pixels, labels, _ = drawn(70, seed=1)
-    pooled = torch.from_numpy(runtime.logits_and_features(pixels)[1].mean(axis=(2, 3)))
+    untrained = TorchRuntime(network, singly=True)
+    pooled = torch.from_numpy(untrained.logits_and_features(pixels)[1].mean(axis=(2, 3)))
     optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01)
     for _ in range(200):
         optimizer.zero_grad()
@@ -73,6 +74,7 @@ def test_maps_lie_on_the_lesion(monkeypatch: pytest.MonkeyPatch) -> None:
         optimizer.step()
 
     pixels, labels, masks = drawn(42, seed=2)
+    runtime = TorchRuntime(network, singly=True)
     logits, features = runtime.logits_and_features(pixels)
     decided = logits.argmax(axis=1)
     maps = class_maps(features, layer.weight.detach().numpy(), decided)

@@ -166,6 +166,31 @@ def test_onnxruntime_predicts_without_torch(skinlesion, tiny_workspace, images, 
     assert "runtime: onnx" in done.stderr
 
 
+def test_torch_runs_the_copy_for_inference_and_keeps_the_network() -> None:
+    import torch
+
+    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def for_inference(self):
+            return Scaled(10.0 * self.factor)
+
+        def features(self, pixels):
+            return pixels.permute(0, 3, 1, 2).float()
+
+        def logits(self, features):
+            return self.factor * features.mean((2, 3)).repeat(1, 3)[:, :7]
+
+    network = Scaled(2.0)
+    runtime = TorchRuntime(network)
+    assert runtime.logits(np.full((1, 4, 4, 3), 3, np.uint8)).tolist() == [[60.0] * 7]
+    assert runtime.network is network
+
+
 def test_out_of_memory_halves_the_batch_and_says_so() -> None:
     torch = pytest.importorskip("torch")
     from skinlesion_cli.errors import SkinLesionError

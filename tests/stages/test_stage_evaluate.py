@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import made_workspace
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 
 from skinlesion_cli.artifacts import evaluation as evaluations
+from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions import metrics
@@ -96,6 +99,29 @@ def test_subgroups_have_support_and_unknowns_are_a_group(workspace: Workspace):
 def test_lesion_mates_in_training_are_found(workspace: Workspace):
     groups = run(workspace, part="val", decision="argmax").figures["subgroups"]
     assert groups["lesion mates in training: yes"]["lesions"] == 1
+
+
+@pytest.mark.parametrize(("fold_of_mate", "lesions_with_mates"), [("0", 0), ("1", 1)])
+def test_what_a_fold_held_out_has_mates_only_in_the_other_folds(tmp_path, fold_of_mate, lesions_with_mates):
+    workspace = made_workspace.make(tmp_path, n_lesions=60, members=("one",))
+    found = stored.read(workspace.predictions("one", "val"))
+    folds = (pd.factorize(found.table["lesion_id"])[0] % 2).astype(str)
+    # The first lesion, of fold 0, has one more photograph. As `kfold` has it, all that is dealt is to train on.
+    split = pd.DataFrame({"id": found.table["id"], "part": "train", "fold": folds})
+    split.loc[len(split)] = ["train_mate", "train", fold_of_mate]
+    manifest = manifests.read(workspace.manifest)
+    test = stored.read(workspace.predictions("one", "test")).table[["id", "fold"]].assign(part="test")
+    made = splits.Split(pd.concat([split, test]), "published", 1, leaks_lesions=True)
+    written = splits.write(workspace.split, made, manifest)
+    assert found.artifact is not None
+    inputs = {**found.artifact.inputs, "split": written}
+    stored.write(
+        workspace.predictions("one", "val"),
+        replace(found, table=found.table.assign(fold=folds)),
+        inputs=inputs,
+    )
+    groups = run(workspace, source="one", part="val").figures["subgroups"]
+    assert groups["lesion mates in training: yes"]["lesions"] == lesions_with_mates
 
 
 def test_one_member_and_a_paired_comparison(workspace: Workspace):

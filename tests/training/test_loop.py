@@ -122,7 +122,13 @@ def test_a_run_cut_anywhere_ends_with_the_same_weights(settings, monkeypatch):
 
 
 def test_what_is_frozen_stands_still_from_its_step_on_and_the_rest_goes_on():
-    seen = {}
+    seen, modes = {}, {}
+
+    def forward(images, *rest):
+        modes[found.progress.epoch * STEPS + found.progress.step] = any(
+            module.training for module in found.network.modules() if isinstance(module, nn.BatchNorm2d)
+        )
+        return whole(images, *rest)
 
     def keep(t):
         seen[t.progress.epoch * STEPS + t.progress.step] = state(t.network)
@@ -133,7 +139,9 @@ def test_what_is_frozen_stands_still_from_its_step_on_and_the_rest_goes_on():
             yield batch(100 * number + step)
 
     found = trainer(FROZEN, batches=epoch)
+    whole, found.network.forward = found.network.forward, forward
     found.fit()
+    modes = {step: going for step, going in modes.items() if step >= 6}
     # Half of three epochs of four steps: six steps learn everything, and so the seventh starts from step 6.
     changed = {name for name in seen[11] if not torch.equal(seen[6][name], seen[11][name])}
     before = {name for name in seen[6] if not torch.equal(seen[5][name], seen[6][name])}
@@ -143,6 +151,8 @@ def test_what_is_frozen_stands_still_from_its_step_on_and_the_rest_goes_on():
     assert len(statistics) > 10
     assert len(first) > 10
     assert before == set(seen[6])
+    # Also in the third epoch, whose start sets a network to training.
+    assert modes == {6: False, 7: False, 8: False, 9: False, 10: False, 11: False}
     assert changed == set(seen[6]) - statistics - first
 
 

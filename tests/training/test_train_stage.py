@@ -215,6 +215,31 @@ def test_dry_run_tells_the_plan_and_writes_nothing(config):
     assert not list(config.workspace.glob("dataset/cache/*80px*"))
 
 
+def test_the_plan_times_frozen_epochs_apart(config, monkeypatch):
+    from skinlesion_cli.models.loop import Trainer
+
+    step, timed = Trainer.train_step, set()
+
+    def watched(trainer, batch):
+        timed.add((batch[0].shape[1], trainer.frozen))
+        return step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", watched)
+    # One epoch of two at 24 px, then one at 32 px that is frozen from its beginning.
+    sizes = "progressive_sizes_px=[[0.0, 24], [0.5, 32]]"
+    recipe = small_recipe("epochs=2", sizes, "freeze_from=0.5", "freeze_stages=2")
+    result = train.run(replace(config, recipe=recipe, dry_run=True), SilentReporter())
+    assert set(result.figures["seconds_per_step"]) == {"24", "32-frozen"}
+    assert [row[:2] for row in result.tables[0].rows] == [["24 px", 1], ["32 px, frozen", 1]]
+    assert timed == {(24, False), (32, True)}
+
+
+def test_something_has_to_be_left_to_learn(config):
+    recipe = small_recipe("freeze_from=0.5", "freeze_stages=99")
+    with pytest.raises(UsageError, match="freeze_stages 99 leaves nothing of tiny to learn"):
+        train.run(replace(config, recipe=recipe), SilentReporter())
+
+
 def test_folds_leave_one_table_of_out_of_fold_predictions(config):
     folds = replace(config, folds=3, recipe=small_recipe("epochs=1"))
     result = train.run(folds, SilentReporter())

@@ -23,6 +23,7 @@ from skinlesion_cli.models.loop import Progress, Trainer
 from skinlesion_cli.models.losses import class_weights
 from skinlesion_cli.models.network import LesionNet, halve, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
+from skinlesion_cli.models.standstill import n_stages
 from skinlesion_cli.stages.train.initial import start_from_model
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
@@ -87,6 +88,11 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         raise UsageError(
             f"a batch of {recipe.batch_size} cannot be shared equally by {team.size} processes",
             "Choose a multiple with --batch-size.",
+        )
+    if recipe.freeze_stages and recipe.freeze_stages >= n_stages(network.backbone):
+        raise UsageError(
+            f"freeze_stages {recipe.freeze_stages} leaves nothing of {job.config.arch} to learn",
+            f"It has {n_stages(network.backbone)} stages, the last of them the classifier.",
         )
     counts = job.data.counts(job.train_ids)
     sampler_power = recipe.sampler_power if recipe.sampler == "weighted" else None
