@@ -82,6 +82,9 @@ class Recipe(Frozen):
     sampler_power: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images that are drawn.
     loss_weight_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    # Times the logarithm of a class's share of the drawn images, added to its logit in the loss alone: 1 trains
+    # the network's own logits to be those of equally frequent classes.
+    logit_adjustment: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     # Loss
     focal_gamma: NonNegative = 0.0
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

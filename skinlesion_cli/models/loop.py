@@ -84,6 +84,7 @@ class Trainer:
     save: Callable[[Trainer], None] = lambda trainer: None
     on_epoch: Callable[[list[Row], float], None] = lambda history, seconds: None
     class_weights: torch.Tensor | None = None
+    logit_offsets: torch.Tensor | None = None
     team: Team = field(default_factory=Team)
     progress: Progress = field(default_factory=Progress)
 
@@ -97,6 +98,8 @@ class Trainer:
         self.best: Mapping[str, torch.Tensor] = {}
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(self.device)
+        if self.logit_offsets is not None:
+            self.logit_offsets = self.logit_offsets.to(self.device)
         # bfloat16 needs no loss scaling; on a CPU it would change results from machine to machine.
         self.autocast = (
             recipe.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -203,6 +206,7 @@ class Trainer:
                         targets[part],
                         focal_gamma=self.recipe.focal_gamma,
                         class_weights=self.class_weights,
+                        logit_offsets=self.logit_offsets,
                     )
                     (loss * share).backward()
                     total += float(loss.detach()) * share

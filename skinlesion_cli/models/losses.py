@@ -27,14 +27,18 @@ def training_loss(
     *,
     focal_gamma: float = 0.0,
     class_weights: torch.Tensor | None = None,
+    logit_offsets: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean cross entropy against a target distribution, with a focal factor and class weights.
+    """Mean cross entropy against a target distribution, with a focal factor, class weights and offsets of the logits.
 
     The focal factor (1 - p_t) ** gamma (Lin et al., 2017, arXiv:1708.02002) takes p_t at the class with the
     largest target and is not differentiated, as in the published system: it weighs the images and leaves the
     gradient of each that of cross entropy.
     """
-    logarithms = F.log_softmax(logits.float(), dim=1)
+    logits = logits.float()
+    if logit_offsets is not None:
+        logits = logits + logit_offsets
+    logarithms = F.log_softmax(logits, dim=1)
     losses = -(targets * logarithms).sum(dim=1)
     if focal_gamma:
         true = targets.argmax(dim=1, keepdim=True)
@@ -56,9 +60,28 @@ def class_weights(
     if power == 0.0:
         return None
     count = torch.tensor([float(counts[name]) for name in CLASS_NAMES])
-    present = count > 0
-    raw = torch.where(present, count.clamp(min=1) ** -power, torch.zeros_like(count))
-    drawn = torch.where(
-        present, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count)
-    )
+    raw = torch.where(count > 0, count.clamp(min=1) ** -power, torch.zeros_like(count))
+    drawn = _drawn(count, sampler_power)
     return raw * drawn.sum() / (raw * drawn).sum()
+
+
+def logit_offsets(
+    counts: Mapping[str, int], strength: float, sampler_power: float | None = None
+) -> torch.Tensor | None:
+    """strength · log(share of the drawn images) of each class; None for strength 0.
+
+    Weights stop mattering once the training images are told apart; offsets go on asking for a wider margin
+    around the rare classes. Source: logit adjusted cross entropy, Menon et al., 2021 (arXiv:2007.07314). A class
+    without images is taken to be as rare as the rarest that has any.
+    """
+    if strength == 0.0:
+        return None
+    drawn = _drawn(torch.tensor([float(counts[name]) for name in CLASS_NAMES]), sampler_power)
+    present = drawn > 0
+    share = torch.where(present, drawn, drawn[present].min()) / drawn.sum()
+    return strength * share.log()
+
+
+def _drawn(count: torch.Tensor, sampler_power: float | None) -> torch.Tensor:
+    """How often each class is drawn, up to a factor: count ** (1 - power); 0 for a class without images."""
+    return torch.where(count > 0, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count))

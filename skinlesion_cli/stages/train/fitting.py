@@ -20,7 +20,7 @@ from skinlesion_cli.data.metadata import n_columns
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models import snapshot
 from skinlesion_cli.models.loop import Progress, Trainer
-from skinlesion_cli.models.losses import class_weights
+from skinlesion_cli.models.losses import class_weights, logit_offsets
 from skinlesion_cli.models.network import LesionNet, halve, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
 from skinlesion_cli.models.standstill import n_stages
@@ -127,6 +127,7 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         device=job.device,
         reporter=job.reporter,
         class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
+        logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
         team=team,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.models.network import LesionNet, load_weights
 from skinlesion_cli.stages.train.job import MODEL_PREFIX, Job
@@ -27,15 +28,18 @@ def start_from_model(job: Job, network: LesionNet) -> str | None:
         raise UsageError("--init and --metadata exclude each other: the model has no branch for patient data")
     folder = bundles.named(job.config.weights.removeprefix(MODEL_PREFIX))
     bundle = bundles.from_workspace(folder)
-    _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id)
     member = bundle.members[(job.fold or 0) % len(bundle.members)]
+    _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id, member)
     load_weights(network, member.weights, member.name)
     digest = member.artifact.sha256[:12] if member.artifact else ""
     return f"model {bundle.model_id}, {member.name} {digest}"
 
 
-def _refuse_seen(job: Job, path: Path, model_id: str) -> None:
-    """Every image that a packed model was trained on is named in the predictions packed with it."""
+def _refuse_seen(job: Job, path: Path, model_id: str, member: Checkpoint) -> None:
+    """Every image that a packed model was trained on is named in the predictions packed with it.
+
+    A fold's network was not trained on the fold that it held out, so that may judge what comes of this network.
+    """
     if not path.exists():
         job.reporter.note(
             f"{model_id} does not say what it was trained on: check that it has not seen your images"
@@ -43,6 +47,8 @@ def _refuse_seen(job: Job, path: Path, model_id: str) -> None:
         return
     known = stored.read(path).table
     judging = set(job.validation_ids) | set(job.data.split.ids("test"))
+    if member.fold is not None:
+        known = known[known["fold"] != str(member.fold)]
     seen = sorted(judging & set(known["id"]))
     if seen:
         raise DataError(
