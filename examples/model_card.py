@@ -34,6 +34,7 @@ from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
 from skinlesion_cli.decisions import metrics  # noqa: E402
 from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.decisions.fit import FitSettings, cross_fit  # noqa: E402
+from skinlesion_cli.decisions.guaranteed import GuaranteeSettings  # noqa: E402
 from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
 from skinlesion_cli.decisions.verdicts import Share, verdicts  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
@@ -69,6 +70,7 @@ def judge(bundle: Bundle, told: Predictions) -> Judged:
     settings = FitSettings(
         policy=calibration.policy,  # type: ignore[arg-type]
         targets=tuple(Target(**dict(target)) for target in calibration.targets),
+        guarantee=GuaranteeSettings(**calibration.guarantee),
     )
     averaged = calibration.averaged(told)
     unseen = cross_fit(told.labels, averaged, told.lesion_ids, settings)
@@ -111,6 +113,8 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
     calibration = bundle.calibration
     by_thresholds = judged.figures(decided=judged.decided)
     targets = [Target(**dict(target)) for target in calibration.targets]
+    everything = {"all": np.ones(len(told.labels), dtype=bool)}
+    judged_on = everything | {n[6:]: m for n, m in groups.items() if n.startswith("size: ")}
     subgroups = []
     for name, mask in groups.items():
         if mask.any():
@@ -161,13 +165,15 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
         "verdicts": [
             (
                 v.class_name,
+                shown,
                 v.target_sensitivity,
                 v.target_specificity,
                 share(v.sensitivity),
                 share(v.specificity),
                 v.met,
             )
-            for v in verdicts(told.labels, judged.decided, told.lesion_ids, targets)
+            for shown, mask in judged_on.items()
+            for v in verdicts(told.labels[mask], judged.decided[mask], told.lesion_ids[mask], targets)
         ],
         "triage": calibration.triage_figures,
         "probabilities": calibration.probability_figures,

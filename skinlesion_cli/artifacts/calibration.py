@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
-from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
@@ -36,6 +35,8 @@ class Calibration:
     targets : one mapping a target: class, sensitivity, specificity.
     promises : one mapping a target: what holds on new images, at which confidence, on which support; where it
         was refused, what would be possible and how many more positive lesions it would take.
+    guarantee : settings of the promises (`decisions.guaranteed.GuaranteeSettings`), for fitting them once more; empty
+        where nothing is promised, and in calibrations of version 0.1.0.
     probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
     triage_figures : measured rates of refer, review and routine, and the operating point's promise.
     stopping : rule of adaptive TTA, where one was fitted.
@@ -48,6 +49,7 @@ class Calibration:
     targets: tuple[Mapping[str, Any], ...] = ()
     promises: tuple[Mapping[str, Any], ...] = ()
     confidence: float | None = None
+    guarantee: Mapping[str, Any] = field(default_factory=dict)
     probability_figures: Mapping[str, Any] = field(default_factory=dict)
     triage_figures: Mapping[str, Any] = field(default_factory=dict)
     support: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +114,7 @@ def write(path: Path, calibration: Calibration, *, inputs: Mapping[str, Artifact
         "targets": [dict(target) for target in calibration.targets],
         "promises": [dict(promise) for promise in calibration.promises],
         "confidence": calibration.confidence,
+        "guarantee": dict(calibration.guarantee),
         "probability_figures": dict(calibration.probability_figures),
         "triage_figures": dict(calibration.triage_figures),
         "support": dict(calibration.support),
@@ -125,28 +128,15 @@ def read(path: Path) -> Calibration:
     """Read and verify a calibration."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
     body = artifact.body
-    stored = body["rule"]
-    fitted = stored["probability_calibration"]
-    rule = DecisionRule(
-        probability_calibration=ProbabilityCalibration(
-            method=fitted["method"],
-            temperature=fitted["temperature"],
-            weights=tuple(fitted["weights"]),
-            biases=tuple(fitted["biases"]),
-        ),
-        thresholds=dict(stored["thresholds"]),
-        priority=tuple(stored["priority"]),
-        malignant_threshold=stored["malignant_threshold"],
-        conformal_minimum=tuple(stored["conformal_minimum"]),
-    )
     return Calibration(
-        rule=rule,
+        rule=DecisionRule.from_json(body["rule"]),
         policy=body["policy"],
         tta_mode=body["tta_mode"],
         views=tuple(body["views"]),
         targets=tuple(body["targets"]),
         promises=tuple(body["promises"]),
         confidence=body["confidence"],
+        guarantee=body.get("guarantee", {}),
         probability_figures=body["probability_figures"],
         triage_figures=body["triage_figures"],
         support=body["support"],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -69,3 +70,13 @@ class ProbabilityCalibration:
         if self.method == "vector":
             return apply_vector(probabilities, np.array(self.weights), np.array(self.biases))
         return checked(probabilities).astype(np.float32)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ProbabilityCalibration:
+        """From its fields in JSON types."""
+        return cls(
+            method=stored["method"],
+            temperature=stored["temperature"],
+            weights=tuple(stored["weights"]),
+            biases=tuple(stored["biases"]),
+        )

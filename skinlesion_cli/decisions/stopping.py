@@ -13,7 +13,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.looks import Looks
 from skinlesion_cli.decisions.thresholds import decide, priority_order
 from skinlesion_cli.decisions.triage import (
@@ -75,22 +74,8 @@ class StoppingRule:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> StoppingRule:
         """What `to_json` wrote."""
-        rule = dict(stored["rule"])
-        fitted = dict(rule["probability_calibration"])
-        calibration = ProbabilityCalibration(
-            method=fitted["method"],
-            temperature=fitted["temperature"],
-            weights=tuple(fitted["weights"]),
-            biases=tuple(fitted["biases"]),
-        )
         return cls(
-            rule=DecisionRule(
-                probability_calibration=calibration,
-                thresholds=dict(rule["thresholds"]),
-                priority=tuple(rule["priority"]),
-                malignant_threshold=rule["malignant_threshold"],
-                conformal_minimum=tuple(rule["conformal_minimum"]),
-            ),
+            rule=DecisionRule.from_json(stored["rule"]),
             reach=float(stored["reach"]),
             n_views=int(stored["n_views"]),
             guard=stored["guard"],

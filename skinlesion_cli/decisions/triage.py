@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -47,6 +48,17 @@ class DecisionRule:
     priority: tuple[str, ...] = DEFAULT_PRIORITY
     malignant_threshold: float | None = None
     conformal_minimum: tuple[float, ...] = ()
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> DecisionRule:
+        """From its fields in JSON types."""
+        return cls(
+            probability_calibration=ProbabilityCalibration.from_json(stored["probability_calibration"]),
+            thresholds=dict(stored["thresholds"]),
+            priority=tuple(stored["priority"]),
+            malignant_threshold=stored["malignant_threshold"],
+            conformal_minimum=tuple(stored["conformal_minimum"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -84,4 +84,6 @@ def logit_offsets(
 
 def _drawn(count: torch.Tensor, sampler_power: float | None) -> torch.Tensor:
     """How often each class is drawn, up to a factor: count ** (1 - power); 0 for a class without images."""
-    return torch.where(count > 0, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count))
+    return torch.where(
+        count > 0, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count)
+    )

@@ -74,6 +74,7 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
         else (),
         promises=tuple(asdict(promise) for promise in fitted.promises),
         confidence=settings.guarantee.confidence if fitted.promises else None,
+        guarantee=asdict(settings.guarantee) if fitted.promises else {},
         probability_figures=_probability_figures(labels, probabilities, unseen, settings),
         triage_figures=defined(_triage_figures(labels, lesion_ids, unseen, fitted, settings)),
         support=_support(validation) | _decision_figures(labels, unseen, probabilities),

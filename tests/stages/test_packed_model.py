@@ -167,16 +167,23 @@ def test_prediction_says_which_model_it_used(folds, skinlesion, generated):
 
 
 def test_fine_tuning_refuses_images_that_the_model_has_seen(folds, skinlesion, generated, tmp_path):
-    other = tmp_path / "ws"
-    shutil.copytree(folds / "skinlesion-workspace/dataset", other / "dataset")
     common = (
-        *("train", "--init", folds / "packed", "--workers", 0, "--epochs", 1, "--folds", 2, "--fold", 1),
+        *("train", "--init", folds / "packed", "--workers", 0, "--epochs", 1),
         *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
         *("--set", "harmonise_px=null"),
     )
-    done = skinlesion(*common, "--workspace", other, cwd=tmp_path)
+    # The network of fold 0 would be judged on images of fold 1 too, which it was trained on.
+    done = skinlesion("download", "--from", generated, "--split", "grouped", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = skinlesion(*common, cwd=tmp_path)
     assert done.returncode == DataError.exit_code, done.stderr
     assert "validation or test images were in the training of tiny-fold0+tiny-fold1" in done.stderr
+    # What the network of fold 1 held out, it may be judged on; nothing else.
+    same = tmp_path / "ws"
+    shutil.copytree(folds / "skinlesion-workspace/dataset", same / "dataset")
+    done = skinlesion(*common, "--folds", 2, "--fold", 1, "--workspace", same, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "initial weights: model tiny-fold0+tiny-fold1, tiny-fold1" in done.stderr
 
 
 def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path):

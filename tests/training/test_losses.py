@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from skinlesion_cli.models.losses import class_weights, smooth_targets, training_loss
+from skinlesion_cli.models.losses import class_weights, logit_offsets, smooth_targets, training_loss
 
 # Softmax of these logits: 2/8 on the first class and 1/8 on each other.
 LOGITS = torch.tensor([[math.log(2.0), 0, 0, 0, 0, 0, 0]])
@@ -73,3 +73,29 @@ def test_class_weights_have_a_mean_of_one_over_what_is_drawn(sampler_power, expe
 
 def test_no_class_weights_without_a_power():
     assert class_weights({"MEL": 1}, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("strength", "sampler_power", "expected"),
+    [
+        (1.0, None, [-1.658228, -0.271934, -3.044522]),  # ln 4/21, ln 16/21, ln 1/21
+        (0.5, None, [-0.829114, -0.135967, -1.522261]),
+        (1.0, 0.5, [-1.252763, -0.559616, -1.945910]),  # drawn 2, 4 and 1 of 7
+        (1.0, 1.0, [-1.098612, -1.098612, -1.098612]),  # drawn alike: nothing to make up for
+    ],
+)
+def test_logit_offsets_are_the_logarithms_of_what_is_drawn(strength, sampler_power, expected):
+    counts = {"MEL": 4, "NV": 16, "BCC": 1, "AKIEC": 0, "BKL": 0, "DF": 0, "VASC": 0}
+    offsets = logit_offsets(counts, strength, sampler_power)
+    assert offsets is not None
+    # A class without images counts as the rarest that has any.
+    assert offsets.tolist() == pytest.approx([*expected, *[expected[2]] * 4], abs=1e-5)
+    assert logit_offsets(counts, 0.0, sampler_power) is None
+
+
+def test_an_adjusted_loss_asks_for_more_of_a_rare_class():
+    offsets = torch.tensor([math.log(0.1)] + [0.0] * 6)
+    targets = smooth_targets(torch.tensor([0]), 0.0)
+    # -ln(0.1 * 2 / (0.1 * 2 + 6)) instead of -ln(2 / 8).
+    found = float(training_loss(LOGITS, targets, logit_offsets=offsets))
+    assert found == pytest.approx(3.433987, abs=1e-6)
