@@ -56,6 +56,10 @@ def variants(size_px: int) -> dict[str, Variant]:
             "sampler with 1 / count instead of half in the sampler, half in the loss",
             settings=("sampler_power=1.0", "loss_weight_power=0.0"),
         ),
+        "logit-adjusted": Variant(
+            "the half in the loss as an offset of the logits instead of weights",
+            settings=("logit_adjustment=1.0", "loss_weight_power=0.0"),
+        ),
         "no-average": Variant("raw instead of averaged weights", settings=("ema_decay=null",)),
         "one-size": Variant("one input size from the start", settings=fixed[:2]),
         "cutmix": Variant("with CutMix", settings=("cutmix_alpha=1.0",)),
