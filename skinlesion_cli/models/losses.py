@@ -37,7 +37,11 @@ def training_loss(
     """
     logits = logits.float()
     if logit_offsets is not None:
+        # Targets are what the network's own logits should say: smoothing them where the offset classes are asked
+        # for would give every rare class a floor among the images of frequent ones.
         logits = logits + logit_offsets
+        targets = targets * logit_offsets.exp()
+        targets = targets / targets.sum(dim=1, keepdim=True)
     logarithms = F.log_softmax(logits, dim=1)
     losses = -(targets * logarithms).sum(dim=1)
     if focal_gamma:

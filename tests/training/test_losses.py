@@ -99,3 +99,16 @@ def test_an_adjusted_loss_asks_for_more_of_a_rare_class():
     # -ln(0.1 * 2 / (0.1 * 2 + 6)) instead of -ln(2 / 8).
     found = float(training_loss(LOGITS, targets, logit_offsets=offsets))
     assert found == pytest.approx(3.433987, abs=1e-6)
+
+
+def test_smoothing_is_meant_for_the_network_own_logits():
+    # A network that says exactly the smoothed target has nothing left to learn from it, offset or not.
+    targets = smooth_targets(torch.tensor([0, 3]), 0.1)
+    logits = targets.log().requires_grad_()
+    offsets = torch.tensor([0.1, 2.0, 1.0, 0.3, 1.0, 0.5, 1.0]).log()
+    training_loss(logits, targets, logit_offsets=offsets).backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+    # 0.9 * 0.1 against 0.1 / 6 each: 0.473684 and 0.087719, at -ln(0.2 / 6.2) and -ln(1 / 6.2).
+    found = training_loss(LOGITS, targets[:1], logit_offsets=torch.tensor([math.log(0.1)] + [0.0] * 6))
+    assert float(found) == pytest.approx(2.586914, abs=1e-5)
