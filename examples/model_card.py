@@ -40,8 +40,8 @@ from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
 from skinlesion_cli.decisions.verdicts import Share, verdicts  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 
-# The recipe whose networks those of the model went on from.
-FIRST_ROUND = "builtin"
+# The recipes whose networks those of the model went on from, the first round first.
+EARLIER_ROUNDS = ("builtin", "builtin-second")
 # As `skinlesion evaluate` has them.
 N_RESAMPLES = 2000
 
@@ -138,7 +138,8 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
     return {
         "bundle": bundle,
         "recipe": bundle.members[0].recipe,
-        "rounds": [load_recipe(FIRST_ROUND, arch=bundle.members[0].arch), bundle.members[0].recipe],
+        "rounds": [load_recipe(name, arch=bundle.members[0].arch) for name in EARLIER_ROUNDS]
+        + [bundle.members[0].recipe],
         "n_images": len(told.table),
         "n_lesions": len(set(told.lesion_ids)),
         "n_resamples": N_RESAMPLES,
