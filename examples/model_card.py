@@ -30,7 +30,6 @@ from skinlesion_cli.artifacts import predictions as stored  # noqa: E402
 from skinlesion_cli.artifacts.bundle import Bundle  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
-from skinlesion_cli.config.load import load_recipe  # noqa: E402
 from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
 from skinlesion_cli.decisions import metrics  # noqa: E402
 from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
@@ -40,8 +39,6 @@ from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
 from skinlesion_cli.decisions.verdicts import Share, verdicts  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 
-# The recipes whose networks those of the model went on from, the first round first.
-EARLIER_ROUNDS = ("builtin", "builtin-second")
 # As `skinlesion evaluate` has them.
 N_RESAMPLES = 2000
 
@@ -138,8 +135,6 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
     return {
         "bundle": bundle,
         "recipe": bundle.members[0].recipe,
-        "rounds": [load_recipe(name, arch=bundle.members[0].arch) for name in EARLIER_ROUNDS]
-        + [bundle.members[0].recipe],
         "n_images": len(told.table),
         "n_lesions": len(set(told.lesion_ids)),
         "n_resamples": N_RESAMPLES,

@@ -52,7 +52,7 @@ OPEN = [
     (("train", "--arch", "tiny", "--metadata", "age,weight"), "'age', 'sex' or 'site'"),
     (
         ("train", "--arch", "tiny", "--recipe", "quick"),
-        "Recipes: builtin, builtin-second, builtin-third, default, fast, full-size, published",
+        "Recipes: builtin, default, fast, full-size, published, second-round, third-round",
     ),
     (("train", "--arch", "tiny", "--set", "epoch=3"), "did you mean 'epochs'"),
     (("calibrate", "--target", "MELA:sensitivity=0.9"), "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
@@ -162,7 +162,7 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
             "skinlesion train --arch efficientnet_l",
             "efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
         ),
-        ("skinlesion train --recipe ", "builtin builtin-second builtin-third default fast full-size published"),
+        ("skinlesion train --recipe ", "builtin default fast full-size published second-round third-round"),
         ("skinlesion calibrate --policy ", "guaranteed published cost none"),
         ("skinlesion predict --runtime o", "onnx onnx-int8 openvino-bf16"),
         ("skinlesion predict --tta ", "none flips d4 published adaptive"),
