@@ -135,14 +135,6 @@ class Recipe(Frozen):
             )
         return self
 
-    def sha256(self) -> str:
-        """Hash of the resolved settings that differ from their defaults.
-
-        So a setting that is added later leaves the hash of every recipe that does not use it. A default must
-        never change: it is what recipes and checkpoints without the setting mean.
-        """
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude_defaults=True))).hexdigest()
-
     def preprocessing(self) -> Preprocessing:
         """What prediction has to do with an image to give the network what it was trained on."""
         return Preprocessing(input_size_px=self.input_size_px, harmonise_px=self.harmonise_px)
