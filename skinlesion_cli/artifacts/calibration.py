@@ -36,7 +36,7 @@ class Calibration:
     promises : one mapping a target: what holds on new images, at which confidence, on which support; where it
         was refused, what would be possible and how many more positive lesions it would take.
     guarantee : settings of the promises (`decisions.guaranteed.GuaranteeSettings`), for fitting them once more; empty
-        where nothing is promised, and in calibrations of version 0.1.0.
+        where nothing is promised, and in the calibrations of older workspaces.
     probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
     triage_figures : measured rates of refer, review and routine, and the operating point's promise.
     stopping : rule of adaptive TTA, where one was fitted.

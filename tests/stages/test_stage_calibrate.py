@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.fit import FitSettings
+from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
 from skinlesion_cli.decisions.thresholds import Target, decide, published_thresholds
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.progress import SilentReporter
@@ -42,7 +43,13 @@ def test_published_is_the_published_search_on_plain_probabilities(workspace: Wor
     outcome = calibration.decide(validation.probabilities)
     expected = decide(validation.probabilities, wanted, ("MEL", "AKIEC"))
     assert (outcome.decisions.decided == expected.decided).all()
-    assert (calibration.promises, calibration.confidence) == ((), None)
+    assert (calibration.promises, calibration.confidence, calibration.guarantee) == ((), None, {})
+
+
+def test_the_settings_of_promises_are_stored(workspace: Workspace):
+    run(workspace, FitSettings(guarantee=GuaranteeSettings(0.9, 50, 0.1)))
+    found = calibrations.read(workspace.calibration).guarantee
+    assert found == {"confidence": 0.9, "horizon": 50, "max_bacc_loss": 0.1}
 
 
 def test_what_is_stored_decides_as_what_was_fitted(workspace: Workspace):

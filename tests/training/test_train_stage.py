@@ -234,6 +234,23 @@ def test_the_plan_times_frozen_epochs_apart(config, monkeypatch):
     assert timed == {(24, False), (32, True)}
 
 
+def test_logit_adjustment_reaches_the_loss(config, monkeypatch):
+    from skinlesion_cli.models import loop
+
+    loss, seen = loop.training_loss, []
+
+    def watched(*arguments, **settings):
+        seen.append(settings["logit_offsets"])
+        return loss(*arguments, **settings)
+
+    monkeypatch.setattr(loop, "training_loss", watched)
+    recipe = small_recipe("epochs=1", "sampler=uniform", "logit_adjustment=1.0")
+    train.run(replace(config, recipe=recipe, dry_run=True), SilentReporter())
+    # Images drawn alike: the offsets are the logarithms of the shares of the seven classes, which are all there.
+    assert float(seen[0].exp().sum()) == pytest.approx(1.0, abs=1e-5)
+    assert float(seen[0].max()) - float(seen[0].min()) > 0.5
+
+
 def test_something_has_to_be_left_to_learn(config):
     recipe = small_recipe("freeze_from=0.5", "freeze_stages=99")
     with pytest.raises(UsageError, match="freeze_stages 99 leaves nothing of tiny to learn"):
