@@ -19,7 +19,10 @@ skinlesion ensemble --predictions a.csv b.csv --truth truth.csv --method stacked
 
 MEMBERS = "Trained networks to combine (default: all), or further CSVs after --predictions."
 METHOD = "bacc (weights proportional to validation BACC), equal, stacked or rank."
-TTA = "Views to average: d4 (8 views), flips (4), none, published (drawn at random, once for all)."
+TTA = (
+    "Views to average: d4 (8 views), zoom (8, half of them of the middle alone), flips (4), none, published (drawn at "
+    "random, once for all)."
+)
 
 
 @command("ensemble", example=EXAMPLE, section="Pipeline")

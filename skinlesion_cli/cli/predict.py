@@ -28,8 +28,8 @@ FORMAT = "csv, jsonl or parquet; default: by the suffix."
 RESUME = "Go on with the unfinished rows of an earlier run."
 OVERWRITE = "Drop the unfinished rows of an earlier run."
 TTA = (
-    "none, flips (4 views), d4 (8), published (10 random rounds) or adaptive (as many as it takes); default: the mode "
-    "that was calibrated."
+    "none, flips (4 views), d4 (8), zoom (8, half of them of the middle alone), published (10 random rounds) or adaptive "
+    "(as many as it takes); default: the mode that was calibrated."
 )
 FORCE = "Accept a --tta that was not calibrated; every row says so."
 RUNTIME = (

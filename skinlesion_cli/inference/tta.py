@@ -1,4 +1,4 @@
-"""Test-time augmentation: the 8 views of the square, each with the way back.
+"""Test-time augmentation: the 8 views of the square, each with the way back, and views of its middle.
 
 To add a view, add an entry here, and a mode that averages it; the same `skinlesion train` again then stores what
 the networks say of it. Views act on the two image axes of an array (..., H, W, C) or, with `axes=(-2, -1)`, of a
@@ -18,11 +18,11 @@ _IMAGE: Axes = (-3, -2)
 
 @dataclass(frozen=True)
 class View:
-    """A view is a pair: do, and undo. `undo(do(x)) == x`, shape included."""
+    """A view is a pair: do, and undo. `undo(do(x)) == x`, shape included; None where part of x is not seen."""
 
     name: str
     do: Callable[[np.ndarray, Axes], np.ndarray]
-    undo: Callable[[np.ndarray, Axes], np.ndarray]
+    undo: Callable[[np.ndarray, Axes], np.ndarray] | None
 
 
 def _same(x: np.ndarray, _axes: Axes) -> np.ndarray:
@@ -49,6 +49,33 @@ def _antitranspose(x: np.ndarray, axes: Axes) -> np.ndarray:
     return np.rot90(np.swapaxes(x, *axes), 2, axes=axes)
 
 
+# Share of the height and of the width that a zoomed view sees: a lesion then has about the size that the random
+# crops of training show it at, and the mean over whole and zoomed views is one over scales too.
+ZOOMED_SHARE = 0.7
+
+
+def _enlarge_middle(x: np.ndarray, axis: int) -> np.ndarray:
+    """The middle of one axis stretched over its whole length: linear between pixel centres, same dtype."""
+    length = x.shape[axis]
+    places = (np.arange(length) + 0.5 - length / 2) * ZOOMED_SHARE + length / 2 - 0.5
+    left = np.floor(places).astype(np.int64)
+    shape = [1] * x.ndim
+    shape[axis] = length
+    share = (places - left).astype(np.float32).reshape(shape)
+    before, after = (np.take(x, (left + step).clip(0, length - 1), axis=axis) for step in (0, 1))
+    mixed = before + share * (after.astype(np.float32) - before)
+    return (np.rint(mixed) if np.issubdtype(x.dtype, np.integer) else mixed).astype(x.dtype)
+
+
+def _zoomed(turn: Callable[[np.ndarray, Axes], np.ndarray]) -> Callable[[np.ndarray, Axes], np.ndarray]:
+    def do(x: np.ndarray, axes: Axes) -> np.ndarray:
+        for axis in axes:
+            x = _enlarge_middle(x, axis % x.ndim)
+        return turn(x, axes)
+
+    return do
+
+
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
@@ -60,10 +87,19 @@ VIEWS: dict[str, View] = {
         View("rot90", _turn(1), _turn(-1)),
         View("rot270", _turn(-1), _turn(1)),
         View("antitranspose", _antitranspose, _antitranspose),
+        View("zoomed-transpose", _zoomed(_transpose), None),
+        View("zoomed-rot90", _zoomed(_turn(1)), None),
+        View("zoomed-rot270", _zoomed(_turn(-1)), None),
+        View("zoomed-antitranspose", _zoomed(_antitranspose), None),
     )
 }
 
 D4 = ("identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose")
+# The views of `d4`, half of them zoomed; whole and zoomed take turns, so that a few looks already see both.
+ZOOM = (
+    *("identity", "zoomed-transpose", "rot180", "zoomed-antitranspose"),
+    *("hflip", "zoomed-rot90", "vflip", "zoomed-rot270"),
+)
 PUBLISHED_ROUNDS = 10
 PUBLISHED_SEED = 42
 
@@ -86,11 +122,12 @@ def published_views(rounds: int = PUBLISHED_ROUNDS, seed: int = PUBLISHED_SEED) 
     return tuple(drawn)
 
 
-# Modes by name: which views, in which order. `adaptive` goes through those of `d4` and stops early.
+# Modes by name: which views, in which order. `adaptive` goes through those of one of them and stops early.
 MODES: dict[str, tuple[str, ...]] = {
     "none": ("identity",),
     "flips": ("identity", "hflip", "vflip", "rot180"),
     "d4": D4,
+    "zoom": ZOOM,
     "published": published_views(),
 }
 ADAPTIVE = "adaptive"
@@ -101,6 +138,19 @@ def apply(name: str, images: np.ndarray, axes: Axes = _IMAGE) -> np.ndarray:
     return np.ascontiguousarray(VIEWS[name].do(images, axes))
 
 
+def is_whole(name: str) -> bool:
+    """Whether the view shows all of the image, so that a map computed on it can be brought back."""
+    return VIEWS[name].undo is not None
+
+
 def invert(name: str, maps: np.ndarray, axes: Axes = (-2, -1)) -> np.ndarray:
-    """A map computed on the view, back in the frame of the image."""
-    return np.ascontiguousarray(VIEWS[name].undo(maps, axes))
+    """A map computed on the view, back in the frame of the image.
+
+    Raises
+    ------
+    ValueError : the view does not show all of the image.
+    """
+    undo = VIEWS[name].undo
+    if undo is None:
+        raise ValueError(f"{name} shows a part of the image: a map of the whole cannot be made from it")
+    return np.ascontiguousarray(undo(maps, axes))

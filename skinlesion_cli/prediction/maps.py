@@ -21,13 +21,17 @@ def member_maps(
     method: str,
     views: Sequence[str],
 ) -> np.ndarray:
-    """One member's maps, float32 (n, h, w): the mean over views, each turned back into the image's frame."""
+    """One member's maps, float32 (n, h, w): the mean over views, each turned back into the image's frame.
+
+    Views that show a part of the image are left out; at least one has to show all of it.
+    """
     pixels = np.stack([to_input(image, member.preprocessing) for image in images])
     if method == FAST:
         of_view = partial(_fast_maps, member)
     else:
         of_view = partial(library_maps, member.runtime.network, method=method)  # type: ignore[attr-defined]
-    total = [tta.invert(view, of_view(images=tta.apply(view, pixels), classes=classes)) for view in views]
+    whole = [view for view in views if tta.is_whole(view)]
+    total = [tta.invert(view, of_view(images=tta.apply(view, pixels), classes=classes)) for view in whole]
     return np.asarray(np.mean(total, axis=0), dtype=np.float32)
 
 

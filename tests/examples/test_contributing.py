@@ -135,8 +135,12 @@ def test_the_backbone_was_trained(used):
 
 def test_the_view_is_stored_averaged_and_calibrated_on(used):
     eight = ["identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose"]
-    for name in ("models/mobilenetv2/predictions-val.json", "ensemble/predictions-val.json"):
-        assert artifact(used, name)["body"]["views"] == [*eight, "shifted"]
+    zoomed = [f"zoomed-{name}" for name in ("transpose", "rot90", "rot270", "antitranspose")]
+    for name, views in (
+        ("models/mobilenetv2/predictions-val.json", [*eight, "shifted", *zoomed]),
+        ("ensemble/predictions-val.json", [*eight, "shifted"]),
+    ):
+        assert artifact(used, name)["body"]["views"] == views
     with (used / "single.csv").open(newline="") as file:
         assert {(row["passes"], row["tta"]) for row in csv.DictReader(file)} == {("9", "d4-shifted")}
 

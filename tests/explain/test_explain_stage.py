@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ExitCode, UsageError
+from skinlesion_cli.inference.tta import MODES
+from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.prediction.maps import member_maps
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import explain, explain_check, predict
 from skinlesion_cli.stages.explain import ExplainConfig
@@ -86,6 +91,16 @@ def test_maps_over_all_views_turn_with_the_image(workspace: Path, tmp_path: Path
         for n in ("MEL", "NV", "BKL")
     )
     assert worst > 1e-4, "the network sees no difference between views, so the test proves nothing"
+
+
+def test_maps_are_of_the_views_that_show_the_whole_image(workspace: Path) -> None:
+    engine = load_engine(bundles.from_workspace(Workspace(workspace)), "cpu", "torch")
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
+    both = [
+        member_maps(engine.to_input, engine.members[0], list(pixels), np.array([0, 1]), "gradcam", views)
+        for views in (MODES["zoom"], ("identity", "rot180", "hflip", "vflip"))
+    ]
+    np.testing.assert_allclose(both[0], both[1], atol=1e-6)
 
 
 def test_library_grad_cam_is_the_same_over_the_ensemble(

@@ -17,7 +17,7 @@ from skinlesion_cli.inference.engine import Engine, EngineMember
 from skinlesion_cli.inference.runtimes.base import softmax
 
 
-@pytest.mark.parametrize("name", list(tta.VIEWS))
+@pytest.mark.parametrize("name", [name for name in tta.VIEWS if tta.is_whole(name)])
 def test_undoing_a_view_brings_the_image_back(name: str) -> None:
     image = np.arange(2 * 3 * 5 * 3).reshape(2, 3, 5, 3)  # not square: a wrong axis shows
     seen = tta.apply(name, image)
@@ -28,6 +28,36 @@ def test_undoing_a_view_brings_the_image_back(name: str) -> None:
 def test_the_eight_views_are_all_different() -> None:
     image = np.arange(9).reshape(1, 3, 3, 1)
     assert len({tta.apply(name, image).tobytes() for name in tta.MODES["d4"]}) == 8
+
+
+@pytest.mark.parametrize("name", [name for name in tta.VIEWS if not tta.is_whole(name)])
+def test_a_zoomed_view_stretches_the_middle_and_turns(name: str) -> None:
+    # Pixel i of 10 shows the place 4.5 + (i - 4.5) * 0.7 = 1.35 + 0.7 i of the row, here 10 times that and 100 more.
+    rows = 10.0 * np.arange(10.0)[:, None] + np.full((1, 4), 100.0)
+    wanted = [113.5, 120.5, 127.5, 134.5, 141.5, 148.5, 155.5, 162.5, 169.5, 176.5]
+    image = rows[None, :, :, None].astype(np.float32)
+    whole = name.removeprefix("zoomed-")
+    seen = tta.invert(whole, tta.apply(name, image), (-3, -2))
+    np.testing.assert_allclose(seen[0, :, :, 0], np.repeat(np.array(wanted)[:, None], 4, axis=1), atol=1e-4)
+    pixels = tta.invert(whole, tta.apply(name, image.astype(np.uint8)), (-3, -2))
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels[0, :, 0, 0] - np.array(wanted)).max() <= 0.5 + 1e-4
+    with pytest.raises(ValueError, match="a part of the image"):
+        tta.invert(name, seen, (-3, -2))
+
+
+def test_a_zoomed_view_does_not_see_the_border() -> None:
+    image = np.zeros((1, 20, 20, 3), np.uint8)
+    image[:, 3:17, 3:17] = 200  # 0.7 of 20 pixels: the middle 14
+    np.testing.assert_array_equal(tta.apply("zoomed-rot90", image)[0, 1:-1, 1:-1], np.full((18, 18, 3), 200))
+    image[:, 3:17, 3:17] = 0
+    image[:, :2] = image[:, -2:] = 255
+    assert not tta.apply("zoomed-rot90", image).any()
+
+
+def test_the_views_of_zoom_are_those_of_d4_each_once() -> None:
+    assert sorted(name.removeprefix("zoomed-") for name in tta.MODES["zoom"]) == sorted(tta.MODES["d4"])
+    assert [tta.is_whole(name) for name in tta.MODES["zoom"]] == [True, False] * 4
 
 
 def test_the_published_rounds_are_drawn_once() -> None:

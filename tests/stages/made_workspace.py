@@ -25,9 +25,14 @@ _specification.loader.exec_module(synthetic)
 
 
 def make(
-    root: Path, *, n_lesions: int = 500, members: tuple[str, ...] = ("one", "two"), seed: int = 50
+    root: Path,
+    *,
+    n_lesions: int = 500,
+    members: tuple[str, ...] = ("one", "two"),
+    seed: int = 50,
+    views: tuple[str, ...] = MODES["d4"],
 ) -> Workspace:
-    """Predictions of validation and test images by every member, on 8 views; manifest and split."""
+    """Predictions of validation and test images by every member, on these 8 views; manifest and split."""
     workspace = Workspace(root)
     tables, parts = {}, {}
     for part, part_seed in (("val", seed), ("test", seed + 1)):
@@ -47,10 +52,10 @@ def make(
             generator = np.random.default_rng(100 * seed + number)
             logits = np.log(np.maximum(values, 1e-9))[:, None] + generator.normal(0, 0.4, (len(values), 8, 7))
             raised = np.exp(logits - logits.max(axis=2, keepdims=True))
-            views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
+            values_of_views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
             stored.write(
                 workspace.predictions(member, part),
-                stored.Predictions(tables[part], views, MODES["d4"], member, part),
+                stored.Predictions(tables[part], values_of_views, views, member, part),
                 inputs={"manifest": manifest, "split": split, "checkpoint": f"{number}" * 64},
             )
     for member in members:

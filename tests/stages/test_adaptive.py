@@ -13,7 +13,8 @@ from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions import metrics
-from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import calibrate, ensemble, evaluate
 
@@ -86,3 +87,21 @@ def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
     rule = calibrations.read(workspace.calibration).stopping_rule
     assert rule is not None
     assert (rule.weights, rule.looks.n) == ((0.5, 0.5), 16)
+
+
+def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
+    workspace = make(tmp_path, n_lesions=1000, views=tta.MODES["zoom"])
+    ensemble.run(ensemble.EnsembleConfig(workspace.root, tta_mode="zoom"), SilentReporter())
+    calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    found = calibrations.read(workspace.calibration)
+    assert (found.tta_mode, found.views) == ("adaptive", tta.MODES["zoom"])
+    assert found.stopping is not None
+    assert found.stopping["n_looks"] == 16
+
+
+def test_looks_of_few_views_are_refused(tmp_path: Path) -> None:
+    workspace = make(tmp_path, n_lesions=100)
+    ensemble.run(ensemble.EnsembleConfig(workspace.root, tta_mode="flips"), SilentReporter())
+    with pytest.raises(UsageError, match=r"needs an ensemble over 8 views .* over flips") as refused:
+        calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    assert "d4 or zoom" in refused.value.hint

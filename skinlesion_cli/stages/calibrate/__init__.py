@@ -28,6 +28,9 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.calibrate import figures
 from skinlesion_cli.stages.result import StageResult, Table
 
+# Modes of views that all differ, which a mean may stop among early.
+_ADAPTIVE = ("d4", "zoom")
+
 
 @dataclass(frozen=True)
 class CalibrateConfig:
@@ -89,11 +92,11 @@ def _stopping(
     ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, guard: Guard
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
-    if tta_mode(ensemble.views) != "d4" or ensemble.method == "rank":
+    if tta_mode(ensemble.views) not in _ADAPTIVE or ensemble.method == "rank":
         raise UsageError(
-            f"--adaptive needs an ensemble over the 8 views that averages probabilities, not "
+            f"--adaptive needs an ensemble over 8 views that averages probabilities, not "
             f"{ensemble.method} over {tta_mode(ensemble.views)}",
-            "Run `skinlesion ensemble --tta d4` first.",
+            f"Run `skinlesion ensemble --tta` with {' or '.join(_ADAPTIVE)} first.",
         )
     if len(ensemble.voice_weights) != validation.voices.shape[1]:
         raise ArtifactError(
