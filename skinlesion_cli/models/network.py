@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -156,3 +157,25 @@ def load_weights(network: nn.Module, content: bytes, name: str) -> None:
             f"the weights of {name} hold NaN or infinity: {name_items(broken)}", "Train the network again."
         )
     network.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in state.items()})
+
+
+def load_mean(network: nn.Module, contents: Sequence[bytes], names: Sequence[str]) -> None:
+    """Put the mean of stored weights into the network; a single one is put there as it is.
+
+    A mean is a network of its own only where all went on from the same weights: "model soups", Wortsman et al., 2022
+    (arXiv:2203.05482). Counters (integers) are those of the first.
+
+    Raises
+    ------
+    ArtifactError : as for `load_weights`.
+    """
+    total: dict[str, torch.Tensor] = {}
+    for content, name in zip(contents, names, strict=True):
+        load_weights(network, content, name)
+        for key, tensor in network.state_dict().items():
+            if key not in total:
+                total[key] = tensor.double() if tensor.is_floating_point() else tensor.clone()
+            elif tensor.is_floating_point():
+                total[key] += tensor
+    means = {key: t / len(contents) if t.is_floating_point() else t for key, t in total.items()}
+    network.load_state_dict({key: means[key].to(t.dtype) for key, t in network.state_dict().items()})

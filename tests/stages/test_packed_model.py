@@ -146,13 +146,15 @@ def test_half_precision_is_not_taken_for_full(folds, skinlesion):
 
 
 def test_the_name_of_the_weights_does_not_depend_on_where_they_lie(tmp_path):
-    def name(weights: str) -> str:
-        return TrainConfig(tmp_path, "tiny", None, weights=weights).weights_name  # type: ignore[arg-type]
+    def name(weights: str = "auto", *models: str) -> str:
+        config = TrainConfig(tmp_path, "tiny", None, weights=weights, models=models)  # type: ignore[arg-type]
+        return config.weights_name
 
-    assert name("auto") == "auto"
+    assert name() == "auto"
     assert name("none") == "none"
-    assert name("model:builtin") == "model:builtin"
-    assert name("model:/here/ours") == name("model:ours") == "model:ours"
+    assert name("auto", "builtin") == "model:builtin"
+    assert name("auto", "/here/ours") == name("auto", "ours") == "model:ours"
+    assert name("auto", "/here/ours", "builtin") == "model:ours+builtin"
     assert name("/here/net.safetensors") == "net.safetensors"
 
 
@@ -210,6 +212,67 @@ def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path)
     old, new = (dict(restore_network(c).named_parameters()) for c in (before, after))
     for name, tensor in old.items():
         np.testing.assert_allclose(new[name].detach(), tensor.detach(), atol=1e-6)
+
+
+def test_the_mean_of_models_is_judged_fold_by_fold_without_training(folds, skinlesion, tmp_path):
+    """Two models of the same folds: theirs, and one that went on from it for an epoch."""
+    size = (
+        *("--workers", 0, "--folds", 2, "--set", "input_size_px=32", "--set", "progressive_sizes_px=[]"),
+        *("--set", "cache_size_px=40", "--set", "harmonise_px=null"),
+    )
+    mean = ("train", "--init", folds / "packed", "--init", "second", "--epochs", 0, *size)
+    for workspace in ("second", "mean"):
+        shutil.copytree(folds / "skinlesion-workspace/dataset", tmp_path / workspace / "dataset")
+    for arguments in (
+        (
+            "train",
+            "--init",
+            folds / "packed",
+            "--epochs",
+            1,
+            *size,
+            "--set",
+            "ema_decay=null",
+            "-w",
+            "second",
+        ),
+        ("ensemble", "-w", "second"),
+        ("calibrate", "--policy", "published", "-w", "second"),
+        (*mean, "-w", "mean"),
+        ("ensemble", "-w", "mean"),
+    ):
+        done = skinlesion(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    for fold in range(2):
+        one, two, made = (
+            checkpoints.read(Workspace(folder).checkpoint(f"tiny-fold{fold}"))
+            for folder in (folds / "packed", tmp_path / "second", tmp_path / "mean")
+        )
+        states = [{k: t.double() for k, t in load(c.weights).items()} for c in (one, two, made)]
+        moved = 0.0
+        for name, tensor in states[2].items():
+            if not name.endswith("num_batches_tracked"):
+                np.testing.assert_allclose(tensor, (states[0][name] + states[1][name]) / 2, atol=1e-6)
+                moved = max(moved, float((states[0][name] - states[1][name]).abs().max()))
+        assert moved > 1e-4  # else any of the two would pass for the mean
+        assert made.initial_weights.startswith("mean of 2: model tiny-fold0+tiny-fold1, tiny-fold")
+        history = made.history_csv.decode().splitlines()
+        assert [line.split(",")[:3] for line in history[1:]] == [["0", "", ""]]
+        assert made.figures["best_epoch"] == made.figures["epochs"] == 0
+
+    again = skinlesion(*mean, "-w", "mean", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "initial weights" not in again.stderr  # it was there already
+    planned = skinlesion(*mean, "-w", "mean", "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "0 epochs of" in planned.stdout
+
+
+def test_no_epochs_need_models_to_start_from(folds, skinlesion):
+    done = skinlesion("train", "--arch", "tiny", "--weights", "none", "--epochs", 0, "--folds", 2, cwd=folds)
+    assert done.returncode == 2
+    assert "0 epochs train nothing" in done.stderr
+    assert "--init A --init B" in done.stderr
 
 
 def test_folds_are_exported_and_gated_on_images_that_were_held_out(folds, skinlesion):

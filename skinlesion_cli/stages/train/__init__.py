@@ -49,6 +49,11 @@ def run(config: TrainConfig, reporter: Reporter) -> StageResult:
 
 def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
     backbone(config.arch)
+    if not config.recipe.epochs and not config.models:
+        raise UsageError(
+            "0 epochs train nothing",
+            "They are for the mean of trained models (--init A --init B); otherwise give --epochs.",
+        )
     team, device = join_team(config.device)
     workspace = Workspace(config.workspace)
     manifest = manifests.read(workspace.manifest)
@@ -101,7 +106,12 @@ def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) ->
         command="train",
         headline=[
             f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
-            f"single view, epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
+            f"single view, "
+            + (
+                f"epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
+                if c.recipe.epochs
+                else "not trained on"
+            )
             for c in done
         ]
         + ([] if config.fold is None else [_OTHER_FOLDS]),

@@ -24,7 +24,7 @@ from skinlesion_cli.models.losses import class_weights, logit_offsets
 from skinlesion_cli.models.network import LesionNet, halve, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
 from skinlesion_cli.models.standstill import n_stages
-from skinlesion_cli.stages.train.initial import start_from_model
+from skinlesion_cli.stages.train.initial import start_from_models
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
 
@@ -44,7 +44,7 @@ def fit(job: Job) -> Fitted:
     """Train, from the beginning or from the saved state."""
     recipe = job.config.recipe
     network = make_network(job)
-    source = start_from_model(job, network) or initialise(network, job.config.weights)
+    source = start_from_models(job, network) or initialise(network, job.config.weights)
     job.reporter.note(f"initial weights: {source}")
     cache = job.cache(training_px(job))
     pixels = TrainingImages(
@@ -208,7 +208,7 @@ def write_checkpoint(job: Job, fitted: Fitted) -> Checkpoint:
         history_csv=history_csv(progress.history),
         figures={
             "best_epoch": progress.best_epoch,
-            "epochs": len(progress.history),
+            "epochs": progress.epoch,
             "val_bacc": best["val_bacc"],
             "validation_images": len(job.validation_ids),
             "metadata_columns": n_columns(recipe.metadata_fields),

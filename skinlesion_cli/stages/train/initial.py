@@ -8,31 +8,42 @@ from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.models.network import LesionNet, load_weights
-from skinlesion_cli.stages.train.job import MODEL_PREFIX, Job
+from skinlesion_cli.models.network import LesionNet, load_mean
+from skinlesion_cli.stages.train.job import Job
 
 
-def start_from_model(job: Job, network: LesionNet) -> str | None:
+def start_from_models(job: Job, network: LesionNet) -> str | None:
     """Load a member of the model, classifier included; with folds, another member for each fold.
 
-    Returns where the weights came from; None where the job does not start from a model.
+    Of several models the mean of their members' weights is taken. Returns where the weights came from; None where
+    the job does not start from a model.
 
     Raises
     ------
-    DataError : images that would judge the new network are among those the model was trained on.
-    UsageError : the network has a metadata branch, which the model has not.
+    DataError : images that would judge the new network are among those that a model was trained on.
+    UsageError : the network has a metadata branch, which the models have not, or members of different folds would
+        be mixed.
     """
-    if not job.config.weights.startswith(MODEL_PREFIX):
+    if not job.config.models:
         return None
     if job.config.recipe.metadata_fields:
         raise UsageError("--init and --metadata exclude each other: the model has no branch for patient data")
-    folder = bundles.named(job.config.weights.removeprefix(MODEL_PREFIX))
-    bundle = bundles.from_workspace(folder)
-    member = bundle.members[(job.fold or 0) % len(bundle.members)]
-    _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id, member)
-    load_weights(network, member.weights, member.name)
-    digest = member.artifact.sha256[:12] if member.artifact else ""
-    return f"model {bundle.model_id}, {member.name} {digest}"
+    members, sources = [], []
+    for model in job.config.models:
+        folder = bundles.named(model)
+        bundle = bundles.from_workspace(folder)
+        member = bundle.members[(job.fold or 0) % len(bundle.members)]
+        _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id, member)
+        members.append(member)
+        digest = member.artifact.sha256[:12] if member.artifact else ""
+        sources.append(f"model {bundle.model_id}, {member.name} {digest}")
+    if len({member.fold for member in members}) > 1:
+        raise UsageError(
+            f"networks of different folds have no mean that any image could judge: {'; '.join(sources)}",
+            "Name models that were trained with the same folds.",
+        )
+    load_mean(network, [member.weights for member in members], [member.name for member in members])
+    return sources[0] if len(sources) == 1 else f"mean of {len(sources)}: " + "; ".join(sources)
 
 
 def _refuse_seen(job: Job, path: Path, model_id: str, member: Checkpoint) -> None:

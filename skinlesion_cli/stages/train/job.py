@@ -25,14 +25,15 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 EVALUATION_BATCH = 32
-# Before the name of a finished model that training starts from.
+# Before the names of finished models that training starts from.
 MODEL_PREFIX = "model:"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train. `weights` is auto, none, a safetensors file, or `model:` and what `artifacts.bundle.named`
-    takes; `workers` None picks by cores; `folds` is the number of folds to train one after the other, None for the
+    """What to train. `weights` is auto, none or a safetensors file; `models`, each what `artifacts.bundle.named`
+    takes, are trained models to start from instead, from the mean of their weights where there are several;
+    `workers` None picks by cores; `folds` is the number of folds to train one after the other, None for the
     one split into train and val; with `fold` only this one of them is trained (the others elsewhere, or later).
     `half` stores the weights in half precision, and everything that follows works with those."""
 
@@ -40,6 +41,7 @@ class TrainConfig:
     arch: str
     recipe: Recipe
     weights: str = "auto"
+    models: tuple[str, ...] = ()
     seed: int = 42
     device: str = "auto"
     workers: int | None = None
@@ -52,9 +54,10 @@ class TrainConfig:
 
     @property
     def weights_name(self) -> str:
-        """The same wherever the file or the packed model lies."""
-        kind, separator, place = self.weights.rpartition(MODEL_PREFIX)
-        return kind + separator + Path(place).name
+        """The same wherever the file or the packed models lie."""
+        if self.models:
+            return MODEL_PREFIX + "+".join(Path(model).name for model in self.models)
+        return Path(self.weights).name
 
 
 @dataclass(frozen=True)
