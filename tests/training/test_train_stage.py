@@ -290,7 +290,7 @@ def _folds_become_one_member(workspace: Workspace, out_of_fold: stored.Predictio
     test = stored.read(workspace.ensemble_predictions("test"))
     folds = [stored.read(workspace.predictions(f"tiny-fold{fold}", "test")) for fold in range(3)]
     mean = np.mean([fold.view_probabilities for fold in folds], axis=0)
-    np.testing.assert_allclose(test.view_probabilities, mean, atol=1e-6)
+    np.testing.assert_allclose(test.view_probabilities, mean[:, :8], atol=1e-6)
     calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
     bundle = bundles.from_workspace(workspace)
     assert [member.name for member in bundle.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]

@@ -41,7 +41,6 @@ class TrainConfig:
     arch: str
     recipe: Recipe
     weights: str = "auto"
-    models: tuple[str, ...] = ()
     seed: int = 42
     device: str = "auto"
     workers: int | None = None
@@ -51,6 +50,7 @@ class TrainConfig:
     dry_run: bool = False
     tensorboard: bool = False
     half: bool = False
+    models: tuple[str, ...] = ()
 
     @property
     def weights_name(self) -> str:
