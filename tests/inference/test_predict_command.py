@@ -357,7 +357,11 @@ def test_a_worker_that_dies_costs_nothing_but_time(
         process.stdin.write(f"{names[given]}\n".encode())
         process.stdin.flush()
         given += 1
-        time.sleep(1.0)
+        # Workers may take half a minute to start on a busy machine, and the names must not run out before.
+        for _ in range(50):
+            if has_rows(output, 3):
+                break
+            time.sleep(0.1)
     wait_for_rows(process, output, 3)
     workers = [
         int(entry.name)
