@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import halve, restore_network
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
-from skinlesion_cli.stages.train import TrainConfig
+from skinlesion_cli.stages.train import TrainConfig, initial
 from tests.inference.tiny import make_workspace
 
 
@@ -266,6 +267,24 @@ def test_the_mean_of_models_is_judged_fold_by_fold_without_training(folds, skinl
     planned = skinlesion(*mean, "-w", "mean", "--dry-run", cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr
     assert "0 epochs of" in planned.stdout
+
+
+def test_networks_of_different_folds_have_no_mean(folds, monkeypatch):
+    """Told apart by their folds even where a model does not say which images it has seen."""
+    members = bundles.from_workspace(Workspace(folds / "packed")).members
+    found = {"one": (members[0],), "other": (members[1],)}
+    monkeypatch.setattr(initial.bundles, "named", lambda model: Workspace(Path(model)))
+    monkeypatch.setattr(
+        initial.bundles,
+        "from_workspace",
+        lambda folder: SimpleNamespace(members=found[str(folder.root)], model_id=str(folder.root)),
+    )
+    config = SimpleNamespace(models=("one", "other"), recipe=SimpleNamespace(metadata_fields=()))
+    job = SimpleNamespace(config=config, fold=None, reporter=SilentReporter())
+    with pytest.raises(UsageError, match="networks of different folds have no mean") as refused:
+        initial.start_from_models(job, restore_network(members[0]))
+    assert "model one, tiny-fold0" in refused.value.message
+    assert "model other, tiny-fold1" in refused.value.message
 
 
 def test_no_epochs_need_models_to_start_from(folds, skinlesion):

@@ -106,7 +106,7 @@ def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) ->
         command="train",
         headline=[
             f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
-            f"single view, "
+            "single view, "
             + (
                 f"epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
                 if c.recipe.epochs
