@@ -349,35 +349,30 @@ def test_a_worker_that_dies_costs_nothing_but_time(
 ) -> None:
     output = tmp_path / "all.csv"
     process = start(tiny_workspace, output, names[:24], "--backend", "local", "--workers", "2")
-    # joblib asks for more to do in the thread that takes answers: while it waits for a name, an answer that came
-    # later than the others waits with it. So names go on coming until there are rows.
-    given = 24
-    while given < 36 and not has_rows(output, 3):
-        assert process.stdin is not None
-        process.stdin.write(f"{names[given]}\n".encode())
-        process.stdin.flush()
-        given += 1
-        # Workers may take half a minute to start on a busy machine, and the names must not run out before.
-        for _ in range(50):
-            if has_rows(output, 3):
-                break
-            time.sleep(0.1)
-    wait_for_rows(process, output, 3)
-    workers = [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _is_worker_of(entry, process.pid)
-    ]
+    # Not until rows have come: joblib takes the next task in the thread that takes answers, so while no name comes the
+    # first answer may wait behind later ones.
+    workers: list[int] = []
+    for _ in range(6000):
+        workers = _workers_of(process.pid)
+        if len(workers) == 2:
+            break
+        assert process.poll() is None
+        time.sleep(0.01)
     assert workers
     os.kill(workers[0], signal.SIGKILL)
     assert process.stdin is not None
-    process.stdin.write(b"".join(f"{name}\n".encode() for name in names[given:]))
+    process.stdin.write(b"".join(f"{name}\n".encode() for name in names[24:]))
     process.stdin.close()
     assert process.stderr is not None
     errors = process.stderr.read()
     assert process.wait() == 0, errors
     assert b"a worker died" in errors
     assert output.read_bytes() == listed
+
+
+def _workers_of(parent: int) -> list[int]:
+    entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [int(entry.name) for entry in entries if _is_worker_of(entry, parent)]
 
 
 def _is_worker_of(entry: Path, parent: int) -> bool:
