@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from skinlesion_cli.artifacts import predictions as stored  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
-from skinlesion_cli.decisions.evaluation import Figures, Labelled, evaluate  # noqa: E402
+from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled, evaluate  # noqa: E402
 
 
 @dataclass(frozen=True)

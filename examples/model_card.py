@@ -31,12 +31,12 @@ from skinlesion_cli.artifacts.bundle import Bundle  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
-from skinlesion_cli.decisions import metrics  # noqa: E402
-from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
+from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
+from skinlesion_cli.decisions.evaluation.targets_met import Share, verdicts  # noqa: E402
 from skinlesion_cli.decisions.fit import FitSettings, cross_fit  # noqa: E402
-from skinlesion_cli.decisions.guaranteed import GuaranteeSettings  # noqa: E402
+from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings  # noqa: E402
+from skinlesion_cli.decisions.statistics import metrics  # noqa: E402
 from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
-from skinlesion_cli.decisions.verdicts import Share, verdicts  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 
 # As `skinlesion evaluate` has them.

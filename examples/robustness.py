@@ -28,11 +28,11 @@ from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import to_input
-from skinlesion_cli.decisions.evaluation import Figures
-from skinlesion_cli.inference.views import view_probabilities
-from skinlesion_cli.prediction.runtimes import RUNTIMES
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.decisions.evaluation.figures import Figures
+from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+from skinlesion_cli.inference.stored_views import view_probabilities
 
 BASE = "as they are"
 SHOWN: dict[str, Change] = {

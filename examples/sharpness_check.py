@@ -31,9 +31,9 @@ from skinlesion_cli.artifacts import checkpoint as checkpoints  # noqa: E402
 from skinlesion_cli.artifacts import manifest as manifests  # noqa: E402
 from skinlesion_cli.artifacts import split as splits  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
-from skinlesion_cli.data.images import read_image  # noqa: E402
 from skinlesion_cli.data.preprocess import to_input  # noqa: E402
-from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate  # noqa: E402
+from skinlesion_cli.data.reading.images import read_image  # noqa: E402
+from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.models.network import restore_network  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT_INDEXES  # noqa: E402
 

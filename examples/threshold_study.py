@@ -30,11 +30,11 @@ from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions import bounds, metrics
 from skinlesion_cli.decisions.fit import FitSettings, fit_rule
-from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
-from skinlesion_cli.decisions.lesions import Lesions, group, votes
+from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
 from skinlesion_cli.decisions.probability_fit import fit
+from skinlesion_cli.decisions.statistics import bounds, metrics
+from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
 from skinlesion_cli.decisions.thresholds import DEFAULT_TARGETS, Target, decide
 from skinlesion_cli.decisions.triage import apply_rule
 from skinlesion_cli.taxonomy import N_CLASSES

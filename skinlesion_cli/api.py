@@ -11,10 +11,10 @@ import numpy as np
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.bundle import Bundle
-from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ImageError
 from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _BATCH = 16

@@ -257,9 +257,9 @@ def test_every_command_has_an_example_and_help_for_every_option():
 def test_help_names_every_policy_runtime_and_backend():
     from skinlesion_cli.artifacts import exports
     from skinlesion_cli.cli import bench, calibrate, predict
-    from skinlesion_cli.decisions.policies import POLICIES
-    from skinlesion_cli.prediction.distribute import BACKENDS
-    from skinlesion_cli.prediction.runtimes import RUNTIMES
+    from skinlesion_cli.decisions.policies.registry import POLICIES
+    from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+    from skinlesion_cli.stages.predict.backends import BACKENDS
 
     def named(text: str) -> set[str]:
         return set(re.findall(r"[a-z0-9-]+", text.partition(";")[0]))

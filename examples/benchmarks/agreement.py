@@ -22,13 +22,13 @@ from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import to_input
-from skinlesion_cli.decisions import metrics
-from skinlesion_cli.decisions.bounds import binomial_interval
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.decisions.adaptive.fit import fit_adaptive
 from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.stopping_fit import fit_adaptive
+from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.triage import apply_rule
 from skinlesion_cli.inference.engine import Engine, EngineMember
 from skinlesion_cli.inference.runtimes.exported import exported_runtime

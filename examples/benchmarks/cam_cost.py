@@ -20,13 +20,13 @@ import numpy as np
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.inputs import expand, load
+from skinlesion_cli.data.reading.inputs import expand, load
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.methods import library_maps
-from skinlesion_cli.inference.stream import in_batches
-from skinlesion_cli.prediction.loading import load_engine
-from skinlesion_cli.prediction.overlays import overlay_writer
-from skinlesion_cli.prediction.worker import Plan, Worker
+from skinlesion_cli.explain.overlay_writer import overlay_writer
+from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.parallel import in_batches
+from skinlesion_cli.stages.predict.worker import Plan, Worker
 from skinlesion_cli.taxonomy import CLASS_INDEX
 
 

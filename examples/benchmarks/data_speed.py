@@ -37,9 +37,9 @@ from PIL import Image
 from torchvision import transforms as T
 
 from skinlesion_cli.config.schema import IMAGENET_MEAN, IMAGENET_STD
-from skinlesion_cli.data.augmentation import make_augmentation
-from skinlesion_cli.data.cache import open_cache
-from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.data.training.augmentation import make_augmentation
+from skinlesion_cli.data.training.cache import open_cache
 from skinlesion_cli.progress import SilentReporter
 
 BATCH = 32

@@ -36,16 +36,16 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from skinlesion_cli.config.schema import Preprocessing, Recipe  # noqa: E402
-from skinlesion_cli.data.augmentation import make_augmentation  # noqa: E402
-from skinlesion_cli.data.cache import open_cache  # noqa: E402
-from skinlesion_cli.data.images import read_image  # noqa: E402
-from skinlesion_cli.data.loader import EpochPlan, TrainingImages, batches  # noqa: E402
 from skinlesion_cli.data.preprocess import to_input  # noqa: E402
+from skinlesion_cli.data.reading.images import read_image  # noqa: E402
+from skinlesion_cli.data.training.augmentation import make_augmentation  # noqa: E402
+from skinlesion_cli.data.training.cache import open_cache  # noqa: E402
+from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches  # noqa: E402
 from skinlesion_cli.models.backbones import backbone  # noqa: E402
-from skinlesion_cli.models.loop import Trainer  # noqa: E402
-from skinlesion_cli.models.memory import keep_freed_memory  # noqa: E402
 from skinlesion_cli.models.network import LesionNet  # noqa: E402
 from skinlesion_cli.models.pretrained import initialise  # noqa: E402
+from skinlesion_cli.models.training.memory import keep_freed_memory  # noqa: E402
+from skinlesion_cli.models.training.trainer import Trainer  # noqa: E402
 from skinlesion_cli.progress import SilentReporter  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 

@@ -18,10 +18,10 @@ import common  # noqa: F401
 import numpy as np
 
 from skinlesion_cli.artifacts import predictions as stored
-from skinlesion_cli.decisions.bounds import binomial_interval
+from skinlesion_cli.decisions.adaptive.fit import fit_adaptive
+from skinlesion_cli.decisions.adaptive.stopping import stopped_means
 from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.stopping import stopped_means
-from skinlesion_cli.decisions.stopping_fit import fit_adaptive
+from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.triage import apply_rule
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import common
 import numpy as np
 
-from skinlesion_cli.decisions.looks import Looks
+from skinlesion_cli.decisions.adaptive.forward_passes import Looks
 
 # What `examples/benchmarks/looks.py` printed for three trained networks (efficientnet_lite0, the runs default-seed1,
 # default-seed2 and equal-classes-seed1 of `examples/ablation.py --epochs 6`) on 2,004 test images: 7.30 of 24 looks.
@@ -65,8 +65,8 @@ def published_way(root: Path, threads: int, batch: int) -> Callable[[list[Path]]
 
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
-    from skinlesion_cli.data.images import read_image
     from skinlesion_cli.data.preprocess import resize_square
+    from skinlesion_cli.data.reading.images import read_image
     from skinlesion_cli.models.network import restore_network
 
     torch.set_num_threads(threads)
@@ -120,10 +120,10 @@ def our_way(
     """Loads the networks; hands back what decodes, predicts and decides all images."""
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
-    from skinlesion_cli.data.inputs import ImageInput
-    from skinlesion_cli.inference.stream import in_batches
-    from skinlesion_cli.prediction.distribute import by_threads
-    from skinlesion_cli.prediction.worker import Plan, Worker
+    from skinlesion_cli.data.reading.inputs import ImageInput
+    from skinlesion_cli.parallel import in_batches
+    from skinlesion_cli.stages.predict.backends import by_threads
+    from skinlesion_cli.stages.predict.worker import Plan, Worker
 
     bundle = bundles.from_workspace(Workspace(root))
     worker = Worker(Plan(root, bundle.sha256, runtime), bundle)

@@ -26,7 +26,7 @@ def main() -> None:
     from selenium import webdriver
     from selenium.webdriver.common.action_chains import ActionChains
 
-    from skinlesion_cli.artifacts.results import empty_row
+    from skinlesion_cli.artifacts.prediction_columns import empty_row
     from skinlesion_cli.explain.thumbnails import thumbnail
     from skinlesion_cli.report.batch import BatchPage, page
     from skinlesion_cli.taxonomy import CLASS_NAMES

@@ -47,10 +47,10 @@ def our_way(paths: list[Path], root: Path, threads: int) -> Callable[[], None]:
     """Loads the network; hands back what predicts all images."""
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
-    from skinlesion_cli.data.inputs import ImageInput
-    from skinlesion_cli.inference.stream import in_batches
-    from skinlesion_cli.prediction.distribute import by_threads
-    from skinlesion_cli.prediction.worker import Plan, Worker
+    from skinlesion_cli.data.reading.inputs import ImageInput
+    from skinlesion_cli.parallel import in_batches
+    from skinlesion_cli.stages.predict.backends import by_threads
+    from skinlesion_cli.stages.predict.worker import Plan, Worker
 
     bundle = bundles.from_workspace(Workspace(root))
     worker = Worker(Plan(root, bundle.sha256, "onnx", tta="none", force=True), bundle)

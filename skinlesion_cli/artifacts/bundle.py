@@ -13,14 +13,14 @@ from pathlib import Path
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import gate as gates
+from skinlesion_cli.artifacts import quality_gate as gates
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 from skinlesion_cli.config.schema import canonical_json
-from skinlesion_cli.decisions.gate import Gate
+from skinlesion_cli.decisions.quality_gate import Gate
 from skinlesion_cli.errors import ArtifactError
 
 BUILTIN = "builtin"
@@ -58,7 +58,7 @@ def builtin() -> Workspace:
 
 
 def _package_folder() -> Workspace:
-    return Workspace(Path(str(resources.files("skinlesion_cli.builtin"))))
+    return Workspace(Path(str(resources.files("skinlesion_cli.bundled"))))
 
 
 def locate(workspace: Workspace, model: str | None = None) -> Workspace:

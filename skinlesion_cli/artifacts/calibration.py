@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
-from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
+from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
 
@@ -35,7 +35,7 @@ class Calibration:
     targets : one mapping a target: class, sensitivity, specificity.
     promises : one mapping a target: what holds on new images, at which confidence, on which support; where it
         was refused, what would be possible and how many more positive lesions it would take.
-    guarantee : settings of the promises (`decisions.guaranteed.GuaranteeSettings`), for fitting them once more; empty
+    guarantee : settings of the promises (`decisions.policies.guaranteed.GuaranteeSettings`), for fitting them once more; empty
         where nothing is promised, and in the calibrations of older workspaces.
     probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
     triage_figures : measured rates of refer, review and routine, and the operating point's promise.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.errors import ArtifactError, DataError
 
 
@@ -62,4 +62,4 @@ def floats(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 def shortest(values: np.ndarray) -> list[str]:
     """The shortest decimal text of each value that reads back as the same float32."""
-    return [results.shortest(value) for value in values.astype(np.float32)]
+    return [prediction_columns.shortest(value) for value in values.astype(np.float32)]

@@ -27,7 +27,7 @@ def bench(
     images: Annotated[int, typer.Option(min=1, help="Say how long so many images take.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
     runtime: Annotated[
-        str, one_of("--runtime", help=RUNTIME, known="prediction.runtimes.RUNTIMES", also=("auto",))
+        str, one_of("--runtime", help=RUNTIME, known="inference.runtimes.registry.RUNTIMES", also=("auto",))
     ] = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,

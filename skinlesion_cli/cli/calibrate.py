@@ -29,7 +29,7 @@ PRIORITY = "Class that wins where several thresholds fire, the first named first
 @command("calibrate", example=EXAMPLE, section="Pipeline")
 def calibrate(
     policy: Annotated[
-        str | None, one_of("--policy", help=POLICY, known="decisions.policies.POLICIES")
+        str | None, one_of("--policy", help=POLICY, known="decisions.policies.registry.POLICIES")
     ] = None,
     targets: Annotated[list[str] | None, typer.Option("--target", help=TARGET)] = None,
     priority: Annotated[
@@ -62,7 +62,7 @@ def calibrate(
         Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
     adaptive: Annotated[
-        str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.stopping.GUARDS")
+        str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.adaptive.stopping.GUARDS")
     ] = None,
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
     as_json: options.JsonOption = False,
@@ -71,8 +71,8 @@ def calibrate(
 ) -> None:
     """Fit probabilities, thresholds and triage on the stored validation predictions, and say what they promise."""
     from skinlesion_cli.config.policy import load_policy
-    from skinlesion_cli.decisions.stopping import guard_named
-    from skinlesion_cli.stages import calibrate as stage
+    from skinlesion_cli.decisions.adaptive.stopping import guard_named
+    from skinlesion_cli.stages.calibrate import stage
 
     given: dict[str, object] = {"policy": policy, "confidence": confidence, "horizon": horizon}
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}

@@ -30,7 +30,7 @@ def doctor(
     Versions, devices, threads, disk, weights and models, and a prediction with a known answer. Exit code 1 where
     something is broken.
     """
-    from skinlesion_cli.stages import doctor as stage
+    from skinlesion_cli.stages.doctor import stage
 
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(stage.DoctorConfig(workspace, network), reporter)

@@ -61,7 +61,7 @@ def download(
     """Bring a dataset into the workspace and split it by lesion; without --from, fetch ISIC 2018 Task 3."""
     if append:
         from skinlesion_cli.errors import UsageError
-        from skinlesion_cli.stages import append as adding
+        from skinlesion_cli.stages.download import append as adding
 
         if source is None:
             raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
@@ -69,7 +69,7 @@ def download(
             added = adding.run(adding.AppendConfig(workspace, source, source_format, link), reporter)
         render.finish(added, as_json=as_json, quiet=quiet)
         return
-    from skinlesion_cli.stages import download as stage
+    from skinlesion_cli.stages.download import stage
 
     chosen = {key: value for key, value in locals().items() if key in stage.DownloadConfig.model_fields}
     chosen |= {"parts": tuple(name.strip() for name in parts.split(",")), "n_folds": folds}

@@ -31,7 +31,7 @@ def evaluate(
     ] = "test",
     decision: Annotated[
         str | None,
-        one_of("--decision", help=DECISION, known="decisions.policies.DECISIONS"),
+        one_of("--decision", help=DECISION, known="decisions.policies.registry.DECISIONS"),
     ] = None,
     against: Annotated[
         str | None,
@@ -58,7 +58,7 @@ def evaluate(
     debug: options.DebugOption = False,
 ) -> None:
     """Judge labelled predictions: every figure with an interval, pictures, and the official challenge table."""
-    from skinlesion_cli.stages import evaluate as stage
+    from skinlesion_cli.stages.evaluate import stage
 
     config = stage.EvaluateConfig(
         workspace=Path(workspace),

@@ -58,22 +58,20 @@ def explain(
     debug: options.DebugOption = False,
 ) -> None:
     """Lay over each image what spoke for its class: Grad-CAM or another class activation map."""
-    from skinlesion_cli.data.inputs import lines
+    from skinlesion_cli.data.reading.inputs import lines
 
     named = [name for name in inputs if name != "-"]
     listed = lines(sys.stdin.buffer) if "-" in inputs else ()
     with render.reporter(quiet=quiet) as reporter:
         if check:
-            from skinlesion_cli.stages import explain_check
+            from skinlesion_cli.stages.explain import check as sanity_check
 
-            result = explain_check.run(
-                explain_check.CheckConfig(
-                    workspace, named, listed, method=method, device=device, model=model
-                ),
+            result = sanity_check.run(
+                sanity_check.CheckConfig(workspace, named, listed, method=method, device=device, model=model),
                 reporter,
             )
         else:
-            from skinlesion_cli.stages import explain as stage
+            from skinlesion_cli.stages.explain import stage
 
             result = stage.run(
                 stage.ExplainConfig(

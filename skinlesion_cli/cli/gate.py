@@ -27,7 +27,7 @@ def gate(
     debug: options.DebugOption = False,
 ) -> None:
     """Fit the quality gate: blurred, dark, hairy, inked or foreign images are then put to review."""
-    from skinlesion_cli.stages import gate as stage
+    from skinlesion_cli.stages import quality_gate as stage
 
     with render.reporter(quiet=quiet) as reporter:
         result = stage.run(stage.GateConfig(workspace, false_alarm_rate, images), reporter)

@@ -30,12 +30,12 @@ def info(
 ) -> None:
     """Show what is in the workspace: stages done, their figures, and what to run next."""
     if dataset:
-        from skinlesion_cli.stages import dataset_info
+        from skinlesion_cli.stages.info import dataset as about_dataset
 
         with render.reporter(quiet=quiet) as reporter:
-            result = dataset_info.run(Path(workspace), reporter)
+            result = about_dataset.run(Path(workspace), reporter)
         return render.finish(result, as_json=as_json, quiet=quiet)
-    from skinlesion_cli.stages import info as stage
+    from skinlesion_cli.stages.info import stage
 
     result = stage.run(Path(workspace))
     render.finish(result, as_json=as_json, quiet=quiet)

@@ -48,20 +48,22 @@ PIXELS = "Refuse images with more pixels than this."
 def predict(
     inputs: Annotated[list[str], typer.Argument(help=INPUTS)],
     output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT)] = Path("predictions.csv"),
-    format: Annotated[str | None, one_of("--format", help=FORMAT, known="artifacts.results.FORMATS")] = None,
+    format: Annotated[
+        str | None, one_of("--format", help=FORMAT, known="artifacts.prediction_columns.FORMATS")
+    ] = None,
     cam: Annotated[bool, typer.Option("--cam", help="Also write Grad-CAM overlays as PNG.")] = False,
     report: Annotated[bool, typer.Option("--report", help=REPORT)] = False,
     cam_style: options.CamStyleOption = "overlay",
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
-    tta: Annotated[str | None, one_of("--tta", help=TTA, known="prediction.loading.TTA_MODES")] = None,
+    tta: Annotated[str | None, one_of("--tta", help=TTA, known="inference.loading.TTA_MODES")] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
     runtime: Annotated[
-        str, one_of("--runtime", help=RUNTIME, known="prediction.runtimes.RUNTIMES", also=("auto",))
+        str, one_of("--runtime", help=RUNTIME, known="inference.runtimes.registry.RUNTIMES", also=("auto",))
     ] = "auto",
     device: options.DeviceOption = "auto",
     backend: Annotated[
-        str, one_of("--backend", help=BACKEND, known="prediction.distribute.BACKENDS")
+        str, one_of("--backend", help=BACKEND, known="stages.predict.backends.BACKENDS")
     ] = "threads",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help=WORKERS)] = None,
     address: Annotated[str | None, typer.Option("--address", help=ADDRESS)] = None,
@@ -75,8 +77,8 @@ def predict(
     debug: options.DebugOption = False,
 ) -> None:
     """Predict images with the calibrated ensemble: one row an image, on disk as it is made."""
-    from skinlesion_cli.data.inputs import lines
-    from skinlesion_cli.stages import predict as stage
+    from skinlesion_cli.data.reading.inputs import lines
+    from skinlesion_cli.stages.predict import stage
 
     chosen = {name: value for name, value in locals().items() if name in stage.PredictConfig.__annotations__}
     chosen["inputs"] = [name for name in inputs if name != "-"]

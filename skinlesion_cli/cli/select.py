@@ -29,7 +29,7 @@ def select(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images to choose.")] = 100,
     strategy: Annotated[
         str,
-        one_of("--by", help=BY, known="decisions.selection.STRATEGIES"),
+        one_of("--by", help=BY, known="decisions.active_learning.STRATEGIES"),
     ] = "mixed",
     device: options.DeviceOption = "auto",
     workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
@@ -38,7 +38,7 @@ def select(
     debug: options.DebugOption = False,
 ) -> None:
     """Choose the unlabelled images that are most worth labelling next."""
-    from skinlesion_cli.data.inputs import lines
+    from skinlesion_cli.data.reading.inputs import lines
     from skinlesion_cli.stages import select as stage
 
     named = [name for name in inputs if name != "-"]

@@ -76,7 +76,7 @@ def train(
     Killed at any moment, the same command goes on where it was.
     """
     from skinlesion_cli.config.load import load_recipe
-    from skinlesion_cli.stages import train as stage
+    from skinlesion_cli.stages.train import stage
 
     overrides = {
         "epochs": epochs,

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.costs import checked_costs, cost_matrix
 from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
+from skinlesion_cli.decisions.policies.costs import checked_costs, cost_matrix
+from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target
 from skinlesion_cli.errors import UsageError
 

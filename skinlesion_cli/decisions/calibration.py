@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skinlesion_cli.decisions.metrics import checked
+from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 

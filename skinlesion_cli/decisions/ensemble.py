@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY
-from skinlesion_cli.decisions.lesions import group
+from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 

@@ -9,15 +9,10 @@ import numpy as np
 
 from skinlesion_cli.decisions import probability_fit, triage_fit
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.folds import grouped_folds
-from skinlesion_cli.decisions.guaranteed import GuaranteeSettings, Promise
-from skinlesion_cli.decisions.policies import POLICIES
-from skinlesion_cli.decisions.thresholds import (
-    DEFAULT_PRIORITY,
-    DEFAULT_TARGETS,
-    Target,
-    priority_order,
-)
+from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings, Promise
+from skinlesion_cli.decisions.policies.registry import POLICIES
+from skinlesion_cli.decisions.statistics.folds import grouped_folds
+from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target, priority_order
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.decisions.triage_fit import OperatingPoint
 from skinlesion_cli.errors import DataError, UsageError

@@ -12,14 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from skinlesion_cli.decisions.calibration import (
-    SMALLEST_PROBABILITY,
-    Method,
-    ProbabilityCalibration,
-    softmax,
-)
-from skinlesion_cli.decisions.folds import grouped_folds
-from skinlesion_cli.decisions.metrics import checked
+from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY, Method, ProbabilityCalibration, softmax
+from skinlesion_cli.decisions.statistics.folds import grouped_folds
+from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skinlesion_cli.decisions.metrics import checked
+from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
-from skinlesion_cli.decisions.metrics import checked
+from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, Decisions, decide
 from skinlesion_cli.taxonomy import MALIGNANT_INDEXES, N_CLASSES
 

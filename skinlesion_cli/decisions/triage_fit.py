@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skinlesion_cli.decisions import bounds
-from skinlesion_cli.decisions.lesions import group, votes
-from skinlesion_cli.decisions.metrics import checked
+from skinlesion_cli.decisions.statistics import bounds
+from skinlesion_cli.decisions.statistics.lesions import group, votes
+from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import N_CLASSES

@@ -14,7 +14,7 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
-from skinlesion_cli.models.standstill import merge_norms
+from skinlesion_cli.models.freezing import merge_norms
 from skinlesion_cli.taxonomy import N_CLASSES
 
 

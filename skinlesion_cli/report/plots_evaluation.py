@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from skinlesion_cli.decisions import metrics
-from skinlesion_cli.decisions.evaluation import NET_BENEFIT_THRESHOLDS, Estimate, Figures, Labelled
+from skinlesion_cli.decisions.evaluation.figures import NET_BENEFIT_THRESHOLDS, Estimate, Figures, Labelled
 from skinlesion_cli.decisions.probability_fit import ECE_BINS
+from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 _DPI = 130

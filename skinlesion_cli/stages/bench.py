@@ -16,17 +16,16 @@ import numpy as np
 from PIL import Image
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import decode_target_px, to_input
 from skinlesion_cli.data.quality import statistics
+from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import UsageError, name_items
-from skinlesion_cli.inference import tta
+from skinlesion_cli.inference import loading, tta
 from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.inference.stream import available_cores, in_order
-from skinlesion_cli.prediction import loading
+from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 
@@ -76,7 +75,7 @@ def run(config: BenchConfig, reporter: Reporter) -> StageResult:
     first = engine.members[0]
     pixels = np.stack([to_input(image, first.preprocessing) for image in batch])
     output = engine.run(batch)
-    row = results.empty_row() | {f"p_{name}": 0.123 for name in ("MEL", "NV", "BCC")}
+    row = prediction_columns.empty_row() | {f"p_{name}": 0.123 for name in ("MEL", "NV", "BCC")}
     parts: dict[str, tuple[Callable[[], Any], int]] = {
         "decode": (lambda: [read_image(content, target_px=target_px) for content in contents], len(contents)),
         "quality statistics": (lambda: [statistics(image) for image in images], len(images)),
@@ -89,7 +88,7 @@ def run(config: BenchConfig, reporter: Reporter) -> StageResult:
         parts[f"all networks, {name}"] = (partial(way.run, batch), _BATCH)
         parts[f"all networks, {name}, with maps"] = (partial(way.run, batch, keep_features=True), _BATCH)
     parts["decide"] = (lambda: bundle.calibration.decide(output.probabilities), _BATCH)
-    parts["write a CSV row"] = (lambda: results.encode(row, "csv"), 1)
+    parts["write a CSV row"] = (lambda: prediction_columns.encode(row, "csv"), 1)
     speeds: dict[str, float] = {}
     counts = sorted({1, available_cores()})
     whole: dict[str, dict[int, float]] = {name: {} for name in ways}

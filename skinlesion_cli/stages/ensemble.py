@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import members as voices
-from skinlesion_cli.artifacts import outside
+from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts import member_predictions as voices
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions import ensemble as merging
-from skinlesion_cli.decisions import metrics
-from skinlesion_cli.decisions.folds import grouped_folds
+from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
@@ -32,7 +32,7 @@ HINT = "Train it first: `skinlesion train --arch NAME`."
 class EnsembleConfig:
     """`members` are names of trained networks; empty: all of the workspace. `tta_mode`: views to average.
 
-    `tables` are CSVs of predictions made elsewhere (see `artifacts.outside`); they take the place of trained
+    `tables` are CSVs of predictions made elsewhere (see `artifacts.external_predictions`); they take the place of trained
     networks, with labels from themselves, from `truth`, or from the manifest.
     """
 
@@ -53,7 +53,7 @@ def run(config: EnsembleConfig, reporter: Reporter) -> StageResult:
     workspace = Workspace(config.workspace)
     if config.tables:
         found = _read_tables(workspace, config)
-        names, views = [p.source for p in found.validation], outside.VIEWS
+        names, views = [p.source for p in found.validation], external_predictions.VIEWS
     else:
         names, views = _members(workspace, config.members), tta.MODES[config.tta_mode]
         read = [voices.read_validation(workspace, name) for name in names]
@@ -151,8 +151,8 @@ def _read_tables(workspace: Workspace, config: EnsembleConfig) -> _Members:
             f"tables and trained networks do not mix: {name_items(config.members)}",
             "Name the one or the other.",
         )
-    truth = outside.find_truth(config.truth, workspace.manifest)
-    tables = [outside.read_predictions(path, truth) for path in config.tables]
+    truth = external_predictions.find_truth(config.truth, workspace.manifest)
+    tables = [external_predictions.read_predictions(path, truth) for path in config.tables]
     names = [table.predictions.source for table in tables]
     if len(set(names)) < len(names):
         raise UsageError(f"tables need names of their own: {name_items(names)}")

@@ -15,9 +15,9 @@ from skinlesion_cli.artifacts import exports, manifest, split
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import to_input
-from skinlesion_cli.decisions import metrics
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
@@ -203,7 +203,7 @@ def _exported(
 ) -> exports.Export:
     from skinlesion_cli.inference.runtimes.base import softmax
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
     from skinlesion_cli.models.network import restore_network
     from skinlesion_cli.models.onnx_export import to_int8, to_onnx
 

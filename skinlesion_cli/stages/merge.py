@@ -9,10 +9,10 @@ from heapq import merge as merge_sorted
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts import result_store as store
-from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts import prediction_columns
+from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
-from skinlesion_cli.prediction.tally import Tally
+from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 
@@ -107,7 +107,7 @@ def _check(records: dict[Path, dict[str, Any]]) -> None:
         raise ArtifactError(f"a shard was named twice: {name_items(sorted(found))}")
 
 
-def _checked(rows: Iterator[results.Row], total: int) -> Iterator[results.Row]:
+def _checked(rows: Iterator[prediction_columns.Row], total: int) -> Iterator[prediction_columns.Row]:
     expected = 1
     for row in rows:
         if row["row"] != expected:

@@ -12,18 +12,18 @@ import numpy as np
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
-from skinlesion_cli.artifacts.results import neutral, shortest
+from skinlesion_cli.artifacts.prediction_columns import neutral, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.images import MAX_PIXELS
-from skinlesion_cli.data.inputs import ImageInput, check_named, expand, load
 from skinlesion_cli.data.preprocess import decode_target_px
-from skinlesion_cli.decisions import selection
+from skinlesion_cli.data.reading.images import MAX_PIXELS
+from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
+from skinlesion_cli.decisions import active_learning
 from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine
+from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.inference.runtimes.base import softmax
-from skinlesion_cli.inference.stream import in_batches
-from skinlesion_cli.prediction.loading import load_engine
+from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -44,7 +44,7 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """What to choose from, how many, and by what (`selection.STRATEGIES`)."""
+    """What to choose from, how many, and by what (`active_learning.STRATEGIES`)."""
 
     workspace: Path
     inputs: Sequence[str]
@@ -59,9 +59,9 @@ class SelectConfig:
 
 def run(config: SelectConfig, reporter: Reporter) -> StageResult:
     """Write the list, most wanted first; images that the dataset already has are left out."""
-    if config.strategy not in selection.STRATEGIES:
+    if config.strategy not in active_learning.STRATEGIES:
         raise UsageError(
-            f"no strategy named {config.strategy!r}", "Strategies: " + ", ".join(selection.STRATEGIES)
+            f"no strategy named {config.strategy!r}", "Strategies: " + ", ".join(active_learning.STRATEGIES)
         )
     check_named(config.inputs)
     workspace = Workspace(config.workspace)
@@ -100,11 +100,11 @@ def run(config: SelectConfig, reporter: Reporter) -> StageResult:
     )
     outcome = bundle.calibration.decide(merged)
     scores = {
-        "margin": selection.margin_uncertainty(outcome.probabilities),
-        "entropy": selection.entropy(outcome.probabilities),
-        "disagreement": selection.disagreement(opinions),
+        "margin": active_learning.margin_uncertainty(outcome.probabilities),
+        "entropy": active_learning.entropy(outcome.probabilities),
+        "disagreement": active_learning.disagreement(opinions),
     }
-    chosen = selection.select(config.strategy, config.count, scores, features)
+    chosen = active_learning.select(config.strategy, config.count, scores, features)
     with atomic_file(config.output, "w") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from skinlesion_cli.artifacts import (
-    duplicates,
     envelope,
     evaluation,
     files,
     manifest,
     maps,
+    near_duplicates,
     predictions,
     split,
     tables,
@@ -66,10 +66,10 @@ def test_what_rests_on_a_manifest_wants_it_written_first(tmp_path):
     sides = TABLE[["id"]].assign(part=["train", "val", "test"], fold="")
     with pytest.raises(ValueError, match="before its split"):
         split.write(tmp_path / "split.json", split.Split(sides, "grouped", 1), unwritten)
-    pairs = duplicates.Duplicates(pd.DataFrame(columns=list(duplicates.COLUMNS)), False)
+    pairs = near_duplicates.Duplicates(pd.DataFrame(columns=list(near_duplicates.COLUMNS)), False)
     stand_in = envelope.Artifact(tmp_path, "split", "0" * 64, {}, {}, {}, None, None, None)
     with pytest.raises(ValueError, match="before its duplicates"):
-        duplicates.write(tmp_path / "duplicates.json", pairs, unwritten, stand_in)
+        near_duplicates.write(tmp_path / "duplicates.json", pairs, unwritten, stand_in)
 
 
 def test_a_split_is_read_with_its_own_manifest_only(tmp_path):

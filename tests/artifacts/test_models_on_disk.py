@@ -16,7 +16,7 @@ from skinlesion_cli.artifacts import (
     ensemble,
     envelope,
     exports,
-    members,
+    member_predictions,
     predictions,
     training_state,
 )
@@ -125,14 +125,17 @@ def test_folds_speak_as_one_member(tmp_path):
     network(workspace.checkpoint("alone"))
     predicted(workspace, "alone", "val", 0.25, {"checkpoint": "c" * 64})
     assert workspace.members() == ["alone", "tiny", "tiny-foldx"]
-    assert (members.has_test(workspace, "tiny"), members.has_test(workspace, "alone")) == (True, False)
-    found = members.read_test(workspace, "tiny")
+    assert (
+        member_predictions.has_test(workspace, "tiny"),
+        member_predictions.has_test(workspace, "alone"),
+    ) == (True, False)
+    found = member_predictions.read_test(workspace, "tiny")
     assert (found.source, found.view_probabilities[0, 0, 0]) == ("tiny", np.float32(0.2))
-    folded, single = (members.read_validation(workspace, name) for name in ("tiny", "alone"))
-    assert members.networks(folded) == [("tiny-fold0", "a" * 64), ("tiny-fold1", "b" * 64)]
-    assert members.networks(single) == [("alone", "c" * 64)]
+    folded, single = (member_predictions.read_validation(workspace, name) for name in ("tiny", "alone"))
+    assert member_predictions.networks(folded) == [("tiny-fold0", "a" * 64), ("tiny-fold1", "b" * 64)]
+    assert member_predictions.networks(single) == [("alone", "c" * 64)]
     with pytest.raises(ArtifactError) as told:
-        members.read_test(workspace, "alone")
+        member_predictions.read_test(workspace, "alone")
     assert told.value.hint == "Run `skinlesion train --arch alone` again: it predicts what is missing."
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import outside
+from skinlesion_cli.artifacts import external_predictions
 from skinlesion_cli.errors import DataError
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
@@ -19,7 +19,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_truth_one_hot_and_odd_ids_stay_text(tmp_path: Path):
-    found = outside.read_truth(
+    found = external_predictions.read_truth(
         write(tmp_path, HEADER + "NA,1.0,0,0,0,0,0,0\n001,0,0,0,0,0,0,1.0\n1e5,0,1,0,0,0,0,0\n")
     )
     assert found.table["id"].tolist() == ["NA", "001", "1e5"]
@@ -40,7 +40,7 @@ def test_truth_one_hot_and_odd_ids_stay_text(tmp_path: Path):
 )
 def test_truth_that_cannot_be_used(tmp_path: Path, text: str, says: str):
     with pytest.raises(DataError, match=says):
-        outside.read_truth(write(tmp_path, text))
+        external_predictions.read_truth(write(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_truth_that_cannot_be_used(tmp_path: Path, text: str, says: str):
 )
 def test_predictions_that_cannot_be_used(tmp_path: Path, row: str, says: str):
     with pytest.raises(DataError, match=says):
-        outside.read_predictions(write(tmp_path, HEADER.strip() + ",label\n" + row + "\n"), None)
+        external_predictions.read_predictions(write(tmp_path, HEADER.strip() + ",label\n" + row + "\n"), None)
 
 
 def test_images_without_truth_and_missing_files(tmp_path: Path):
-    truth = outside.read_truth(write(tmp_path, "id,label\nb,MEL\n"))
+    truth = external_predictions.read_truth(write(tmp_path, "id,label\nb,MEL\n"))
     path = tmp_path / "p.csv"
     path.write_text(HEADER + "a,1,0,0,0,0,0,0\n")
     with pytest.raises(DataError, match="without a known class: a"):
-        outside.read_predictions(path, truth)
+        external_predictions.read_predictions(path, truth)
     with pytest.raises(DataError, match="no table"):
-        outside.read_predictions(tmp_path / "none.csv", truth)
+        external_predictions.read_predictions(tmp_path / "none.csv", truth)
 
 
 def test_failed_rows_are_not_swallowed(tmp_path: Path):
     text = "id,status,error,p_MEL,p_NV,p_BCC,p_AKIEC,p_BKL,p_DF,p_VASC,label\na,error,truncated,,,,,,,,MEL\n"
     with pytest.raises(DataError, match="no prediction for a"):
-        outside.read_predictions(write(tmp_path, text), None)
+        external_predictions.read_predictions(write(tmp_path, text), None)

@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import result_store as store
-from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts import prediction_columns
+from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 
 RUN = {"model": "one", "views": ["identity"], "shard": None}
 
 
 def row(number: int) -> dict:
-    return results.empty_row() | {"row": number, "id": f"{number}.jpg", "status": "ok", "p_MEL": 0.25}
+    return prediction_columns.empty_row() | {
+        "row": number,
+        "id": f"{number}.jpg",
+        "status": "ok",
+        "p_MEL": 0.25,
+    }
 
 
 def write(output: Path, kind: str, count: int, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -96,7 +101,7 @@ def test_a_file_without_its_first_line_begins_again(tmp_path):
     store.partial_path(output).write_bytes(b"row,i")
     with store.open_partial(output, "csv", RUN, resume=True, overwrite=False) as partial:
         assert list(partial.finished_rows()) == []
-    assert store.partial_path(output).read_bytes() == results.header("csv")
+    assert store.partial_path(output).read_bytes() == prediction_columns.header("csv")
 
 
 def test_only_the_rows_that_still_stand_are_kept(tmp_path):
@@ -195,12 +200,12 @@ def test_a_parquet_table_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize("line", [b"[1, 2]\n", b'{"row": 1}\n', b"\xff\n", b"{}"])
 def test_a_line_that_is_no_row(line: bytes):
     with pytest.raises(ArtifactError, match="no row of a prediction table"):
-        results.decode(line, "jsonl")
+        prediction_columns.decode(line, "jsonl")
 
 
 def test_cells_read_back_as_they_were():
     made = row(3) | {"doubtful": False, "passes": 8, "overlay": "x.png"}
     for kind in ("csv", "jsonl"):
-        found = results.decode(results.encode(made, kind), kind)
+        found = prediction_columns.decode(prediction_columns.encode(made, kind), kind)
         assert (found["row"], found["doubtful"], found["passes"], found["p_NV"]) == (3, False, 8, None)
-        assert results.is_same_id(found["id"], "3.jpg", kind)
+        assert prediction_columns.is_same_id(found["id"], "3.jpg", kind)

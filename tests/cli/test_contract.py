@@ -157,7 +157,7 @@ def test_an_error_stays_out_of_rows_that_stream(places: Places, run: Run) -> Non
 
 
 def test_a_fault_of_ours_is_an_envelope(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinlesion_cli.stages.info.run", lambda *_: 1 / 0)
+    monkeypatch.setattr("skinlesion_cli.stages.info.stage.run", lambda *_: 1 / 0)
     done = run("info", "--json")
     assert done.exit_code == 1
     told = checked(done.stdout)
@@ -171,7 +171,7 @@ def test_an_interruption_is_an_envelope(
     def interrupt(*_: object) -> None:
         raise Interruption(ExitCode.TERMINATED)
 
-    monkeypatch.setattr("skinlesion_cli.stages.info.run", interrupt)
+    monkeypatch.setattr("skinlesion_cli.stages.info.stage.run", interrupt)
     with pytest.raises(Interruption):
         app(["info", "--json"], standalone_mode=False)
     told = checked(capsys.readouterr().out)

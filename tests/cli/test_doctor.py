@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from skinlesion_cli.errors import WeightsError
-from skinlesion_cli.stages import doctor
 from skinlesion_cli.stages.doctor import installation, machine, models
+from skinlesion_cli.stages.doctor import stage as doctor
 from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
 from tests.cli.conftest import Places, Run
 
@@ -89,7 +89,7 @@ def test_another_answer_is_a_problem(run: Run, places: Places, monkeypatch: pyte
 
 
 def test_the_picture_is_the_same_everywhere() -> None:
-    from skinlesion_cli.data.images import read_image
+    from skinlesion_cli.data.reading.images import read_image
 
     pixels = read_image(models.picture())
     assert pixels.shape == (150, 200, 3)
@@ -167,17 +167,17 @@ def test_a_gpu_that_torch_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr("skinlesion_cli.prediction.loading.gpu_is_there", lambda: True)
+    monkeypatch.setattr("skinlesion_cli.inference.loading.gpu_is_there", lambda: True)
     ((_, state, found, to_do),) = look("devices", tmp_path)
     assert state == "advice"
     assert found.startswith("there is a GPU, but torch ")
     assert "pytorch.org" in to_do
-    monkeypatch.setattr("skinlesion_cli.prediction.loading.gpu_is_there", lambda: False)
+    monkeypatch.setattr("skinlesion_cli.inference.loading.gpu_is_there", lambda: False)
     assert look("devices", tmp_path) == [("devices", "ok", "CPU only", "")]
 
 
 def test_threads_that_would_fight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinlesion_cli.inference.stream.available_cores", lambda: 8)
+    monkeypatch.setattr("skinlesion_cli.parallel.available_cores", lambda: 8)
     monkeypatch.setattr(machine, "_quota_cores", lambda: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert look("threads", tmp_path) == [("threads", "ok", "8 cores", "")]
@@ -262,7 +262,7 @@ def test_exports_that_are_not_there(places: Places, tmp_path: Path, monkeypatch:
     import shutil
 
     monkeypatch.setenv("SKINLESION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("skinlesion_cli.prediction.loading.gpu_is_there", lambda: False)
+    monkeypatch.setattr("skinlesion_cli.inference.loading.gpu_is_there", lambda: False)
     # Another test may have exported it.
     shutil.copytree(places.finished, tmp_path / "ws", ignore=shutil.ignore_patterns("onnx"))
     monkeypatch.setattr(models.util, "find_spec", lambda _: None)
@@ -302,7 +302,7 @@ def test_the_network_is_asked_only_when_wanted(
     server: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, network=machine.network)
-    monkeypatch.setattr("skinlesion_cli.data.official.BASE_URLS", (server,))
+    monkeypatch.setattr("skinlesion_cli.data.download.isic2018_files.BASE_URLS", (server,))
     monkeypatch.setattr("huggingface_hub.hf_hub_url", lambda *_: server + "model")
     assert json.loads(run("doctor", "--json").stdout)["figures"]["findings"] == []
     done = run("doctor", "--network", "--json")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.archives import image_members, open_archive
+from skinlesion_cli.data.reading.archives import image_members, open_archive
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadConfig, run
 from tests.data import tiny
 from tests.data.bad_archives import GOOD, MALICIOUS, archive_with
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.artifacts.files import sha256_file
-from skinlesion_cli.data import cache as cache_module
-from skinlesion_cli.data.cache import open_cache
-from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.preprocess import resize_square
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.data.training import cache as cache_module
+from skinlesion_cli.data.training.cache import open_cache
 from skinlesion_cli.errors import DataError, SkinLesionError
 from skinlesion_cli.progress import SilentReporter
 from tests.data import tiny

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import duplicates as duplicates_on_disk
 from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import near_duplicates as duplicates_on_disk
 from skinlesion_cli.artifacts import split as splits_on_disk
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data import importing, official
-from skinlesion_cli.data.http import Patience
+from skinlesion_cli.data import ingest as importing
+from skinlesion_cli.data.download import isic2018_files as official
+from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadConfig, run
 from tests.data import tiny
 from tests.data.http_server import OfficialServer
 
@@ -198,8 +199,8 @@ DRIVER = """
 import functools, sys
 from tests.data import tiny
 from skinlesion_cli.cli.app import main
-from skinlesion_cli.data.http import Patience
-from skinlesion_cli.stages import download as stage
+from skinlesion_cli.data.download.http import Patience
+from skinlesion_cli.stages.download import stage
 files = tiny.catalogue({name: b"" for name in tiny.official_zips()})
 stage.run = functools.partial(stage.run, files=files, patience=Patience(chunk_bytes=8192))
 sys.argv = ["skinlesion", "download", "--quiet", "-w", sys.argv[1], "--base-url", sys.argv[2]]

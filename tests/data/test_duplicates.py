@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from skinlesion_cli.data.duplicates import Pair, find_pairs, merged_lesions, pairs_of, spectrum
+from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions, pairs_of, spectrum
 from skinlesion_cli.progress import SilentReporter
 
 

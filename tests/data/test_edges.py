@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion_cli.data import cache as caches
-from skinlesion_cli.data import inputs, loader, metadata
-from skinlesion_cli.data.archives import open_archive
-from skinlesion_cli.data.duplicates import Pair, find_pairs, merged_lesions
-from skinlesion_cli.data.importing import import_images
-from skinlesion_cli.data.listing import list_images
+from skinlesion_cli.data import metadata
+from skinlesion_cli.data.ingest import import_images
+from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
+from skinlesion_cli.data.reading import inputs
+from skinlesion_cli.data.reading.archives import open_archive
+from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
 from skinlesion_cli.data.splits import class_counts
+from skinlesion_cli.data.training import cache as caches
+from skinlesion_cli.data.training import loader
 from skinlesion_cli.errors import DataError, ImageError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from tests.data import tiny
@@ -136,7 +138,7 @@ def test_where_links_cannot_be_made_a_copy_serves(tmp_path, monkeypatch):
 
 def test_an_archive_of_too_many_members(tmp_path, monkeypatch):
     (tmp_path / "a.zip").write_bytes(tiny.zipped({"a.jpg": b"1", "b.jpg": b"2"}))
-    monkeypatch.setattr("skinlesion_cli.data.archives._MAX_MEMBERS", 1)
+    monkeypatch.setattr("skinlesion_cli.data.reading.archives._MAX_MEMBERS", 1)
     with pytest.raises(DataError, match="has 2 members"):
         open_archive(tmp_path / "a.zip")
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from skinlesion_cli.data import http as http_module
-from skinlesion_cli.data.fetch import Expected, fetch
-from skinlesion_cli.data.http import Patience
+from skinlesion_cli.data.download import http as http_module
+from skinlesion_cli.data.download.fetch import Expected, fetch
+from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.errors import DataError, ExitCode, SkinLesionError
 from skinlesion_cli.progress import SilentReporter
 from tests.data.http_server import OfficialServer

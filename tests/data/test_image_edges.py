@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.data import images
-from skinlesion_cli.data.dicom import read_dicom
+from skinlesion_cli.data.reading import images
+from skinlesion_cli.data.reading.dicom import read_dicom
 from skinlesion_cli.errors import ImageError
 from tests.data import tiny
 
@@ -139,7 +139,7 @@ def test_dicom_that_is_refused(tmp_path, monkeypatch):
     assert refused(read_dicom, tmp_path / "none.dcm") == "missing"
     assert refused(read_dicom, tmp_path) == "not_a_file"
     (tmp_path / "a.dcm").write_bytes(signed)
-    monkeypatch.setattr("skinlesion_cli.data.dicom.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("skinlesion_cli.data.reading.dicom.MAX_FILE_BYTES", 10)
     assert refused(read_dicom, tmp_path / "a.dcm") == "too_large"
 
 

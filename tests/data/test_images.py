@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ImageError
 from tests.data import tiny
 

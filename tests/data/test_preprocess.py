@@ -60,7 +60,7 @@ def test_harmonising_makes_sharp_and_blurred_sources_alike():
 
 def test_neither_torch_nor_opencv_is_needed():
     code = (
-        "import sys; import skinlesion_cli.data.preprocess, skinlesion_cli.data.images; "
+        "import sys; import skinlesion_cli.data.preprocess, skinlesion_cli.data.reading.images; "
         "print([name for name in ('torch', 'cv2', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

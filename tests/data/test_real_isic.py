@@ -11,9 +11,9 @@ from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import split as splits_on_disk
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data import splits
-from skinlesion_cli.data.duplicates import find_pairs
+from skinlesion_cli.data.near_duplicates import find_pairs
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadConfig, run
 
 pytestmark = pytest.mark.isic
 CLASS_COUNTS = {"MEL": 1113, "NV": 6705, "BCC": 514, "AKIEC": 327, "BKL": 1099, "DF": 115, "VASC": 142}

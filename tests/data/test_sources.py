@@ -9,12 +9,12 @@ import pytest
 
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.listing import list_images
+from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.data.sources.registry import SOURCES, read_source
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadConfig, run
 from tests.data import tiny
 
 LABELS = {"a1": "MEL", "a2": "NV", "b1": "NV", "b2": "DF", "c1": "AKIEC", "c2": "VASC"}

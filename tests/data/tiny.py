@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from skinlesion_cli.data.official import OfficialFile
+from skinlesion_cli.data.download.isic2018_files import OfficialFile
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 

@@ -8,7 +8,7 @@ from math import comb
 import pytest
 from scipy.stats import binomtest
 
-from skinlesion_cli.decisions import bounds
+from skinlesion_cli.decisions.statistics import bounds
 
 FAR = 10**6  # a horizon so far that only the population counts
 

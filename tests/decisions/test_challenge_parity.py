@@ -15,7 +15,7 @@ import synthetic
 from skinlesion_cli.artifacts.evaluation import challenge_csv
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import evaluate
+from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # The scorer uses what pandas has deprecated since.
@@ -56,8 +56,8 @@ def test_same_figures(scorer, tmp_path: Path, thresholded: bool):
     source.to_csv(tmp_path / "predictions.csv", index=False)
     truth = tmp_path / "truth.csv"
     truth.write_bytes(challenge_csv(ids, np.eye(7, dtype=np.float32)[labels]))
-    result = evaluate.run(
-        evaluate.EvaluateConfig(
+    result = stage.run(
+        stage.EvaluateConfig(
             Workspace(tmp_path / "ws").root,
             source=str(tmp_path / "predictions.csv"),
             thresholded=thresholded,

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.costs import (
+from skinlesion_cli.decisions.fit import FitSettings
+from skinlesion_cli.decisions.policies.costs import (
     NEVER,
     checked_costs,
     cost_matrix,
     cost_thresholds,
     expected_cost,
 )
-from skinlesion_cli.decisions.fit import FitSettings
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import UsageError
 

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from skinlesion_cli.decisions import bounds, costs, metrics
+from skinlesion_cli.decisions.active_learning import select
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_vector
 from skinlesion_cli.decisions.ensemble import MergeRule, combine, equal_weights, stacked_weights
+from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, verdicts
 from skinlesion_cli.decisions.fit import FitSettings, fit_rule
-from skinlesion_cli.decisions.folds import grouped_folds
-from skinlesion_cli.decisions.lesions import group
+from skinlesion_cli.decisions.policies import costs
 from skinlesion_cli.decisions.probability_fit import cross_fitted, fit, sharpness
-from skinlesion_cli.decisions.resampling import Ranking, Resamples
-from skinlesion_cli.decisions.selection import select
+from skinlesion_cli.decisions.statistics import bounds, metrics
+from skinlesion_cli.decisions.statistics.folds import grouped_folds
+from skinlesion_cli.decisions.statistics.lesions import group
+from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples
 from skinlesion_cli.decisions.thresholds import PUBLISHED_GRID, Target, published_thresholds
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule, triage_levels
 from skinlesion_cli.decisions.triage_fit import conformal_minima
-from skinlesion_cli.decisions.verdicts import lesion_share, verdicts
 from skinlesion_cli.errors import DataError, UsageError
 
 FAR = 10**6

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.evaluation import Labelled, evaluate, thresholded
-from skinlesion_cli.decisions.lesions import group
-from skinlesion_cli.decisions.metrics import scored_argmax
-from skinlesion_cli.decisions.resampling import Ranking, Resamples, lesion_sums
-from skinlesion_cli.decisions.summary import summarise
+from skinlesion_cli.decisions.evaluation.figures import Labelled, evaluate, thresholded
+from skinlesion_cli.decisions.evaluation.summary import summarise
+from skinlesion_cli.decisions.evaluation.targets_met import verdicts
+from skinlesion_cli.decisions.statistics.lesions import group
+from skinlesion_cli.decisions.statistics.metrics import scored_argmax
+from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
 from skinlesion_cli.decisions.thresholds import Target
-from skinlesion_cli.decisions.verdicts import verdicts
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 

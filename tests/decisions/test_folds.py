@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from skinlesion_cli.decisions.fit import FitSettings, cross_fit
-from skinlesion_cli.decisions.folds import grouped_folds
+from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import DataError
 
 

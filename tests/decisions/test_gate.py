@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.gate import CHECKS, fit_gate
+from skinlesion_cli.decisions.quality_gate import CHECKS, fit_gate
 from skinlesion_cli.errors import DataError
 
 NAMES = ("log_sharpness", "brightness", "hair_share", "marker_share")

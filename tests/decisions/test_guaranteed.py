@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.guaranteed import NEVER, GuaranteeSettings, guaranteed_thresholds
-from skinlesion_cli.decisions.lesions import group, votes
+from skinlesion_cli.decisions.policies.guaranteed import NEVER, GuaranteeSettings, guaranteed_thresholds
+from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.thresholds import Target, decide
 from skinlesion_cli.errors import DataError, UsageError
 

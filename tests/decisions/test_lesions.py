@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.lesions import group, votes
+from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.errors import DataError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.looks import Looks
-from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
-from skinlesion_cli.decisions.stopping_fit import fit_stopping
+from skinlesion_cli.decisions.adaptive.fit import fit_stopping
+from skinlesion_cli.decisions.adaptive.forward_passes import Looks
+from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import DataError
 

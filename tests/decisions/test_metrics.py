@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions import metrics
+from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import DataError
 
 # MEL NV BCC AKIEC BKL DF VASC = 0 ... 6

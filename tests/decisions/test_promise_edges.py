@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.guaranteed import NEVER, GuaranteeSettings, Promise, guaranteed_thresholds
+from skinlesion_cli.decisions.policies.guaranteed import (
+    NEVER,
+    GuaranteeSettings,
+    Promise,
+    guaranteed_thresholds,
+)
 from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import UsageError
 

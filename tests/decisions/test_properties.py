@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinlesion_cli.decisions import bounds
 from skinlesion_cli.decisions.calibration import apply_temperature
 from skinlesion_cli.decisions.ensemble import bacc_weights, combine
-from skinlesion_cli.decisions.evaluation import thresholded
-from skinlesion_cli.decisions.guaranteed import guaranteed_thresholds
-from skinlesion_cli.decisions.metrics import balanced_accuracy, scored_argmax
+from skinlesion_cli.decisions.evaluation.figures import thresholded
+from skinlesion_cli.decisions.policies.guaranteed import guaranteed_thresholds
+from skinlesion_cli.decisions.statistics import bounds
+from skinlesion_cli.decisions.statistics.metrics import balanced_accuracy, scored_argmax
 from skinlesion_cli.decisions.thresholds import Target, decide, published_thresholds
 from skinlesion_cli.decisions.triage import LEVELS, DecisionRule, apply_rule, malignant_probability
 

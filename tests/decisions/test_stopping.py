@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skinlesion_cli.decisions.adaptive.fit import fit_stopping, upper_bound
+from skinlesion_cli.decisions.adaptive.stopping import (
+    StoppingRule,
+    changed,
+    guard_named,
+    margin,
+    stopped_means,
+)
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
-from skinlesion_cli.decisions.stopping import StoppingRule, changed, guard_named, margin, stopped_means
-from skinlesion_cli.decisions.stopping_fit import fit_stopping, upper_bound
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import DataError, UsageError
 

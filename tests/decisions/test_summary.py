@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.evaluation import Estimate, Figures, Labelled, evaluate
-from skinlesion_cli.decisions.summary import summarise
+from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate
+from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import DataError
 

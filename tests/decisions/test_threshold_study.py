@@ -6,7 +6,7 @@ import numpy as np
 import synthetic
 import threshold_study as study
 
-from skinlesion_cli.decisions.lesions import group
+from skinlesion_cli.decisions.statistics.lesions import group
 
 
 def test_halves_share_no_lesion_and_split_every_class():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions import bounds
+from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.decisions.triage_fit import OperatingPoint, conformal_minima, malignant_operating_point
 
 FAR = 10**6  # a horizon so far that only the population counts

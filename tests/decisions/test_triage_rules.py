@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.bounds import allowed_misses
-from skinlesion_cli.decisions.lesions import group, votes
+from skinlesion_cli.decisions.statistics.bounds import allowed_misses
+from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import (
     DecisionRule,

@@ -61,7 +61,7 @@ CLASSES = np.array([0, 3, 6])
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_fast_path_is_grad_cam_of_the_library(name: str) -> None:
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
 
     network = _network(name)
     features = TorchRuntime(network).logits_and_features(PIXELS)[1]

@@ -12,13 +12,15 @@ from PIL import Image
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ExitCode, UsageError
+from skinlesion_cli.explain.member_maps import member_maps
+from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.inference.tta import MODES
-from skinlesion_cli.prediction.loading import load_engine
-from skinlesion_cli.prediction.maps import member_maps
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import explain, explain_check, predict
-from skinlesion_cli.stages.explain import ExplainConfig
-from skinlesion_cli.stages.predict import PredictConfig
+from skinlesion_cli.stages.explain import check as explain_check
+from skinlesion_cli.stages.explain import stage as explain
+from skinlesion_cli.stages.explain.stage import ExplainConfig
+from skinlesion_cli.stages.predict import stage as predict
+from skinlesion_cli.stages.predict.stage import PredictConfig
 from tests.inference.tiny import make_images, make_workspace
 
 
@@ -109,7 +111,7 @@ def test_library_grad_cam_is_the_same_over_the_ensemble(
     fast, _ = explained(workspace, images, tmp_path / "fast")
     # Sends Grad-CAM itself the way of the other methods.
     monkeypatch.setattr(explain, "FAST", "")
-    monkeypatch.setattr("skinlesion_cli.prediction.maps.FAST", "")
+    monkeypatch.setattr("skinlesion_cli.explain.member_maps.FAST", "")
     slow, _ = explained(workspace, images, tmp_path / "slow", method="gradcam")
     for one, other in zip(fast, slow, strict=True):
         assert float(one["magnitude"]) == pytest.approx(float(other["magnitude"]), rel=1e-4, abs=1e-6)

@@ -53,7 +53,7 @@ def test_maps_lie_on_the_lesion(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from skinlesion_cli.config.schema import Preprocessing
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
     from skinlesion_cli.models.backbones import backbone
     from skinlesion_cli.models.network import LesionNet
     from skinlesion_cli.models.pretrained import initialise

@@ -9,8 +9,8 @@ import pytest
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.prediction.loading import load_engine
-from skinlesion_cli.prediction.overlays import overlay_writer
+from skinlesion_cli.explain.overlay_writer import overlay_writer
+from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.progress import SilentReporter
 from tests.inference.tiny import make_workspace
 

@@ -12,11 +12,12 @@ from PIL import Image
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.decisions import selection
+from skinlesion_cli.decisions import active_learning as selection
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import append, download
 from skinlesion_cli.stages import select as stage
+from skinlesion_cli.stages.download import append
+from skinlesion_cli.stages.download import stage as download
 from tests.inference.tiny import make_images, make_workspace
 
 PROBABILITIES = np.array([[0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.7, 0.2, 0.1, 0]])

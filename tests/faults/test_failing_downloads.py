@@ -14,8 +14,8 @@ import pytest
 from command_line import assert_refused, files_below, room_for, run
 
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.http import Patience
-from skinlesion_cli.stages import download as stage
+from skinlesion_cli.data.download.http import Patience
+from skinlesion_cli.stages.download import stage
 from tests.data import tiny
 from tests.data.http_server import OfficialServer
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skinlesion_cli.artifacts import envelope, outside, tables
+from skinlesion_cli.artifacts import envelope, external_predictions, tables
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.data import inputs
-from skinlesion_cli.data.archives import open_archive
-from skinlesion_cli.data.images import read_image
+from skinlesion_cli.data.reading import inputs
+from skinlesion_cli.data.reading.archives import open_archive
+from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.errors import DataError, SkinLesionError
@@ -112,7 +112,7 @@ def dicom_file() -> bytes:
 
 def test_dicom() -> None:
     pytest.importorskip("pydicom")
-    from skinlesion_cli.data.dicom import read_dicom
+    from skinlesion_cli.data.reading.dicom import read_dicom
 
     whole = dicom_file()
     assert read_dicom(whole).shape == (40, 40, 3)
@@ -205,8 +205,8 @@ def test_rows_longer_than_the_header_never_shift_the_columns(content: bytes) -> 
 def test_tables(content: bytes) -> None:
     only_own_errors(lambda: tables.read_csv(content, "fuzzed.csv"))
     in_file("fuzzed.csv", content, lambda path: labels_csv.read(path, SourceOptions()))
-    in_file("fuzzed.csv", content, outside.read_truth)
-    in_file("fuzzed.csv", content, lambda path: outside.read_predictions(path, None))
+    in_file("fuzzed.csv", content, external_predictions.read_truth)
+    in_file("fuzzed.csv", content, lambda path: external_predictions.read_predictions(path, None))
 
 
 @quick

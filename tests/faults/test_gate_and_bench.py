@@ -10,7 +10,7 @@ import pytest
 from command_line import run
 
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.decisions.stopping import StoppingRule
+from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench, export

@@ -93,15 +93,15 @@ def filled_in(argument: str, places: dict[str, Path]) -> str:
 
 # A command, what it is doing when the signal comes, and the folder that it writes to.
 LONG = {
-    "download": (("download", "--from", SOURCE, "--split", "grouped"), "data.importing._place", "dataset"),
-    "train": (("train", *SMALL, "--fresh"), "models.loop.Trainer.train_step", "models"),
+    "download": (("download", "--from", SOURCE, "--split", "grouped"), "data.ingest._place", "dataset"),
+    "train": (("train", *SMALL, "--fresh"), "models.training.trainer.Trainer.train_step", "models"),
     "ensemble": (("ensemble", "--method", "equal"), "stages.ensemble._merge", "ensemble"),
-    "calibrate": (("calibrate",), "stages.calibrate.cross_fit", "calibration"),
-    "evaluate": (("evaluate",), "stages.evaluate.judging.evaluate", "evaluation"),
-    "gate": (("gate",), "stages.gate.read_image", "calibration"),
+    "calibrate": (("calibrate",), "stages.calibrate.stage.cross_fit", "calibration"),
+    "evaluate": (("evaluate",), "stages.evaluate.stage.judging.evaluate", "evaluation"),
+    "gate": (("gate",), "stages.quality_gate.read_image", "calibration"),
     "export": (("export",), "models.onnx_export.to_onnx", "models"),
-    "predict": (("predict", IN, "-o", f"{OUT}/a.csv"), "prediction.worker.load", OUT),
-    "explain": (("explain", IN, "-o", OUT), "stages.explain.load", OUT),
+    "predict": (("predict", IN, "-o", f"{OUT}/a.csv"), "stages.predict.worker.load", OUT),
+    "explain": (("explain", IN, "-o", OUT), "stages.explain.stage.load", OUT),
     "select": (("select", IN, "-o", f"{OUT}/a.csv"), "stages.select.load", OUT),
     "bench": (("bench", "--seconds", "0.1"), "stages.bench.statistics", "models"),
 }

@@ -128,7 +128,7 @@ def test_a_gpu_without_memory_gets_half_the_images_and_the_same_rows(
     """On a CPU that plays a GPU with room for one image: batches go in whole, as they would there."""
     import torch
 
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
 
     arguments = ("predict", images, "--runtime", "torch", "--batch", 4, "-w", tiny_workspace)
     assert run(*arguments, "-o", tmp_path / "roomy.csv").exit_code == 0

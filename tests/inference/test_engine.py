@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.ensemble import MergeRule
-from skinlesion_cli.decisions.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine, EngineMember
@@ -163,7 +163,7 @@ def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None
     pytest.importorskip("onnxruntime")
     from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts.workspace import Workspace
-    from skinlesion_cli.prediction.loading import load_engine
+    from skinlesion_cli.inference.loading import load_engine
 
     bundle = bundles.from_workspace(Workspace(tiny_workspace))
     images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(6)]
@@ -199,7 +199,7 @@ def test_onnxruntime_predicts_without_torch(skinlesion, tiny_workspace, images, 
 def test_torch_runs_the_copy_for_inference_and_keeps_the_network() -> None:
     import torch
 
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
 
     class Scaled(torch.nn.Module):
         def __init__(self, factor: float) -> None:
@@ -224,7 +224,7 @@ def test_torch_runs_the_copy_for_inference_and_keeps_the_network() -> None:
 def test_out_of_memory_halves_the_batch_and_says_so() -> None:
     torch = pytest.importorskip("torch")
     from skinlesion_cli.errors import SkinLesionError
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
 
     class Small(torch.nn.Module):
         """Has room for `room` images."""

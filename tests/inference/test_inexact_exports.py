@@ -27,7 +27,7 @@ def _can_run(kind: str) -> bool:
         return importlib.util.find_spec("onnxruntime") is not None
     if importlib.util.find_spec("openvino") is None:
         return False
-    from skinlesion_cli.inference.runtimes.openvino_runtime import has_bfloat16
+    from skinlesion_cli.inference.runtimes.openvino import has_bfloat16
 
     return has_bfloat16()
 
@@ -107,7 +107,7 @@ def test_without_validation_images_there_is_no_export_in_fewer_bits(tiny_workspa
 
 def test_a_processor_without_bfloat16_is_told_not_computed_in_float32(monkeypatch):
     pytest.importorskip("openvino")
-    from skinlesion_cli.inference.runtimes import openvino_runtime
+    from skinlesion_cli.inference.runtimes import openvino as openvino_runtime
 
     monkeypatch.setattr(openvino_runtime, "has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="no bfloat16 arithmetic"):
@@ -133,8 +133,8 @@ def test_the_maps_of_bfloat16_are_those_of_float32_nearly():
     import torch
 
     from skinlesion_cli.config.schema import Preprocessing
-    from skinlesion_cli.inference.runtimes.openvino_runtime import OpenVinoRuntime
-    from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
+    from skinlesion_cli.inference.runtimes.openvino import OpenVinoRuntime
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
     from skinlesion_cli.models.backbones import backbone
     from skinlesion_cli.models.network import LesionNet
     from skinlesion_cli.models.onnx_export import to_onnx

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.data.inputs import check_named, count_quickly, expand, identity, lines, load
+from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand, identity, lines, load
 from skinlesion_cli.errors import DataError, ImageError, UsageError
 
 
@@ -85,7 +85,7 @@ def test_lists_end_names_by_newline_or_nul(content: bytes, expected: list[str]) 
 
 
 def test_a_name_is_cut_right_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinlesion_cli.data.inputs._CHUNK_BYTES", 3)
+    monkeypatch.setattr("skinlesion_cli.data.reading.inputs._CHUNK_BYTES", 3)
     assert list(lines(io.BytesIO(b"long name.jpg\nb.jpg\n"))) == ["long name.jpg", "b.jpg"]
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.artifacts import results
+from skinlesion_cli.artifacts import prediction_columns
 
 pytestmark = pytest.mark.command_line
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBABILITIES = [name for name in results.NAMES if name.startswith("p_")]
+PROBABILITIES = [name for name in prediction_columns.NAMES if name.startswith("p_")]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -95,7 +95,7 @@ def listed(
 
 def test_one_row_an_image_in_input_order(whole: Path) -> None:
     rows = rows_of(whole)
-    assert list(rows[0]) == list(results.NAMES)
+    assert list(rows[0]) == list(prediction_columns.NAMES)
     assert [row["id"] for row in rows[:2]] == ["a/image 000.jpg", "a/image 002.jpg"]
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert [int(row["row"]) for row in rows] == list(range(1, 41))
@@ -318,7 +318,7 @@ def test_dicom_by_a_pattern_into_json_lines(
     assert (row["row"], row["id"], row["status"]) == (1, "one.dcm", "ok")
     # The same pixels as the photograph, and the same float32 to the last digit.
     first = rows_of(whole)[0]
-    assert {name: results.shortest(row[name]) for name in PROBABILITIES} == {
+    assert {name: prediction_columns.shortest(row[name]) for name in PROBABILITIES} == {
         name: first[name] for name in PROBABILITIES
     }
 
@@ -330,10 +330,10 @@ def test_the_parquet_table_holds_the_same(
     done = skinlesion("predict", images, "-o", tmp_path / "all.parquet", "-w", tiny_workspace)
     assert done.returncode == 0, done.stderr
     table = parquet.read_table(tmp_path / "all.parquet")
-    assert table.column_names == list(results.NAMES)
+    assert table.column_names == list(prediction_columns.NAMES)
     assert str(table.schema.field("p_MEL").type) == "float"
     wanted = [row["p_MEL"] for row in rows_of(whole)]
-    assert [results.shortest(value) for value in table["p_MEL"].to_pylist()] == wanted
+    assert [prediction_columns.shortest(value) for value in table["p_MEL"].to_pylist()] == wanted
 
 
 def test_a_read_only_folder_is_a_clear_error(skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path):

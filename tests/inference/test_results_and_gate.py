@@ -7,50 +7,52 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinlesion_cli.artifacts import results
-from skinlesion_cli.artifacts.gate import StoredGate
-from skinlesion_cli.artifacts.gate import read as read_gate
-from skinlesion_cli.artifacts.gate import write as write_gate
-from skinlesion_cli.data.inputs import identity
+from skinlesion_cli.artifacts import prediction_columns
+from skinlesion_cli.artifacts.quality_gate import StoredGate
+from skinlesion_cli.artifacts.quality_gate import read as read_gate
+from skinlesion_cli.artifacts.quality_gate import write as write_gate
 from skinlesion_cli.data.quality import STATISTICS, statistics
-from skinlesion_cli.decisions.gate import CHECKS, fit_gate
+from skinlesion_cli.data.reading.inputs import identity
+from skinlesion_cli.decisions.quality_gate import CHECKS, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError
 
 
 @given(st.text(), st.floats(0, 1, width=32), st.sampled_from(["csv", "jsonl"]))
 def test_a_row_is_one_line_and_reads_back_as_it_was(name: str, probability: float, kind: str) -> None:
-    row = results.empty_row() | {
+    row = prediction_columns.empty_row() | {
         "row": 7,
         "id": identity(name),
         "status": "ok",
         "p_MEL": np.float32(probability),
     }
-    line = results.encode(row, kind)
+    line = prediction_columns.encode(row, kind)
     assert line.count(b"\n") == 1
-    found = results.decode(line, kind)
+    found = prediction_columns.decode(line, kind)
     assert np.float32(found["p_MEL"]) == np.float32(probability)
-    assert results.is_same_id(found["id"], identity(name), kind)
+    assert prediction_columns.is_same_id(found["id"], identity(name), kind)
     assert found["row"] == 7
     assert found["p_NV"] is None
-    assert results.encode(found, kind) == line
+    assert prediction_columns.encode(found, kind) == line
 
 
 def test_half_a_row_is_no_row() -> None:
-    line = results.encode(results.empty_row() | {"row": 1}, "csv")
+    line = prediction_columns.encode(prediction_columns.empty_row() | {"row": 1}, "csv")
     for end in range(len(line)):
         with pytest.raises(ArtifactError):
-            results.decode(line[:end], "csv")
+            prediction_columns.decode(line[:end], "csv")
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
 def test_no_spreadsheet_takes_an_id_for_a_formula(start: str) -> None:
-    line = results.encode(results.empty_row() | {"row": 1, "id": f"{start}cmd|x.jpg"}, "csv")
+    line = prediction_columns.encode(
+        prediction_columns.empty_row() | {"row": 1, "id": f"{start}cmd|x.jpg"}, "csv"
+    )
     assert line.startswith(f"1,'{start}cmd".encode())
 
 
 def test_every_column_says_what_it_means() -> None:
-    assert len(set(results.NAMES)) == len(results.COLUMNS)
-    assert all(column.meaning for column in results.COLUMNS)
+    assert len(set(prediction_columns.NAMES)) == len(prediction_columns.COLUMNS)
+    assert all(column.meaning for column in prediction_columns.COLUMNS)
 
 
 def skin(seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts.results import empty_row
+from skinlesion_cli.artifacts.prediction_columns import empty_row
 from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.report.batch import BatchPage
 from skinlesion_cli.taxonomy import CLASS_NAMES

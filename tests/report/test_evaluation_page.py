@@ -16,7 +16,7 @@ from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import evaluate
+from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
 from tests.inference.tiny import make_workspace
 
@@ -54,8 +54,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         inputs={"ensemble": ensembles.read(workspace.ensemble).artifact},
     )
     folder = workspace.root / "evaluation"
-    evaluate.run(
-        evaluate.EvaluateConfig(workspace.root, n_resamples=20, output=folder, report=True), SilentReporter()
+    stage.run(
+        stage.EvaluateConfig(workspace.root, n_resamples=20, output=folder, report=True), SilentReporter()
     )
     return folder
 
@@ -108,10 +108,10 @@ def test_a_table_from_elsewhere_whose_name_is_html(browser: Any, tmp_path: Path)
     source.write_text(
         f"image,{','.join(CLASS_NAMES)},label\n<script>bad()</script>,1,0,0,0,0,0,0,NV\nb,1,0,0,0,0,0,0,MEL\n"
     )
-    config = evaluate.EvaluateConfig(
+    config = stage.EvaluateConfig(
         tmp_path / "ws", str(source), n_resamples=0, output=tmp_path / "e", report=True
     )
-    evaluate.run(config, SilentReporter())
+    stage.run(config, SilentReporter())
     browser.get((tmp_path / "e" / "report.html").as_uri())
     assert browser.title == f"Evaluation of {source}"
     assert texts(browser, ".errors figcaption") == ["NV (0.00) called MEL (1.00)\n<script>bad()</script>"]

@@ -12,11 +12,13 @@ from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.decisions import metrics
+from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import calibrate, ensemble, evaluate
+from skinlesion_cli.stages import ensemble
+from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.evaluate import stage as evaluate
 
 
 @pytest.fixture(scope="module")

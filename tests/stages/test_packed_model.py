@@ -21,7 +21,8 @@ from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import halve, restore_network
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
-from skinlesion_cli.stages.train import TrainConfig, initial
+from skinlesion_cli.stages.train import initial
+from skinlesion_cli.stages.train.stage import TrainConfig
 from tests.inference.tiny import make_workspace
 
 

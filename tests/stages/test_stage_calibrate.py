@@ -13,11 +13,12 @@ from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.guaranteed import GuaranteeSettings
+from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
 from skinlesion_cli.decisions.thresholds import Target, decide, published_thresholds
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import calibrate, ensemble
+from skinlesion_cli.stages import ensemble
+from skinlesion_cli.stages.calibrate import stage
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,7 @@ def workspace(tmp_path_factory) -> Workspace:
 
 
 def run(workspace: Workspace, settings: FitSettings | None = None):
-    return calibrate.run(
-        calibrate.CalibrateConfig(workspace.root, settings or FitSettings()), SilentReporter()
-    )
+    return stage.run(stage.CalibrateConfig(workspace.root, settings or FitSettings()), SilentReporter())
 
 
 def test_published_is_the_published_search_on_plain_probabilities(workspace: Workspace):

@@ -51,7 +51,7 @@ def test_merged_predictions_are_the_weighted_mean(workspace: Workspace):
 
 @pytest.mark.parametrize("method", ["equal", "stacked", "rank"])
 def test_every_method_can_be_calibrated(workspace: Workspace, method: str):
-    from skinlesion_cli.stages import calibrate
+    from skinlesion_cli.stages.calibrate import stage
 
     run(workspace, method=method)
     ensemble = ensembles.read(workspace.ensemble)
@@ -59,7 +59,7 @@ def test_every_method_can_be_calibrated(workspace: Workspace, method: str):
     stack = np.stack([stored.read(workspace.predictions(n, "val")).probabilities for n in ("one", "two")])
     merged = stored.read(workspace.ensemble_predictions("val"))
     assert merged.probabilities == pytest.approx(ensemble.rule.merge(stack), abs=1e-6)
-    calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
+    stage.run(stage.CalibrateConfig(workspace.root), SilentReporter())
 
 
 def test_fewer_views(workspace: Workspace):

@@ -17,10 +17,12 @@ from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions import metrics
+from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import calibrate, ensemble, evaluate
+from skinlesion_cli.stages import ensemble
+from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.evaluate import stage as evaluate
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 

@@ -6,7 +6,7 @@ import albumentations as A
 import numpy as np
 import pytest
 
-from skinlesion_cli.data.augmentation import _published, make_augmentation, published_levels
+from skinlesion_cli.data.training.augmentation import _published, make_augmentation, published_levels
 
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skinlesion_cli.data.augmentation import make_augmentation
-from skinlesion_cli.data.loader import EpochPlan, TrainingImages, batches
-from skinlesion_cli.data.sampling import epoch_order, sample_seed
+from skinlesion_cli.data.training.augmentation import make_augmentation
+from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches
+from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
 
 COUNTS = dict.fromkeys(("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"), 10)
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import download, train
+from skinlesion_cli.stages.download import stage as download
+from skinlesion_cli.stages.train import stage as train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 

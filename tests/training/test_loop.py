@@ -15,11 +15,12 @@ from torch import nn
 
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.errors import SkinLesionError
-from skinlesion_cli.models import loop, snapshot
 from skinlesion_cli.models.backbones import backbone
-from skinlesion_cli.models.interruption import HeldSignals
-from skinlesion_cli.models.loop import Trainer
 from skinlesion_cli.models.network import LesionNet
+from skinlesion_cli.models.training import state as snapshot
+from skinlesion_cli.models.training import trainer as loop
+from skinlesion_cli.models.training.interruption import HeldSignals
+from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.progress import SilentReporter
 
 STEPS = 4

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from skinlesion_cli.models.losses import class_weights, logit_offsets, smooth_targets, training_loss
+from skinlesion_cli.models.training.losses import class_weights, logit_offsets, smooth_targets, training_loss
 
 # Softmax of these logits: 2/8 on the first class and 1/8 on each other.
 LOGITS = torch.tensor([[math.log(2.0), 0, 0, 0, 0, 0, 0]])

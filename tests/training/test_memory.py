@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, resource, sys
-from skinlesion_cli.models.memory import keep_freed_memory
+from skinlesion_cli.models.training.memory import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

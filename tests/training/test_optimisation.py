@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from skinlesion_cli.config.schema import Recipe
-from skinlesion_cli.models.mixing import mix
-from skinlesion_cli.models.optimisation import (
+from skinlesion_cli.models.training.mixup import mix
+from skinlesion_cli.models.training.optimisation import (
     WeightAverage,
     learning_rate_factor,
     make_optimizer,

@@ -11,8 +11,8 @@ from torch import nn
 
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.models.backbones import BACKBONES, backbone
+from skinlesion_cli.models.freezing import hold_still, merge_norms, n_stages
 from skinlesion_cli.models.network import LesionNet
-from skinlesion_cli.models.standstill import hold_still, merge_norms, n_stages
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8))
 

@@ -21,14 +21,16 @@ from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.files import exclusive, sha256_file
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
-from skinlesion_cli.data.images import read_image
 from skinlesion_cli.data.metadata import encode, n_columns
 from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from skinlesion_cli.models.network import restore_network
-from skinlesion_cli.models.team import Team
+from skinlesion_cli.models.training.distributed import Team
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import calibrate, ensemble, train
+from skinlesion_cli.stages import ensemble
+from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.train import stage as train
 
 SMALL = [
     "epochs=2",
@@ -46,7 +48,7 @@ def small_recipe(*settings, name="default"):
 @pytest.fixture(scope="module")
 def dataset(generated, tmp_path_factory) -> Path:
     """A workspace with generated images, split by lesion, in three folds, with some metadata."""
-    from skinlesion_cli.stages import download
+    from skinlesion_cli.stages.download import stage as download
 
     root = tmp_path_factory.mktemp("training") / "workspace"
     download.run(download.DownloadConfig(workspace=root, source=generated, split="grouped"), SilentReporter())
@@ -216,7 +218,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(config):
 
 
 def test_the_plan_times_frozen_epochs_apart(config, monkeypatch):
-    from skinlesion_cli.models.loop import Trainer
+    from skinlesion_cli.models.training.trainer import Trainer
 
     step, timed = Trainer.train_step, set()
 
@@ -235,7 +237,7 @@ def test_the_plan_times_frozen_epochs_apart(config, monkeypatch):
 
 
 def test_logit_adjustment_reaches_the_loss(config, monkeypatch):
-    from skinlesion_cli.models import loop
+    from skinlesion_cli.models.training import trainer as loop
 
     loss, seen = loop.training_loss, []
 

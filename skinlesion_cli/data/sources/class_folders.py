@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from skinlesion_cli.data.listing import list_images
+from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import Collection, SourceOptions, from_paths, known_class
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES

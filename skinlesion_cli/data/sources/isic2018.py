@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.data.archives import image_members, open_archive
+from skinlesion_cli.data.reading.archives import image_members, open_archive
 from skinlesion_cli.data.sources.base import (
     Collection,
     FileOrigin,

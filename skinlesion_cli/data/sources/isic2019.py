@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.data.listing import list_images
+from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import (
     Collection,
     FileOrigin,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from skinlesion_cli.data.listing import list_images
+from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record, SourceOptions, known_class
 from skinlesion_cli.data.sources.isic2018 import ATTRIBUTION, LICENCE, METADATA, described, read_metadata
 from skinlesion_cli.errors import DataError, name_items

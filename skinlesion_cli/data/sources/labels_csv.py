@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.data.images import IMAGE_SUFFIXES
+from skinlesion_cli.data.reading.images import IMAGE_SUFFIXES
 from skinlesion_cli.data.sources.base import (
     NO_LESIONS,
     Collection,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.results import neutral
+from skinlesion_cli.artifacts.prediction_columns import neutral
 from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
 

@@ -16,10 +16,10 @@ def exported_runtime(model: bytes, kind: str) -> Runtime:
     extra = "openvino" if kind.startswith("openvino") else "onnx"
     try:
         if extra == "openvino":
-            from skinlesion_cli.inference.runtimes.openvino_runtime import OpenVinoRuntime
+            from skinlesion_cli.inference.runtimes.openvino import OpenVinoRuntime
 
             return OpenVinoRuntime(model, kind)
-        from skinlesion_cli.inference.runtimes.onnx_runtime import OnnxRuntime
+        from skinlesion_cli.inference.runtimes.onnx import OnnxRuntime
 
         return OnnxRuntime(model, kind)
     except ModuleNotFoundError as error:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.decisions import metrics, triage
-from skinlesion_cli.decisions.bounds import binomial_interval
+from skinlesion_cli.decisions import triage
+from skinlesion_cli.decisions.evaluation.targets_met import lesion_share
 from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule
-from skinlesion_cli.decisions.lesions import group, votes
 from skinlesion_cli.decisions.probability_fit import sharpness
-from skinlesion_cli.decisions.verdicts import lesion_share
+from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.decisions.statistics.bounds import binomial_interval
+from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
 
 _ROOMS = {
-    "prediction": ("skinlesion_cli.prediction.worker", "skinlesion_cli.inference.runtimes.torch_runtime"),
-    "training": ("skinlesion_cli.models.loop", "skinlesion_cli.data.augmentation"),
+    "prediction": ("skinlesion_cli.stages.predict.worker", "skinlesion_cli.inference.runtimes.torch"),
+    "training": ("skinlesion_cli.models.training.trainer", "skinlesion_cli.data.training.augmentation"),
     "explanations": ("skinlesion_cli.explain.writer", "pytorch_grad_cam"),
     "pages": ("skinlesion_cli.report.batch", "skinlesion_cli.report.plots_evaluation"),
 }

@@ -17,7 +17,7 @@ _HUB_SAMPLE = "resnet50"
 def devices(_config: DoctorConfig) -> Iterator[Finding]:
     import torch
 
-    from skinlesion_cli.prediction.loading import gpu_is_there
+    from skinlesion_cli.inference.loading import gpu_is_there
 
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     names += ["Apple MPS"] if torch.backends.mps.is_available() else []
@@ -35,7 +35,7 @@ def devices(_config: DoctorConfig) -> Iterator[Finding]:
 
 
 def threads(_config: DoctorConfig) -> Iterator[Finding]:
-    from skinlesion_cli.inference.stream import available_cores
+    from skinlesion_cli.parallel import available_cores
 
     cores, quota, asked = available_cores(), _quota_cores(), os.environ.get("OMP_NUM_THREADS", "")
     figures = {"cores": cores, "quota_cores": quota, "omp_num_threads": asked or None}
@@ -61,7 +61,7 @@ def _quota_cores() -> float | None:
 
 
 def disk(config: DoctorConfig) -> Iterator[Finding]:
-    from skinlesion_cli.data.official import OFFICIAL_FILES
+    from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES
 
     root = config.workspace.absolute()
     existing = next(parent for parent in (root, *root.parents) if parent.exists())
@@ -85,8 +85,8 @@ def disk(config: DoctorConfig) -> Iterator[Finding]:
 def network(_config: DoctorConfig) -> Iterator[Finding]:
     from huggingface_hub import hf_hub_url
 
-    from skinlesion_cli.data.http import Patience, Unreachable, client_settings, status
-    from skinlesion_cli.data.official import BASE_URLS, OFFICIAL_FILES
+    from skinlesion_cli.data.download.http import Patience, Unreachable, client_settings, status
+    from skinlesion_cli.data.download.isic2018_files import BASE_URLS, OFFICIAL_FILES
     from skinlesion_cli.models.backbones import BACKBONES
     from skinlesion_cli.models.pretrained import HUB_FILE
 

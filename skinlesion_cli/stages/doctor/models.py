@@ -67,7 +67,7 @@ def models(config: DoctorConfig) -> Iterator[Finding]:
 def _exports(bundle: Any, command: str) -> Finding:
     """Of the model that predicts where none is named."""
     from skinlesion_cli.artifacts import exports
-    from skinlesion_cli.prediction.loading import gpu_is_there
+    from skinlesion_cli.inference.loading import gpu_is_there
 
     there = {kind: [m.name for m in bundle.members if exports.is_there(m, kind)] for kind in exports.FORMATS}
     total = len(bundle.members)
@@ -97,9 +97,9 @@ def self_test(_config: DoctorConfig) -> Iterator[Finding]:
     import numpy as np
 
     from skinlesion_cli.artifacts import bundle as bundles
-    from skinlesion_cli.data.images import read_image
+    from skinlesion_cli.data.reading.images import read_image
+    from skinlesion_cli.inference.loading import load_engine
     from skinlesion_cli.models.devices import resolve_device
-    from skinlesion_cli.prediction.loading import load_engine
 
     bundle, image = bundles.from_workspace(bundles.builtin()), read_image(picture())
     for device in dict.fromkeys(("cpu", resolve_device("auto").type)):

@@ -14,16 +14,16 @@ from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import training_state
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.training_state import TrainingState
-from skinlesion_cli.data.augmentation import make_augmentation
-from skinlesion_cli.data.loader import EpochPlan, TrainingImages, batches, default_workers
 from skinlesion_cli.data.metadata import n_columns
+from skinlesion_cli.data.training.augmentation import make_augmentation
+from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches, default_workers
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
-from skinlesion_cli.models import snapshot
-from skinlesion_cli.models.loop import Progress, Trainer
-from skinlesion_cli.models.losses import class_weights, logit_offsets
+from skinlesion_cli.models.freezing import n_stages
 from skinlesion_cli.models.network import LesionNet, halve, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
-from skinlesion_cli.models.standstill import n_stages
+from skinlesion_cli.models.training import state as saved_state
+from skinlesion_cli.models.training.losses import class_weights, logit_offsets
+from skinlesion_cli.models.training.trainer import Progress, Trainer
 from skinlesion_cli.stages.train.initial import start_from_models
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
@@ -140,8 +140,8 @@ def workers(job: Job) -> int:
 def _save(job: Job, trainer: Trainer) -> None:
     state = TrainingState(
         identity=json.dumps(job.identity(), sort_keys=True),
-        tensors=save(snapshot.tensors(trainer)),
-        counters=snapshot.counters(trainer),
+        tensors=save(saved_state.tensors(trainer)),
+        counters=saved_state.counters(trainer),
     )
     training_state.write(job.folder, state)
 
@@ -150,7 +150,7 @@ def _resume(job: Job, trainer: Trainer) -> None:
     state = job.team.agree_on(lambda: _saved_state(job))
     if state is None:
         return
-    snapshot.restore(trainer, load(state.tensors), dict(state.counters))
+    saved_state.restore(trainer, load(state.tensors), dict(state.counters))
     at = trainer.progress
     job.reporter.note(f"going on at epoch {at.epoch + 1}, step {at.step + 1}")
 

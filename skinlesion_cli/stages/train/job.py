@@ -17,10 +17,10 @@ from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.data import metadata
-from skinlesion_cli.data.cache import DecodedCache, open_cache
 from skinlesion_cli.data.preprocess import decode_target_px, to_input
+from skinlesion_cli.data.training.cache import DecodedCache, open_cache
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
-from skinlesion_cli.models.team import Team
+from skinlesion_cli.models.training.distributed import Team
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 

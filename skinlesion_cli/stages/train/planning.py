@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from skinlesion_cli.data.images import read_image
-from skinlesion_cli.data.loader import TrainingImages
 from skinlesion_cli.data.preprocess import resize_square
-from skinlesion_cli.models.loop import Trainer
-from skinlesion_cli.models.memory import peak_memory_bytes
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.data.training.loader import TrainingImages
+from skinlesion_cli.models.training.memory import peak_memory_bytes
+from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
 from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job

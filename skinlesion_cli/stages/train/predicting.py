@@ -14,8 +14,8 @@ from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.inference import tta
-from skinlesion_cli.inference.runtimes.torch_runtime import TorchRuntime
-from skinlesion_cli.inference.views import view_probabilities
+from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+from skinlesion_cli.inference.stored_views import view_probabilities
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.stages.train.job import Job
 

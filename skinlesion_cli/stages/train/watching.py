@@ -10,7 +10,7 @@ import pandas as pd
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.models.history import HISTORY_COLUMNS
+from skinlesion_cli.models.training.history import HISTORY_COLUMNS
 from skinlesion_cli.report.curves import training_curves
 from skinlesion_cli.stages.train.job import Job
 from skinlesion_cli.taxonomy import MALIGNANT_CLASSES

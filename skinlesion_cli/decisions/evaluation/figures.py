@@ -1,0 +1,253 @@
+"""All figures of labelled predictions, each with replicates of the lesion-clustered bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from skinlesion_cli.decisions.probability_fit import ECE_BINS, SMALLEST_PROBABILITY
+from skinlesion_cli.decisions.statistics.lesions import Lesions, group
+from skinlesion_cli.decisions.statistics.metrics import checked, ratio
+from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
+from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
+from skinlesion_cli.errors import DataError
+from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+
+NET_BENEFIT_THRESHOLDS: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+_COLUMNS = N_CLASSES + 1  # predicted classes, and "none"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled predictions: what is judged. `decided` is the final decision, -1 for none."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    decided: np.ndarray
+    lesion_ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its 95 % percentile interval, and how many resamples left it undefined; NaN: undefined."""
+
+    value: float
+    low: float
+    high: float
+    undefined_resamples: int = 0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`values` by name; `replicates` (n_resamples,) by the same names, paired by seed."""
+
+    values: Mapping[str, float]
+    replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def estimate(self, name: str, confidence: float = 0.95) -> Estimate:
+        """Value and percentile interval of one figure."""
+        return _estimate(self.values[name], self.replicates.get(name), confidence)
+
+    def difference(self, other: Figures, name: str, confidence: float = 0.95) -> Estimate:
+        """This minus the other, resample by resample (paired bootstrap)."""
+        mine, theirs = self.replicates.get(name), other.replicates.get(name)
+        paired = None if mine is None or theirs is None else mine - theirs
+        return _estimate(self.values[name] - other.values[name], paired, confidence)
+
+
+def _estimate(value: float, replicates: np.ndarray | None, confidence: float) -> Estimate:
+    if replicates is None or np.isnan(value):
+        return Estimate(value, float("nan"), float("nan"))
+    defined = replicates[~np.isnan(replicates)]
+    if not defined.size:
+        return Estimate(value, float("nan"), float("nan"), len(replicates))
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(defined, [tail, 1.0 - tail])
+    return Estimate(value, float(low), float(high), len(replicates) - defined.size)
+
+
+def evaluate(
+    data: Labelled,
+    *,
+    subgroups: Mapping[str, np.ndarray] | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    ranking: bool = True,
+) -> Figures:
+    """Every figure and its replicates.
+
+    Parameters
+    ----------
+    subgroups : name -> bool (n_images,); each gets `subgroup/<name>/bacc`, `.../malignant_sensitivity` and
+        `.../malignant_specificity`.
+    n_resamples : 0 gives the values alone.
+    ranking : AUC and average precision too (the slow part).
+
+    Names: `bacc`, `malignant_bacc`, `accuracy`, `sensitivity/MEL` and so on for `specificity`, `ppv`, `npv`,
+    `auc`, `ap`; `macro_auc`; `malignant/auc`, `malignant/ap`, `malignant/sensitivity`, ... (decided malignant or
+    not); `brier`, `log_loss`, `ece`; `net_benefit/0.10` of the malignant probability, `net_benefit_all/0.10` of
+    referring everyone. Net benefit: TP/n - FP/n · t/(1-t) (Vickers & Elkin, 2006).
+
+    Raises
+    ------
+    DataError : no images.
+    """
+    labels, values = np.asarray(data.labels), checked(data.probabilities)
+    if len(labels) == 0:
+        raise DataError("there are no labelled predictions to evaluate")
+    lesions = group(data.lesion_ids, labels)
+    groups = dict(subgroups or {})
+    sums = lesion_sums(_image_features(labels, values, np.asarray(data.decided), groups), lesions)
+    ranks = _rankings(labels, values, lesions) if ranking else {}
+    present = np.bincount(labels, minlength=N_CLASSES) > 0
+
+    def figures_of(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = _from_sums(weights @ sums, list(groups), present)
+        for name, rank in ranks.items():
+            auc, ap = rank.figures(weights)
+            prefix, _, suffix = name.partition("/")
+            found[f"{prefix}/auc" if not suffix else f"auc/{suffix}"] = auc
+            found[f"{prefix}/ap" if not suffix else f"ap/{suffix}"] = ap
+        if ranks:
+            aucs = np.stack([found[f"auc/{name}"] for name in CLASS_NAMES])
+            found["macro_auc"] = _mean_of_defined(aucs)
+        return found
+
+    once = figures_of(np.ones((1, lesions.n), dtype=np.float32))
+    draws = Resamples(lesions, labels[lesions.first], n_resamples, seed)
+    chunks = [figures_of(weights) for weights in draws.weights()]
+    replicates = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in once} if chunks else {}
+    return Figures({name: float(value[0]) for name, value in once.items()}, replicates)
+
+
+def _rankings(labels: np.ndarray, values: np.ndarray, lesions: Lesions) -> dict[str, Ranking]:
+    found = {
+        f"class/{name}": Ranking.of(values[:, index], labels == index, lesions)
+        for index, name in enumerate(CLASS_NAMES)
+    }
+    found["malignant"] = Ranking.of(malignant_probability(values), IS_MALIGNANT[labels], lesions)
+    return found
+
+
+def _one_hot(codes: np.ndarray, n: int) -> np.ndarray:
+    found = np.zeros((len(codes), n), dtype=np.float32)
+    found[np.arange(len(codes)), codes] = 1.0
+    return found
+
+
+def _image_features(
+    labels: np.ndarray, values: np.ndarray, decided: np.ndarray, groups: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Columns whose sums over images give every figure; `_from_sums` takes them apart in the same order."""
+    rows = np.arange(len(labels))
+    column = np.where(decided < 0, N_CLASSES, decided)
+    confusion = _one_hot(labels * _COLUMNS + column, N_CLASSES * _COLUMNS)
+    truth = np.eye(N_CLASSES)[labels]
+    confidence = values.max(axis=1)
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gap = (values.argmax(axis=1) == labels) - confidence
+    malignant = malignant_probability(values).astype(np.float64)
+    over = malignant[:, None] > np.array(NET_BENEFIT_THRESHOLDS)[None, :]
+    ill = IS_MALIGNANT[labels][:, None]
+    blocks = [
+        confusion,
+        ((values - truth) ** 2).sum(axis=1)[:, None],
+        -np.log(np.maximum(values[rows, labels], SMALLEST_PROBABILITY))[:, None],
+        _one_hot(bins, ECE_BINS) * gap[:, None],
+        over & ill,
+        over & ~ill,
+    ]
+    for mask in groups.values():
+        inside = np.asarray(mask, dtype=bool)[:, None]
+        right = (decided == labels)[:, None]
+        said = (np.append(IS_MALIGNANT, False)[column])[:, None]
+        blocks += [truth * inside, truth * (inside & right)]
+        blocks += [inside & ill & said, inside & ill, inside & ~ill & ~said, inside & ~ill]
+    return np.concatenate([np.asarray(block, dtype=np.float32) for block in blocks], axis=1)
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
+
+
+def _from_sums(sums: np.ndarray, groups: list[str], present: np.ndarray) -> dict[str, np.ndarray]:
+    sums = sums.astype(np.float64)
+    taken = 0
+
+    def take(width: int) -> np.ndarray:
+        nonlocal taken
+        taken += width
+        return sums[:, taken - width : taken]
+
+    matrix = take(N_CLASSES * _COLUMNS).reshape(-1, N_CLASSES, _COLUMNS)
+    found = _decision_figures(matrix)
+    n = matrix.sum(axis=(1, 2))
+    found["brier"], found["log_loss"] = ratio(take(1)[:, 0], n), ratio(take(1)[:, 0], n)
+    found["ece"] = ratio(np.abs(take(ECE_BINS)).sum(axis=1), n)
+    found |= _net_benefit(matrix, take(len(NET_BENEFIT_THRESHOLDS)), take(len(NET_BENEFIT_THRESHOLDS)))
+    for name in groups:
+        support, right = take(N_CLASSES), take(N_CLASSES)
+        found[f"subgroup/{name}/bacc"] = _mean_of_defined(ratio(right, support).T)
+        caught, ill, cleared, well = (take(1)[:, 0] for _ in range(4))
+        found[f"subgroup/{name}/malignant_sensitivity"] = ratio(caught, ill)
+        found[f"subgroup/{name}/malignant_specificity"] = ratio(cleared, well)
+    return found
+
+
+def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """From confusion matrices (b, 7, 8)."""
+    support, said = matrix.sum(axis=2), matrix.sum(axis=1)[:, :N_CLASSES]
+    right = np.diagonal(matrix, axis1=1, axis2=2)
+    n = support.sum(axis=1, keepdims=True)
+    recall = ratio(right, support)
+    false_calls = said - right
+    cleared = n - support - false_calls
+    found = {
+        "bacc": _mean_of_defined(recall.T),
+        "malignant_bacc": _mean_of_defined(recall[:, IS_MALIGNANT].T),
+        "accuracy": ratio(right.sum(axis=1), n[:, 0]),
+    }
+    by_class = {
+        "sensitivity": recall,
+        "specificity": ratio(cleared, n - support),
+        "ppv": ratio(right, said),
+        "npv": ratio(cleared, n - said),
+    }
+    for figure, values in by_class.items():
+        found |= {f"{figure}/{name}": values[:, index] for index, name in enumerate(CLASS_NAMES)}
+    ill = matrix[:, IS_MALIGNANT]
+    well = matrix[:, ~IS_MALIGNANT]
+    caught = ill[:, :, :N_CLASSES][:, :, IS_MALIGNANT].sum(axis=(1, 2))
+    alarmed = well[:, :, :N_CLASSES][:, :, IS_MALIGNANT].sum(axis=(1, 2))
+    n_ill, n_well = ill.sum(axis=(1, 2)), well.sum(axis=(1, 2))
+    found["malignant/sensitivity"] = ratio(caught, n_ill)
+    found["malignant/specificity"] = ratio(n_well - alarmed, n_well)
+    found["malignant/ppv"] = ratio(caught, caught + alarmed)
+    found["malignant/npv"] = ratio(n_well - alarmed, n_ill + n_well - caught - alarmed)
+    return found
+
+
+def _net_benefit(matrix: np.ndarray, hits: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
+    n = matrix.sum(axis=(1, 2))
+    ill = matrix[:, IS_MALIGNANT].sum(axis=(1, 2))
+    found = {}
+    for column, threshold in enumerate(NET_BENEFIT_THRESHOLDS):
+        odds = threshold / (1.0 - threshold)
+        found[f"net_benefit/{threshold:.2f}"] = ratio(hits[:, column] - odds * false[:, column], n)
+        found[f"net_benefit_all/{threshold:.2f}"] = ratio(ill - odds * (n - ill), n)
+    return found
+
+
+def thresholded(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:
+    """Rows whose maximum is the decision, for scorers that take the argmax: float32 (n_images, 7).
+
+    (p + 2·e_decided) / 3: the decided class is at 2/3 or above, every other at 1/3 or below, rows sum to 1.
+    """
+    values = checked(probabilities)
+    chosen = np.zeros_like(values)
+    chosen[np.arange(len(values)), decided] = 2.0
+    return ((values + chosen) / 3.0).astype(np.float32)

@@ -1,0 +1,86 @@
+"""What an evaluation says, as nested mappings of plain values (NaN where undefined)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.decisions import triage
+from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
+from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, verdicts
+from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.decisions.statistics.lesions import group
+from skinlesion_cli.decisions.thresholds import Target
+from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+
+
+def summarise(
+    data: Labelled,
+    figures: Figures,
+    targets: Sequence[Target] = (),
+    promised: Sequence[Target] = (),
+    levels: np.ndarray | None = None,
+    subgroups: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Support, figures with intervals, confusion matrix, verdicts on targets, triage and subgroups.
+
+    `targets` is what was wanted, `promised` what the calibration promised instead of or as well as it.
+    `levels` : triage level of each image. `subgroups` : the masks that `figures` were made with.
+    """
+    labels = np.asarray(data.labels)
+    lesions = group(data.lesion_ids, labels)
+    main = [name for name in figures.values if not name.startswith("subgroup/")]
+    return {
+        "support": {
+            "images": len(labels),
+            "lesions": lesions.n,
+            "images_by_class": _by_class(labels),
+            "lesions_by_class": _by_class(labels[lesions.first]),
+            "classes_without_images": list(metrics.missing_classes(labels)),
+        },
+        "figures": {name: asdict(figures.estimate(name)) for name in main},
+        "argmax_bacc": metrics.balanced_accuracy(labels, metrics.scored_argmax(data.probabilities)),
+        "confusion_matrix": metrics.confusion_matrix(labels, data.decided),
+        "targets": [asdict(verdict) for verdict in verdicts(labels, data.decided, data.lesion_ids, targets)],
+        "promises": [
+            asdict(verdict) for verdict in verdicts(labels, data.decided, data.lesion_ids, promised)
+        ],
+        "triage": None if levels is None else _triage(levels, labels, lesions.codes),
+        "subgroups": {name: _subgroup(name, mask, data, figures) for name, mask in (subgroups or {}).items()},
+    }
+
+
+def _by_class(labels: np.ndarray) -> dict[str, int]:
+    return dict(zip(CLASS_NAMES, np.bincount(labels, minlength=N_CLASSES).tolist(), strict=True))
+
+
+def _triage(levels: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
+    ill = triage.IS_MALIGNANT[labels]
+    found: dict[str, Any] = {}
+    for level in triage.LEVELS:
+        at = levels == level
+        found[level] = {
+            "images": int(at.sum()),
+            "share_of_malignant": float(metrics.ratio((at & ill).sum(), ill.sum())),
+            "share_of_benign": float(metrics.ratio((at & ~ill).sum(), (~ill).sum())),
+        }
+    seen = levels != triage.ROUTINE
+    found["malignant_lesions_seen"] = asdict(lesion_share(seen[ill], codes[ill]))
+    return found
+
+
+def _subgroup(name: str, mask: np.ndarray, data: Labelled, figures: Figures) -> dict[str, Any]:
+    labels = data.labels[mask]
+    return {
+        "images": int(mask.sum()),
+        "lesions": len(set(data.lesion_ids[mask])),
+        "malignant_images": int(triage.IS_MALIGNANT[labels].sum()),
+        "classes_without_images": list(metrics.missing_classes(labels)),
+        **{
+            figure: asdict(figures.estimate(f"subgroup/{name}/{figure}"))
+            for figure in ("bacc", "malignant_sensitivity", "malignant_specificity")
+        },
+    }

@@ -1,0 +1,72 @@
+"""Every runtime by name. To add one: a class in `inference/runtimes/`, and a line in `RUNTIMES`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from skinlesion_cli.artifacts import exports
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.inference.engine import EngineMember
+from skinlesion_cli.inference.runtimes.base import Runtime
+
+# The runtime, and the weight of the network's last layer, float32 (7, n_features).
+Loaded = tuple[Runtime, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """How a trained network comes to run.
+
+    `load` gets the checkpoint and what --device said. `package` has to be installed; `install` says how.
+    `cpu_only`: any other device is refused.
+    """
+
+    load: Callable[[Checkpoint, str], Loaded]
+    package: str = "torch"
+    install: str = "pip install torch"
+    cpu_only: bool = False
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+    def member(self, checkpoint: Checkpoint, weight: float, device: str) -> EngineMember:
+        """The network as a member of an ensemble."""
+        runtime, classifier = self.load(checkpoint, device)
+        return EngineMember(checkpoint.name, weight, checkpoint.preprocessing, runtime, classifier)
+
+
+def _torch(checkpoint: Checkpoint, device: str) -> Loaded:
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+    from skinlesion_cli.models.devices import resolve_device
+    from skinlesion_cli.models.network import restore_network
+
+    network = restore_network(checkpoint)
+    where = resolve_device(device)
+    runtime = TorchRuntime(network, str(where), singly=where.type == "cpu")
+    return runtime, network.classifier.weight.detach().cpu().numpy()
+
+
+def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
+    from skinlesion_cli.inference.runtimes.exported import exported_runtime
+
+    export = exports.read(checkpoint, kind)
+    return exported_runtime(export.model, kind), export.classifier
+
+
+def _exported(kind: str, package: str, extra: str) -> RuntimeSpec:
+    install = f"pip install 'skinlesion[{extra}]'"
+    return RuntimeSpec(partial(_run_export, kind=kind), package, install, cpu_only=True)
+
+
+RUNTIMES: dict[str, RuntimeSpec] = {
+    "torch": RuntimeSpec(_torch),
+    "onnx": _exported("onnx", "onnxruntime", "onnx"),
+    "onnx-int8": _exported("onnx-int8", "onnxruntime", "onnx"),
+    "openvino-bf16": _exported("openvino-bf16", "openvino", "openvino"),
+}

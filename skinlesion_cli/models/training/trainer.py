@@ -1,0 +1,294 @@
+"""The training loop, in one sitting.
+
+Everything random is a function of (seed, epoch, step): which images, how they are augmented and mixed, and
+dropout. So the state to save is the weights, the optimiser, the averaged weights and a few counters; a run
+killed at any moment and started again ends with the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from skinlesion_cli.config.schema import Recipe
+from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.models.freezing import hold_still, merge_norms
+from skinlesion_cli.models.training.distributed import Team
+from skinlesion_cli.models.training.history import Row, history_row
+from skinlesion_cli.models.training.interruption import HeldSignals
+from skinlesion_cli.models.training.losses import smooth_targets, training_loss
+from skinlesion_cli.models.training.memory import is_out_of_memory
+from skinlesion_cli.models.training.mixup import mix
+from skinlesion_cli.models.training.optimisation import (
+    WeightAverage,
+    learning_rate_factor,
+    make_optimizer,
+    make_plateau,
+    selection_score,
+)
+from skinlesion_cli.progress import Reporter
+
+SAVE_INTERVAL_S = 600.0
+Batch = tuple[torch.Tensor, ...]
+
+
+@dataclass
+class Progress:
+    """Where a run stands: counters and scores, all JSON types."""
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = -1
+    best_score: float = -math.inf
+    epochs_without_gain: int = 0
+    loss_sum: float = 0.0
+    # Each batch goes through the network in this many parts; grows when memory runs out.
+    parts: int = 1
+    history: list[Row] = field(default_factory=list)
+    finished: bool = False
+
+
+@dataclass
+class Trainer:
+    """One network in training.
+
+    `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels and,
+    where there is any, metadata. `validation()` yields its share of the validation images, not augmented.
+    `save(trainer)` stores the state; it is called every epoch, at least every ten minutes, and before a signal
+    ends the run. `on_epoch(history, seconds)` is told of every finished epoch.
+    """
+
+    network: nn.Module
+    recipe: Recipe
+    seed: int
+    steps_per_epoch: int
+    batches: Callable[[int, int, int], Iterable[Batch]]
+    validation: Callable[[], Iterable[Batch]]
+    device: torch.device
+    reporter: Reporter
+    save: Callable[[Trainer], None] = lambda trainer: None
+    on_epoch: Callable[[list[Row], float], None] = lambda history, seconds: None
+    class_weights: torch.Tensor | None = None
+    logit_offsets: torch.Tensor | None = None
+    team: Team = field(default_factory=Team)
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
+        self.progress.parts = recipe.accumulation_steps
+        self.network.to(self.device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.average = WeightAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        self.plateau = make_plateau(self.optimizer, recipe)
+        self.best: Mapping[str, torch.Tensor] = {}
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(self.device)
+        if self.logit_offsets is not None:
+            self.logit_offsets = self.logit_offsets.to(self.device)
+        # bfloat16 needs no loss scaling; on a CPU it would change results from machine to machine.
+        self.autocast = (
+            recipe.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.parallel = self.team.wrap(self.network)
+        self.frozen = False
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that validation and the checkpoint use: the averaged one where there is one."""
+        return self.average.network if self.average else self.network
+
+    def fit(self) -> None:
+        """Train to the end, from wherever `progress` stands; the network then holds the epoch that is kept.
+
+        A recipe of 0 epochs leaves the weights as they are and judges them, as epoch 0.
+        """
+        if not self.recipe.epochs:
+            self.progress.history.append(history_row(0, None, None, *self.validate()))
+            self.progress.best_epoch = 0
+            return
+        with HeldSignals() as signals:
+            while not self.progress.finished:
+                started = time.monotonic()
+                self._train_epoch(signals)
+                self._end_epoch()
+                self.save(self)
+                self.on_epoch(self.progress.history, time.monotonic() - started)
+                signals.deliver()
+        self.network.load_state_dict(self.best)
+
+    def _train_epoch(self, signals: HeldSignals) -> None:
+        progress, recipe = self.progress, self.recipe
+        size_px = recipe.size_px_at(progress.epoch / recipe.epochs)
+        self.network.train()
+        if self.frozen:
+            self._hold_still()
+        saved_at = time.monotonic()
+        label = f"epoch {progress.epoch + 1}/{recipe.epochs} at {size_px} px"
+        with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
+            task.advance(progress.step)
+            for batch in self.batches(progress.epoch, size_px, progress.step):
+                self._freeze_when_due()
+                progress.loss_sum += self.train_step(batch)
+                progress.step += 1
+                task.advance()
+                if signals.pending is not None or time.monotonic() - saved_at > SAVE_INTERVAL_S:
+                    self.save(self)
+                    saved_at = time.monotonic()
+                    signals.deliver()
+
+    def _freeze_when_due(self) -> None:
+        progress = self.progress
+        share = (progress.epoch + progress.step / self.steps_per_epoch) / self.recipe.epochs
+        if not self.frozen and self.recipe.is_frozen_at(share):
+            self.freeze()
+
+    def freeze(self) -> None:
+        """From now on batch norm's statistics and the recipe's first stages stand still."""
+        self.frozen = True
+        self._hold_still()
+        merge_norms(self.network.backbone, learning=True)
+        # What waits for the gradients of a team has to learn which ones will come.
+        self.parallel = self.team.wrap(self.network)
+
+    def _hold_still(self) -> None:
+        hold_still(self.network.backbone, self.recipe.freeze_stages)
+
+    def train_step(self, batch: Batch) -> float:
+        """One step of the optimiser; returns the loss."""
+        recipe, progress = self.recipe, self.progress
+        global_step = progress.epoch * self.steps_per_epoch + progress.step
+        if self.plateau is None:
+            factor = learning_rate_factor(recipe, global_step, self.steps_per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * factor
+        images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        targets = smooth_targets(labels, recipe.label_smoothing)
+        images, targets = mix(
+            images,
+            targets,
+            mixup_alpha=recipe.mixup_alpha,
+            cutmix_alpha=recipe.cutmix_alpha,
+            generator=np.random.default_rng([self.seed, global_step, 0xA]),
+        )
+        loss = self._gradients(images, targets, metadata, global_step)
+        if not math.isfinite(loss):
+            raise _diverged("loss", loss, progress)
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.network, global_step)
+        return loss
+
+    def _gradients(
+        self, images: torch.Tensor, targets: torch.Tensor, metadata: list[torch.Tensor], global_step: int
+    ) -> float:
+        """Put the batch's gradients in place, in more and smaller parts when memory runs out."""
+        while True:
+            torch.manual_seed(_step_seed(self.seed, global_step, self.team.rank))
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                total = 0.0
+                for part in _parts(len(images), self.progress.parts):
+                    share = len(targets[part]) / len(targets)
+                    with self._precision():
+                        logits = self.parallel(images[part], *(values[part] for values in metadata))
+                    loss = training_loss(
+                        logits,
+                        targets[part],
+                        focal_gamma=self.recipe.focal_gamma,
+                        class_weights=self.class_weights,
+                        logit_offsets=self.logit_offsets,
+                    )
+                    (loss * share).backward()
+                    total += float(loss.detach()) * share
+                return total
+            except (RuntimeError, MemoryError) as error:
+                # In a team every process would have to halve at once; there it stays an error.
+                if not is_out_of_memory(error) or self.team.size > 1:
+                    raise
+                self._halve(len(images))
+
+    def _halve(self, batch_size: int) -> None:
+        parts = self.progress.parts * 2
+        if parts > batch_size:
+            raise SkinLesionError(
+                f"{self.device} has too little memory for a single image of this size",
+                "Use a smaller input (--set input_size_px=...) or another --device.",
+            )
+        self.progress.parts = parts
+        self.reporter.note(
+            f"out of memory: batches of {batch_size} now go through the network {-(-batch_size // parts)} "
+            "images at a time (same gradients; batch norm sees the smaller part)"
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast("cuda", torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+    def _end_epoch(self) -> None:
+        progress, recipe = self.progress, self.recipe
+        row = history_row(
+            progress.epoch + 1,
+            self.optimizer.param_groups[0]["lr"],
+            self.team.mean(progress.loss_sum) / self.steps_per_epoch,
+            *self.validate(),
+        )
+        bacc, validation_loss = row["val_bacc"], row["val_loss"]
+        assert bacc is not None
+        assert validation_loss is not None
+        if not math.isfinite(validation_loss):
+            raise _diverged("validation loss", validation_loss, progress)
+        progress.history.append(row)
+        score = selection_score(recipe, bacc, validation_loss)
+        if recipe.selection == "last" or score > progress.best_score + recipe.min_delta:
+            progress.best_score, progress.best_epoch = score, progress.epoch + 1
+            progress.epochs_without_gain = 0
+            self.best = {name: t.detach().clone() for name, t in self.evaluated.state_dict().items()}
+        else:
+            progress.epochs_without_gain += 1
+        if self.plateau:
+            self.plateau.step(-score)
+        patience = recipe.stop_patience_epochs
+        stopped = patience is not None and progress.epochs_without_gain >= patience
+        progress.epoch, progress.step, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        progress.finished = stopped or progress.epoch >= recipe.epochs
+
+    def validate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images of the whole team."""
+        network = self.evaluated.eval()
+        self.team.share_buffers(network)
+        labels, logits = [], []
+        with torch.inference_mode():
+            for images, batch_labels, *metadata in self.validation():
+                outputs = network(images.to(self.device), *(values.to(self.device) for values in metadata))
+                logits.append(outputs.float().cpu().numpy())
+                labels.append(batch_labels.numpy())
+        return self.team.gather(np.concatenate(labels)), self.team.gather(np.concatenate(logits))
+
+
+def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
+    return SkinLesionError(
+        f"the {what} became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}",
+        "Lower the learning rate (--set learning_rate=...) and start over with --fresh.",
+    )
+
+
+def _step_seed(seed: int, global_step: int, rank: int) -> int:
+    """Seed of a step's dropout; every process of a team drops its own."""
+    return int(np.random.SeedSequence([seed, global_step, 0xD, rank]).generate_state(1, np.uint32)[0])
+
+
+def _parts(n: int, parts: int) -> Iterator[slice]:
+    size = -(-n // parts)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))

@@ -1,0 +1,227 @@
+"""Calibrate the ensemble: probabilities, thresholds and triage, with what each is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.evaluation import defined
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions.adaptive.fit import CONFIDENCE, fit_adaptive
+from skinlesion_cli.decisions.adaptive.stopping import Guard
+from skinlesion_cli.decisions.fit import FitSettings, FittedRule, cross_fit, fit_rule
+from skinlesion_cli.decisions.policies.guaranteed import Promise
+from skinlesion_cli.decisions.policies.registry import POLICIES
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.inference import tta
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.calibrate import figures
+from skinlesion_cli.stages.result import StageResult, Table
+
+# Modes of views that all differ, which a mean may stop among early.
+_ADAPTIVE = ("d4", "zoom")
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Where, and how to fit (see `decisions.fit.FitSettings`).
+
+    `output` is where the calibration goes, such as a second one to compare with; None: its place in the
+    workspace, where prediction finds it.
+    `adaptive` also fits when prediction may stop looking at an image because its `decision` (or its `triage`
+    level too) cannot change any more, and calibrates all else on what is left.
+    """
+
+    workspace: Path
+    settings: FitSettings = field(default_factory=FitSettings)
+    output: Path | None = None
+    adaptive: Guard | None = None
+
+
+def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
+    """Fit on the merged validation predictions and write `calibration/`."""
+    workspace, settings = Workspace(config.workspace), config.settings
+    ensemble = ensembles.read(workspace.ensemble)
+    validation = stored.read(workspace.ensemble_predictions("val"), hint=ensembles.HINT)
+    assert ensemble.artifact is not None
+    assert validation.artifact is not None
+    validation.artifact.require_input("ensemble", ensemble.artifact)
+    labels, lesion_ids = validation.labels, validation.lesion_ids
+    stopping, probabilities = None, validation.probabilities
+    if config.adaptive is not None:
+        stopping, probabilities = _stopping(ensemble, validation, settings, config.adaptive)
+    fitted = fit_rule(labels, probabilities, lesion_ids, settings)
+    unseen = cross_fit(labels, probabilities, lesion_ids, settings)
+    calibration = Calibration(
+        rule=fitted.rule,
+        policy=settings.policy,
+        tta_mode=tta_mode(ensemble.views) if stopping is None else tta.ADAPTIVE,
+        views=ensemble.views,
+        targets=tuple(asdict(target) for target in settings.targets)
+        if POLICIES[settings.policy].has_targets
+        else (),
+        promises=tuple(asdict(promise) for promise in fitted.promises),
+        confidence=settings.guarantee.confidence if fitted.promises else None,
+        guarantee=asdict(settings.guarantee) if fitted.promises else {},
+        probability_figures=figures.probability_figures(labels, probabilities, unseen, settings),
+        triage_figures=defined(figures.triage_figures(labels, lesion_ids, unseen, fitted, settings)),
+        support=figures.support(validation) | figures.decision_figures(labels, unseen, probabilities),
+        stopping=stopping,
+    )
+    path = config.output or workspace.calibration
+    with exclusive(path.parent, "calibrate"):
+        calibrations.write(
+            path,
+            calibration,
+            inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact},
+        )
+    return _result(calibration, fitted, path)
+
+
+def _stopping(
+    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, guard: Guard
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
+    if tta_mode(ensemble.views) not in _ADAPTIVE or ensemble.method == "rank":
+        raise UsageError(
+            f"--adaptive needs an ensemble over 8 views that averages probabilities, not "
+            f"{ensemble.method} over {tta_mode(ensemble.views)}",
+            f"Run `skinlesion ensemble --tta` with {' or '.join(_ADAPTIVE)} first.",
+        )
+    if len(ensemble.voice_weights) != validation.voices.shape[1]:
+        raise ArtifactError(
+            "the merged predictions do not hold what each network said",
+            "Run `skinlesion ensemble` again.",
+        )
+    found, probabilities = fit_adaptive(
+        validation.labels,
+        validation.voices,
+        ensemble.voice_weights,
+        validation.lesion_ids,
+        settings,
+        guard,
+    )
+    return asdict(found) | {
+        "stopping_rule": found.stopping.to_json(),
+        "confidence": CONFIDENCE,
+    }, probabilities
+
+
+def tta_mode(views: Sequence[str]) -> str:
+    """The name of the TTA mode with these views; `custom` where none has them."""
+    return next((name for name, known in tta.MODES.items() if known == tuple(views)), "custom")
+
+
+def describe_promise(promise: Promise) -> str:
+    """What is promised of one class, and if it is less than the target, why and what would carry it."""
+    if promise.sensitivity is None:
+        kept = "nothing"
+    else:
+        kept = f"sensitivity at least {promise.sensitivity:.3f}"
+        if promise.specificity is not None:
+            kept += f", specificity at least {promise.specificity:.3f}"
+        kept += f" (threshold {promise.threshold:.4f}; {promise.missed} of {promise.lesions} lesions missed)"
+    if promise.granted:
+        return f"  {promise.class_name}: {kept}"
+    wanted = f"sensitivity {promise.target_sensitivity:.2f}"
+    if promise.target_specificity is not None:
+        wanted += f", specificity {promise.target_specificity:.2f}"
+    more = (
+        f"more {promise.class_name} lesions alone would not carry it: the networks have to get better"
+        if promise.more_lesions is None
+        else f"about {promise.more_lesions:,} more {promise.class_name} lesions would carry the target"
+    )
+    return f"  {promise.class_name}: {kept}, NOT the target ({wanted}): {promise.reason}; {more}"
+
+
+def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:
+    refused = [promise for promise in fitted.promises if not promise.granted]
+    support = calibration.support
+    headline = [
+        f"policy {calibration.policy} on {support['images']:,} validation images of {support['lesions']:,} lesions"
+    ]
+    if fitted.promises:
+        headline.append(f"promised together, with confidence {calibration.confidence:.1%}:")
+    headline += [describe_promise(promise) for promise in fitted.promises]
+    warnings = [f"{promise.class_name}: its target is not promised, see above" for promise in refused]
+    warnings += [
+        f"{name}: the published search found no threshold that meets the target ({rule})"
+        for name, rule in fitted.search.items()
+        if rule != "target"
+    ]
+    point = fitted.operating_point
+    if not point.granted:
+        warnings.append(
+            f"malignancy: sensitivity {point.target_sensitivity:.2f} is not promised on {point.lesions} lesions; "
+            "everything that is not certain to be benign is referred"
+        )
+    if calibration.stopping is not None:
+        stop = calibration.stopping
+        headline.append(
+            f"adaptive: {stop['mean_looks']:.2f} of {stop['n_looks']} looks (a network at a view) on average; "
+            f"{stop['changed_images']} of "
+            f"{stop['images']:,} images get another {stop['stopping_rule']['guard']} than on all looks (at most "
+            f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
+            f"{stop['triage_changed_share']:.1%} another triage level"
+        )
+    thresholds = [[name, f"{theta:.4f}"] for name, theta in calibration.rule.thresholds.items()]
+    before, after = (
+        calibration.probability_figures["before"],
+        calibration.probability_figures["after_cross_fitted"],
+    )
+    levels = calibration.triage_figures["levels"]
+    return StageResult(
+        command="calibrate",
+        headline=headline,
+        figures={
+            "policy": calibration.policy,
+            "tta_mode": calibration.tta_mode,
+            "views": list(calibration.views),
+            "rule": asdict(calibration.rule),
+            "confidence": calibration.confidence,
+            "promises": list(calibration.promises),
+            "probability_calibration": calibration.probability_figures,
+            "triage": calibration.triage_figures,
+            "support": support,
+            "stopping": calibration.stopping,
+        },
+        tables=[
+            Table("Thresholds, the winner first", ["class", "threshold"], thresholds),
+            Table(
+                f"Probabilities ({calibration.probability_figures['method']}, cross-fitted)",
+                ["", "before", "after"],
+                [[key, f"{before[key]:.4f}", f"{after[key]:.4f}"] for key in ("ece", "brier", "log_loss")],
+            ),
+            Table(
+                "Triage on validation, cross-fitted",
+                ["level", "of all images", "of malignant", "of benign"],
+                [
+                    [
+                        level,
+                        *(
+                            "undefined" if share is None else f"{share:.3f}"
+                            for share in (
+                                rates["share_of_images"],
+                                rates["share_of_malignant_images"],
+                                rates["share_of_benign_images"],
+                            )
+                        ),
+                    ]
+                    for level, rates in levels.items()
+                ],
+            ),
+        ],
+        artifacts=[str(path)],
+        warnings=warnings,
+        next_command="skinlesion predict ./images --cam",
+    )

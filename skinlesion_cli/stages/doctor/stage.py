@@ -1,0 +1,78 @@
+"""Whether this machine can do the work: what is installed and there, and a prediction with a known answer.
+
+Every look imports what it needs by itself, so that the doctor still speaks where a library is missing or broken.
+Nothing connects unless the network is asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from skinlesion_cli import __version__
+from skinlesion_cli.errors import ExitCode, SkinLesionError
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.doctor import installation, machine, models
+from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorConfig, Finding, Look
+from skinlesion_cli.stages.result import StageResult, Table
+
+LOOKS: Mapping[str, Look] = {
+    "python": installation.python,
+    "libraries": installation.libraries,
+    "loading": installation.loading,
+    "devices": machine.devices,
+    "threads": machine.threads,
+    "disk": machine.disk,
+    "ImageNet weights": models.weights,
+    "workspace": models.models,
+    "network": machine.network,
+    "self-test": models.self_test,
+}
+
+
+def run(config: DoctorConfig, reporter: Reporter) -> StageResult:
+    """Look at everything; a problem makes the exit code 1, advice does not."""
+    looks = (
+        dict(LOOKS) if config.network else {name: look for name, look in LOOKS.items() if name != "network"}
+    )
+    findings: list[Finding] = []
+    with reporter.task("looking", total=len(looks), unit="checks") as task:
+        for name, look in looks.items():
+            task.describe(f"looking at {name}")
+            findings += _safely(name, look, config)
+            task.advance()
+    counts = {state: sum(f.state == state for f in findings) for state in ("ok", "advice", "problem")}
+    to_do = [(f.check, f.to_do) for f in findings if f.to_do]
+    return StageResult(
+        command="doctor",
+        headline=[_verdict(counts)],
+        figures={"findings": [asdict(finding) for finding in findings], "counts": counts},
+        tables=[
+            Table(
+                f"skinlesion {__version__}",
+                ("check", "state", "found"),
+                [(f.check, f.state, f.found) for f in findings],
+            ),
+            *([Table("What to do", ("check", "what to do"), to_do)] if to_do else []),
+        ],
+        exit_code=ExitCode.FAILURE if counts["problem"] else ExitCode.OK,
+    )
+
+
+def _verdict(counts: Mapping[str, int]) -> str:
+    if not counts["problem"]:
+        return "all is well" if not counts["advice"] else f"nothing is broken; advice: {counts['advice']}"
+    return f"problems: {counts['problem']}; advice: {counts['advice']}"
+
+
+def _safely(name: str, look: Look, config: DoctorConfig) -> list[Finding]:
+    """A look that fails is a finding itself, and the others go on."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(look(config))
+    except SkinLesionError as error:
+        findings.append(Finding(name, "problem", error.message, error.hint or REINSTALL))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        findings.append(Finding(name, "problem", f"{type(error).__name__}: {reason}", REINSTALL))
+    return findings

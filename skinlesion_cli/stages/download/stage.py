@@ -1,0 +1,306 @@
+"""Bring a dataset into the workspace: images, manifest and split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from pydantic import Field
+
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import near_duplicates as duplicates_on_disk
+from skinlesion_cli.artifacts import split as splits_on_disk
+from skinlesion_cli.artifacts.files import atomic_write, exclusive
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.near_duplicates import Duplicates
+from skinlesion_cli.artifacts.split import PARTS, Split
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.schema import Frozen
+from skinlesion_cli.data import splits
+from skinlesion_cli.data.download import isic2018_files
+from skinlesion_cli.data.download.fetch import Patience
+from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES, OfficialFile
+from skinlesion_cli.data.ingest import import_images, intact
+from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
+from skinlesion_cli.data.sources.base import SourceOptions
+from skinlesion_cli.data.sources.isic2018 import METADATA
+from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
+from skinlesion_cli.data.sources.registry import read_source, require_there
+from skinlesion_cli.errors import UsageError, name_items
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+NEXT = "skinlesion train --arch efficientnet_lite0"
+
+
+class DownloadConfig(Frozen):
+    """What to bring in, and how to split it.
+
+    `source` is a copy on disk; without one the official files are fetched. `parts` are those of the official
+    data (`isic2018_files.PARTS`).
+    """
+
+    workspace: Path
+    source: Path | None = None
+    source_format: str = "auto"
+    parts: tuple[str, ...] = isic2018_files.PARTS
+    base_url: str | None = None
+    dry_run: bool = False
+    ignore_hashes: bool = False
+    link: bool = False
+    scc_as_akiec: bool = False
+    split: str = "official"
+    n_folds: Annotated[int, Field(ge=2, le=100)] = 5
+    seed: int = 42
+    check_duplicates: bool = False
+    move_duplicates: bool = False
+
+
+def run(
+    config: DownloadConfig,
+    reporter: Reporter,
+    *,
+    files: Sequence[OfficialFile] = OFFICIAL_FILES,
+    patience: Patience | None = None,
+) -> StageResult:
+    """Fetch or read a source, bring its images in, write manifest and split."""
+    if config.split not in splits.STRATEGIES:
+        raise UsageError(f"no split named {config.split!r}", "Known: " + ", ".join(splits.STRATEGIES))
+    strange = [part for part in config.parts if part not in isic2018_files.PARTS]
+    if strange or not config.parts:
+        raise UsageError(f"no parts named {name_items(strange)}", "Known: " + ", ".join(isic2018_files.PARTS))
+    if config.move_duplicates and config.split == "published":
+        raise UsageError("--move-duplicates cannot go with the published split: it is kept bit for bit")
+    workspace = Workspace(config.workspace)
+    if config.dry_run:
+        return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0))
+    if config.source is not None:
+        # Before anything is made: a slip of the pen must not leave an empty workspace behind.
+        require_there(config.source)
+    notes: list[str] = []
+    with exclusive(workspace.dataset, "download"):
+        manifest = _dataset(config, workspace, reporter, files, patience or Patience(), notes)
+        pairs = None
+        if config.check_duplicates or config.move_duplicates:
+            rows = list(zip(manifest.table["id"], manifest.table["file"], strict=True))
+            pairs = find_pairs(rows, workspace.images, reporter)
+        split = _split(config, manifest, pairs, notes)
+        artifact = splits_on_disk.write(workspace.split, split, manifest, body=_leaks(split, manifest, notes))
+        artifacts = [str(workspace.manifest), str(workspace.split)]
+        if pairs is not None:
+            found = Duplicates(_pair_table(pairs, manifest, split), config.move_duplicates)
+            duplicates_on_disk.write(workspace.duplicates, found, manifest, artifact)
+            artifacts.append(str(workspace.duplicates))
+            notes += _about_pairs(found)
+    return _result(manifest, split, artifacts, notes, pairs)
+
+
+def _dry_run(
+    config: DownloadConfig, workspace: Workspace, files: Sequence[OfficialFile], patience: Patience
+) -> StageResult:
+    if config.source is not None:
+        raise UsageError("--dry-run is about fetching; with --from nothing is fetched")
+    planned = isic2018_files.plan(
+        _wanted(config, files), workspace.archives, _addresses(config), patience, ask=True
+    )
+    missing = sum(item.missing_bytes for item in planned)
+    rows = [[item.file.name, f"{item.total_bytes:,}", f"{item.missing_bytes:,}"] for item in planned]
+    return StageResult(
+        command="download",
+        headline=[f"would fetch {missing / 1e6:,.1f} MB from {planned[0].urls[0].rpartition('/')[0]}/"],
+        figures={
+            "dry_run": True,
+            "missing_bytes": missing,
+            "files": [
+                {
+                    "name": item.file.name,
+                    "urls": list(item.urls),
+                    "bytes": item.total_bytes,
+                    "missing_bytes": item.missing_bytes,
+                }
+                for item in planned
+            ],
+        },
+        tables=[Table("Files", ["file", "bytes", "to fetch"], rows)],
+        next_command="skinlesion download",
+    )
+
+
+def _wanted(config: DownloadConfig, files: Sequence[OfficialFile]) -> list[OfficialFile]:
+    return [file for file in files if file.part in config.parts]
+
+
+def _addresses(config: DownloadConfig) -> tuple[str, ...]:
+    return isic2018_files.BASE_URLS if config.base_url is None else (config.base_url,)
+
+
+def _dataset(
+    config: DownloadConfig,
+    workspace: Workspace,
+    reporter: Reporter,
+    files: Sequence[OfficialFile],
+    patience: Patience,
+    notes: list[str],
+) -> Manifest:
+    """The manifest of a dataset whose images are all in the workspace."""
+    wanted = {part for name, part in OFFICIAL_PARTS.items() if name.lower() in config.parts}
+    options = SourceOptions(scc_as_akiec=config.scc_as_akiec, archives_verified=config.source is None)
+    if config.source is None:
+        there = _already_there(workspace, wanted, reporter)
+        if there is not None:
+            reporter.note("the dataset is complete: nothing is fetched")
+            return there
+        planned = isic2018_files.plan(
+            _wanted(config, files), workspace.archives, _addresses(config), patience, ask=False
+        )
+        isic2018_files.require_space(planned, workspace.archives, workspace.images)
+        notes += isic2018_files.fetch_all(
+            planned, workspace.archives, reporter, patience, ignore_hashes=config.ignore_hashes
+        )
+    collection = read_source(
+        config.source or workspace.archives,
+        config.source_format if config.source is not None else "isic2018",
+        options,
+    ).only(wanted)
+    notes += collection.notes
+    table = import_images(collection, workspace.images, reporter, link=config.link)
+    manifest = Manifest(table, collection.licence, collection.attribution)
+    attribution = f"Licence: {collection.licence}\n\n{collection.attribution}\n"
+    atomic_write(workspace.attribution, attribution.encode())
+    manifests.write(workspace.manifest, manifest)
+    return manifests.read(workspace.manifest)
+
+
+def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -> Manifest | None:
+    """The manifest on disk, if it is of the official data, has the wanted parts and every image is whole."""
+    if not workspace.manifest.is_file():
+        return None
+    manifest = manifests.read(workspace.manifest)
+    table = manifest.table
+    fits = set(table["source"]) == {"isic2018"} and set(table["part"]) == wanted
+    # Metadata that the user has put beside the archives since then is worth reading.
+    news = (workspace.archives / METADATA).is_file() and (table["age_years"] == "").all()
+    return manifest if fits and not news and intact(table, workspace.images, reporter) else None
+
+
+def _split(
+    config: DownloadConfig, manifest: Manifest, pairs: Sequence[Pair] | None, notes: list[str]
+) -> Split:
+    images = manifest.table
+    if config.move_duplicates and pairs:
+        lesion_of = merged_lesions(dict(zip(images["id"], images["lesion_id"], strict=True)), pairs)
+        images = images.assign(lesion_id=images["id"].map(lesion_of))
+    sides = splits.make(
+        config.split, images, config.seed, config.n_folds, leave_out_overlap=config.move_duplicates
+    )
+    if sides.left_out:
+        notes.append(
+            "left out of training, as near duplicates of official validation or test images: "
+            f"{name_items(sides.left_out)}"
+        )
+    notes += splits.gaps(images, sides)
+    if "test" not in sides.parts.values():
+        notes.append(
+            "there are no test images; --split grouped sets a fifth of the lesions aside for the test"
+        )
+    table = splits.table(sides.parts, sides.folds)
+    return Split(table, config.split, config.seed, leaks_lesions=config.split == "published")
+
+
+def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, object]:
+    """How many images leak; only the published split may have any (the guard refuses all others)."""
+    if not split.leaks_lesions:
+        return {"leaking_images": {"val": 0, "test": 0}}
+    parts = dict(zip(split.table["id"], split.table["part"], strict=True))
+    lesion_of = dict(zip(manifest.table["id"], manifest.table["lesion_id"], strict=True))
+    leaking = {part: len(splits.leaking_images(parts, lesion_of, part)) for part in ("val", "test")}
+    n_test = Counter(parts.values())["test"]
+    notes.append(
+        f"the published split ignores lesions: {leaking['test']:,} of {n_test:,} test images "
+        f"({leaking['test'] / max(n_test, 1):.0%}) show a lesion that is in train or validation too, and "
+        f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
+    )
+    return {"leaking_images": leaking}
+
+
+def _pair_table(pairs: Sequence[Pair], manifest: Manifest, split: Split) -> pd.DataFrame:
+    lesion_of = dict(zip(manifest.table["id"], manifest.table["lesion_id"], strict=True))
+    sides = split.table["part"] + "/" + split.table["fold"]
+    side_of = dict(zip(split.table["id"], sides, strict=True))
+
+    def yes(condition: bool) -> str:
+        return "yes" if condition else "no"
+
+    rows = []
+    for pair in pairs:
+        first, second = side_of.get(pair.first), side_of.get(pair.second)
+        same_lesion = yes(lesion_of[pair.first] == lesion_of[pair.second])
+        across = yes(first is not None and second is not None and first != second)
+        cells = (
+            pair.first,
+            pair.second,
+            str(pair.distance_bits),
+            f"{pair.correlation:.4f}",
+            same_lesion,
+            across,
+        )
+        rows.append(cells)
+    return pd.DataFrame(rows, columns=list(duplicates_on_disk.COLUMNS), dtype=str)
+
+
+def _about_pairs(found: Duplicates) -> list[str]:
+    if not found.n_across_lesions:
+        return []
+    table = found.table[found.table["same_lesion"] == "no"]
+    named = name_items(f"{row.first} = {row.second}" for row in table.itertuples())
+    notes = [f"near duplicates under different lesion ids: {named}"]
+    if found.n_across_parts:
+        notes.append(
+            f"{found.n_across_parts:,} pairs of near duplicates lie on two sides of the split; "
+            "--move-duplicates keeps them together"
+        )
+    return notes
+
+
+def _result(
+    manifest: Manifest,
+    split: Split,
+    artifacts: Sequence[str],
+    notes: Sequence[str],
+    pairs: Sequence[Pair] | None,
+) -> StageResult:
+    counts = splits.class_counts(manifest.table, split.table)
+    rows = [[name, *(counts[part][name] for part in PARTS)] for name in CLASS_NAMES]
+    rows.append(["all", *(sum(counts[part].values()) for part in PARTS)])
+    folds = f", {split.n_folds} folds in train" if split.n_folds else ""
+    return StageResult(
+        command="download",
+        headline=[f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions; {manifest.licence}"],
+        figures={
+            "images": len(manifest.table),
+            "lesions": manifest.n_lesions,
+            "class_counts": manifest.class_counts,
+            "split": {
+                "strategy": split.strategy,
+                "seed": split.seed,
+                "folds": split.n_folds,
+                "leaks_lesions": split.leaks_lesions,
+                "class_counts": counts,
+            },
+            "near_duplicate_pairs": None if pairs is None else len(pairs),
+        },
+        tables=[
+            Table(
+                f"Images by class and part ({split.strategy}, seed {split.seed}{folds})",
+                ["class", *PARTS],
+                rows,
+            )
+        ],
+        artifacts=artifacts,
+        warnings=notes,
+        next_command=NEXT,
+    )

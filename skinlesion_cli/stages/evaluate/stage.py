@@ -1,0 +1,297 @@
+"""Judge labelled predictions: figures with lesion-clustered intervals, pictures, the official table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts import evaluation as evaluations
+from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.subgroups import by_patient
+from skinlesion_cli.decisions.evaluation import figures as judging
+from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
+from skinlesion_cli.decisions.evaluation.summary import summarise
+from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
+from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.decisions.thresholds import Target
+from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.report import evaluation_tables
+from skinlesion_cli.report.plots_evaluation import draw
+from skinlesion_cli.stages.evaluate.page import write_evaluation_report
+from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+ENSEMBLE = "ensemble"
+# The official scorer gives this image no weight.
+UNSCORED = frozenset({"ISIC_0035068"})
+COMPARED = ("bacc", "malignant_bacc", "macro_auc", "malignant/auc", "log_loss", "ece")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to judge.
+
+    `source` : `ensemble`, the name of a trained network, or a CSV. `part` : val or test, for the first two.
+    `decision` : `calibrated` or `argmax`; None: calibrated where there is a calibration of this ensemble.
+    `against` : what to compare with, image by image: another source, `argmax` for the same without thresholds,
+    or the file of another calibration of the ensemble.
+    `thresholded` : in the official table, the decision is the maximum of its row.
+    """
+
+    workspace: Path
+    source: str = ENSEMBLE
+    part: str = "test"
+    decision: str | None = None
+    against: str | None = None
+    truth: Path | None = None
+    thresholded: bool = False
+    n_resamples: int = 2000
+    seed: int = 0
+    output: Path | None = None
+    report: bool = False
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Predictions with their final decision; `outcome` and `targets` only where a calibration decided."""
+
+    predictions: Predictions
+    probabilities: np.ndarray
+    decided: np.ndarray
+    how: str
+    targets: tuple[Target, ...]
+    promised: tuple[Target, ...]
+    levels: np.ndarray | None
+    inputs: Mapping[str, Artifact | str]
+    notes: tuple[str, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        return self.predictions.table["id"].tolist()
+
+    def labelled(self) -> Labelled:
+        p = self.predictions
+        return Labelled(p.labels, self.probabilities, self.decided, p.lesion_ids)
+
+    def at(self, rows: np.ndarray) -> _Judged:
+        return replace(
+            self,
+            predictions=self.predictions.at(rows),
+            probabilities=self.probabilities[rows],
+            decided=self.decided[rows],
+            levels=None if self.levels is None else self.levels[rows],
+        )
+
+
+def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
+    """Write `evaluation.json`, pictures and `challenge.csv` to the output folder."""
+    workspace = Workspace(config.workspace)
+    everything = _judge(workspace, config, config.source, config.decision)
+    scored = ~everything.predictions.table["id"].isin(UNSCORED).to_numpy()
+    judged = everything.at(np.flatnonzero(scored))
+    notes = list(judged.notes)
+    if not scored.all():
+        notes.append(f"not scored, as in the official challenge: {', '.join(sorted(UNSCORED))}")
+    subgroups, subgroup_notes = _subgroups(workspace, judged)
+    with reporter.task(f"bootstrap, {config.n_resamples:,} resamples by lesion"):
+        figures = judging.evaluate(
+            judged.labelled(), subgroups=subgroups, n_resamples=config.n_resamples, seed=config.seed
+        )
+    comparison = _compare(workspace, config, judged, figures) if config.against else None
+    body = {
+        "source": config.source,
+        "part": None if config.source.endswith(".csv") else config.part,
+        "decision": judged.how,
+        "intervals": {
+            "confidence": 0.95,
+            "resamples": config.n_resamples,
+            "clustered_by": "lesion",
+            "seed": config.seed,
+        },
+        **summarise(judged.labelled(), figures, judged.targets, judged.promised, judged.levels, subgroups),
+        "comparison": comparison,
+        "notes": [*notes, *subgroup_notes],
+    }
+    name = "-".join(filter(None, [Path(config.source).stem, body["part"]]))
+    folder = config.output or config.workspace / "evaluation" / name
+    files = draw(
+        judged.labelled(), figures, {target.class_name: target.sensitivity for target in judged.targets}
+    )
+    values = everything.probabilities
+    if config.thresholded:
+        values = judging.thresholded(values, everything.decided)
+    files["challenge.csv"] = evaluations.challenge_csv(everything.ids, values)
+    with exclusive(folder, "evaluate"):
+        artifact = evaluations.write(folder, body, files, inputs=judged.inputs)
+        reports = []
+        if config.report:
+            with reporter.task("writing the report"):
+                data = judged.labelled()
+                reports.append(
+                    write_evaluation_report(folder, workspace, data, judged.ids, body, files, artifact)
+                )
+    paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
+    return _result(evaluations.defined(body), paths, [*notes, *subgroup_notes])
+
+
+def _judge(workspace: Workspace, config: EvaluateConfig, source: str, decision: str | None) -> _Judged:
+    """Read one source and decide on it."""
+    if decision not in (None, *DECISIONS):
+        raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
+    if source.endswith(".csv"):
+        return _judge_table(workspace, config, Path(source), decision)
+    if source != ENSEMBLE:
+        if decision == CALIBRATED:
+            raise UsageError(
+                "a calibration decides on the ensemble only", "Leave out --decision, or --source."
+            )
+        if source not in workspace.trained():
+            raise UsageError(
+                f"no trained network named {source!r}",
+                "Trained: " + (", ".join(workspace.trained()) or "none"),
+            )
+        return _plain(stored.read(workspace.predictions(source, config.part)), ())
+    predictions = stored.read(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+    if decision == ARGMAX:
+        return _plain(predictions, ())
+    if decision is None and not workspace.calibration.exists():
+        return _plain(predictions, ("there is no calibration in the workspace: the argmax decides",))
+    return _calibrated(workspace, predictions)
+
+
+def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | None = None) -> _Judged:
+    ensemble, calibration = (
+        ensembles.read(workspace.ensemble),
+        calibrations.read(file or workspace.calibration),
+    )
+    assert ensemble.artifact is not None
+    assert calibration.artifact is not None
+    assert predictions.artifact is not None
+    calibration.artifact.require_input("ensemble", ensemble.artifact)
+    predictions.artifact.require_input("ensemble", ensemble.artifact)
+    calibration.require_views(predictions.views)
+    if calibration.artifact.inputs.get("predictions") == predictions.artifact.sha256:
+        raise UsageError(
+            "the calibration was fitted on these very images: figures on them would be too good",
+            "Evaluate --part test, or --decision argmax; `skinlesion calibrate` tells cross-fitted figures.",
+        )
+    outcome = calibration.decide(calibration.averaged(predictions))
+    return _Judged(
+        predictions,
+        outcome.probabilities,
+        outcome.decisions.decided,
+        f"calibrated ({calibration.policy})",
+        tuple(Target(**target) for target in calibration.targets),
+        tuple(
+            Target(promise["class_name"], promise["sensitivity"], promise["specificity"])
+            for promise in calibration.promises
+            if promise["sensitivity"]
+        ),
+        outcome.triage,
+        {"predictions": predictions.artifact, "calibration": calibration.artifact},
+        (),
+    )
+
+
+def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
+    assert predictions.artifact is not None
+    values = predictions.probabilities
+    inputs: dict[str, Artifact | str] = {"predictions": predictions.artifact}
+    return _Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), (), None, inputs, notes)
+
+
+def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decision: str | None) -> _Judged:
+    if decision == CALIBRATED:
+        raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
+    truth = external_predictions.find_truth(config.truth, workspace.manifest)
+    found = external_predictions.read_predictions(path, truth, config.part)
+    notes = () if found.lesions_known else ("no lesion ids: every image was taken for a lesion of its own",)
+    judged = _plain(found.predictions, notes)
+    if found.decided is None or decision == ARGMAX:
+        return judged
+    return replace(judged, decided=found.decided, how="decision column")
+
+
+def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Masks by sex, age band, site and lesion mates in training, where the workspace knows the images."""
+    if not workspace.manifest.exists():
+        return {}, ["no manifest in the workspace: no subgroups, no lesion mates"]
+    manifest = manifests.read(workspace.manifest)
+    strangers = set(judged.ids) - set(manifest.table["id"])
+    if strangers:
+        return {}, [f"{len(strangers)} images are not in the manifest: no subgroups, no lesion mates"]
+    rows = manifest.rows(judged.ids)
+    masks = by_patient(rows)
+    if workspace.split.exists():
+        split = splits.read(workspace.split, manifest)
+        with_mates = np.zeros(len(rows), dtype=bool)
+        # What a fold held out is judged by the network that trained on the other folds.
+        folds = judged.predictions.table["fold"].to_numpy(dtype=str)
+        for fold in sorted(set(folds)):
+            trained, _ = split.fitted_and_judged(int(fold) if fold else None)
+            mates = set(manifest.rows(trained)["lesion_id"])
+            here = folds == fold
+            with_mates[here] = rows["lesion_id"].isin(mates).to_numpy()[here]
+        masks["lesion mates in training: yes"] = with_mates
+        masks["lesion mates in training: no"] = ~with_mates
+    return masks, []
+
+
+def _compare(
+    workspace: Workspace, config: EvaluateConfig, judged: _Judged, figures: Figures
+) -> dict[str, Any]:
+    assert config.against is not None
+    if config.against == ARGMAX:
+        other = replace(judged, decided=metrics.scored_argmax(judged.probabilities), how=ARGMAX)
+    else:
+        if config.against.endswith(".json"):
+            predictions = stored.read(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+            other = _calibrated(workspace, predictions, Path(config.against))
+        else:
+            other = _judge(workspace, config, config.against, None)
+        place = {identity: row for row, identity in enumerate(other.ids)}
+        missing = [identity for identity in judged.ids if identity not in place]
+        if missing:
+            raise DataError(f"{config.against} lacks {len(missing)} of the images, such as {missing[0]}")
+        other = other.at(np.array([place[identity] for identity in judged.ids], dtype=np.int64))
+        if (other.predictions.labels != judged.predictions.labels).any():
+            raise DataError(f"{config.against} has other labels for the same images")
+    # The same lesions, labels and seed: the same draws, so that differences are paired.
+    shared = replace(other.labelled(), lesion_ids=judged.predictions.lesion_ids)
+    theirs = judging.evaluate(shared, n_resamples=config.n_resamples, seed=config.seed)
+    names = [*COMPARED, *(f"sensitivity/{name}" for name in CLASS_NAMES)]
+    return {
+        "against": config.against,
+        "their_decision": other.how,
+        "differences": {
+            name: asdict(figures.difference(theirs, name)) | {"theirs": theirs.values[name]} for name in names
+        },
+    }
+
+
+def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> StageResult:
+    missing = body["support"]["classes_without_images"]
+    if missing:
+        warnings = [*warnings, f"no images of {', '.join(missing)}: BACC is the mean of the other classes"]
+    return StageResult(
+        command="evaluate",
+        headline=evaluation_tables.headline(body),
+        figures=body,
+        tables=[Table(*parts) for parts in evaluation_tables.tables(body)],
+        artifacts=paths,
+        warnings=warnings,
+    )

@@ -1,0 +1,245 @@
+"""Test whether maps mean anything for this model: parameter randomisation, deletion and insertion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.preprocess import decode_target_px, resize_square
+from skinlesion_cli.data.reading.inputs import check_named, expand, load
+from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
+from skinlesion_cli.explain import sanity
+from skinlesion_cli.explain.cam import combined
+from skinlesion_cli.explain.member_maps import member_maps
+from skinlesion_cli.explain.methods import FAST, checked_method
+from skinlesion_cli.explain.sanity import MeanOf, mean_of
+from skinlesion_cli.explain.shuffling import cascading
+from skinlesion_cli.inference.engine import Engine, EngineMember, ToInput
+from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult, Table
+
+_VIEWS = ("identity",)
+_BATCH = 8
+# Adebayo et al. judge by eye; half of perfect agreement is this project's line.
+_MAX_CORRELATION = 0.5
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What to check on: at most `n_images` of the inputs, in their order."""
+
+    workspace: Path
+    inputs: Sequence[str]
+    listed: Iterable[str] = ()
+    method: str = FAST
+    device: str = "auto"
+    n_images: int = 24
+    seed: int = 0
+    model: str | None = None
+
+
+def run(config: CheckConfig, reporter: Reporter) -> StageResult:
+    """Both tests, each with its interval over images; the verdict is in words."""
+    checked_method(config.method)
+    check_named(config.inputs)
+    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
+    loaded = load_engine(bundle, config.device, "torch")
+    engine = Engine(loaded.members, loaded.rule, _VIEWS, loaded.to_input)
+    images, failed = _images(config, engine)
+    decided = np.concatenate(
+        [
+            bundle.calibration.decide(engine.run(images[at : at + _BATCH]).probabilities).decisions.decided
+            for at in range(0, len(images), _BATCH)
+        ]
+    )
+    with reporter.task("explaining", unit="images"):
+        maps = _maps(engine.members, engine.to_input, images, decided, config.method)
+    with reporter.task("shuffling parameters", unit="networks"):
+        randomised = _randomised(engine, images, decided, config)
+    with reporter.task("deletion and insertion", total=len(images), unit="images") as task:
+        areas = []
+        for index, image in enumerate(images):
+            areas.append(_areas(engine, image, maps[index], int(decided[index]), config.seed + index))
+            task.advance()
+    return _result(config, bundle, maps, randomised, np.array(areas), failed)
+
+
+def _images(config: CheckConfig, engine: Engine) -> tuple[list[np.ndarray], list[str]]:
+    """Squares, at the size that the networks see, so that what is taken away is taken from what they see."""
+    side_px = max(decode_target_px(member.preprocessing) for member in engine.members)
+    images, failed = [], []
+    for source in islice(expand(config.inputs, config.listed), config.n_images):
+        try:
+            images.append(resize_square(load(source), side_px))
+        except ImageError as error:
+            failed.append(f"{source.id} ({error.reason})")
+    if not images:
+        raise UsageError(
+            "there is no image to check on" + (f": {name_items(failed)}" if failed else ""),
+            "Name a folder with a few dozen images of the kind that you predict.",
+        )
+    return images, failed
+
+
+def _maps(
+    members: Sequence[EngineMember],
+    to_input: ToInput,
+    images: Sequence[np.ndarray],
+    classes: np.ndarray,
+    method: str,
+) -> np.ndarray:
+    weights = [member.weight for member in members]
+    found = []
+    for at in range(0, len(images), _BATCH):
+        part = slice(at, at + _BATCH)
+        found.append(
+            combined(
+                [member_maps(to_input, m, images[part], classes[part], method, _VIEWS) for m in members],
+                weights,
+            )
+        )
+    return np.concatenate(found)
+
+
+def _randomised(
+    engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, config: CheckConfig
+) -> list[tuple[str, str, MeanOf]]:
+    """Member, what was shuffled (and all after it), and the correlation with the maps before."""
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+
+    found = []
+    for member in engine.members:
+        alone = replace(member, weight=1.0)
+        before = _maps([alone], engine.to_input, images, classes, config.method)
+        network = member.runtime.network  # type: ignore[attr-defined]
+        for name, shuffled in cascading(network, config.seed):
+            other = replace(
+                member,
+                weight=1.0,
+                runtime=TorchRuntime(shuffled, str(member.runtime.device)),  # type: ignore[attr-defined]
+                classifier=shuffled.classifier.weight.detach().cpu().numpy(),
+            )
+            after = _maps([other], engine.to_input, images, classes, config.method)
+            pairs = zip(before, after, strict=True)
+            correlations = np.array([sanity.rank_correlation(one, two) for one, two in pairs])
+            found.append((member.name, name, mean_of(correlations)))
+    return found
+
+
+def _areas(engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed: int) -> list[float]:
+    """Deletion and insertion of the map, of random places and of the centre."""
+
+    def score(variants: np.ndarray) -> np.ndarray:
+        return engine.run(list(variants)).probabilities[:, index]
+
+    side = heat.shape[0]
+    others = (sanity.random_map(side, np.random.default_rng(seed)), sanity.centre_map(side))
+    return [area for m in (heat, *others) for area in sanity.deletion_insertion(image, m, score)]
+
+
+def _result(
+    config: CheckConfig,
+    bundle: bundles.Bundle,
+    maps: np.ndarray,
+    randomised: list[tuple[str, str, MeanOf]],
+    areas: np.ndarray,
+    failed: list[str],
+) -> StageResult:
+    side = maps.shape[1]
+    zero = int((maps.max(axis=(1, 2)) == 0).sum())
+    names = ("map", "random places", "centre of the image")
+    tested = {
+        name: {"deletion": mean_of(areas[:, 2 * i]), "insertion": mean_of(areas[:, 2 * i + 1])}
+        for i, name in enumerate(names)
+    }
+    gains = {
+        f"{kind} against {name}": mean_of(sign * (areas[:, column] - areas[:, 2 * i + column]))
+        for i, name in ((1, names[1]), (2, names[2]))
+        for kind, sign, column in (("deletion", -1, 0), ("insertion", 1, 1))
+    }
+    ends = [mean for member, _, mean in {m: (m, n, v) for m, n, v in randomised}.values()]
+    verdicts = [
+        _verdict_randomised(ends),
+        _verdict_gain("random places", gains),
+        _verdict_gain("the centre of the image", gains, names[2]),
+    ]
+    if zero:
+        verdicts.append(f"{zero} of {len(maps)} maps are all zero: no place speaks for the decided class.")
+    tables = [
+        Table(
+            "Shuffled parameters: rank correlation with the trained network's maps",
+            ("shuffled, with all after it", "correlation", "95 % interval", "images"),
+            [(f"{member} {name}", *_cells(mean), mean.n) for member, name, mean in randomised],
+        ),
+        Table(
+            "Deletion (low is good) and insertion (high is good): mean probability of the decided class",
+            ("order of places", "deletion", "95 % interval", "insertion", "95 % interval"),
+            [(name, *_cells(two["deletion"]), *_cells(two["insertion"])) for name, two in tested.items()],
+        ),
+    ]
+    figures: dict[str, Any] = {
+        "images": len(maps),
+        "failed": len(failed),
+        "all_zero": zero,
+        "method": config.method,
+        "grid": side,
+        "model": bundle.model_id,
+        "model_sha256": bundle.sha256,
+        "parameter_randomisation": [
+            {"member": member, "shuffled": name, **asdict(mean)} for member, name, mean in randomised
+        ],
+        "deletion_insertion": {
+            name: {kind: asdict(mean) for kind, mean in two.items()} for name, two in tested.items()
+        },
+        "gain": {name: asdict(mean) for name, mean in gains.items()},
+        "verdicts": verdicts,
+    }
+    return StageResult(
+        command="explain --check",
+        headline=[
+            f"{config.method} of {bundle.model_id} on {len(maps)} images, maps of {side} x {side} places",
+            *verdicts,
+        ],
+        figures=figures,
+        tables=tables,
+        warnings=[f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else [],
+        exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
+    )
+
+
+def _cells(mean: MeanOf) -> tuple[str, str]:
+    value = "undefined" if mean.mean is None else f"{mean.mean:.3f}"
+    return value, "undefined" if mean.low is None else f"{mean.low:.3f} to {mean.high:.3f}"
+
+
+def _verdict_randomised(ends: Sequence[MeanOf]) -> str:
+    means = [mean.mean for mean in ends if mean.mean is not None]
+    if not means:
+        return "Parameter randomisation: undefined, the shuffled networks' maps are the same everywhere."
+    highest = max(means)
+    if highest < _MAX_CORRELATION:
+        return f"Parameter randomisation: passed; all shuffled, maps correlate {highest:.2f} with the trained ones."
+    return (
+        f"Parameter randomisation: FAILED; with all parameters shuffled the maps still correlate {highest:.2f} "
+        "with the trained ones. They show the image more than what the network learned."
+    )
+
+
+def _verdict_gain(what: str, gains: dict[str, MeanOf], name: str = "random places") -> str:
+    parts = []
+    for kind in ("deletion", "insertion"):
+        gain = gains[f"{kind} against {name}"]
+        if gain.low is None or gain.high is None:
+            parts.append(f"{kind} undefined (too few images)")
+        else:
+            how = "better" if gain.low > 0 else "worse" if gain.high < 0 else "no different"
+            parts.append(f"{kind} {how} ({gain.mean:+.3f})")
+    return f"Against {what}: " + ", ".join(parts) + "."

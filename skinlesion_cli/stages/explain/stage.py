@@ -1,0 +1,176 @@
+"""Explain predictions: maps of what spoke for a class, laid over the images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import maps as records
+from skinlesion_cli.artifacts.files import atomic_file, exclusive
+from skinlesion_cli.artifacts.prediction_columns import neutral
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.reading.images import MAX_PIXELS
+from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
+from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
+from skinlesion_cli.explain.cam import combined
+from skinlesion_cli.explain.member_maps import member_maps
+from skinlesion_cli.explain.methods import FAST, checked_method
+from skinlesion_cli.explain.overlay import STYLES
+from skinlesion_cli.explain.overlay_writer import overlay_writer
+from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter
+from skinlesion_cli.inference.engine import Engine
+from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.parallel import in_batches
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+
+TABLE = "maps.csv"
+ALL = "all"
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """What to explain, and how.
+
+    `classes` are class names or `all`; empty: the class decided on. `method` is one of `methods.METHODS`.
+    `cam_tta` averages the maps over the views that prediction averages. `style` is one of `overlay.STYLES`,
+    `raw` one of `writer.RAW_KINDS` or None, `model` as in
+    `artifacts.bundle.locate`.
+    """
+
+    workspace: Path
+    inputs: Sequence[str]
+    output: Path
+    listed: Iterable[str] = ()
+    classes: Sequence[str] = ()
+    method: str = FAST
+    cam_tta: bool = False
+    style: str = STYLES[0]
+    raw: str | None = None
+    device: str = "auto"
+    max_pixels: int = MAX_PIXELS
+    model: str | None = None
+
+
+def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
+    """Write an overlay an image and class, and the table `maps.csv`; a bad file costs its own maps only."""
+    classes = _check(config)
+    check_named(config.inputs)
+    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
+    # Only the fast path does without a backward pass, and so without torch.
+    runtime = "auto" if config.method == FAST else "torch"
+    reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
+    engine = load_engine(bundle, config.device, runtime, model=config.model, note=reporter.note)
+    writer = overlay_writer(
+        config.output, bundle, engine, style=config.style, raw=config.raw, classes=classes
+    )
+    n_images, zero, failed = 0, [], []
+    with (
+        exclusive(config.output, "explain"),
+        atomic_file(config.output / TABLE, "w") as file,
+        reporter.task("explaining", unit="images") as task,
+    ):
+        table = csv.DictWriter(file, records.COLUMNS, lineterminator="\n")
+        table.writeheader()
+        for batch in in_batches(expand(config.inputs, config.listed), _BATCH):
+            images: dict[ImageInput, np.ndarray] = {}
+            for source in batch:
+                try:
+                    images[source] = load(source, max_pixels=config.max_pixels)
+                except ImageError as error:
+                    failed.append(f"{source.id} ({error.reason}: {error.message})")
+            for record in _explain(config, bundle, engine, writer, images):
+                table.writerow({key: neutral(value) for key, value in record.row().items()})
+                if record.all_zero:
+                    zero.append(f"{record.id} ({record.class_name})")
+            n_images += len(images)
+            task.advance(len(batch))
+        if not n_images and not failed:
+            raise UsageError(
+                "there are no images in " + (name_items(config.inputs) or "the list"),
+                "Name image files, folders or archives.",
+            )
+    return _result(config, bundle, n_images, zero, failed)
+
+
+def _check(config: ExplainConfig) -> list[int] | None:
+    """The classes to explain; None: those decided on."""
+    checked_method(config.method)
+    if config.style not in STYLES:
+        raise UsageError(f"no style named {config.style!r}", "Styles: " + ", ".join(STYLES))
+    if config.raw is not None and config.raw not in RAW_KINDS:
+        raise UsageError(f"no kind of raw map named {config.raw!r}", "Kinds: " + ", ".join(RAW_KINDS))
+    names = list(CLASS_NAMES) if ALL in config.classes else list(dict.fromkeys(config.classes))
+    unknown = [name for name in names if name not in CLASS_INDEX]
+    if unknown:
+        raise UsageError(
+            f"no class named {name_items(unknown)}", "Classes: " + ", ".join((*CLASS_NAMES, ALL))
+        )
+    return [CLASS_INDEX[name] for name in names] or None
+
+
+def _explain(
+    config: ExplainConfig,
+    bundle: bundles.Bundle,
+    engine: Engine,
+    writer: OverlayWriter,
+    images: dict[ImageInput, np.ndarray],
+) -> list[records.MapRecord]:
+    if not images:
+        return []
+    pixels = list(images.values())
+    fast = config.method == FAST and not config.cam_tta
+    output = engine.run(pixels, keep_features=fast)
+    outcome = bundle.calibration.decide(output.probabilities)
+    decided = outcome.decisions.decided
+    ids = [source.id for source in images]
+    if fast:
+        return writer.write(ids, pixels, output.features, decided, outcome.probabilities)
+    views = engine.views if config.cam_tta else ("identity",)
+    found = []
+    for explained in writer.explained(decided):
+        maps = combined(
+            [
+                member_maps(engine.to_input, member, pixels, explained, config.method, views)
+                for member in engine.members
+            ],
+            writer.weights,
+        )
+        found += writer.write_maps(ids, pixels, maps, explained, decided, outcome.probabilities)
+    return found
+
+
+def _result(
+    config: ExplainConfig, bundle: bundles.Bundle, n_images: int, zero: list[str], failed: list[str]
+) -> StageResult:
+    which = ", ".join(config.classes) or "the decided class"
+    warnings = []
+    if failed:
+        warnings.append(f"{len(failed)} images could not be read: {name_items(failed)}")
+    if zero:
+        warnings.append(
+            f"{len(zero)} maps are all zero, so no place speaks for the class: {name_items(zero)}"
+        )
+    return StageResult(
+        command="explain",
+        headline=[f"{n_images} images explained with {config.method} for {which}, by {bundle.model_id}"],
+        figures={
+            "images": n_images,
+            "failed": len(failed),
+            "all_zero": len(zero),
+            "method": config.method,
+            "views": "as calibrated" if config.cam_tta else "identity",
+            "model": bundle.model_id,
+            "model_sha256": bundle.sha256,
+        },
+        artifacts=[str(config.output / TABLE), str(config.output)],
+        warnings=warnings,
+        exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
+    )

@@ -1,0 +1,75 @@
+"""The page to review a batch, made from the rows on disk when prediction is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from skinlesion_cli import __version__
+from skinlesion_cli.artifacts import prediction_columns
+from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.files import atomic_file
+from skinlesion_cli.explain.thumbnails import thumbnail_name
+from skinlesion_cli.report.batch import BatchPage, page
+
+
+def page_path(output: Path) -> Path:
+    """The page of a table of predictions."""
+    return output.with_name(output.stem + "-report.html")
+
+
+def thumbnails_path(output: Path) -> Path:
+    """The folder of the page's thumbnails, beside it."""
+    return output.with_name(output.stem + "-report")
+
+
+def write_report(
+    output: Path, kind: str, bundle: Bundle, overlays: Path | None, facts: dict[str, Any]
+) -> Path:
+    """Write the page of the table `output`; memory does not grow with the number of its rows."""
+    thumbnails = thumbnails_path(output)
+
+    def small(identity: str) -> bytes | None:
+        try:
+            return (thumbnails / thumbnail_name(identity)).read_bytes()
+        except OSError:
+            return None
+
+    calibration = bundle.calibration
+    about = BatchPage(
+        title=f"Predictions of {output.name}",
+        thumbnail=small,
+        thumbnail_url=lambda identity: f"{thumbnails.name}/{thumbnail_name(identity)}",
+        overlay_url=lambda cam: f"{overlays.name}/{cam}" if overlays else "",
+        halves=overlays is not None,
+        thresholds=calibration.rule.thresholds,
+        facts={
+            "model": bundle.model_id,
+            "model sha256": bundle.sha256,
+            **facts,
+            "thresholds": ", ".join(
+                f"{name} {value:.3f}" for name, value in calibration.rule.thresholds.items()
+            )
+            or "none",
+            "policy": calibration.policy,
+            "malignant operating point": calibration.rule.malignant_threshold,
+            "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "skinlesion": __version__,
+        },
+        model_sha256=bundle.sha256,
+    )
+    path = page_path(output)
+    html = page(_rows(output, kind), about)
+    with atomic_file(path, "w") as file:
+        file.write(html)
+    return path
+
+
+def _rows(output: Path, kind: str) -> Iterator[dict[str, Any]]:
+    for row in store.read_rows(output, kind):
+        if kind == "csv" and row["id"][:1] == "'" and prediction_columns.neutral(row["id"][1:]) == row["id"]:
+            row["id"] = row["id"][1:]
+        yield row

@@ -1,0 +1,95 @@
+"""Fit the quality gate on training images, and measure its false alarms on validation images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skinlesion_cli.artifacts import manifest, split
+from skinlesion_cli.artifacts import quality_gate as gates
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.quality import STATISTICS, statistics
+from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.decisions.quality_gate import CHECKS, FALSE_ALARM_RATE, fit_gate
+from skinlesion_cli.decisions.statistics.bounds import binomial_interval
+from skinlesion_cli.errors import UsageError
+from skinlesion_cli.parallel import available_cores, in_order
+from skinlesion_cli.progress import Reporter, Task
+from skinlesion_cli.stages.result import StageResult, Table
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """`images`: at most so many training images to fit on, and validation images to measure on."""
+
+    workspace: Path
+    false_alarm_rate: float = FALSE_ALARM_RATE
+    images: int = 4000
+
+
+def run(config: GateConfig, reporter: Reporter) -> StageResult:
+    """Write `calibration/gate.json`; from then on `predict` judges every image."""
+    if not 0.0 < config.false_alarm_rate < 0.5:
+        raise UsageError(f"a false alarm rate of {config.false_alarm_rate} makes no sense", "Example: 0.02")
+    workspace = Workspace(config.workspace)
+    everything = manifest.read(workspace.manifest)
+    parts = split.read(workspace.split, everything)
+    # With folds any of them serves: the gate knows no network, only how images of this kind look.
+    chosen = parts.fitted_and_judged(0 if parts.n_folds else None)
+    training, validation = (_spread(ids, config.images) for ids in chosen)
+    with reporter.task("measuring", total=len(training) + len(validation), unit="images") as task:
+        fitted_on = _measured(workspace, everything, training, task)
+        judged_on = _measured(workspace, everything, validation, task)
+    gate = fit_gate(STATISTICS, fitted_on, config.false_alarm_rate)
+    verdicts = [gate.verdict(dict(zip(STATISTICS, row, strict=True))) for row in judged_on]
+    alarms = sum(verdict.doubtful for verdict in verdicts)
+    by_check = Counter(check for verdict in verdicts for check in verdict.failed)
+    low, high = binomial_interval(alarms, len(verdicts))
+    share = alarms / len(verdicts) if verdicts else None
+    figures = {
+        "fitted_on_images": len(fitted_on),
+        "validation_images": len(verdicts),
+        "false_alarms": alarms,
+        "false_alarm_rate": share,
+        "interval_95": [None if np.isnan(bound) else bound for bound in (low, high)],
+        "wanted_rate": config.false_alarm_rate,
+        "by_check": {check: by_check[check] for check in CHECKS},
+    }
+    with exclusive(workspace.gate.parent, "gate"):
+        assert parts.artifact is not None
+        gates.write(workspace.gate, gates.StoredGate(gate, figures), inputs={"split": parts.artifact})
+    told = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    return StageResult(
+        command="gate",
+        headline=[
+            f"quality gate fitted on {len(fitted_on):,} training images; false alarms on {len(verdicts):,} "
+            f"validation images: {told}"
+        ],
+        figures=figures,
+        tables=[Table("Alarms on validation", ["check", "images"], [[c, by_check[c]] for c in CHECKS])],
+        artifacts=[str(workspace.gate)],
+        next_command="skinlesion predict ./images",
+    )
+
+
+def _spread(ids: list[str], most: int) -> list[str]:
+    return ids if len(ids) <= most else [ids[i] for i in np.linspace(0, len(ids) - 1, most).astype(int)]
+
+
+def _measured(workspace: Workspace, everything: Manifest, ids: list[str], task: Task) -> np.ndarray:
+    files: Iterable[Path] = [workspace.images / file for file in everything.rows(ids)["file"]]
+    found = []
+    for values in in_order(files, _statistics_of, threads=available_cores()):
+        found.append([values[name] for name in STATISTICS])
+        task.advance()
+    return np.array(found).reshape(-1, len(STATISTICS))
+
+
+def _statistics_of(path: Path) -> dict[str, float]:
+    return statistics(read_image(path))

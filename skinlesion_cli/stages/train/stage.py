@@ -1,0 +1,126 @@
+"""Train one network on the workspace's dataset: checkpoint, history, stored predictions."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.models.backbones import backbone
+from skinlesion_cli.models.training.distributed import join_team
+from skinlesion_cli.models.training.memory import keep_freed_memory
+from skinlesion_cli.progress import Reporter, SilentReporter
+from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.stages.train.fitting import finished, fit, settle_precision, write_checkpoint
+from skinlesion_cli.stages.train.job import Dataset, Job, TrainConfig
+from skinlesion_cli.stages.train.planning import plan
+from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
+
+__all__ = ["TrainConfig", "run"]
+
+_OTHER_FOLDS = (
+    "When the other folds are trained, run the same command without --fold: it joins their predictions."
+)
+
+
+def run(config: TrainConfig, reporter: Reporter) -> StageResult:
+    """Train, or go on with a training that was cut; writes `models/<arch>/`, with folds one folder a fold."""
+    keep_freed_memory()
+    jobs = _jobs(config, reporter)
+    chosen = jobs if config.fold is None else [jobs[config.fold]]
+    if config.dry_run:
+        return plan(chosen[0])
+    done, written = [], []
+    for job in chosen:
+        with _alone_in(job):
+            checkpoint, paths = _train(job)
+        done.append(checkpoint)
+        written += [job.workspace.checkpoint(job.name), *paths]
+    if config.folds and config.fold is None and jobs[0].team.is_first:
+        written.append(write_out_of_fold(jobs, done))
+    return _result(config, done, written)
+
+
+def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
+    backbone(config.arch)
+    if not config.recipe.epochs and not config.models:
+        raise UsageError(
+            "0 epochs train nothing",
+            "They are for the mean of trained models (--init A --init B); otherwise give --epochs.",
+        )
+    team, device = join_team(config.device)
+    workspace = Workspace(config.workspace)
+    manifest = manifests.read(workspace.manifest)
+    split = splits.read(workspace.split, manifest)
+    data = Dataset(manifest, split)
+    told = reporter if team.is_first else SilentReporter()
+
+    def job(fold: int | None, train_ids: list[str], validation_ids: list[str]) -> Job:
+        if not train_ids or not validation_ids:
+            raise DataError(
+                f"the split has {len(train_ids)} training and {len(validation_ids)} validation images",
+                f"It has folds: train them with --folds {split.n_folds}."
+                if split.n_folds
+                else "Make another one with `skinlesion download`.",
+            )
+        return Job(config, data, fold, train_ids, validation_ids, device, team, told)
+
+    if config.fold is not None and not 0 <= config.fold < (config.folds or 0):
+        raise UsageError(
+            f"--fold {config.fold} is not one of --folds {config.folds or 0}",
+            "Folds count from 0: --folds 5 --fold 4 is the last of five.",
+        )
+    if config.folds is None:
+        return [job(None, split.ids("train"), split.ids("val"))]
+    if split.n_folds != config.folds:
+        raise UsageError(
+            f"--folds {config.folds} was asked for, but the split of the workspace has {split.n_folds or 'no'} folds",
+            f"Make one: skinlesion download --from DIR --split kfold --folds {config.folds}",
+        )
+    return [job(fold, *split.fold_ids(fold)) for fold in range(config.folds)]
+
+
+def _alone_in(job: Job) -> contextlib.AbstractContextManager[None]:
+    return exclusive(job.folder, "train") if job.team.is_first else contextlib.nullcontext()
+
+
+def _train(job: Job) -> tuple[Checkpoint, list[Path]]:
+    if not job.team.agree_on(lambda: finished(job) is not None):
+        fitted = fit(job)
+        job.team.agree_on(lambda: bool(write_checkpoint(job, fitted)))
+    done = job.team.agree_on(
+        lambda: settle_precision(job, checkpoints.read(job.workspace.checkpoint(job.name)))
+    )
+    return done, predict_parts(job, done) if job.team.is_first else []
+
+
+def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) -> StageResult:
+    figures = [{"name": c.name, **{k: v for k, v in c.figures.items() if k != "identity"}} for c in done]
+    return StageResult(
+        command="train",
+        headline=[
+            f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
+            "single view, "
+            + (
+                f"epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
+                if c.recipe.epochs
+                else "not trained on"
+            )
+            for c in done
+        ]
+        + ([] if config.fold is None else [_OTHER_FOLDS]),
+        figures={
+            "arch": config.arch,
+            "recipe": config.recipe.name,
+            "recipe_sha256": config.recipe.sha256(),
+            **({"folds": figures} if config.folds else figures[0]),
+        },
+        artifacts=[str(path) for path in written],
+        next_command="skinlesion ensemble" if config.fold is None else None,
+    )
