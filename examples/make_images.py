@@ -30,7 +30,7 @@ class Look:
     spots: int
 
 
-LOOKS = {
+CHECKS = {
     "MEL": Look((62, 38, 34), (40, 44, 70), 0.35, 14),
     "NV": Look((128, 82, 56), (108, 66, 44), 0.06, 3),
     "BCC": Look((206, 132, 128), (90, 96, 128), 0.15, 6),
@@ -61,7 +61,7 @@ def draw(label: str, seed: int, width: int = 600, height: int = 450) -> Drawn:
     base = skin[None, None] + (np.asarray(texture, dtype=float)[..., None] - 128) * 0.6
     image = Image.fromarray(base.clip(0, 255).astype(np.uint8))
 
-    look, small = LOOKS[label], min(width, height)
+    look, small = CHECKS[label], min(width, height)
     radius = small * rng.uniform(0.17, 0.27)
     rx, ry = radius * rng.uniform(0.9, 1.3), radius * rng.uniform(0.8, 1.1)
     x, y = width * rng.uniform(0.38, 0.62), height * rng.uniform(0.38, 0.62)

@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--robustness", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=HERE.parent / "MODEL_CARD.md")
     options = parser.parse_args()
-    packed = bundles.named(options.model)
+    packed = bundles.resolve_model(options.model)
     bundle = bundles.from_workspace(packed)
     told = stored.read(packed.ensemble_predictions("val"))
     robustness = json.loads(options.robustness.read_text(encoding="utf-8"))

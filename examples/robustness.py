@@ -55,7 +55,7 @@ def of_fold(
     import torch
 
     torch.set_num_threads(1)
-    members = bundles.from_workspace(bundles.named(model)).members
+    members = bundles.from_workspace(bundles.resolve_model(model)).members
     member = next(member for member in members if member.fold == fold)
     change = SHOWN[name]
 
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--shown", nargs="+", choices=list(SHOWN), default=list(SHOWN))
     parser.add_argument("--output", type=Path, required=True, help="JSON; finished rows there are kept")
     options = parser.parse_args()
-    packed, own = bundles.named(options.model), Workspace(options.workspace)
+    packed, own = bundles.resolve_model(options.model), Workspace(options.workspace)
     bundle = bundles.from_workspace(packed)
     told = stored.read(packed.ensemble_predictions("val"))
     manifest = manifests.read(own.manifest)

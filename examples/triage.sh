@@ -101,7 +101,7 @@ for level in ("refer", "review"):
     chosen.sort(key=lambda row: -row["malignant_probability"])
     print(f"\n{level.upper()} ({len(chosen)}; probability of malignancy, class, image)")
     for row in chosen:
-        doubt = f"  [{row['quality']}]" if row["doubtful"] else ""
+        doubt = f"  [{row['quality']}]" if row["flagged"] else ""
         print(f"  {row['malignant_probability']:.2f}  {row['decision']:5}  {row['id']}{doubt}")
 failed = [row for row in rows if row["status"] == "error"]
 print(f"\nCOULD NOT BE READ ({len(failed)}; look at these by hand)")

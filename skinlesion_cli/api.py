@@ -60,7 +60,7 @@ class Classifier:
         ------
         ArtifactError : a stage is missing, damaged, or does not fit the others; says what to run.
         """
-        bundle = bundles.from_workspace(bundles.named(os.fspath(path)))
+        bundle = bundles.from_workspace(bundles.resolve_model(os.fspath(path)))
         return cls(bundle, load_engine(bundle, device))
 
     def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:

@@ -29,12 +29,12 @@ def card() -> str:
 
 @pytest.fixture(scope="module")
 def told() -> stored.Predictions:
-    return stored.read(bundles.builtin().ensemble_predictions("val"))
+    return stored.read(bundles.bundled_model().ensemble_predictions("val"))
 
 
 def test_it_is_small_whole_and_in_half_precision():
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 30e6
-    bundle = bundles.from_workspace(bundles.builtin())
+    bundle = bundles.from_workspace(bundles.bundled_model())
     assert bundle.model_id.startswith("builtin:efficientnet_lite0-fold0+")
     for member in bundle.members:
         assert {str(t.dtype) for t in load(member.weights).values() if t.dim() > 1} == {"torch.float16"}
@@ -65,7 +65,7 @@ def test_the_card_has_the_figures_that_scikit_learn_finds(card, told):
         recall = (p[mine].argmax(axis=1) == index).mean()
         lesions = told.table["lesion_id"][mine].nunique()
         assert f"| {name} | {mine.sum()} | {lesions} | {recall:.3f} (" in card
-    assert bundles.from_workspace(bundles.builtin()).sha256 in card
+    assert bundles.from_workspace(bundles.bundled_model()).sha256 in card
 
 
 def test_it_is_used_where_no_model_was_begun_and_says_so(skinlesion, tmp_path):

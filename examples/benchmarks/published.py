@@ -27,7 +27,7 @@ from skinlesion_cli.decisions.adaptive.forward_passes import Looks
 
 # What `examples/benchmarks/looks.py` printed for three trained networks (efficientnet_lite0, the runs default-seed1,
 # default-seed2 and equal-classes-seed1 of `examples/ablation.py --epochs 6`) on 2,004 test images: 7.30 of 24 looks.
-LOOKS = [
+CHECKS = [
     *(0.1337, 0.2221, 0.1821, 0.0274, 0.0339, 0.0474, 0.0220, 0.0165, 0.0344, 0.0225, 0.0180, 0.0190),
     *(0.0125, 0.0125, 0.0190, 0.0120, 0.0120, 0.0180, 0.0105, 0.0135, 0.0210, 0.0135, 0.0210, 0.0559),
 ]
@@ -168,7 +168,7 @@ def main() -> None:
         "--calibration", type=Path, help="take the shares of looks from this calibration.json"
     )
     options = parser.parse_args()
-    shares = np.array(LOOKS if options.calibration is None else measured(options.calibration))
+    shares = np.array(CHECKS if options.calibration is None else measured(options.calibration))
     shares /= shares.sum()
     root = common.workspace(options.folder / "published-ws", common.PUBLISHED)
     paths = common.images(options.folder / "images-600", options.images)

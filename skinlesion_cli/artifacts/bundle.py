@@ -20,7 +20,7 @@ from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 from skinlesion_cli.config.schema import canonical_json
-from skinlesion_cli.decisions.quality_gate import Gate
+from skinlesion_cli.decisions.quality_gate import QualityGate
 from skinlesion_cli.errors import ArtifactError
 
 BUILTIN = "builtin"
@@ -40,11 +40,11 @@ class Bundle:
     calibration: Calibration
     model_id: str
     sha256: str
-    gate: Gate | None = None
-    is_builtin: bool = False
+    gate: QualityGate | None = None
+    is_bundled: bool = False
 
 
-def builtin() -> Workspace:
+def bundled_model() -> Workspace:
     """The model that comes with the package, packed like any other.
 
     Raises
@@ -73,7 +73,7 @@ def locate(workspace: Workspace, model: str | None = None) -> Workspace:
     ArtifactError : the workspace was named and is not there, or there is no built-in model.
     """
     if model is not None:
-        return named(model)
+        return resolve_model(model)
     if workspace.begun():
         return workspace
     if not workspace.root.is_dir() and workspace.root != Path(DEFAULT_FOLDER):
@@ -81,7 +81,7 @@ def locate(workspace: Workspace, model: str | None = None) -> Workspace:
             f"there is no workspace {workspace.root}",
             "Check its name, or ask for the built-in model: --model builtin.",
         )
-    return builtin()
+    return bundled_model()
 
 
 def architecture(model: str) -> str:
@@ -91,7 +91,7 @@ def architecture(model: str) -> str:
     ------
     ArtifactError : its networks are of several architectures.
     """
-    found = sorted({member.arch for member in from_workspace(named(model)).members})
+    found = sorted({member.arch for member in from_workspace(resolve_model(model)).members})
     if len(found) > 1:
         raise ArtifactError(
             f"the networks of {model} are of {', '.join(found)}",
@@ -100,9 +100,9 @@ def architecture(model: str) -> str:
     return found[0]
 
 
-def named(model: str) -> Workspace:
+def resolve_model(model: str) -> Workspace:
     """The folder of `builtin`, or of a packed model or workspace."""
-    return builtin() if model == BUILTIN else Workspace(Path(model))
+    return bundled_model() if model == BUILTIN else Workspace(Path(model))
 
 
 def from_workspace(workspace: Workspace) -> Bundle:
@@ -136,15 +136,15 @@ def from_workspace(workspace: Workspace) -> Bundle:
     parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
     digest = sha256_bytes(canonical_json(parts))
     names = "+".join(member.name for member in ensemble.members)
-    is_builtin = workspace == _package_folder()
+    is_bundled = workspace == _package_folder()
     return Bundle(
         members,
         ensemble,
         calibration,
-        model_id=f"{BUILTIN}:{names}" if is_builtin else names,
+        model_id=f"{BUILTIN}:{names}" if is_bundled else names,
         sha256=digest,
         gate=gate.gate if gate is not None else None,
-        is_builtin=is_builtin,
+        is_bundled=is_bundled,
     )
 
 

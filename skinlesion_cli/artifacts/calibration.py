@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
@@ -56,9 +61,9 @@ class Calibration:
     stopping: Mapping[str, Any] | None = None
     artifact: Artifact | None = field(default=None, compare=False)
 
-    def decide(self, ensemble_probabilities: np.ndarray, doubtful: np.ndarray | None = None) -> Outcome:
+    def decide(self, ensemble_probabilities: np.ndarray, flagged: np.ndarray | None = None) -> Outcome:
         """Decide on the mean over `views`, shape (n_images, 7); see `decisions.triage.apply_rule`."""
-        return apply_rule(self.rule, ensemble_probabilities, doubtful)
+        return apply_rule(self.rule, ensemble_probabilities, flagged)
 
     @property
     def stopping_rule(self) -> StoppingRule | None:
@@ -123,7 +128,7 @@ def write(path: Path, calibration: Calibration, *, inputs: Mapping[str, Artifact
     return write_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, body=body, inputs=inputs)
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path) -> Calibration:
     """Read and verify a calibration."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.config.schema import Preprocessing, Recipe, canonical_json
 from skinlesion_cli.errors import ArtifactError
@@ -63,7 +68,7 @@ def write(path: Path, checkpoint: Checkpoint, *, inputs: Mapping[str, Artifact])
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path) -> Checkpoint:
     """Read and verify a checkpoint."""
     artifact = read_artifact(

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
 from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.errors import ArtifactError
 
@@ -95,7 +100,7 @@ def write(path: Path, ensemble: Ensemble, *, inputs: Mapping[str, Artifact | str
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path) -> Ensemble:
     """Read and verify an ensemble."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

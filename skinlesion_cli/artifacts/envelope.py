@@ -214,7 +214,7 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
-def understanding(read: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+def malformed_as_artifact_error(read: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Wraps a kind's `read`: content of the wrong shape is a damaged artifact, not a fault of the program."""
 
     @functools.wraps(read)

@@ -148,9 +148,9 @@ def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> Outs
             f"{path.name} has no column `label`, and no truth was given", "Give one with --truth FILE.csv."
         )
     known = truth.table.set_index("id")
-    strangers = table["id"][~table["id"].isin(known.index)]
-    if len(strangers):
-        raise DataError(f"{path.name} predicts images without a known class: {name_items(strangers)}")
+    unknown_ids = table["id"][~table["id"].isin(known.index)]
+    if len(unknown_ids):
+        raise DataError(f"{path.name} predicts images without a known class: {name_items(unknown_ids)}")
     rows = known.loc[table["id"]].reset_index()[["id", "lesion_id", "label"]].assign(fold="")
     decided = None
     if "decision" in table.columns:

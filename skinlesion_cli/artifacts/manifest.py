@@ -9,7 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
@@ -65,10 +70,10 @@ def check(table: pd.DataFrame) -> None:
             f"these images have a class that is not known: {name_items(named)}",
             "Known classes: " + ", ".join(CLASS_NAMES),
         )
-    homeless = table[table["lesion_id"] == ""]["id"].tolist()
-    if homeless:
+    without_lesion = table[table["lesion_id"] == ""]["id"].tolist()
+    if without_lesion:
         raise DataError(
-            f"these images have no lesion id: {name_items(homeless)}",
+            f"these images have no lesion id: {name_items(without_lesion)}",
             "Where an image is the only one of its lesion, its own id will do.",
         )
 
@@ -92,7 +97,7 @@ def write(path: Path, manifest: Manifest, *, config_sha256: str | None = None) -
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path) -> Manifest:
     """Read and verify a manifest."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

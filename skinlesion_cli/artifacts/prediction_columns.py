@@ -55,7 +55,7 @@ COLUMNS: tuple[Column, ...] = (
         "quality", "text", "checks that the image failed, joined by `|`; `ok`; empty where none was fitted"
     ),
     Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
-    Column("doubtful", "flag", "the image failed a check, and was put to `review` for it"),
+    Column("flagged", "flag", "the image failed a check, and was put to `review` for it"),
     Column("passes", "integer", "forward passes that were averaged, each one network at one test-time view"),
     Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
     Column(
@@ -83,7 +83,7 @@ def shortest(value: float | np.floating) -> str:
     return np.format_float_positional(np.float32(value), unique=True, trim="0")
 
 
-def neutral(text: str) -> str:
+def escape_formula(text: str) -> str:
     """A CSV cell that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
@@ -130,7 +130,7 @@ def decode(line: bytes, kind: str) -> dict[str, Any]:
 
 def is_same_id(stored: str, identity: str, kind: str) -> bool:
     """Whether a decoded row is the one of this input."""
-    return stored == (neutral(identity) if kind == "csv" else identity)
+    return stored == (escape_formula(identity) if kind == "csv" else identity)
 
 
 def _csv_cell(value: Any, kind: Kind) -> str:
@@ -140,7 +140,7 @@ def _csv_cell(value: Any, kind: Kind) -> str:
         return shortest(value)
     if kind == "flag":
         return "true" if value else "false"
-    return neutral(str(value)) if kind == "text" else str(int(value))
+    return escape_formula(str(value)) if kind == "text" else str(int(value))
 
 
 def _json_value(value: Any, kind: Kind) -> Any:

@@ -16,7 +16,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
 
@@ -122,7 +127,7 @@ def write(path: Path, predictions: Predictions, *, inputs: Mapping[str, Artifact
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path, *, hint: str = "") -> Predictions:
     """Read and verify stored predictions."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=hint)

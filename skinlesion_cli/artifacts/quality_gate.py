@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
-from skinlesion_cli.decisions.quality_gate import Gate
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
+from skinlesion_cli.decisions.quality_gate import QualityGate
 
 KIND = "gate"
 SCHEMA_VERSION = 1
@@ -21,7 +26,7 @@ HINT = "Run `skinlesion gate` first."
 class StoredGate:
     """`figures` holds the measured false alarm rate, with its support and interval."""
 
-    gate: Gate
+    gate: QualityGate
     figures: Mapping[str, Any]
     artifact: Artifact | None = field(default=None, compare=False)
 
@@ -45,12 +50,12 @@ def write(path: Path, stored: StoredGate, *, inputs: Mapping[str, Artifact]) -> 
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path) -> StoredGate:
     """Read and verify a gate."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
     body = artifact.body
-    gate = Gate(
+    gate = QualityGate(
         names=tuple(body["names"]),
         mean=np.array(body["mean"]),
         precision=np.array(body["precision"]),

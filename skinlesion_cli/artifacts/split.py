@@ -10,7 +10,12 @@ from typing import Any
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import (
+    Artifact,
+    malformed_as_artifact_error,
+    read_artifact,
+    write_artifact,
+)
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.errors import DataError, name_items
 
@@ -66,11 +71,11 @@ def guard(split: Split, manifest: Manifest) -> None:
 
     Raises
     ------
-    DataError : naming the lesions; or the split names strangers, an image twice, or an unknown part.
+    DataError : naming the lesions; or the split names unknown_ids, an image twice, or an unknown part.
     """
-    strangers = sorted(set(split.table["id"]) - set(manifest.table["id"]))
-    if strangers:
-        raise DataError(f"the split names images that the manifest lacks: {name_items(strangers)}")
+    unknown_ids = sorted(set(split.table["id"]) - set(manifest.table["id"]))
+    if unknown_ids:
+        raise DataError(f"the split names images that the manifest lacks: {name_items(unknown_ids)}")
     twice = split.table["id"][split.table["id"].duplicated()].tolist()
     if twice:
         raise DataError(f"the split names these images more than once: {name_items(twice)}")
@@ -104,7 +109,7 @@ def write(path: Path, split: Split, manifest: Manifest, *, body: Mapping[str, An
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(path: Path, manifest: Manifest) -> Split:
     """Read and verify a split; it must have been made from this manifest and leak no lesion."""
     artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts.envelope import read_artifact, understanding, write_artifact
+from skinlesion_cli.artifacts.envelope import malformed_as_artifact_error, read_artifact, write_artifact
 
 KIND = "training-state"
 SCHEMA_VERSION = 1
@@ -37,7 +37,7 @@ def write(model_folder: Path, state: TrainingState) -> None:
     )
 
 
-@understanding
+@malformed_as_artifact_error
 def read(model_folder: Path) -> TrainingState | None:
     """The saved state, verified; None where no training is under way."""
     path = state_path(model_folder)

@@ -40,12 +40,12 @@ class Verdict:
     failed: tuple[str, ...]
 
     @property
-    def doubtful(self) -> bool:
+    def flagged(self) -> bool:
         return bool(self.failed)
 
 
 @dataclass(frozen=True)
-class Gate:
+class QualityGate:
     """What a good image looks like.
 
     `names` are the statistics, in order; `mean` (n,) and `precision` (n, n) describe them together. `quantiles`
@@ -72,7 +72,7 @@ class Gate:
 
 def fit_gate(
     names: tuple[str, ...], statistics: np.ndarray, false_alarm_rate: float = FALSE_ALARM_RATE
-) -> Gate:
+) -> QualityGate:
     """Learn the gate from training images.
 
     Parameters
@@ -92,15 +92,15 @@ def fit_gate(
     mean = values.mean(axis=0)
     covariance = np.cov(values, rowvar=False)
     covariance += _RIDGE * np.diag(np.maximum(np.diag(covariance), 1e-12))
-    bare = Gate(names, mean, np.linalg.inv(covariance), {}, {})
+    bare = QualityGate(names, mean, np.linalg.inv(covariance), {}, {})
     quantiles, limits = {}, {}
     for check, found in _badness(bare, values).items():
         quantiles[check] = np.quantile(found, np.linspace(0, 1, _N_QUANTILES))
         limits[check] = float(np.quantile(found, 1.0 - false_alarm_rate / len(CHECKS)))
-    return Gate(names, mean, bare.precision, quantiles, limits)
+    return QualityGate(names, mean, bare.precision, quantiles, limits)
 
 
-def _badness(gate: Gate, values: np.ndarray) -> dict[str, np.ndarray]:
+def _badness(gate: QualityGate, values: np.ndarray) -> dict[str, np.ndarray]:
     found = {
         check: sign * values[:, gate.names.index(statistic)] for check, (statistic, sign) in ONE_SIDED.items()
     }

@@ -77,20 +77,20 @@ class Outcome:
 
 
 def apply_rule(
-    rule: DecisionRule, ensemble_probabilities: np.ndarray, doubtful: np.ndarray | None = None
+    rule: DecisionRule, ensemble_probabilities: np.ndarray, flagged: np.ndarray | None = None
 ) -> Outcome:
     """Decide on ensemble probabilities.
 
     Parameters
     ----------
     ensemble_probabilities : shape (n_images, 7), before calibration.
-    doubtful : bool (n_images,), images that failed a check of quality or of what the model knows.
+    flagged : bool (n_images,), images that failed a check of quality or of what the model knows.
     """
     calibrated = rule.probability_calibration.apply(ensemble_probabilities)
     decisions = decide(calibrated, rule.thresholds, rule.priority)
     malignant = malignant_probability(calibrated)
     sets = conformal_set(calibrated, np.array(rule.conformal_minimum)) if rule.conformal_minimum else None
-    levels = triage_levels(decisions.decided, malignant, rule.malignant_threshold, sets, doubtful)
+    levels = triage_levels(decisions.decided, malignant, rule.malignant_threshold, sets, flagged)
     return Outcome(calibrated, decisions, malignant, levels, sets)
 
 
@@ -99,12 +99,12 @@ def triage_levels(
     malignant: np.ndarray,
     malignant_threshold: float | None,
     sets: np.ndarray | None,
-    doubtful: np.ndarray | None = None,
+    flagged: np.ndarray | None = None,
 ) -> np.ndarray:
     """`review` before `refer` before `routine`: an array of str of shape (n_images,).
 
     review : the conformal set holds benign and malignant classes, or none at all, or only malignant ones
-        where nothing else refers; or the image is doubtful. Someone has to look.
+        where nothing else refers; or the image is flagged. Someone has to look.
     refer : the decided class is malignant, or the malignant probability exceeds its operating point.
     routine : the rest.
     """
@@ -112,7 +112,7 @@ def triage_levels(
     if malignant_threshold is not None:
         over = np.asarray(malignant, dtype=np.float64) > malignant_threshold
     refer = IS_MALIGNANT[decided] | over
-    review = np.zeros(len(decided), bool) if doubtful is None else np.asarray(doubtful, bool).copy()
+    review = np.zeros(len(decided), bool) if flagged is None else np.asarray(flagged, bool).copy()
     if sets is not None:
         holds_malignant, holds_benign = sets[:, IS_MALIGNANT].any(axis=1), sets[:, ~IS_MALIGNANT].any(axis=1)
         review |= (holds_malignant == holds_benign) | (holds_malignant & ~refer)

@@ -121,7 +121,7 @@ def settle_runtime(
     if wanted == AUTO and kind == "onnx":
         lacking = [member.name for member in bundle.members if not exports.is_there(member, kind)]
         if lacking:
-            named = model or (BUILTIN if bundle.is_builtin else None)
+            named = model or (BUILTIN if bundle.is_bundled else None)
             command = "skinlesion export" + (f" --model {shlex.quote(named)}" if named else "")
             note(f"predicting with torch; run `{command}` once, and onnxruntime predicts much faster")
             return "torch"

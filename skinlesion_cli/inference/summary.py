@@ -19,7 +19,7 @@ class Tally:
     def __init__(self) -> None:
         self.decisions: Counter[str] = Counter()
         self.triage: Counter[str] = Counter()
-        self.images = self.failed = self.doubtful = self.passes = 0
+        self.images = self.failed = self.flagged = self.passes = 0
         self.first_failed: list[str] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -32,7 +32,7 @@ class Tally:
         self.images += 1
         self.decisions[row["decision"]] += 1
         self.triage[row["triage"]] += 1
-        self.doubtful += bool(row["doubtful"])
+        self.flagged += bool(row["flagged"])
         self.passes += row["passes"] or 0
 
     def named_failures(self) -> str:
@@ -47,7 +47,7 @@ class Tally:
             "failed": self.failed,
             "decisions": {name: self.decisions[name] for name in CLASS_NAMES},
             "triage": {level: self.triage[level] for level in ("refer", "review", "routine")},
-            "doubtful": self.doubtful,
+            "flagged": self.flagged,
             "mean_passes": round(self.passes / self.images, 3) if self.images else None,
         }
 

@@ -118,7 +118,7 @@ def weights_to_bytes(network: nn.Module) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
 
 
-def halve(content: bytes) -> bytes:
+def to_half_precision(content: bytes) -> bytes:
     """The same weights with every matrix and kernel rounded to float16; norms and biases keep float32.
 
     Raises

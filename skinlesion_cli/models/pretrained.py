@@ -71,7 +71,7 @@ def _from_file(network: LesionNet, path: Path) -> str:
     return f"file {path.name} sha256 {sha256_file(path)[:12]}"
 
 
-def whereabouts(spec: BackboneSpec) -> str | None:
+def cached_weights_source(spec: BackboneSpec) -> str | None:
     """Where ImageNet weights of this network lie on this machine; None where they would have to be fetched.
 
     Raises

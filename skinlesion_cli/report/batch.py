@@ -52,15 +52,15 @@ def page(rows: Iterable[Row], about: BatchPage) -> str:
     """The page as HTML. Memory grows with the rows shown, not with the rows read."""
     levels: Counter[str] = Counter()
     decisions: Counter[str] = Counter()
-    doubtful = 0
+    flagged = 0
 
     def counted() -> Iterable[tuple[tuple[int, float, float], int, Row]]:
-        nonlocal doubtful
+        nonlocal flagged
         for number, row in enumerate(rows):
             levels[ERROR if row["status"] == ERROR else row["triage"]] += 1
             if row["decision"]:
                 decisions[row["decision"]] += 1
-            doubtful += bool(row["doubtful"])
+            flagged += bool(row["flagged"])
             yield severity(row), number, row
 
     worst = heapq.nsmallest(about.max_rows, counted(), key=lambda item: item[:2])
@@ -87,7 +87,7 @@ def page(rows: Iterable[Row], about: BatchPage) -> str:
         linked=sum(1 for row in shown if row["thumb"] and not row["thumb"].startswith("data:")),
         levels=[(level, levels[level]) for level in (*LEVELS, ERROR)],
         decisions=[(name, decisions[name]) for name in CLASS_NAMES],
-        doubtful=doubtful,
+        flagged=flagged,
         facts=facts_table(about.facts),
     )
 
@@ -110,7 +110,7 @@ def _cells(row: Row, about: BatchPage, *, embed: bool) -> dict[str, Any]:
         "fired": row["threshold_fired"],
         "set": row["conformal_set"].split("|") if row["conformal_set"] else [],
         "quality": "" if row["quality"] == "ok" else row["quality"].replace("|", ", "),
-        "doubtful": bool(row["doubtful"]),
+        "flagged": bool(row["flagged"]),
         "zero": row["overlay_magnitude"] == 0,
         "magnitude": _rounded(row["overlay_magnitude"]),
         "thumb": thumb,

@@ -48,7 +48,7 @@ def run(config: GateConfig, reporter: Reporter) -> StageResult:
         judged_on = _measured(workspace, everything, validation, task)
     gate = fit_gate(STATISTICS, fitted_on, config.false_alarm_rate)
     verdicts = [gate.verdict(dict(zip(STATISTICS, row, strict=True))) for row in judged_on]
-    alarms = sum(verdict.doubtful for verdict in verdicts)
+    alarms = sum(verdict.flagged for verdict in verdicts)
     by_check = Counter(check for verdict in verdicts for check in verdict.failed)
     low, high = binomial_interval(alarms, len(verdicts))
     share = alarms / len(verdicts) if verdicts else None

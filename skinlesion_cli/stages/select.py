@@ -12,7 +12,7 @@ import numpy as np
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
-from skinlesion_cli.artifacts.prediction_columns import neutral, shortest
+from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.reading.images import MAX_PIXELS
@@ -111,7 +111,9 @@ def run(config: SelectConfig, reporter: Reporter) -> StageResult:
         for rank, index in enumerate(chosen, start=1):
             decision = CLASS_NAMES[outcome.decisions.decided[index]]
             values = [shortest(scores[name][index]) for name in ("margin", "entropy", "disagreement")]
-            table.writerow([rank, neutral(ids[index]), "", decision, *values, config.strategy, bundle.sha256])
+            table.writerow(
+                [rank, escape_formula(ids[index]), "", decision, *values, config.strategy, bundle.sha256]
+            )
     whose = "views" if len(engine.members) == 1 else "networks"
     return StageResult(
         command="select",

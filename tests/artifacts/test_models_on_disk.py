@@ -55,7 +55,7 @@ def finished(workspace: Workspace, **changes) -> Workspace:
 
 def test_a_bundle_is_named_by_its_parts(tmp_path):
     found = bundle.from_workspace(finished(Workspace(tmp_path)))
-    assert (found.model_id, found.is_builtin, found.gate) == ("tiny", False, None)
+    assert (found.model_id, found.is_bundled, found.gate) == ("tiny", False, None)
     assert bundle.architecture(str(tmp_path)) == "tiny"
     assert bundle.from_workspace(Workspace(tmp_path)).sha256 == found.sha256
 
@@ -94,7 +94,7 @@ def test_where_the_model_lies(tmp_path, monkeypatch):
     network(begun.checkpoint("tiny"))
     empty.root.mkdir()
     assert bundle.locate(begun) == begun
-    assert bundle.locate(empty) == bundle.builtin() == bundle.locate(begun, "builtin")
+    assert bundle.locate(empty) == bundle.bundled_model() == bundle.locate(begun, "builtin")
     assert bundle.locate(begun, str(tmp_path / "other")) == Workspace(tmp_path / "other")
     with pytest.raises(ArtifactError, match="there is no workspace"):
         bundle.locate(Workspace(tmp_path / "none"))
@@ -102,7 +102,7 @@ def test_where_the_model_lies(tmp_path, monkeypatch):
         bundle.from_workspace(empty)
     monkeypatch.setattr(bundle, "_package_folder", lambda: empty)
     with pytest.raises(ArtifactError, match="no built-in model"):
-        bundle.builtin()
+        bundle.bundled_model()
 
 
 # Members of an ensemble

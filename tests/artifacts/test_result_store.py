@@ -142,12 +142,12 @@ def test_parquet_holds_the_same_rows_with_types(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     output = tmp_path / "a.parquet"
     with store.open_partial(output, "parquet", RUN, resume=False, overwrite=False) as partial:
-        partial.write([row(1), row(2) | {"doubtful": True, "p_MEL": None}])
+        partial.write([row(1), row(2) | {"flagged": True, "p_MEL": None}])
         partial.finish()
     assert not store.partial_path(output).exists()
     assert str(parquet.read_schema(output).field("p_MEL").type) == "float"
     found = list(store.read_rows(output, "parquet"))
-    assert [(one["row"], one["p_MEL"], one["doubtful"]) for one in found] == [
+    assert [(one["row"], one["p_MEL"], one["flagged"]) for one in found] == [
         (1, 0.25, None),
         (2, None, True),
     ]
@@ -204,8 +204,8 @@ def test_a_line_that_is_no_row(line: bytes):
 
 
 def test_cells_read_back_as_they_were():
-    made = row(3) | {"doubtful": False, "passes": 8, "overlay": "x.png"}
+    made = row(3) | {"flagged": False, "passes": 8, "overlay": "x.png"}
     for kind in ("csv", "jsonl"):
         found = prediction_columns.decode(prediction_columns.encode(made, kind), kind)
-        assert (found["row"], found["doubtful"], found["passes"], found["p_NV"]) == (3, False, 8, None)
+        assert (found["row"], found["flagged"], found["passes"], found["p_NV"]) == (3, False, 8, None)
         assert prediction_columns.is_same_id(found["id"], "3.jpg", kind)

@@ -40,10 +40,10 @@ def test_a_user_without_a_home_is_told_which_variable_to_set(monkeypatch: pytest
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
-    def homeless() -> Path:
+    def without_lesion() -> Path:
         raise RuntimeError
 
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", without_lesion)
     with pytest.raises(UsageError, match="no home folder") as told:
         place.user_cache()
     assert told.value.hint == "Set SKINLESION_CACHE to a folder."

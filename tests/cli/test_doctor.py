@@ -24,12 +24,12 @@ from tests.cli.conftest import Places, Run
 
 def look(name: str, workspace: Path) -> list[tuple[str, str, str, str]]:
     """What one look finds: check, state, found, to do."""
-    findings = doctor._safely(name, doctor.LOOKS[name], DoctorConfig(workspace))
+    findings = doctor._safely(name, doctor.CHECKS[name], DoctorConfig(workspace))
     return [(f.check, f.state, f.found, f.to_do) for f in findings]
 
 
 def only(monkeypatch: pytest.MonkeyPatch, **looks: Any) -> None:
-    monkeypatch.setattr(doctor, "LOOKS", looks)
+    monkeypatch.setattr(doctor, "CHECKS", looks)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_library_that_does_not_load_stops_no_other_look(
 
     monkeypatch.setattr(installation, "import_module", fail)
     monkeypatch.setitem(sys.modules, "torch", None)
-    only(monkeypatch, **{name: doctor.LOOKS[name] for name in ("loading", "devices", "threads")})
+    only(monkeypatch, **{name: doctor.CHECKS[name] for name in ("loading", "devices", "threads")})
     done = run("doctor", "--json", "-w", tmp_path)
     assert done.exit_code == 1
     loading, devices, threads = json.loads(done.stdout)["figures"]["findings"]
@@ -218,7 +218,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_here_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinlesion_cli.models.pretrained.whereabouts", lambda spec: None)
+    monkeypatch.setattr("skinlesion_cli.models.pretrained.cached_weights_source", lambda spec: None)
     ((_, state, found, to_do),) = look("ImageNet weights", tmp_path)
     assert state == "advice"
     assert found == (
@@ -230,7 +230,7 @@ def test_weights_that_are_not_here_or_damaged(tmp_path: Path, monkeypatch: pytes
     def damaged(_spec: object) -> None:
         raise WeightsError("the package holds another file", "Install it again.")
 
-    monkeypatch.setattr("skinlesion_cli.models.pretrained.whereabouts", damaged)
+    monkeypatch.setattr("skinlesion_cli.models.pretrained.cached_weights_source", damaged)
     assert look("ImageNet weights", tmp_path) == [
         ("ImageNet weights", "problem", "the package holds another file", "Install it again.")
     ]

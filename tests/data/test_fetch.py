@@ -209,7 +209,7 @@ def test_a_wrong_size_is_an_error_before_anything_is_fetched(server, tmp_path, p
 
 
 def test_a_doubtful_hash_only_leads_to_a_notice(server, tmp_path, patience):
-    fetched, _ = get(server, tmp_path, patience, doubtful_md5="0" * 32)
+    fetched, _ = get(server, tmp_path, patience, unconfirmed_md5="0" * 32)
     assert_whole(tmp_path)
     assert fetched.notes == (f"{NAME} has md5 {MD5}; a third party once noted {'0' * 32}",)
 

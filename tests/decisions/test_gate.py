@@ -37,9 +37,9 @@ def test_each_check_fails_beyond_its_share_of_the_training_images(statistics):
         ({"marker": 0.0991}, "marker"),
     ):
         verdict = gate.verdict(image(**changes))
-        assert (verdict.failed, verdict.doubtful) == ((name,), True)
+        assert (verdict.failed, verdict.flagged) == ((name,), True)
     within = gate.verdict(image(4.1, 0.5, 0.2, 0.05))
-    assert (within.failed, within.doubtful) == ((), False)
+    assert (within.failed, within.flagged) == ((), False)
 
 
 def test_the_score_is_the_share_of_training_images_that_look_worse(statistics):

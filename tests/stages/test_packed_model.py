@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
-from skinlesion_cli.models.network import halve, restore_network
+from skinlesion_cli.models.network import restore_network, to_half_precision
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
 from skinlesion_cli.stages.train import initial
@@ -90,14 +90,14 @@ def test_the_own_model_goes_before_the_built_in_one_and_an_unfinished_one_is_not
 
 def test_half_precision_rounds_kernels_and_keeps_norms():
     content = save({"kernel": torch.tensor([[1.0001, 2.0]]), "norm": torch.tensor([1.0001])})
-    rounded = load(halve(content))
+    rounded = load(to_half_precision(content))
     assert rounded["kernel"].dtype == torch.float16
     # Between 1 and 2 float16 has steps of 2 ** -10.
     assert rounded["kernel"].tolist() == [[1.0, 2.0]]
     assert rounded["norm"].dtype == torch.float32
     assert rounded["norm"].item() == pytest.approx(1.0001, abs=1e-7)
     with pytest.raises(ArtifactError, match="too large for half precision: big"):
-        halve(save({"big": torch.tensor([[1e6]])}))
+        to_half_precision(save({"big": torch.tensor([[1e6]])}))
 
 
 @pytest.fixture(scope="module")

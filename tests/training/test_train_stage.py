@@ -26,7 +26,7 @@ from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from skinlesion_cli.models.network import restore_network
-from skinlesion_cli.models.training.distributed import Team
+from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
@@ -186,7 +186,7 @@ def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch,
 
 
 def test_a_batch_that_a_team_cannot_share_equally_is_refused(config, monkeypatch):
-    class Three(Team):
+    class Three(Distributed):
         size = 3
 
     monkeypatch.setattr(train, "join_team", lambda device: (Three(), torch.device("cpu")))

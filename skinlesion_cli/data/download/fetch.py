@@ -35,14 +35,14 @@ _PROGRESS_BYTES = 1 << 20
 class Expected:
     """What is known about a file before it is fetched.
 
-    `size_bytes` and `md5` must fit; `doubtful_md5` only leads to a notice. `check` raises a DataError for a
+    `size_bytes` and `md5` must fit; `unconfirmed_md5` only leads to a notice. `check` raises a DataError for a
     file whose content is wrong.
     """
 
     name: str
     size_bytes: int | None = None
     md5: str | None = None
-    doubtful_md5: str | None = None
+    unconfirmed_md5: str | None = None
     sha256: str | None = None
     check: Callable[[Path], None] | None = None
 
@@ -180,9 +180,9 @@ def examine(expected: Expected, path: Path, url: str) -> Fetched:
                 f"{expected.name} has {what} {found}, expected {wanted}",
                 "If the file was replaced on purpose, --ignore-hashes accepts it; its content is still checked.",
             )
-    if expected.doubtful_md5 and md5.hexdigest() != expected.doubtful_md5:
+    if expected.unconfirmed_md5 and md5.hexdigest() != expected.unconfirmed_md5:
         notes.append(
-            f"{expected.name} has md5 {md5.hexdigest()}; a third party once noted {expected.doubtful_md5}"
+            f"{expected.name} has md5 {md5.hexdigest()}; a third party once noted {expected.unconfirmed_md5}"
         )
     if expected.check is not None:
         expected.check(path)

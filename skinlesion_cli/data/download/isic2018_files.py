@@ -36,7 +36,7 @@ class OfficialFile:
     size_bytes: int | None = None
     images: int = 0
     md5: str | None = None
-    doubtful_md5: str | None = None
+    unconfirmed_md5: str | None = None
 
 
 OFFICIAL_FILES = (
@@ -56,7 +56,7 @@ OFFICIAL_FILES = (
         "validation",
         51_000_000,
         images=193,
-        doubtful_md5="c1fbdd4f5468b0d67c61a1b2def87077",
+        unconfirmed_md5="c1fbdd4f5468b0d67c61a1b2def87077",
     ),
     OfficialFile("ISIC2018_Task3_Test_Input.zip", "test", 401_000_000, images=1512),
     OfficialFile(
@@ -65,7 +65,7 @@ OFFICIAL_FILES = (
         2_771_732_744,
         size_bytes=2_771_732_744,
         images=10_015,
-        doubtful_md5="0c281f121070a8d63457caffcdec439a",
+        unconfirmed_md5="0c281f121070a8d63457caffcdec439a",
     ),
 )
 
@@ -184,7 +184,7 @@ def _expected(file: OfficialFile, ledger: dict[str, dict[str, object]], ignore_h
         name=file.name,
         size_bytes=None if ignore_hashes else file.size_bytes,
         md5=None if ignore_hashes else file.md5,
-        doubtful_md5=file.doubtful_md5,
+        unconfirmed_md5=file.unconfirmed_md5,
         sha256=None if ignore_hashes or not isinstance(recorded, str) else recorded,
         check=check,
     )

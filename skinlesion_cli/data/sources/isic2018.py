@@ -95,10 +95,10 @@ def _part(
     if unlabelled:
         raise DataError(f"{name} images are not in the ground truth: {name_items(unlabelled)}")
     if name == "Training":
-        homeless = sorted(set(labels) - set(lesions))
-        if homeless:
+        without_lesion = sorted(set(labels) - set(lesions))
+        if without_lesion:
             raise DataError(
-                f"training images without a lesion id: {name_items(homeless)}",
+                f"training images without a lesion id: {name_items(without_lesion)}",
                 f"Add ISIC2018_Task3_Training_LesionGroupings.csv or {METADATA}: "
                 "without lesions no split is free of leaks.",
             )

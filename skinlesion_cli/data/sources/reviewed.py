@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.prediction_columns import neutral
+from skinlesion_cli.artifacts.prediction_columns import escape_formula
 from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
 
@@ -55,4 +55,4 @@ def read(path: Path, options: SourceOptions) -> Collection:
 
 def _plain(image: str) -> str:
     """The name as it is on disk: an apostrophe that keeps a spreadsheet from calculating is taken off."""
-    return image[1:] if image[:1] == "'" and neutral(image[1:]) == image else str(PurePosixPath(image))
+    return image[1:] if image[:1] == "'" and escape_formula(image[1:]) == image else str(PurePosixPath(image))

@@ -20,7 +20,7 @@ from skinlesion_cli.models.devices import resolve_device
 T = TypeVar("T")
 
 
-class Team:
+class Distributed:
     """One process alone: nothing to share and nobody to wait for."""
 
     rank = 0
@@ -51,7 +51,7 @@ class Team:
         """Give every process the first one's buffers (running means of batch norm)."""
 
 
-class _Several(Team):
+class _Several(Distributed):
     def __init__(self, cpu: bool) -> None:
         from accelerate import Accelerator
 
@@ -94,7 +94,7 @@ class _Several(Team):
             buffer.copy_(broadcast(buffer))
 
 
-def join_team(device_name: str) -> tuple[Team, torch.device]:
+def join_team(device_name: str) -> tuple[Distributed, torch.device]:
     """The team that this process was started in, and the device it is to use.
 
     Raises
@@ -103,7 +103,7 @@ def join_team(device_name: str) -> tuple[Team, torch.device]:
     """
     device = resolve_device(device_name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Team(), device
+        return Distributed(), device
     if device.type == "mps":
         raise UsageError(
             "several processes cannot train on one MPS device", "Use --device cpu, or one process."

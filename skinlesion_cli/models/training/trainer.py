@@ -21,7 +21,7 @@ from torch import nn
 from skinlesion_cli.config.schema import Recipe
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.models.freezing import hold_still, merge_norms
-from skinlesion_cli.models.training.distributed import Team
+from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.models.training.history import Row, history_row
 from skinlesion_cli.models.training.interruption import HeldSignals
 from skinlesion_cli.models.training.losses import smooth_targets, training_loss
@@ -78,7 +78,7 @@ class Trainer:
     on_epoch: Callable[[list[Row], float], None] = lambda history, seconds: None
     class_weights: torch.Tensor | None = None
     logit_offsets: torch.Tensor | None = None
-    team: Team = field(default_factory=Team)
+    team: Distributed = field(default_factory=Distributed)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:

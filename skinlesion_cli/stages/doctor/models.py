@@ -22,10 +22,10 @@ TOLERANCE = 5e-3
 
 def weights(_config: DoctorConfig) -> Iterator[Finding]:
     from skinlesion_cli.models.backbones import BACKBONES
-    from skinlesion_cli.models.pretrained import whereabouts
+    from skinlesion_cli.models.pretrained import cached_weights_source
 
     pretrained = {name: spec for name, spec in BACKBONES.items() if spec.hub_id}
-    found = {name: whereabouts(spec) for name, spec in pretrained.items()}
+    found = {name: cached_weights_source(spec) for name, spec in pretrained.items()}
     there = ", ".join(f"{name} ({where})" for name, where in found.items() if where)
     lacking = ", ".join(name for name, where in found.items() if not where)
     to_do = (
@@ -41,7 +41,7 @@ def models(config: DoctorConfig) -> Iterator[Finding]:
 
     built_in = None
     try:
-        built_in = bundles.from_workspace(bundles.builtin())
+        built_in = bundles.from_workspace(bundles.bundled_model())
         figures = {"model": built_in.model_id, "sha256": built_in.sha256}
         found = f"whole; networks: {len(built_in.members)}"
         yield Finding("model in the box", "ok", found, figures=figures)
@@ -101,7 +101,7 @@ def self_test(_config: DoctorConfig) -> Iterator[Finding]:
     from skinlesion_cli.inference.loading import load_engine
     from skinlesion_cli.models.devices import resolve_device
 
-    bundle, image = bundles.from_workspace(bundles.builtin()), read_image(picture())
+    bundle, image = bundles.from_workspace(bundles.bundled_model()), read_image(picture())
     for device in dict.fromkeys(("cpu", resolve_device("auto").type)):
         started = time.perf_counter()
         said = load_engine(bundle, device, "torch").run([image]).probabilities[0]

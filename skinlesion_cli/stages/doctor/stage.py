@@ -16,7 +16,7 @@ from skinlesion_cli.stages.doctor import installation, machine, models
 from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorConfig, Finding, Look
 from skinlesion_cli.stages.result import StageResult, Table
 
-LOOKS: Mapping[str, Look] = {
+CHECKS: Mapping[str, Look] = {
     "python": installation.python,
     "libraries": installation.libraries,
     "loading": installation.loading,
@@ -33,7 +33,7 @@ LOOKS: Mapping[str, Look] = {
 def run(config: DoctorConfig, reporter: Reporter) -> StageResult:
     """Look at everything; a problem makes the exit code 1, advice does not."""
     looks = (
-        dict(LOOKS) if config.network else {name: look for name, look in LOOKS.items() if name != "network"}
+        dict(CHECKS) if config.network else {name: look for name, look in CHECKS.items() if name != "network"}
     )
     findings: list[Finding] = []
     with reporter.task("looking", total=len(looks), unit="checks") as task:

@@ -231,9 +231,9 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
     if not workspace.manifest.exists():
         return {}, ["no manifest in the workspace: no subgroups, no lesion mates"]
     manifest = manifests.read(workspace.manifest)
-    strangers = set(judged.ids) - set(manifest.table["id"])
-    if strangers:
-        return {}, [f"{len(strangers)} images are not in the manifest: no subgroups, no lesion mates"]
+    unknown_ids = set(judged.ids) - set(manifest.table["id"])
+    if unknown_ids:
+        return {}, [f"{len(unknown_ids)} images are not in the manifest: no subgroups, no lesion mates"]
     rows = manifest.rows(judged.ids)
     masks = by_patient(rows)
     if workspace.split.exists():

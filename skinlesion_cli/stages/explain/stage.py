@@ -12,7 +12,7 @@ import numpy as np
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import maps as records
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
-from skinlesion_cli.artifacts.prediction_columns import neutral
+from skinlesion_cli.artifacts.prediction_columns import escape_formula
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.images import MAX_PIXELS
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
@@ -87,7 +87,7 @@ def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
                 except ImageError as error:
                     failed.append(f"{source.id} ({error.reason}: {error.message})")
             for record in _explain(config, bundle, engine, writer, images):
-                table.writerow({key: neutral(value) for key, value in record.row().items()})
+                table.writerow({key: escape_formula(value) for key, value in record.row().items()})
                 if record.all_zero:
                     zero.append(f"{record.id} ({record.class_name})")
             n_images += len(images)

@@ -70,6 +70,10 @@ def write_report(
 
 def _rows(output: Path, kind: str) -> Iterator[dict[str, Any]]:
     for row in store.read_rows(output, kind):
-        if kind == "csv" and row["id"][:1] == "'" and prediction_columns.neutral(row["id"][1:]) == row["id"]:
+        if (
+            kind == "csv"
+            and row["id"][:1] == "'"
+            and prediction_columns.escape_formula(row["id"][1:]) == row["id"]
+        ):
             row["id"] = row["id"][1:]
         yield row

@@ -267,8 +267,8 @@ def _result(
     warnings = []
     if tally.failed:
         warnings.append(f"{tally.failed} images could not be read: {tally.named_failures()}")
-    if tally.doubtful:
-        warnings.append(f"{tally.doubtful} images failed a check of quality and are put to review")
+    if tally.flagged:
+        warnings.append(f"{tally.flagged} images failed a check of quality and are flagged for review")
     return StageResult(
         command="predict",
         headline=headline,

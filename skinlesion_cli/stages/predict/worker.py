@@ -109,14 +109,14 @@ class Worker:
             ) from None
         gate = self.bundle.gate
         verdicts = None if gate is None else [gate.verdict(statistics(image)) for image in pixels]
-        doubtful = None if verdicts is None else np.array([verdict.doubtful for verdict in verdicts])
-        outcome = self.bundle.calibration.decide(output.probabilities, doubtful)
+        flagged = None if verdicts is None else np.array([verdict.flagged for verdict in verdicts])
+        outcome = self.bundle.calibration.decide(output.probabilities, flagged)
         found = [rows.predicted(index, outcome, int(output.passes[index])) for index in range(len(images))]
         for row, verdict in zip(found, verdicts or [], strict=False):
             row |= {
                 "quality": "|".join(verdict.failed) or "ok",
                 "quality_score": verdict.score,
-                "doubtful": verdict.doubtful,
+                "flagged": verdict.flagged,
             }
         if self.overlays is not None:
             records = self.overlays.write(

@@ -19,7 +19,7 @@ from skinlesion_cli.data.training.augmentation import make_augmentation
 from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches, default_workers
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.freezing import n_stages
-from skinlesion_cli.models.network import LesionNet, halve, weights_to_bytes
+from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
 from skinlesion_cli.models.training import state as saved_state
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
@@ -241,6 +241,8 @@ def settle_precision(job: Job, done: Checkpoint) -> Checkpoint:
             f"models/{job.name} was stored in half precision", "Add --half, or train it anew with --fresh."
         )
     path = job.workspace.checkpoint(job.name)
-    rounded = replace(done, weights=halve(done.weights), figures={**done.figures, PRECISION: wanted})
+    rounded = replace(
+        done, weights=to_half_precision(done.weights), figures={**done.figures, PRECISION: wanted}
+    )
     checkpoints.write(path, rounded, inputs=job.data.inputs)
     return checkpoints.read(path)

@@ -30,7 +30,7 @@ def start_from_models(job: Job, network: LesionNet) -> str | None:
         raise UsageError("--init and --metadata exclude each other: the model has no branch for patient data")
     members, sources = [], []
     for model in job.config.models:
-        folder = bundles.named(model)
+        folder = bundles.resolve_model(model)
         bundle = bundles.from_workspace(folder)
         member = bundle.members[(job.fold or 0) % len(bundle.members)]
         _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id, member)

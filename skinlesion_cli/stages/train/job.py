@@ -20,7 +20,7 @@ from skinlesion_cli.data import metadata
 from skinlesion_cli.data.preprocess import decode_target_px, to_input
 from skinlesion_cli.data.training.cache import DecodedCache, open_cache
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
-from skinlesion_cli.models.training.distributed import Team
+from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
@@ -93,7 +93,7 @@ class Job:
     train_ids: list[str]
     validation_ids: list[str]
     device: torch.device
-    team: Team
+    team: Distributed
     reporter: Reporter
 
     @property
