@@ -108,7 +108,7 @@ def test_the_wheel_is_the_package_with_its_recipes_and_licences(built: Built):
     assert {
         "skinlesion_cli/configs/default.yaml",
         "skinlesion_cli/report/pages/batch.html",
-        "skinlesion_cli/builtin/calibration/calibration.json",
+        "skinlesion_cli/bundled/calibration/calibration.json",
     } <= inside
     assert (
         len([name for name in inside if re.search(r"builtin/models/.*\.weights-.*\.safetensors$", name)]) >= 1
