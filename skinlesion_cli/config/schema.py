@@ -76,7 +76,7 @@ class Recipe(Frozen):
     harmonise_px: int | None = None
     # Images are decoded once to this size; augmentation crops and resizes from it.
     cache_size_px: Annotated[int, Field(ge=16, le=2048)] = 256
-    augmentation: Literal["none", "published", "default"] = "default"
+    augmentation: Literal["none", "published", "default", "varied"] = "default"
     # Class balance
     sampler: Literal["uniform", "weighted"] = "uniform"
     # Weight of a class in the sampler: count ** -power. 1 draws all classes alike, 0.5 half way.

@@ -14,6 +14,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from skinlesion_cli.data.training.artefacts import artefacts
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # Each loader process has one core's work to do; OpenCV's own threads would only fight over it.
@@ -36,12 +37,13 @@ class Augmentation:
 
 
 def make_augmentation(kind: str, size_px: int, class_counts: Mapping[str, int]) -> Augmentation:
-    """Augmentation of this kind (`none`, `published`, `default`) at this output size."""
+    """Augmentation of this kind (`none`, `published`, `default`, `varied`) at this output size."""
     if kind == "published":
         levels = published_levels(class_counts)
         made = {level: _compose(_published(level, size_px)) for level in set(levels.values())}
         return Augmentation([made[levels[name]] for name in CLASS_NAMES])
-    pipeline = _compose(_default(size_px) if kind == "default" else [_resize(size_px)])
+    transforms = {"default": _default, "varied": _varied}.get(kind, lambda size: [_resize(size)])(size_px)
+    pipeline = _compose(transforms)
     return Augmentation([pipeline] * len(CLASS_NAMES))
 
 
@@ -51,6 +53,19 @@ def _compose(transforms: list[Any]) -> A.Compose:
 
 def _resize(size_px: int) -> A.BasicTransform:
     return A.Resize(size_px, size_px, interpolation=cv2.INTER_AREA)
+
+
+def _varied(size_px: int) -> list[Any]:
+    """`default` with what photographs of other clinics add: lesions that are small in the field or fill it, other
+    light, and hair, rulers, ink, stickers and dark corners (`artefacts`)."""
+    crop = A.RandomResizedCrop(
+        (size_px, size_px), scale=(0.4, 1.0), ratio=(0.75, 4 / 3), interpolation=cv2.INTER_AREA
+    )
+    # Half of the time the picture shrinks to 0.55 to 1 of its side and its mirrored surroundings fill the rest.
+    shrink = A.Affine(scale=(0.55, 1.0), border_mode=cv2.BORDER_REFLECT_101, p=0.5)
+    whole = A.Sequential([shrink, _resize(size_px)], p=0.35)
+    _, *others = _default(size_px)
+    return [A.OneOf([A.Sequential([crop], p=0.65), whole], p=1.0), *others[:2], *artefacts(), *others[2:]]
 
 
 def _default(size_px: int) -> list[Any]:
