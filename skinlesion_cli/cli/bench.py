@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion bench
@@ -31,15 +31,11 @@ def bench(
     ] = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Measure prediction on this machine: decoding, networks, views, maps, writing, and the whole."""
     from skinlesion_cli.stages import bench as stage
 
     config = stage.BenchConfig(workspace, tuple(sample or ()), images, seconds, runtime, device, model)
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, config)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion calibrate
@@ -64,11 +63,9 @@ def calibrate(
     adaptive: Annotated[
         str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.adaptive.stopping.GUARDS")
     ] = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Fit probabilities, thresholds and triage on the stored validation predictions, and say what they promise."""
     from skinlesion_cli.config.policy import load_policy
     from skinlesion_cli.decisions.adaptive.stopping import guard_named
@@ -78,8 +75,4 @@ def calibrate(
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
     given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(
-            stage.CalibrateConfig(Path(workspace), settings, output, guard_named(adaptive)), reporter
-        )
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, stage.CalibrateConfig(workspace, settings, output, guard_named(adaptive)))

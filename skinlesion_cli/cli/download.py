@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion download
@@ -53,11 +53,9 @@ def download(
     link: Annotated[bool, typer.Option("--link", help=LINK)] = False,
     scc_as_akiec: Annotated[bool, typer.Option("--scc-as-akiec", help=SCC)] = False,
     seed: options.SeedOption = 42,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Bring a dataset into the workspace and split it by lesion; without --from, fetch ISIC 2018 Task 3."""
     if append:
         from skinlesion_cli.errors import UsageError
@@ -65,14 +63,23 @@ def download(
 
         if source is None:
             raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
-        with render.reporter(quiet=quiet) as reporter:
-            added = adding.run(adding.AppendConfig(workspace, source, source_format, link), reporter)
-        render.finish(added, as_json=as_json, quiet=quiet)
-        return
+        return StageCall(adding.run, adding.AppendConfig(workspace, source, source_format, link))
     from skinlesion_cli.stages.download import stage
 
-    chosen = {key: value for key, value in locals().items() if key in stage.DownloadConfig.model_fields}
-    chosen |= {"parts": tuple(name.strip() for name in parts.split(",")), "n_folds": folds}
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.DownloadConfig(**chosen), reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    settings = stage.DownloadConfig(
+        workspace=workspace,
+        source=source,
+        source_format=source_format,
+        parts=tuple(name.strip() for name in parts.split(",")),
+        base_url=base_url,
+        dry_run=dry_run,
+        ignore_hashes=ignore_hashes,
+        link=link,
+        scc_as_akiec=scc_as_akiec,
+        split=split,
+        n_folds=folds,
+        seed=seed,
+        check_duplicates=check_duplicates,
+        move_duplicates=move_duplicates,
+    )
+    return StageCall(stage.run, settings)

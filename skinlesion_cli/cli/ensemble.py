@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import choices, options, render
+from skinlesion_cli.cli import choices
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion ensemble
@@ -43,11 +43,9 @@ def ensemble(
         Path | None,
         typer.Option(help="CSV with labels (and lesion_id) for --predictions; default: the manifest."),
     ] = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Combine networks by their predictions of validation images, stored or from CSVs."""
     from skinlesion_cli.stages import ensemble as stage
 
@@ -61,6 +59,4 @@ def ensemble(
         method=method,
         tta_mode=tta,
     )
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, config)

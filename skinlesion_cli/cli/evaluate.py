@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import choices, options, render
+from skinlesion_cli.cli import choices, options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion evaluate
@@ -52,11 +52,9 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder to write to; default: in the workspace.")
     ] = None,
     seed: options.SeedOption = 0,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Judge labelled predictions: every figure with an interval, pictures, and the official challenge table."""
     from skinlesion_cli.stages.evaluate import stage
 
@@ -73,6 +71,4 @@ def evaluate(
         output=output,
         report=report,
     )
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, config)

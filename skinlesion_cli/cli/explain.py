@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion explain ./images
@@ -52,41 +51,31 @@ def explain(
     ] = False,
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Lay over each image what spoke for its class: Grad-CAM or another class activation map."""
-    from skinlesion_cli.data.reading.inputs import lines
+    named, listed = options.named_and_listed(inputs)
+    if check:
+        from skinlesion_cli.stages.explain import check as check_stage
 
-    named = [name for name in inputs if name != "-"]
-    listed = lines(sys.stdin.buffer) if "-" in inputs else ()
-    with render.reporter(quiet=quiet) as reporter:
-        if check:
-            from skinlesion_cli.stages.explain import check as sanity_check
+        return StageCall(
+            check_stage.run,
+            check_stage.CheckConfig(workspace, named, listed, method=method, device=device, model=model),
+        )
+    from skinlesion_cli.stages.explain import stage
 
-            result = sanity_check.run(
-                sanity_check.CheckConfig(workspace, named, listed, method=method, device=device, model=model),
-                reporter,
-            )
-        else:
-            from skinlesion_cli.stages.explain import stage
-
-            result = stage.run(
-                stage.ExplainConfig(
-                    workspace,
-                    named,
-                    output,
-                    listed,
-                    classes or (),
-                    method,
-                    cam_tta,
-                    style,
-                    raw,
-                    device,
-                    model=model,
-                ),
-                reporter,
-            )
-    render.finish(result, as_json=as_json, quiet=quiet)
+    settings = stage.ExplainConfig(
+        workspace=workspace,
+        inputs=named,
+        listed=listed,
+        output=output,
+        classes=tuple(classes or ()),
+        method=method,
+        cam_tta=cam_tta,
+        style=style,
+        raw=raw,
+        device=device,
+        model=model,
+    )
+    return StageCall(stage.run, settings)

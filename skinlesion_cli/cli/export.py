@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import choices, options, render
+from skinlesion_cli.cli import choices, options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion export
@@ -35,11 +36,9 @@ def export(
         float, typer.Option(min=0.0, max=1.0, help="Balanced accuracy that an export may cost.")
     ] = 0.01,
     model: options.ModelOption = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Export networks for fast prediction on CPUs, after comparing them with torch.
 
     Those of a model that is not the workspace's own go into the folder SKINLESION_CACHE, or else into the user's
@@ -48,6 +47,4 @@ def export(
     from skinlesion_cli.stages import export as stage
 
     config = stage.ExportConfig(workspace, format, tuple(members or ()), images, max_bacc_drop, model)
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, config)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion gate
@@ -21,14 +21,10 @@ def gate(
         float, typer.Option(help="Share of good images that may fail any of the checks.")
     ] = 0.02,
     images: Annotated[int, typer.Option(min=200, help="Images to fit on, at most.")] = 4000,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Fit the quality gate: blurred, dark, hairy, inked or foreign images are then put to review."""
     from skinlesion_cli.stages import quality_gate as stage
 
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.GateConfig(workspace, false_alarm_rate, images), reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, stage.GateConfig(workspace, false_alarm_rate, images))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion info
@@ -23,19 +22,14 @@ def info(
         bool,
         typer.Option("--dataset", help="Look at the dataset: classes by part, lesions, duplicates, sizes."),
     ] = False,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Show what is in the workspace: stages done, their figures, and what to run next."""
+    from skinlesion_cli.stages.info.settings import InfoSettings
+
     if dataset:
-        from skinlesion_cli.stages.info import dataset as about_dataset
-
-        with render.reporter(quiet=quiet) as reporter:
-            result = about_dataset.run(Path(workspace), reporter)
-        return render.finish(result, as_json=as_json, quiet=quiet)
-    from skinlesion_cli.stages.info import stage
-
-    result = stage.run(Path(workspace))
-    render.finish(result, as_json=as_json, quiet=quiet)
+        from skinlesion_cli.stages.info.dataset import run
+    else:
+        from skinlesion_cli.stages.info.stage import run
+    return StageCall(run, InfoSettings(workspace=workspace))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,16 +14,6 @@ from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
 from skinlesion_cli.cli.choices import one_of, suggested
 from skinlesion_cli.errors import UsageError
 
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option(
-        "--workspace",
-        "-w",
-        envvar="SKINLESION_WORKSPACE",
-        help="Folder with the dataset, the trained networks, the ensemble and its calibration.",
-        show_default=True,
-    ),
-]
 ModelOption = Annotated[
     str | None,
     suggested(
@@ -31,11 +23,6 @@ ModelOption = Annotated[
         known="artifacts.bundle.MODEL_NAMES",
     ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notices; errors stay.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 DeviceOption = Annotated[
     str,
     one_of(
@@ -60,8 +47,43 @@ CamStyleOption = Annotated[
     ),
 ]
 
-DEFAULT_WORKSPACE = Path(DEFAULT_FOLDER)
+
+def _shared(name: str, kind: type, default: object, option: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+# What `@command` adds to every command.
+WORKSPACE = _shared(
+    "workspace",
+    Path,
+    Path(DEFAULT_FOLDER),
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="SKINLESION_WORKSPACE",
+        help="Folder with the dataset, the trained networks, the ensemble and its calibration.",
+        show_default=True,
+    ),
+)
+JSON = _shared(
+    "as_json", bool, False, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")
+)
+QUIET = _shared(
+    "quiet",
+    bool,
+    False,
+    typer.Option("--quiet", "-q", help="Show no progress and no notices, only errors."),
+)
+DEBUG = _shared("debug", bool, False, typer.Option("--debug", help="Show a traceback when something fails."))
 EXAMPLES_TITLE = "Examples"
+
+
+def named_and_listed(inputs: Sequence[str]) -> tuple[tuple[str, ...], Iterable[str]]:
+    """Names given as arguments, and those to read from stdin where `-` is among them."""
+    from skinlesion_cli.data.reading.inputs import lines
+
+    listed = lines(sys.stdin.buffer) if "-" in inputs else ()
+    return tuple(name for name in inputs if name != "-"), listed
 
 
 def share(text: str | None) -> tuple[int, int] | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion pack --output our-model
@@ -21,14 +20,10 @@ PREDICTIONS = "Pack the validation predictions too, with the ids and labels of a
 def pack(
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the packed model.")],
     with_predictions: Annotated[bool, typer.Option("--with-predictions", help=PREDICTIONS)] = False,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Copy the finished model, without any image, to a folder that can be handed on."""
     from skinlesion_cli.stages import pack as stage
 
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(stage.PackConfig(workspace, output, with_predictions), reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    return StageCall(stage.run, stage.PackConfig(workspace, output, with_predictions))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion predict ./images --cam
@@ -44,7 +44,7 @@ REPORT = "Also write a page to review the batch in a browser, offline; implies -
 PIXELS = "Refuse images with more pixels than this."
 
 
-@command("predict", example=EXAMPLE, section="Pipeline")
+@command("predict", example=EXAMPLE, section="Pipeline", streams_rows=True)
 def predict(
     inputs: Annotated[list[str], typer.Argument(help=INPUTS)],
     output: Annotated[Path, typer.Option("--output", "-o", help=OUTPUT)] = Path("predictions.csv"),
@@ -71,20 +71,35 @@ def predict(
     batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help=BATCH)] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
     model: options.ModelOption = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Predict images with the calibrated ensemble: one row an image, on disk as it is made."""
-    from skinlesion_cli.data.reading.inputs import lines
     from skinlesion_cli.stages.predict import stage
 
-    chosen = {name: value for name, value in locals().items() if name in stage.PredictConfig.__annotations__}
-    chosen["inputs"] = [name for name in inputs if name != "-"]
-    chosen["listed"] = lines(sys.stdin.buffer) if "-" in inputs else ()
-    chosen["shard"] = options.share(shard)
-    config = stage.PredictConfig(**chosen, stream=sys.stdout.buffer)
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet, aside=output == stage.STDOUT)
+    named, listed = options.named_and_listed(inputs)
+    settings = stage.PredictConfig(
+        workspace=workspace,
+        inputs=named,
+        listed=listed,
+        output=output,
+        format=format,
+        cam=cam,
+        cam_style=cam_style,
+        report=report,
+        resume=resume,
+        overwrite=overwrite,
+        tta=tta,
+        force=force,
+        runtime=runtime,
+        device=device,
+        backend=backend,
+        workers=workers,
+        address=address,
+        shard=options.share(shard),
+        batch=batch,
+        max_pixels=max_pixels,
+        model=model,
+        stream=sys.stdout.buffer,
+    )
+    return StageCall(stage.run, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,11 +51,6 @@ def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
     if result.next_command:
         stderr.print(Text(f"next: {result.next_command}", style="dim"))
     stderr.print(Text(DISCLAIMER, style="dim"))
-
-
-def is_first_process() -> bool:
-    """Whether this process is to speak, where several were started together (torchrun sets RANK)."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

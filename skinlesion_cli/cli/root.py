@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from skinlesion_cli import __version__
-from skinlesion_cli.cli import boundary
+from skinlesion_cli.cli import boundary, options, render
+from skinlesion_cli.cli.boundary import Invocation
 from skinlesion_cli.cli.narrow import NarrowHelp
 from skinlesion_cli.taxonomy import DISCLAIMER
+
+if TYPE_CHECKING:
+    from skinlesion_cli.progress import Reporter
+    from skinlesion_cli.stages.result import StageResult
+
+S = TypeVar("S")
 
 app = typer.Typer(
     name="skinlesion",
@@ -36,9 +45,10 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
-    ),
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
 ) -> None:
     pass
 
@@ -47,20 +57,79 @@ class _Command(NarrowHelp, TyperCommand):
     pass
 
 
-def command(name: str, *, example: str, section: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a sub-command with an example in its help, inside the error boundary."""
+@dataclass(frozen=True)
+class StageCall(Generic[S]):
+    """A stage, and the settings to run it with."""
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    run: Callable[[S, Reporter], StageResult]
+    settings: S
+
+
+Declared = Callable[..., StageCall[Any]]
+
+
+def command(
+    name: str, *, example: str, section: str, streams_rows: bool = False, distributed: bool = False
+) -> Callable[[Declared], Declared]:
+    """Register a function as a sub-command.
+
+    The function declares the command's own options and turns them into settings for its stage. Everything that
+    all commands share is done here: `--json`, `--quiet` and `--debug`, and `--workspace` where the function has a
+    parameter of that name; progress; running the stage inside the error boundary; showing its result.
+
+    Parameters
+    ----------
+    example : command lines, one per line, shown in the help.
+    section : the panel of `skinlesion --help` that lists the command.
+    streams_rows : `--output -` writes rows to stdout, so that everything else goes to stderr.
+    distributed : several processes may run the command together; only the first reports.
+    """
+
+    def register(function: Declared) -> Declared:
+        signature = _signature(function)
+        takes_workspace = "workspace" in signature.parameters
+
         @functools.wraps(function)
-        def wrapped(**arguments: Any) -> None:
-            boundary.guarded(name, arguments, lambda: function(**arguments))
+        def run(*, as_json: bool, quiet: bool, debug: bool, **arguments: Any) -> None:
+            invocation = Invocation(
+                name,
+                as_json=as_json,
+                quiet=quiet,
+                debug=debug,
+                rows_on_stdout=streams_rows and str(arguments.get("output")) == "-",
+                silent=distributed and not _is_first_process(os.environ),
+            )
+            boundary.guarded(invocation, lambda: _run(function(**arguments), invocation))
 
-        wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+        shared = [options.WORKSPACE] if takes_workspace else []
+        shared += [options.JSON, options.QUIET, options.DEBUG]
+        own = [p for key, p in signature.parameters.items() if key != "workspace"]
+        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *shared]}
         body = inspect.getdoc(function) or ""
         short = body.partition("\n\n")[0]
         lines = "\n\n".join(f"  [cyan]{line}[/cyan]" for line in example.strip().splitlines())
         text = f"{body}\n\n[bold]Examples[/bold]\n\n{lines}"
-        app.command(name, cls=_Command, help=text, short_help=short, rich_help_panel=section)(wrapped)
-        return wrapped
+        app.command(name, cls=_Command, help=text, short_help=short, rich_help_panel=section)(run)
+        return function
 
     return register
+
+
+def _signature(function: Declared) -> inspect.Signature:
+    """Its parameters with evaluated annotations."""
+    return inspect.signature(function, eval_str=True)
+
+
+def _run(call: StageCall[Any], invocation: Invocation) -> None:
+    with render.reporter(quiet=invocation.quiet or invocation.silent) as reporter:
+        result = call.run(call.settings, reporter)
+    if not invocation.silent:
+        render.finish(
+            result, as_json=invocation.as_json, quiet=invocation.quiet, aside=invocation.rows_on_stdout
+        )
+
+
+def _is_first_process(environment: Mapping[str, str]) -> bool:
+    """Whether this process is the only one, or the first of a distributed training (torchrun sets both)."""
+    return environment.get("WORLD_SIZE", "1") == "1" or environment.get("RANK", "0") == "0"

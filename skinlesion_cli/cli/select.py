@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion select ./unlabelled --count 50
@@ -32,18 +31,20 @@ def select(
         one_of("--by", help=BY, known="decisions.active_learning.STRATEGIES"),
     ] = "mixed",
     device: options.DeviceOption = "auto",
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Choose the unlabelled images that are most worth labelling next."""
-    from skinlesion_cli.data.reading.inputs import lines
     from skinlesion_cli.stages import select as stage
 
-    named = [name for name in inputs if name != "-"]
-    listed = lines(sys.stdin.buffer) if "-" in inputs else ()
-    config = stage.SelectConfig(workspace, named, output, listed, count, strategy, device)
-    with render.reporter(quiet=quiet) as reporter:
-        result = stage.run(config, reporter)
-    render.finish(result, as_json=as_json, quiet=quiet)
+    named, listed = options.named_and_listed(inputs)
+    settings = stage.SelectConfig(
+        workspace=workspace,
+        inputs=named,
+        listed=listed,
+        output=output,
+        count=count,
+        strategy=strategy,
+        device=device,
+    )
+    return StageCall(stage.run, settings)

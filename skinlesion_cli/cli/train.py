@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
-from skinlesion_cli.cli import options, render
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of, suggested
-from skinlesion_cli.cli.root import command
+from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion train --arch densenet121
@@ -47,7 +47,7 @@ Half = Annotated[bool, Option("--half", help=HALF_HELP)]
 Fresh = Annotated[bool, Option("--fresh", help="Start over instead of going on where a run was cut.")]
 
 
-@command("train", example=EXAMPLE, section="Pipeline")
+@command("train", example=EXAMPLE, section="Pipeline", distributed=True)
 def train(
     arch: Arch = None,
     recipe: Recipe = "default",
@@ -66,11 +66,9 @@ def train(
     seed: options.SeedOption = 42,
     device: options.DeviceOption = "auto",
     workers: options.WorkersOption = None,
-    workspace: options.WorkspaceOption = options.DEFAULT_WORKSPACE,
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
+    *,
+    workspace: Path,
+) -> StageCall[Any]:
     """Train one network on the dataset of the workspace and store its validation predictions.
 
     Killed at any moment, the same command goes on where it was.
@@ -86,12 +84,20 @@ def train(
     models = tuple(init or ())
     arch = options.start_of(arch, weights, models)
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
-    chosen = {"weights": weights, "models": models, "seed": seed, "device": device, "workers": workers}
-    parts = {"folds": folds, "fold": fold}
-    flags = {"fresh": fresh, "dry_run": dry_run, "tensorboard": tensorboard, "half": half}
-    config = stage.TrainConfig(Path(workspace), arch, resolved, **chosen, **parts, **flags)  # type: ignore[arg-type]
-    # Of several processes that train together, one speaks.
-    with render.reporter(quiet=quiet or not render.is_first_process()) as reporter:
-        result = stage.run(config, reporter)
-    if render.is_first_process():
-        render.finish(result, as_json=as_json, quiet=quiet)
+    chosen = stage.TrainConfig(
+        workspace=workspace,
+        arch=arch,
+        recipe=resolved,
+        weights=weights,
+        models=models,
+        seed=seed,
+        device=device,
+        workers=workers,
+        folds=folds,
+        fold=fold,
+        fresh=fresh,
+        dry_run=dry_run,
+        tensorboard=tensorboard,
+        half=half,
+    )
+    return StageCall(stage.run, chosen)

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from skinlesion_cli.cli import envelope
+from skinlesion_cli.cli import boundary, envelope
 from skinlesion_cli.cli.app import app
 from skinlesion_cli.errors import ExitCode, Interruption
 from tests.cli.conftest import COMMANDS, Places, Run
@@ -176,7 +176,7 @@ def test_an_interruption_is_an_envelope(
         app(["info", "--json"], standalone_mode=False)
     told = checked(capsys.readouterr().out)
     assert (told["status"], told["exit_code"]) == ("error", 143)
-    assert told["message"] == "interrupted; what was finished is kept"
+    assert told["message"] == boundary.INTERRUPTED
 
 
 def test_the_schema_is_one_and_lies_in_the_package() -> None:

@@ -15,6 +15,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.report.plot_dataset import class_distribution
 from skinlesion_cli.stages.download.stage import DownloadConfig, run
 from skinlesion_cli.stages.info import dataset
+from skinlesion_cli.stages.info.settings import InfoSettings
 from tests.data import tiny
 
 
@@ -31,7 +32,7 @@ def test_figures(tmp_path):
     images = source / "ISIC2018_Task3_Training_Input"
     (images / "ISIC_0000003.jpg").write_bytes(tiny.jpeg(3, (32, 20)))
     (images / "ISIC_0000004.jpg").write_bytes((images / "ISIC_0000011.jpg").read_bytes())
-    result = dataset.run(make(tmp_path, split="grouped"), SilentReporter())
+    result = dataset.run(InfoSettings(workspace=make(tmp_path, split="grouped")), SilentReporter())
     figures = result.figures
     assert (figures["images"], figures["lesions"]) == (28, 14)
     assert figures["class_counts"] == dict.fromkeys(tiny.CLASS_NAMES, 4)
@@ -48,16 +49,16 @@ def test_figures(tmp_path):
 def test_near_duplicates_are_told_for_the_split_that_they_were_found_with(tmp_path):
     root = make(tmp_path, check_duplicates=True)
     found = {"pairs": 0, "across_lesions": 0, "across_parts": 0}
-    assert dataset.run(root, SilentReporter()).figures["near_duplicates"] == found
+    assert dataset.run(InfoSettings(workspace=root), SilentReporter()).figures["near_duplicates"] == found
     make(tmp_path, seed=8)
-    assert dataset.run(root, SilentReporter()).figures["near_duplicates"] is None
+    assert dataset.run(InfoSettings(workspace=root), SilentReporter()).figures["near_duplicates"] is None
 
 
 def test_missing_and_damaged_images_are_named(tmp_path):
     root = make(tmp_path)
     (Workspace(root).images / "ISIC_0000005.jpg").unlink()
     (Workspace(root).images / "ISIC_0000006.jpg").write_text("no image")
-    result = dataset.run(root, SilentReporter())
+    result = dataset.run(InfoSettings(workspace=root), SilentReporter())
     assert result.exit_code is ExitCode.ARTIFACT
     assert result.figures["unreadable_images"] == 2
     assert "ISIC_0000005.jpg" in result.warnings[0]
@@ -66,15 +67,15 @@ def test_missing_and_damaged_images_are_named(tmp_path):
 
 def test_without_a_dataset(tmp_path):
     with pytest.raises(ArtifactError, match="manifest"):
-        dataset.run(tmp_path, SilentReporter())
+        dataset.run(InfoSettings(workspace=tmp_path), SilentReporter())
 
 
 def test_the_picture_is_drawn_and_the_same_each_time(tmp_path):
     root = make(tmp_path)
-    dataset.run(root, SilentReporter())
+    dataset.run(InfoSettings(workspace=root), SilentReporter())
     first = Workspace(root).class_distribution.read_bytes()
     assert Image.open(io.BytesIO(first)).size > (600, 400)
-    dataset.run(root, SilentReporter())
+    dataset.run(InfoSettings(workspace=root), SilentReporter())
     assert Workspace(root).class_distribution.read_bytes() == first
 
 

@@ -141,7 +141,7 @@ def test_told_to_end_it_ends_with_143_and_nothing_is_half(
         main()
     told = capfd.readouterr().err
     assert left.value.code == 143, told
-    assert "interrupted; what was finished is kept" in told
+    assert "interrupted; finished work is kept" in told
     assert "Traceback" not in told
     written = tmp_path / "out" if folder == OUT else workspace / folder
     assert [path.name for path in written.rglob("*.tmp")] == []

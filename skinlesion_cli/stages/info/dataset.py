@@ -21,6 +21,7 @@ from skinlesion_cli.data.reading.images import image_size
 from skinlesion_cli.errors import ExitCode, ImageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report.plot_dataset import class_distribution
+from skinlesion_cli.stages.info.settings import InfoSettings
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -28,7 +29,7 @@ _METADATA = {"age_years": "age", "sex": "sex", "site": "site"}
 _SIZES_SHOWN = 5
 
 
-def run(root: Path, reporter: Reporter) -> StageResult:
+def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     """Look at manifest, split and image headers; draw the class distribution beside them.
 
     Images that are missing or unreadable are named, and make the exit code 4.
@@ -37,7 +38,7 @@ def run(root: Path, reporter: Reporter) -> StageResult:
     ------
     ArtifactError : there is no dataset, or its artifacts are damaged.
     """
-    workspace = Workspace(root)
+    workspace = Workspace(settings.workspace)
     manifest = manifests.read(workspace.manifest)
     split = splits_on_disk.read(workspace.split, manifest)
     counts = splits.class_counts(manifest.table, split.table)

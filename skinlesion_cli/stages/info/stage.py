@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.artifacts import bundle as bundles
@@ -15,6 +14,8 @@ from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts import training_state
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, ExitCode
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.info.settings import InfoSettings
 from skinlesion_cli.stages.result import StageResult, Table
 
 _DONE, _MISSING, _DAMAGED = "done", "not yet", "damaged"
@@ -34,9 +35,9 @@ class _Status:
         self.next_command = self.next_command or command
 
 
-def run(root: Path) -> StageResult:
+def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     """Look at every stage's artifacts; a damaged one is told and makes the exit code 4."""
-    workspace, status = Workspace(root), _Status()
+    workspace, status = Workspace(settings.workspace), _Status()
     _dataset(workspace, status)
     _networks(workspace, status)
     _ensemble(workspace, status)
@@ -51,7 +52,7 @@ def run(root: Path) -> StageResult:
             status.suggest("skinlesion ensemble && skinlesion calibrate")
     return StageResult(
         command="info",
-        headline=[f"workspace {root}"],
+        headline=[f"workspace {settings.workspace}"],
         figures=status.figures,
         tables=[Table("stages", ("stage", "state", "what"), status.rows)],
         warnings=status.problems,
