@@ -1,9 +1,15 @@
-"""Predictions and truth from elsewhere: plain CSV tables, read with nothing guessed."""
+"""Predictions and truth from elsewhere: plain CSV tables, in the layouts that people have.
+
+Column names are matched in any case and by the usual synonyms. Ids are matched as they stand; where some do not match,
+without folders and image suffixes, and the notes say so. Nothing about a class or a probability is guessed.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pandas as pd
@@ -13,17 +19,24 @@ from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.predictions import PROBABILITY_COLUMNS, Predictions
+from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 VIEWS: tuple[str, ...] = ("outside",)
-_ID_COLUMNS = ("id", "image", "image_id")
+_ID_COLUMNS = ("id", "image", "image_id", "isic_id", "filename", "file", "image_name", "path")
+_KNOWN_COLUMNS = (
+    "label", "lesion_id", "decision", "status", "triage", "alarm", "model_sha256", *PROBABILITY_COLUMNS, *CLASS_NAMES,
+)  # fmt: skip
+_SUFFIX = re.compile(r"\.(jpe?g|jfif|png|tiff?|bmp|webp|gif|dcm|dicom|heic|avif|jp2|jxl)$", re.IGNORECASE)
 _SUM_TOLERANCE = 1e-3
+# Seven probabilities rounded to two decimals are off by 0.035 together at most.
+_ROUNDED_TOLERANCE = 0.0351
 
 
 @dataclass(frozen=True)
 class Truth:
-    """`table` has the columns id, label and lesion_id, one row an image.
+    """`table` has the columns id, label and lesion_id, one row per image.
 
     `lesions_known` is False where every image had to be taken for a lesion of its own.
     """
@@ -33,45 +46,81 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class OutsidePredictions:
-    """`decided` are class indexes (n_images,) where the table has a column `decision`, else None."""
+class ExternalPredictions:
+    """A table of predictions, joined to its truth.
+
+    Attributes
+    ----------
+    decided : int64 (n_images,), class indexes of the column `decision`; None without that column.
+    levels : (n_images,), triage levels of the column `triage`; None without that column.
+    alarms : (n_images,), texts of the column `alarm` (empty: none); None without that column.
+    model_sha256 : the model that every row names; empty where they name none, or several.
+    notes : what a reader of the figures has to know: how ids were matched, what was left out or renormalised.
+    """
 
     predictions: Predictions
     decided: np.ndarray | None
     lesions_known: bool
+    levels: np.ndarray | None = None
+    alarms: np.ndarray | None = None
+    model_sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"there is no table {path}")
     table = tables.read_csv(path, path.name)
-    identity = next((column for column in _ID_COLUMNS if column in table.columns), None)
+    lower = {str(column).strip().lower(): column for column in reversed(table.columns)}
+    known = {name: lower[name.lower()] for name in _KNOWN_COLUMNS if name.lower() in lower}
+    identity = next((lower[name] for name in _ID_COLUMNS if name in lower), None)
     if identity is None:
         raise DataError(f"{path.name} has no column of image ids", "Name it `id` or `image`.")
-    table = table.rename(columns={identity: "id"})
+    table = table.rename(columns={column: name for name, column in known.items()} | {identity: "id"})
     repeated = table["id"][table["id"].duplicated()]
     if len(repeated):
         raise DataError(f"{path.name} names these images more than once: {name_items(repeated)}")
     return table
 
 
-def _numbers(table: pd.DataFrame, columns: tuple[str, ...], name: str) -> np.ndarray:
+def _numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarray:
+    """float64 (n_rows, n_columns), finite.
+
+    Raises
+    ------
+    DataError : a cell is not a number, or the numbers are logits or percentages instead of probabilities.
+    """
     numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    bad = ~(np.isfinite(numbers) & (numbers >= 0.0) & (numbers <= 1.0 + 1e-6)).all(axis=1)
+    bad = ~np.isfinite(numbers).all(axis=1)
     if bad.any():
-        raise DataError(f"{name} holds something that is no probability for {name_items(table['id'][bad])}")
-    return numbers
+        raise DataError(f"{name} has cells that are not numbers for {name_items(table['id'][bad])}")
+    outside = ((numbers < 0.0) | (numbers > 1.0 + 1e-6)).any(axis=1)
+    if not outside.any():
+        return numbers
+    named = name_items(table["id"][outside])
+    sums = numbers.sum(axis=1)
+    if (numbers >= 0.0).all() and (np.abs(sums - 100.0) < 100.0 * _ROUNDED_TOLERANCE).all():
+        raise DataError(
+            f"{name} holds percentages, not probabilities: rows sum to 100, for {named}",
+            "Divide them by 100.",
+        )
+    if (numbers < 0.0).any() and outside.mean() > 0.5:
+        raise DataError(
+            f"{name} holds logits (negative values or values above 1), not probabilities, for {named}",
+            "Apply softmax to each row first.",
+        )
+    raise DataError(f"{name} holds values outside 0 to 1, which are not probabilities, for {named}")
 
 
 def _labels(table: pd.DataFrame, name: str) -> pd.Series | None:
-    if "label" in table.columns:
-        unknown = table["id"][~table["label"].isin(CLASS_INDEX)]
-        if len(unknown):
-            raise DataError(
-                f"{name} has no known class for {name_items(unknown)}", "Known: " + ", ".join(CLASS_NAMES)
-            )
-        return table["label"]
-    return None
+    if "label" not in table.columns:
+        return None
+    unknown = table["id"][~table["label"].isin(CLASS_INDEX)]
+    if len(unknown):
+        raise DataError(
+            f"{name} has no known class for {name_items(unknown)}", "Known: " + ", ".join(CLASS_NAMES)
+        )
+    return table["label"]
 
 
 def read_truth(path: Path) -> Truth:
@@ -112,34 +161,89 @@ def _truth(ids: pd.Series, labels: pd.Series, lesions: pd.Series | None) -> Trut
     return Truth(pd.DataFrame({"id": ids, "label": labels, "lesion_id": own}), known)
 
 
-def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> OutsidePredictions:
-    """Predictions from a CSV: columns `p_MEL` ... (or `MEL` ...), one row an image, rows summing to 1.
+def bare_id(identity: str) -> str:
+    """An id without its folders and the suffix of an image file: `a\\b\\ISIC_1.jpg` is `ISIC_1`."""
+    return _SUFFIX.sub("", PureWindowsPath(identity).name)
 
-    Labels and lesions come from the table itself (`label`, `lesion_id`) or from `truth`.
+
+def _joined(ids: pd.Series, truth: Truth, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The truth of each id, in their order, and notes."""
+    known, notes = truth.table.set_index("id", drop=False), []
+    if not ids.isin(known.index).all():
+        bare, bare_known = ids.map(bare_id), known["id"].map(bare_id)
+        for whose, values in (("the predictions", bare), ("the truth", bare_known)):
+            repeated = values[values.duplicated()]
+            if len(repeated):
+                raise DataError(
+                    f"ids of {name} do not match those of the truth, and without folders and suffixes {whose} "
+                    f"name an image more than once: {name_items(sorted(set(repeated)))}",
+                    "Give both tables the same ids.",
+                )
+        n_exact = int(ids.isin(known.index).sum())
+        known = known.set_index(pd.Index(bare_known.to_numpy(), name="bare"))
+        unknown_ids = ids[~bare.isin(known.index)]
+        if len(unknown_ids):
+            raise DataError(
+                f"{name} predicts {len(unknown_ids)} images without a known class: {name_items(unknown_ids)}",
+                "Add them to the truth, or leave them out of the predictions.",
+            )
+        notes.append(f"{len(ids) - n_exact:,} ids were matched without their folder and suffix")
+        ids = bare
+    rows = known.loc[ids, ["id", "lesion_id", "label"]].reset_index(drop=True).assign(fold="")
+    if len(rows) < len(truth.table):
+        notes.append(
+            f"{len(truth.table) - len(rows):,} images of the truth have no prediction and are not judged"
+        )
+    return rows, notes
+
+
+def _probabilities(table: pd.DataFrame, name: str) -> tuple[np.ndarray, list[str]]:
+    columns = next(
+        (names for names in (PROBABILITY_COLUMNS, CLASS_NAMES) if set(names) <= set(table.columns)), None
+    )
+    if columns is None:
+        raise DataError(f"{name} lacks probabilities", "Name them " + ", ".join(PROBABILITY_COLUMNS))
+    values = _numbers(table, columns, name)
+    sums = values.sum(axis=1)
+    off = np.abs(sums - 1.0) > _SUM_TOLERANCE
+    if not off.any():
+        return values, []
+    rounded = (values == np.round(values, 2)).all() and (np.abs(sums - 1.0) <= _ROUNDED_TOLERANCE).all()
+    if not rounded:
+        raise DataError(
+            f"{name}: the probabilities do not sum to 1 for {name_items(table['id'][off])}",
+            "Turn scores into probabilities first (softmax).",
+        )
+    note = f"{int(off.sum()):,} rows of rounded probabilities did not sum to 1 and were divided by their sum"
+    return values / sums[:, None], [note]
+
+
+def _texts(table: pd.DataFrame, column: str) -> np.ndarray | None:
+    return table[column].to_numpy(dtype=str) if column in table.columns else None
+
+
+def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> ExternalPredictions:
+    """Predictions from a CSV: columns `p_MEL` ... (or `MEL` ...), one row per image, rows summing to 1.
+
+    Labels and lesions come from the table itself (`label`, `lesion_id`) or from `truth`. Rows of images that could
+    not be read (`status` other than `ok`) are left out and counted. Where present, `decision`, `triage` and `alarm`
+    are what was decided on each image.
 
     Raises
     ------
     DataError : naming the images that cannot be used.
     """
-    table = _read(path)
-    columns = next(
-        (names for names in (PROBABILITY_COLUMNS, CLASS_NAMES) if set(names) <= set(table.columns)), None
-    )
-    if columns is None:
-        raise DataError(f"{path.name} lacks probabilities", "Name them " + ", ".join(PROBABILITY_COLUMNS))
+    table, notes = _read(path), []
     if "status" in table.columns:
-        failed = table["id"][table["status"] != "ok"]
-        if len(failed):
-            raise DataError(
-                f"{path.name} has no prediction for {name_items(failed)}", "Leave these rows out."
+        failed = table["status"] != "ok"
+        if failed.all():
+            raise DataError(f"{path.name} has no prediction for {name_items(table['id'])}")
+        if failed.any():
+            notes.append(
+                f"{int(failed.sum()):,} images could not be read and are not judged: {name_items(table['id'][failed])}"
             )
-    values = _numbers(table, columns, path.name)
-    off = np.abs(values.sum(axis=1) - 1.0) > _SUM_TOLERANCE
-    if off.any():
-        raise DataError(
-            f"{path.name}: the probabilities do not sum to 1 for {name_items(table['id'][off])}",
-            "Scores that are no probabilities have to be made so first (softmax).",
-        )
+            table = table[~failed].reset_index(drop=True)
+    values, renormalised = _probabilities(table, path.name)
     labels = _labels(table, path.name)
     if labels is not None:
         truth = _truth(table["id"], labels, table.get("lesion_id"))
@@ -147,19 +251,38 @@ def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> Outs
         raise DataError(
             f"{path.name} has no column `label`, and no truth was given", "Give one with --truth FILE.csv."
         )
-    known = truth.table.set_index("id")
-    unknown_ids = table["id"][~table["id"].isin(known.index)]
-    if len(unknown_ids):
-        raise DataError(f"{path.name} predicts images without a known class: {name_items(unknown_ids)}")
-    rows = known.loc[table["id"]].reset_index()[["id", "lesion_id", "label"]].assign(fold="")
-    decided = None
-    if "decision" in table.columns:
-        unknown = table["id"][~table["decision"].isin(CLASS_INDEX)]
-        if len(unknown):
-            raise DataError(f"{path.name} has an unknown decision for {name_items(unknown)}")
-        decided = table["decision"].map(CLASS_INDEX).to_numpy(dtype=np.int64)
+    rows, matched = _joined(table["id"], truth, path.name)
     stand_in = Artifact(path, "table", sha256_file(path), {}, {}, {"split": "outside"}, None, None, None)
     predictions = Predictions(
         rows, values.astype(np.float32)[:, None], VIEWS, source=path.stem, part=part, artifact=stand_in
     )
-    return OutsidePredictions(predictions, decided, truth.lesions_known)
+    models = set(table["model_sha256"]) if "model_sha256" in table.columns else set()
+    return ExternalPredictions(
+        predictions,
+        _decided(table, path.name),
+        truth.lesions_known,
+        _levels(table, path.name),
+        _texts(table, "alarm"),
+        model_sha256=models.pop() if len(models) == 1 else "",
+        notes=(*notes, *renormalised, *matched),
+    )
+
+
+def _decided(table: pd.DataFrame, name: str) -> np.ndarray | None:
+    if "decision" not in table.columns:
+        return None
+    unknown = table["id"][~table["decision"].isin(CLASS_INDEX)]
+    if len(unknown):
+        raise DataError(f"{name} has an unknown decision for {name_items(unknown)}")
+    return table["decision"].map(CLASS_INDEX).to_numpy(dtype=np.int64)
+
+
+def _levels(table: pd.DataFrame, name: str) -> np.ndarray | None:
+    if "triage" not in table.columns or (table["triage"] == "").all():
+        return None
+    unknown = table["id"][~table["triage"].isin(LEVELS)]
+    if len(unknown):
+        raise DataError(
+            f"{name} has an unknown triage level for {name_items(unknown)}", "Levels: " + ", ".join(LEVELS)
+        )
+    return _texts(table, "triage")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skinlesion_cli.artifacts import bundle
 from skinlesion_cli.artifacts import evaluation as evaluations
 from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import predictions as stored
@@ -189,3 +190,37 @@ def test_two_policies_are_compared_by_their_files(workspace: Workspace, tmp_path
     difference = body["comparison"]["differences"]["bacc"]
     assert difference["low"] <= difference["value"] <= difference["high"]
     assert difference["value"] != 0.0
+
+
+def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarantees_of_its_model(
+    tmp_path: Path,
+):
+    model = bundle.from_workspace(bundle.bundled_model())
+    header = "id,status," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",decision,triage,model_sha256"
+    certain = {
+        name: ",".join("1.0" if name == other else "0.0" for other in CLASS_NAMES) for name in CLASS_NAMES
+    }
+    rows = [
+        f"in/A_{i}.jpg,ok,{certain[argmax]},{decision},{level},{model.sha256}"
+        for i, (argmax, decision, level) in enumerate(
+            [("NV", "MEL", "refer"), ("NV", "NV", "routine"), ("MEL", "MEL", "refer"), ("NV", "NV", "review")]
+        )
+    ]
+    table, truth = tmp_path / "p.csv", tmp_path / "truth.csv"
+    table.write_text("\n".join([header, *rows]) + "\n")
+    labels = ("MEL", "MEL", "MEL", "NV")
+    truth.write_text("image,label\n" + "".join(f"A_{i},{label}\n" for i, label in enumerate(labels)))
+    empty = Workspace(tmp_path / "empty")
+    body = run(empty, source=str(table), truth=truth, output=tmp_path / "out").figures
+    # By hand: MEL is decided for 2 of its 3 images, and the one nevus is not called melanoma.
+    assert body["figures"]["sensitivity/MEL"]["value"] == pytest.approx(2 / 3)
+    assert body["figures"]["specificity/MEL"]["value"] == 1.0
+    assert {level: body["triage"][level]["images"] for level in ("refer", "review", "routine")} == {
+        "refer": 2, "review": 1, "routine": 1,
+    }  # fmt: skip
+    assert body["triage"]["malignant_lesions_seen"]["hits"] == 2
+    wanted = [(target["class_name"], target["sensitivity"]) for target in model.calibration.targets]
+    assert [(t["class_name"], t["target_sensitivity"]) for t in body["targets"]] == wanted
+    table.write_text(table.read_text().replace(model.sha256, "0" * 64))
+    other = run(empty, source=str(table), truth=truth, output=tmp_path / "other").figures
+    assert other["targets"] == []

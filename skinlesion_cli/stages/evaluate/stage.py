@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import evaluation as evaluations
@@ -27,7 +28,7 @@ from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.thresholds import Target
-from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.plots_evaluation import draw
@@ -196,14 +197,18 @@ def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | Non
         outcome.decisions.decided,
         f"calibrated ({calibration.policy})",
         tuple(Target(**target) for target in calibration.targets),
-        tuple(
-            Target(promise["class_name"], promise["sensitivity"], promise["specificity"])
-            for promise in calibration.promises
-            if promise["sensitivity"]
-        ),
+        _guaranteed(calibration),
         outcome.triage,
         {"predictions": predictions.artifact, "calibration": calibration.artifact},
         (),
+    )
+
+
+def _guaranteed(calibration: calibrations.Calibration) -> tuple[Target, ...]:
+    return tuple(
+        Target(promise["class_name"], promise["sensitivity"], promise["specificity"])
+        for promise in calibration.promises
+        if promise["sensitivity"]
     )
 
 
@@ -218,12 +223,33 @@ def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decis
     if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
     truth = external_predictions.find_truth(config.truth, workspace.manifest)
-    found = external_predictions.read_predictions(path, truth, config.part)
-    notes = () if found.lesions_known else ("no lesion ids: every image was taken for a lesion of its own",)
-    judged = _plain(found.predictions, notes)
-    if found.decided is None or decision == ARGMAX:
+    table = external_predictions.read_predictions(path, truth, config.part)
+    notes = table.notes
+    if not table.lesions_known:
+        notes += ("no lesion ids: every image was taken for a lesion of its own",)
+    judged = _plain(table.predictions, notes)
+    if table.decided is None or decision == ARGMAX:
         return judged
-    return replace(judged, decided=found.decided, how="decision column")
+    judged = replace(judged, decided=table.decided, levels=table.levels, how="decision column")
+    calibration = _calibration_of(table.model_sha256, workspace)
+    if calibration is None:
+        return judged
+    guaranteed, targets = _guaranteed(calibration), tuple(Target(**target) for target in calibration.targets)
+    return replace(judged, targets=targets, promised=guaranteed)
+
+
+def _calibration_of(model_sha256: str, workspace: Workspace) -> calibrations.Calibration | None:
+    """The calibration of the model that a table names: the workspace's or the bundled one; None for any other."""
+    if not model_sha256:
+        return None
+    for folder in (workspace, bundles.bundled_model()):
+        try:
+            bundle = bundles.from_workspace(folder)
+        except ArtifactError:
+            continue
+        if bundle.sha256 == model_sha256:
+            return bundle.calibration
+    return None
 
 
 def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndarray], list[str]]:

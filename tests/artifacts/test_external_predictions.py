@@ -46,10 +46,12 @@ def test_truth_that_cannot_be_used(tmp_path: Path, text: str, says: str):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("a,nan,0,0,0,0,0,1,MEL", "no probability for a"),
-        ("a,x,0,0,0,0,0,1,MEL", "no probability for a"),
-        ("a,,0,0,0,0,0,1,MEL", "no probability for a"),
-        ("a,-0.1,0,0,0,0,0.1,1,MEL", "no probability for a"),
+        ("a,nan,0,0,0,0,0,1,MEL", "not numbers for a"),
+        ("a,x,0,0,0,0,0,1,MEL", "not numbers for a"),
+        ("a,,0,0,0,0,0,1,MEL", "not numbers for a"),
+        ("a,-0.1,0,0,0,0,0.1,1,MEL", "logits .* for a"),
+        ("a,60,10,10,10,10,0,0,MEL", "percentages, .* for a"),
+        ("a,1.5,0,0,0,0,0,0,MEL", "outside 0 to 1, .* for a"),
         ("a,0.5,0,0,0,0,0,1,MEL", "sum to 1 for a"),
         ("a,1,0,0,0,0,0,0,", "no known class for a"),
     ],
@@ -67,6 +69,52 @@ def test_images_without_truth_and_missing_files(tmp_path: Path):
         external_predictions.read_predictions(path, truth)
     with pytest.raises(DataError, match="no table"):
         external_predictions.read_predictions(tmp_path / "none.csv", truth)
+
+
+def test_columns_in_any_case_and_ids_with_or_without_folder_and_suffix(tmp_path: Path):
+    truth = external_predictions.read_truth(
+        write(tmp_path, "Image_ID,Label\nISIC_1,NV\nISIC_2,MEL\nISIC_3,BKL\n")
+    )
+    path = tmp_path / "p.csv"
+    path.write_text(
+        "filename,mel,Nv,bcc,AKIEC,bkl,df,vasc,Decision,TRIAGE\n"
+        "images/ISIC_2.JPG,1,0,0,0,0,0,0,MEL,refer\n"
+        "b\\ISIC_1,0,1,0,0,0,0,0,BKL,routine\n"
+    )
+    table = external_predictions.read_predictions(path, truth)
+    assert table.predictions.table["id"].tolist() == ["ISIC_2", "ISIC_1"]
+    assert table.predictions.labels.tolist() == [0, 1]
+    assert table.decided.tolist() == [0, 4]
+    assert table.levels.tolist() == ["refer", "routine"]
+    assert [note.split()[0] for note in table.notes] == ["2", "1"]
+
+
+def test_ids_that_are_ambiguous_without_their_folder_are_refused(tmp_path: Path):
+    truth = external_predictions.read_truth(write(tmp_path, "id,label\na,MEL\n"))
+    path = tmp_path / "p.csv"
+    path.write_text(HEADER + "x/a.jpg,1,0,0,0,0,0,0\ny/a.jpg,1,0,0,0,0,0,0\n")
+    with pytest.raises(DataError, match="more than once: a"):
+        external_predictions.read_predictions(path, truth)
+
+
+def test_probabilities_rounded_to_two_decimals_are_renormalised(tmp_path: Path):
+    text = "id,MEL,NV,BCC,AKIEC,BKL,DF,VASC,label\na,0.33,0.33,0.33,0,0,0,0,MEL\nb,0.5,0.5,0,0,0,0,0,NV\n"
+    table = external_predictions.read_predictions(write(tmp_path, text), None)
+    assert table.predictions.probabilities[0, :3] == pytest.approx([1 / 3] * 3)
+    assert table.notes[0].startswith("1 rows of rounded")
+    off = text.replace("0.33,0.33,0.33", "0.333,0.33,0.33")
+    with pytest.raises(DataError, match="do not sum to 1 for a"):
+        external_predictions.read_predictions(write(tmp_path, off), None)
+
+
+def test_failed_rows_are_left_out_and_counted(tmp_path: Path):
+    text = (
+        "id,status,error,p_MEL,p_NV,p_BCC,p_AKIEC,p_BKL,p_DF,p_VASC,label\n"
+        "a,error,truncated,,,,,,,,MEL\nb,ok,,1,0,0,0,0,0,0,MEL\n"
+    )
+    table = external_predictions.read_predictions(write(tmp_path, text), None)
+    assert table.predictions.table["id"].tolist() == ["b"]
+    assert table.notes == ("1 images could not be read and are not judged: a",)
 
 
 def test_failed_rows_are_not_swallowed(tmp_path: Path):
