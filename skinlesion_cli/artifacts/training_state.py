@@ -1,4 +1,4 @@
-"""A training that is under way: all that is needed to go on with it, replaced as it advances."""
+"""The state of an unfinished training: everything needed to resume it, replaced as training advances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class TrainingState:
-    """`identity` is a hash of everything that decides the result; `tensors` a safetensors file's content."""
+    """`identity` is the JSON of everything that determines the result; `tensors` the content of a safetensors file."""
 
     identity: str
     tensors: bytes
@@ -27,7 +27,7 @@ def state_path(model_folder: Path) -> Path:
 
 
 def write(model_folder: Path, state: TrainingState) -> None:
-    """Replace the saved state in one step."""
+    """Replace the saved state atomically."""
     write_artifact(
         state_path(model_folder),
         kind=KIND,
@@ -39,7 +39,7 @@ def write(model_folder: Path, state: TrainingState) -> None:
 
 @malformed_as_artifact_error
 def read(model_folder: Path) -> TrainingState | None:
-    """The saved state, verified; None where no training is under way."""
+    """The saved state, verified; None if there is no unfinished training."""
     path = state_path(model_folder)
     if not path.exists():
         return None
@@ -52,11 +52,11 @@ def read(model_folder: Path) -> TrainingState | None:
 
 
 def remove(model_folder: Path) -> None:
-    """Drop the state; a finished network does not need it."""
+    """Remove the state of a finished training."""
     folder = state_path(model_folder).parent
     if not folder.is_dir():
         return
-    # The envelope goes first: without it the rest is not a state any more.
+    # The envelope is removed first: without it, the remaining files are not a training state.
     state_path(model_folder).unlink(missing_ok=True)
     for file in folder.iterdir():
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where things lie that can be made again and belong to no workspace."""
+"""The user's cache folder, for files that can be created again and belong to no workspace."""
 
 from __future__ import annotations
 

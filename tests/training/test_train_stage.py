@@ -179,18 +179,18 @@ def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch,
     cut_after_first_epoch(config, monkeypatch)
     said = Said()
     train.run(config, said)
-    assert "going on at epoch 2, step 1" in said.notes
+    assert "resuming at epoch 2, step 1" in said.notes
     left, right = (checkpoints.read(Workspace(c.workspace).checkpoint("tiny")) for c in (whole, config))
     assert left.weights == right.weights
     assert left.history_csv == right.history_csv
 
 
-def test_a_batch_that_a_team_cannot_share_equally_is_refused(config, monkeypatch):
+def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(config, monkeypatch):
     class Three(Distributed):
         size = 3
 
-    monkeypatch.setattr(train, "join_team", lambda device: (Three(), torch.device("cpu")))
-    with pytest.raises(UsageError, match="a batch of 16 cannot be shared equally by 3 processes"):
+    monkeypatch.setattr(train, "join_processes", lambda device: (Three(), torch.device("cpu")))
+    with pytest.raises(UsageError, match="3 processes"):
         train.run(config, SilentReporter())
 
 

@@ -1,7 +1,7 @@
-"""The official files of ISIC 2018 Task 3, and bringing all of them to disk.
+"""The official files of ISIC 2018 Task 3, and downloading them.
 
-Sizes and hashes: ISIC publishes none. The exact size and the md5 sums were noted by third parties; those of
-the image archives are from an older address and lead only to a notice.
+ISIC publishes neither sizes nor hashes. The exact size and the md5 sums were recorded by third parties; those of the
+image archives come from an older address, so a difference is only a notice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEDGER = "downloads.json"
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """One official file; `about_bytes` is for estimates, `images` is what the archive must hold."""
+    """One official file. `about_bytes` is for estimates; `images` is the number of images the archive must contain."""
 
     name: str
     part: str
@@ -72,7 +72,7 @@ OFFICIAL_FILES = (
 
 @dataclass(frozen=True)
 class Planned:
-    """What is left to do for one file."""
+    """The download of one file: where from, its size, and how much of it is on disk."""
 
     file: OfficialFile
     urls: tuple[str, ...]
@@ -87,36 +87,36 @@ class Planned:
 def plan(
     files: Sequence[OfficialFile], folder: Path, base_urls: Sequence[str], patience: Patience, *, ask: bool
 ) -> list[Planned]:
-    """What has to be fetched; with `ask`, sizes are those that the server states, where it answers."""
+    """Plan the download of these files; with `ask`, unknown sizes are requested from the server."""
     ledger = _read_ledger(folder)
     planned = []
     for file in files:
         urls = tuple(f"{base.rstrip('/')}/{file.name}" for base in base_urls)
-        whole = _whole(file, folder, ledger)
-        have = whole if whole is not None else _size(folder / f"{file.name}.part")
-        stated = file.size_bytes or whole
-        if stated is None and ask:
-            stated = remote_size(urls, patience)
-        planned.append(Planned(file, urls, stated or file.about_bytes, have))
+        complete = _complete_size(file, folder, ledger)
+        have = complete if complete is not None else _size(folder / f"{file.name}.part")
+        total = file.size_bytes or complete
+        if total is None and ask:
+            total = remote_size(urls, patience)
+        planned.append(Planned(file, urls, total or file.about_bytes, have))
     return planned
 
 
 def require_space(planned: Sequence[Planned], folder: Path, images_folder: Path) -> None:
-    """Refuse to begin what the disk cannot hold: the archives, and the images that will be taken out of them.
+    """Check that the disk has room for the archives and for the images extracted from them.
 
     Raises
     ------
-    SkinLesionError : with the bytes needed and free.
+    SkinLesionError : there is too little space; the message has the bytes needed and free.
     """
     images_bytes = sum(item.total_bytes for item in planned if item.file.images)
-    there = sum(path.stat().st_size for path in images_folder.glob("*.jpg"))
-    needed = sum(item.missing_bytes for item in planned) + max(images_bytes - there, 0)
+    extracted = sum(path.stat().st_size for path in images_folder.glob("*.jpg"))
+    needed = sum(item.missing_bytes for item in planned) + max(images_bytes - extracted, 0)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise SkinLesionError(
             f"{needed / 1e9:.1f} GB are needed in {folder} and {free / 1e9:.1f} GB are free",
-            "Free some space, choose another --workspace, or fetch less with --parts.",
+            "Free some space, choose another --workspace, or download less with --parts.",
         )
 
 
@@ -128,7 +128,7 @@ def fetch_all(
     *,
     ignore_hashes: bool = False,
 ) -> list[str]:
-    """Fetch what is missing; every file is checked before it counts, and its sha256 is written down.
+    """Download the missing files; each is verified before it is accepted, and its sha256 is recorded.
 
     Returns
     -------
@@ -136,36 +136,36 @@ def fetch_all(
 
     Raises
     ------
-    DataError, SkinLesionError : as `fetch.fetch`; what is whole by then stays.
+    DataError, SkinLesionError : as `fetch.fetch`; files that are complete by then are kept.
     """
     ledger = _read_ledger(folder)
     notes: list[str] = []
     for item in planned:
-        if _whole(item.file, folder, ledger) is not None:
+        if _complete_size(item.file, folder, ledger) is not None:
             continue
         expected = _expected(item.file, ledger, ignore_hashes)
         final = folder / item.file.name
         if final.is_file():
-            # Put there by hand, or a run was killed just before it was written down.
+            # Placed there by hand, or a run was killed just before the file was recorded.
             try:
                 fetched = examine(expected, final, "")
             except DataError as error:
-                raise DataError(error.message, f"Remove {final} to fetch it anew.") from None
+                raise DataError(error.message, f"Remove {final} to download it again.") from None
         else:
             try:
                 fetched = fetch(expected, item.urls, folder, reporter, patience)
             except SkinLesionError as error:
-                raise type(error)(error.message, _manual_way(error.hint, planned)) from None
+                raise type(error)(error.message, _manual_instructions(error.hint, planned)) from None
         notes += fetched.notes
         ledger[item.file.name] = _entry(fetched)
         atomic_write(folder / _LEDGER, (json.dumps(ledger, indent=1, sort_keys=True) + "\n").encode())
     return notes
 
 
-def _manual_way(hint: str, planned: Sequence[Planned]) -> str:
+def _manual_instructions(hint: str, planned: Sequence[Planned]) -> str:
     addresses = "\n".join(f"  {item.urls[0]}" for item in planned)
     return (
-        f"{hint}\nWithout a connection: fetch these files on another machine, put them into one folder, and run "
+        f"{hint}\nWithout a connection: download these files on another machine, put them into one folder, and run "
         f"`skinlesion download --from FOLDER`:\n{addresses}"
     ).lstrip()
 
@@ -175,9 +175,9 @@ def _expected(file: OfficialFile, ledger: dict[str, dict[str, object]], ignore_h
         if not file.name.endswith(".zip"):
             return
         with open_archive(path) as archive:
-            found = len(image_members(archive))
-        if found != file.images:
-            raise DataError(f"{file.name} holds {found:,} images, expected {file.images:,}")
+            n_images = len(image_members(archive))
+        if n_images != file.images:
+            raise DataError(f"{file.name} contains {n_images:,} images, expected {file.images:,}")
 
     recorded = ledger.get(file.name, {}).get("sha256")
     return Expected(
@@ -196,20 +196,20 @@ def _entry(fetched: Fetched) -> dict[str, object]:
 
 
 def _read_ledger(folder: Path) -> dict[str, dict[str, object]]:
-    """What was fetched and checked before: file name -> url, size_bytes, sha256, md5."""
+    """The files downloaded and verified before: file name -> url, size_bytes, sha256, md5."""
     try:
         ledger = json.loads((folder / _LEDGER).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder / _LEDGER} cannot be read: {error}", "Remove it: every file is then checked anew."
+            f"{folder / _LEDGER} cannot be read: {error}", "Remove it: every file is then verified again."
         ) from None
     return ledger if isinstance(ledger, dict) else {}
 
 
-def _whole(file: OfficialFile, folder: Path, ledger: dict[str, dict[str, object]]) -> int | None:
-    """Size in bytes of a file that was fetched and checked before; None where it is not, or was changed."""
+def _complete_size(file: OfficialFile, folder: Path, ledger: dict[str, dict[str, object]]) -> int | None:
+    """Size in bytes of a file that was downloaded and verified before; None if there is none or it was changed."""
     size = _size(folder / file.name)
     return size if size and ledger.get(file.name, {}).get("size_bytes") == size else None
 

@@ -1,0 +1,4 @@
+"""From a dataset on disk to training batches: the cache of decoded images, the order of an epoch, augmentation, loader.
+
+Everything random is a function of a seed, an epoch and a position, so that an interrupted training resumes exactly.
+"""

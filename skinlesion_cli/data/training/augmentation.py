@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-# albumentations asks the network for its newest version when it is imported, unless told not to.
+# On import albumentations looks up its newest version on the network, unless this is set.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
@@ -17,31 +17,31 @@ import numpy as np
 from skinlesion_cli.data.training.artefacts import artefacts
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-# Each loader process has one core's work to do; OpenCV's own threads would only fight over it.
+# Each loader process keeps one core busy; OpenCV's own threads would only compete with it.
 cv2.setNumThreads(0)
 
 
 class Augmentation:
-    """Augments image by image; the same seed gives the same result in any process."""
+    """Augments one image at a time; the same seed gives the same result in any process."""
 
     def __init__(self, pipelines: list[A.Compose]) -> None:
         self._pipelines = pipelines
 
     def __call__(self, image: np.ndarray, label: int, seed: int) -> np.ndarray:
-        """Augment one image (uint8 (H, W, 3)) of this class with this seed."""
+        """Augment an image, uint8 (H, W, 3), of the class with index `label`."""
         pipeline = self._pipelines[label]
-        # Not set_random_seed: it gives every transform the same numbers, so that what has the same
-        # probability (both flips, say) always happens together.
+        # Not set_random_seed: it gives every transform the same random numbers, so that transforms with equal
+        # probability (such as the two flips) would always be applied together.
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         return pipeline(image=image)["image"]
 
 
 def make_augmentation(kind: str, size_px: int, class_counts: Mapping[str, int]) -> Augmentation:
-    """Augmentation of this kind (`none`, `published`, `default`, `varied`) at this output size."""
+    """The augmentation of this kind (`none`, `published`, `default`, `varied`) with this output size."""
     if kind == "published":
         levels = published_levels(class_counts)
-        made = {level: _compose(_published(level, size_px)) for level in set(levels.values())}
-        return Augmentation([made[levels[name]] for name in CLASS_NAMES])
+        pipelines = {level: _compose(_published(level, size_px)) for level in set(levels.values())}
+        return Augmentation([pipelines[levels[name]] for name in CLASS_NAMES])
     transforms = {"default": _default, "varied": _varied}.get(kind, lambda size: [_resize(size)])(size_px)
     pipeline = _compose(transforms)
     return Augmentation([pipeline] * len(CLASS_NAMES))
@@ -69,10 +69,10 @@ def _varied(size_px: int) -> list[Any]:
 
 
 def _default(size_px: int) -> list[Any]:
-    """Geometry and colour as the strongest work on this data uses, and sharpness made meaningless.
+    """Geometry and colour as in the strongest published work on these data, and random sharpness.
 
-    The training images come at two resolutions, and the blurrier ones are more often malignant: blur, loss of
-    resolution, sharpening and JPEG traces are drawn at random so that they say nothing about the class.
+    The training images have two resolutions, and the less sharp ones are more often malignant. Blur, loss of
+    resolution, sharpening and JPEG artefacts are applied at random so that they carry no information on the class.
     """
     return [
         A.OneOf(
@@ -123,9 +123,9 @@ def published_levels(class_counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _published(level: int, size_px: int) -> list[Any]:
-    """The published system's own calls. Two things follow from them that its description does not say: what
-    rotation leaves empty is black, and `translate_percent=0.05` is always 5 % to the right and down, not up to
-    5 % any way (albumentations 2 takes one number as a fixed value).
+    """The calls of the published system. They imply two things that its description does not mention: areas left
+    empty by a rotation are black, and `translate_percent=0.05` always shifts by 5 % to the right and down instead of
+    by up to 5 % in any direction (albumentations 2 treats a single number as a fixed value).
     """
     flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
     by_level: dict[int, list[Any]] = {

@@ -1,6 +1,6 @@
-"""Images decoded once: a memory-mapped array that several processes share.
+"""Images decoded once into a memory-mapped array that several processes share.
 
-Training reads every image many times; decoding a JPEG costs more than augmenting it.
+Training reads every image many times, and decoding a JPEG costs more than augmenting it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import DataError, ImageError, SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
 
-# Part of the cache's name: another way to resize is another cache.
+# Part of the cache's name: a different resizing filter needs a different cache.
 _INTERPOLATION = "antialias"
 
 
 @dataclass(frozen=True)
 class DecodedCache:
-    """`images` is a read-only memory map, uint8 of shape (n_images, size_px, size_px, 3): upright RGB.
-
-    `index` maps an image id to its row.
-    """
+    """`images` is a read-only memory map, uint8 (n_images, size_px, size_px, 3), upright RGB; `index` maps an image
+    id to its row."""
 
     images: np.ndarray
     index: dict[str, int]

@@ -1,4 +1,4 @@
-"""Batches for training: cached pixels in, augmented uint8 batches out, whichever process draws them."""
+"""Batches for training: from cached pixels to augmented uint8 batches, in any number of processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Decoded training images: `pixels` uint8 (n, s, s, 3), usually memory-mapped; `rows` int64 (m,) picks the
-    training images out of it; `labels` int64 (m,) are their classes; `metadata` float32 (m, k) or None, which
-    is withheld (zeros) from a share `metadata_drop` of the images."""
+    """Decoded training images: `pixels` uint8 (n, s, s, 3), usually memory-mapped; `rows` int64 (m,) selects the
+    training images from it; `labels` int64 (m,) are their classes; `metadata` float32 (m, k) or None, replaced by
+    zeros for a share `metadata_drop` of the images."""
 
     pixels: np.ndarray
     rows: np.ndarray
@@ -29,9 +29,9 @@ class TrainingImages:
     metadata_drop: float = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Where worker processes are not forked they get the name of the memory map, not its gigabytes.
-        name = getattr(self.pixels, "filename", None)
-        return vars(self) | ({"pixels": None, "file": name} if name else {})
+        # Worker processes that are not forked get the name of the memory-mapped file instead of its gigabytes.
+        file = getattr(self.pixels, "filename", None)
+        return vars(self) | ({"pixels": None, "file": file} if file else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         file = state.pop("file", None)
@@ -42,8 +42,8 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What one epoch shows. `first_step` skips the steps that an interrupted run has already made; `rank` of
-    `world_size` processes takes its share of every batch."""
+    """The images of one epoch. `first_step` skips the steps that an interrupted run has already made; process `rank`
+    of `world_size` takes its share of every batch."""
 
     seed: int
     epoch: int
@@ -61,7 +61,7 @@ class EpochPlan:
         return max(whole + (1 if rest and not self.drop_last else 0), 1)
 
     def positions(self, step: int) -> range:
-        """Places in the epoch's order that this process takes in this step."""
+        """Positions in the epoch's order that this process takes in this step."""
         start = step * self.batch_size
         here = min(self.batch_size, self.n_draws - start)
         return range(
@@ -80,25 +80,25 @@ class _EpochImages(Dataset):
         return self.plan.n_steps - self.plan.first_step
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, ...]:
-        """A whole batch: one hand-over between processes instead of one an image."""
-        places = self.plan.positions(item + self.plan.first_step)
-        chosen = self.order[places.start : places.stop]
+        """A whole batch: one transfer between processes instead of one per image."""
+        positions = self.plan.positions(item + self.plan.first_step)
+        chosen = self.order[positions.start : positions.stop]
         images = np.stack(
             [
                 self.augmentation(
                     np.asarray(self.source.pixels[self.source.rows[row]]),
                     int(self.source.labels[row]),
-                    sample_seed(self.plan.seed, self.plan.epoch, place),
+                    sample_seed(self.plan.seed, self.plan.epoch, position),
                 )
-                for place, row in zip(places, chosen, strict=True)
+                for position, row in zip(positions, chosen, strict=True)
             ]
         )
         labels = torch.from_numpy(self.source.labels[chosen])
         if self.source.metadata is None:
             return torch.from_numpy(images), labels
         metadata = self.source.metadata[chosen]
-        for row, place in enumerate(places):
-            generator = np.random.default_rng([self.plan.seed, self.plan.epoch, place, 0x3D])
+        for row, position in enumerate(positions):
+            generator = np.random.default_rng([self.plan.seed, self.plan.epoch, position, 0x3D])
             if generator.random() < self.source.metadata_drop:
                 metadata[row] = 0.0
         return torch.from_numpy(images), labels, torch.from_numpy(metadata)
@@ -107,9 +107,9 @@ class _EpochImages(Dataset):
 def batches(
     source: TrainingImages, augmentation: Augmentation, plan: EpochPlan, workers: int
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Batches of one epoch: images uint8 (b, s, s, 3), labels int64 (b,), and metadata where there is any.
+    """Batches of one epoch: images uint8 (b, s, s, 3), labels int64 (b,), and metadata float32 (b, k) if there is any.
 
-    Each image's augmentation is seeded by its place in the epoch, so worker processes never repeat each other,
+    The augmentation of an image is seeded by its position in the epoch, so worker processes never repeat each other
     and any number of them gives the same batches.
     """
     dataset = _EpochImages(source, augmentation, plan)
@@ -120,17 +120,17 @@ def batches(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=_leave_signals_to_main_process,
     )
 
 
-def _leave_signals_to_the_main_process(_worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the main one ends its workers when it is ready.
+def _leave_signals_to_main_process(_worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the main process stops its workers when it is ready.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def default_workers() -> int:
-    """Loader processes: enough to feed the network, one core left for it; a team shares the machine's cores."""
+    """Number of loader processes: one core is left for the network; training processes share the machine's cores."""
     cores = (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, cores - 1))

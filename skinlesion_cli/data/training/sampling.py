@@ -1,7 +1,7 @@
-"""Which images an epoch shows, and in which order: a function of the seed and the epoch alone.
+"""The order of the images in an epoch, as a function of the seed and the epoch alone.
 
-Nothing here has a state, so a run that was cut goes on with the same images whatever the number of worker
-processes or devices.
+Nothing here has state, so an interrupted run resumes with the same images for any number of worker processes or
+devices.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 def epoch_order(
     labels: np.ndarray, *, seed: int, epoch: int, power: float | None, n_draws: int
 ) -> np.ndarray:
-    """Row indexes, int64 (n_draws,), to show in this epoch.
+    """Row indexes, int64 (n_draws,), of the images of this epoch.
 
     Parameters
     ----------
     labels : class index of each row, int64 (n,).
-    power : None shows every image as often as any other, each permutation finished before the next begins.
-        Otherwise rows are drawn with replacement, weight count(class) ** -power: 1 draws all classes alike.
+    power : None uses every image equally often, each permutation finished before the next begins. Otherwise rows are
+        drawn with replacement with weight count(class) ** -power: with 1, all classes are equally likely.
     """
     generator = np.random.default_rng([seed, epoch, 0x5A])
     n = len(labels)
@@ -31,5 +31,5 @@ def epoch_order(
 
 
 def sample_seed(seed: int, epoch: int, position: int) -> int:
-    """Seed of one image's augmentation: differs for every place in every epoch, whichever worker draws it."""
+    """Seed of one image's augmentation: different for every position in every epoch, independent of the worker."""
     return int(np.random.SeedSequence([seed, epoch, position]).generate_state(1, np.uint32)[0])

@@ -1,7 +1,8 @@
-"""The processes that train one network together, started by `accelerate launch` or `torchrun`; usually one.
+"""Data-parallel training: the processes that train one network together, usually just one.
 
-Every process holds the whole network and takes its share of each batch; gradients are averaged, so the
-weights are the same everywhere. Batch norm looks at a process's own share alone.
+They are started by `accelerate launch` or `torchrun`. Every process holds the whole network and takes its share of
+each batch; gradients are averaged, so the weights are the same in all of them. Batch norm computes its statistics
+from the share of its own process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 class Distributed:
-    """One process alone: nothing to share and nobody to wait for."""
+    """A single process; the base class of the case with several."""
 
     rank = 0
     size = 1
@@ -32,26 +33,26 @@ class Distributed:
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network as it is to be called in training, so that gradients are averaged over the team."""
+        """The network to call in training: its gradients are averaged over all processes."""
         return network
 
     def mean(self, value: float) -> float:
-        """Mean of a number over the team."""
+        """Mean of a number over all processes."""
         return value
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """The arrays of all processes, joined along the first axis in the order of the processes."""
+        """The arrays of all processes, concatenated along the first axis in rank order."""
         return array
 
     def agree_on(self, make: Callable[[], T]) -> T:
-        """What the first process makes, in every process; an error of its making is raised in every one."""
+        """Call `make` in the first process; every process gets its result, or raises its error."""
         return make()
 
     def share_buffers(self, network: nn.Module) -> None:
-        """Give every process the first one's buffers (running means of batch norm)."""
+        """Copy the first process's buffers (running statistics of batch norm) to all processes."""
 
 
-class _Several(Distributed):
+class _SeveralProcesses(Distributed):
     def __init__(self, cpu: bool) -> None:
         from accelerate import Accelerator
 
@@ -76,16 +77,16 @@ class _Several(Distributed):
     def agree_on(self, make: Callable[[], T]) -> T:
         from accelerate.utils import broadcast_object_list
 
-        made: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.is_first:
             try:
-                made[0] = make()
+                outcome[0] = make()
             except SkinLesionError as error:
-                made[1] = error
-        found, failure = broadcast_object_list(made)
+                outcome[1] = error
+        result, failure = broadcast_object_list(outcome)
         if failure is not None:
             raise failure
-        return found
+        return result
 
     def share_buffers(self, network: nn.Module) -> None:
         from accelerate.utils import broadcast
@@ -94,12 +95,12 @@ class _Several(Distributed):
             buffer.copy_(broadcast(buffer))
 
 
-def join_team(device_name: str) -> tuple[Distributed, torch.device]:
-    """The team that this process was started in, and the device it is to use.
+def join_processes(device_name: str) -> tuple[Distributed, torch.device]:
+    """Join the processes that this one was started with; also returns the device to train on.
 
     Raises
     ------
-    UsageError, SkinLesionError : see `resolve_device`; or a team on a device that knows no teams.
+    UsageError, SkinLesionError : see `resolve_device`; or several processes on a device that supports only one.
     """
     device = resolve_device(device_name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -108,5 +109,5 @@ def join_team(device_name: str) -> tuple[Distributed, torch.device]:
         raise UsageError(
             "several processes cannot train on one MPS device", "Use --device cpu, or one process."
         )
-    team = _Several(cpu=device.type == "cpu")
-    return team, team.device
+    distributed = _SeveralProcesses(cpu=device.type == "cpu")
+    return distributed, distributed.device

@@ -1,4 +1,4 @@
-"""What is written down of every epoch."""
+"""The figures recorded for each epoch."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def history_row(
     labels: np.ndarray,
     logits: np.ndarray,
 ) -> Row:
-    """The row of an epoch, judged on labels, int64 (n,), and logits, float32 (n, 7), of the validation images.
+    """The history row of an epoch, from labels, int64 (n,), and logits, float32 (n, 7), of the validation images.
 
-    `val_loss` is the plain cross entropy; a sensitivity without images is None.
+    `val_loss` is the plain cross entropy; the sensitivity of a class without images is None.
     """
     predicted = logits.argmax(axis=1)
     row: Row = {

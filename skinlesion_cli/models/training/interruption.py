@@ -1,4 +1,4 @@
-"""Signals during training wait until the state is whole, so that nothing of an epoch is lost."""
+"""Defers SIGINT and SIGTERM during training until the training state has been saved."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 class HeldSignals:
-    """Within the `with` block SIGINT and SIGTERM wait for `deliver`; a second one is delivered at once.
+    """Inside the `with` block SIGINT and SIGTERM are deferred until `deliver`; a second one is delivered at once.
 
-    Only the main thread can hold signals; elsewhere the block does nothing.
+    Only the main thread can defer signals; in other threads the block does nothing.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class HeldSignals:
         self._release()
 
     def deliver(self) -> None:
-        """Act on the signal that came, as if it came now."""
+        """Raise the deferred signal, if there is one."""
         if self.pending is not None:
             number, self.pending = self.pending, None
             self._release()

@@ -1,4 +1,4 @@
-"""Memory of the process: keeping what was freed, telling when it runs out, and how much was used."""
+"""Memory of the process: reuse of freed memory, recognising out-of-memory errors, and peak use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-# What torch says on a CPU and on MPS, where the error has no type of its own.
+# Messages of torch on CPU and MPS, where running out of memory has no exception type of its own.
 _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 # Numbers of glibc's <malloc.h>.
@@ -20,9 +20,9 @@ _GROW_BYTES = 1 << 28
 def keep_freed_memory() -> bool:
     """Let this process reuse the memory of freed tensors; False where the C library is not glibc.
 
-    By default every large tensor is a fresh mapping: the kernel zeroes its pages on first touch, at every step
-    anew, which costs a training step of a light network on a CPU a good part of its time. In return, memory
-    that is free between two steps is not given back to the system.
+    By default every large tensor is a new mapping whose pages the kernel zeroes on first touch, again in every
+    step; on a CPU that is a considerable part of a light network's training step. The price is that memory freed
+    between two steps is not returned to the operating system.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -34,14 +34,14 @@ def keep_freed_memory() -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this error means that a smaller batch may fit."""
+    """Whether the error means that a smaller batch may fit into memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most memory used so far: of the GPU, or of this process on a CPU; None where nobody counts."""
+    """Peak memory use so far: of the GPU, or of this process on a CPU; None where it is not available."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

@@ -1,4 +1,4 @@
-"""Optimiser, learning rate, averaged weights and the score that picks the epoch."""
+"""Optimiser, learning-rate schedule, averaged weights, and the score that selects the epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skinlesion_cli.config.schema import Recipe
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam or AdamW; weight decay is kept off norms and biases unless the recipe says otherwise."""
+    """Adam or AdamW; no weight decay on norms and biases unless the recipe asks for it."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in network.parameters():
@@ -23,12 +23,12 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": plain, "weight_decay": 0.0},
     ]
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    # Not fused: that kernel takes moments that were restored in another memory order element by wrong element.
+    # Not fused: the fused kernel misreads moments that were restored in another memory order.
     return kinds[recipe.optimizer]([group for group in groups if group["params"]], lr=recipe.learning_rate)
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Share of the peak learning rate at this optimiser step (counted from 0).
+    """Fraction of the peak learning rate at this optimiser step (counted from 0).
 
     Linear warm-up, then half a cosine down to 0 (Loshchilov and Hutter, 2017, arXiv:1608.03983) or constant.
     """
@@ -45,7 +45,7 @@ def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> flo
 def make_plateau(
     optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
-    """The scheduler that lowers the learning rate when the score stands still; feed it `-score`.
+    """The scheduler that lowers the learning rate when the score stops improving; pass it `-score`.
 
     As in the published system it minimises the negated score with torch's relative threshold of 1e-4. With
     negative numbers that threshold is a tolerance: a score of up to 0.01 % below the best counts as progress.
@@ -58,7 +58,7 @@ def make_plateau(
 
 
 def selection_score(recipe: Recipe, bacc: float, validation_loss: float) -> float:
-    """What decides which epoch is kept: BACC, or the published w * BACC + (1 - w) / (1 + loss)."""
+    """The score that selects the epoch to keep: BACC, or the published w * BACC + (1 - w) / (1 + loss)."""
     if recipe.selection == "mixed":
         weight = recipe.selection_bacc_weight
         return weight * bacc + (1.0 - weight) / (1.0 + validation_loss)
@@ -68,7 +68,8 @@ def selection_score(recipe: Recipe, bacc: float, validation_loss: float) -> floa
 class WeightAverage:
     """Exponential moving average of weights and buffers (Polyak averaging).
 
-    Early on the decay is lowered to (1 + step) / (10 + step), so that random first weights are soon forgotten.
+    In the first steps the decay is lowered to (1 + step) / (10 + step), so that the initial weights are soon
+    forgotten.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -78,8 +79,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = self.network.state_dict(), network.state_dict()
-        floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], 1.0 - decay)
-        for name in ours.keys() - set(floats):
-            ours[name].copy_(theirs[name])
+        averaged, current = self.network.state_dict(), network.state_dict()
+        floats = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([averaged[n] for n in floats], [current[n] for n in floats], 1.0 - decay)
+        for name in averaged.keys() - set(floats):
+            averaged[name].copy_(current[name])

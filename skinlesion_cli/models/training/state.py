@@ -1,4 +1,4 @@
-"""The state of a training under way: tensors apart from counters, so that neither needs pickle."""
+"""Between a `Trainer` and the training state on disk: tensors and counters apart, so that neither needs pickle."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from skinlesion_cli.models.training.trainer import Trainer
 
 
-# What changes in torch's ReduceLROnPlateau; the rest comes from the recipe.
+# The attributes of torch's ReduceLROnPlateau that change; the others come from the recipe.
 _PLATEAU = ("best", "num_bad_epochs", "last_epoch")
 
 
-def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """All tensors of the state, by name: weights, averaged weights, the best ones, the optimiser's moments."""
-    found = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
-    found |= {f"best.{k}": v for k, v in trainer.best.items()}
+def state_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """All tensors of the training state by name: weights, averaged and best weights, the optimiser's moments."""
+    tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in trainer.best.items()}
     if trainer.average:
-        found |= {f"average.{k}": v for k, v in trainer.average.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in trainer.average.network.state_dict().items()}
     for index, values in trainer.optimizer.state_dict()["state"].items():
-        found |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
-    return {k: v.detach().cpu().contiguous() for k, v in found.items()}
+        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in values.items()}
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
-def counters(trainer: Trainer) -> dict[str, Any]:
-    """All else of the state, in JSON types."""
+def state_counters(trainer: Trainer) -> dict[str, Any]:
+    """The rest of the training state, in JSON types."""
     progress = vars(trainer.progress)
     return {
         "progress": progress | {"best_score": _finite(progress["best_score"])},
@@ -38,19 +38,19 @@ def counters(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def restore(trainer: Trainer, stored: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
-    """Take up a saved state."""
+def restore_state(trainer: Trainer, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
+    """Put a saved training state into the trainer, which then resumes from there."""
     from skinlesion_cli.models.training.trainer import Progress
 
-    def under(prefix: str) -> dict[str, torch.Tensor]:
-        return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+    def with_prefix(prefix: str) -> dict[str, torch.Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    trainer.network.load_state_dict(under("network."))
-    trainer.best = {k: v.to(trainer.device) for k, v in under("best.").items()}
+    trainer.network.load_state_dict(with_prefix("network."))
+    trainer.best = {k: v.to(trainer.device) for k, v in with_prefix("best.").items()}
     if trainer.average:
-        trainer.average.network.load_state_dict(under("average."))
+        trainer.average.network.load_state_dict(with_prefix("average."))
     states: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in under("optimizer.").items():
+    for key, value in with_prefix("optimizer.").items():
         index, name = key.split(".", 1)
         states.setdefault(int(index), {})[name] = value
     trainer.optimizer.load_state_dict(trainer.optimizer.state_dict() | {"state": states})
@@ -67,5 +67,5 @@ def restore(trainer: Trainer, stored: dict[str, torch.Tensor], counters: dict[st
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity, which is where scores start."""
+    """None for an infinite score (the initial value), which JSON cannot represent."""
     return value if math.isfinite(value) else None

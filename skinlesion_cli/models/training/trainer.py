@@ -1,8 +1,8 @@
-"""The training loop, in one sitting.
+"""The training loop.
 
-Everything random is a function of (seed, epoch, step): which images, how they are augmented and mixed, and
-dropout. So the state to save is the weights, the optimiser, the averaged weights and a few counters; a run
-killed at any moment and started again ends with the same weights, bit for bit on a CPU.
+Everything random is a function of (seed, epoch, step): the choice of images, their augmentation and mixing, and
+dropout. The training state therefore consists of the weights, the optimiser, the averaged weights and a few
+counters; a run that is killed at any moment and started again ends with the same weights, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 
 from skinlesion_cli.config.schema import Recipe
 from skinlesion_cli.errors import SkinLesionError
-from skinlesion_cli.models.freezing import hold_still, merge_norms
+from skinlesion_cli.models.freezing import freeze_norms_and_stages, merge_norms
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.models.training.history import Row, history_row
 from skinlesion_cli.models.training.interruption import HeldSignals
@@ -42,7 +42,7 @@ Batch = tuple[torch.Tensor, ...]
 
 @dataclass
 class Progress:
-    """Where a run stands: counters and scores, all JSON types."""
+    """Position of a run in its training: counters and scores, all JSON types."""
 
     epoch: int = 0
     step: int = 0
@@ -50,7 +50,7 @@ class Progress:
     best_score: float = -math.inf
     epochs_without_gain: int = 0
     loss_sum: float = 0.0
-    # Each batch goes through the network in this many parts; grows when memory runs out.
+    # Number of parts in which each batch goes through the network; it grows when memory runs out.
     parts: int = 1
     history: list[Row] = field(default_factory=list)
     finished: bool = False
@@ -58,12 +58,12 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """One network in training.
+    """Trains one network.
 
-    `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels and,
-    where there is any, metadata. `validation()` yields its share of the validation images, not augmented.
-    `save(trainer)` stores the state; it is called every epoch, at least every ten minutes, and before a signal
-    ends the run. `on_epoch(history, seconds)` is told of every finished epoch.
+    `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels and, if the
+    recipe uses it, metadata. `validation()` yields its share of the validation images, not augmented. `save(trainer)`
+    stores the training state; it is called after each epoch, at least every ten minutes, and before a signal ends
+    the run. `on_epoch(history, seconds)` is called after each epoch.
     """
 
     network: nn.Module
@@ -78,7 +78,7 @@ class Trainer:
     on_epoch: Callable[[list[Row], float], None] = lambda history, seconds: None
     class_weights: torch.Tensor | None = None
     logit_offsets: torch.Tensor | None = None
-    team: Distributed = field(default_factory=Distributed)
+    distributed: Distributed = field(default_factory=Distributed)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -97,18 +97,18 @@ class Trainer:
         self.autocast = (
             recipe.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        self.parallel = self.team.wrap(self.network)
+        self.parallel = self.distributed.wrap(self.network)
         self.frozen = False
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that validation and the checkpoint use: the averaged one where there is one."""
+        """The network that is validated and stored: the averaged one if the recipe averages weights."""
         return self.average.network if self.average else self.network
 
     def fit(self) -> None:
-        """Train to the end, from wherever `progress` stands; the network then holds the epoch that is kept.
+        """Train to the end, starting from `progress`; afterwards the network holds the weights of the best epoch.
 
-        A recipe of 0 epochs leaves the weights as they are and judges them, as epoch 0.
+        A recipe of 0 epochs only validates the initial weights, as epoch 0.
         """
         if not self.recipe.epochs:
             self.progress.history.append(history_row(0, None, None, *self.validate()))
@@ -129,7 +129,7 @@ class Trainer:
         size_px = recipe.size_px_at(progress.epoch / recipe.epochs)
         self.network.train()
         if self.frozen:
-            self._hold_still()
+            self._apply_freezing()
         saved_at = time.monotonic()
         label = f"epoch {progress.epoch + 1}/{recipe.epochs} at {size_px} px"
         with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
@@ -151,18 +151,18 @@ class Trainer:
             self.freeze()
 
     def freeze(self) -> None:
-        """From now on batch norm's statistics and the recipe's first stages stand still."""
+        """From now on keep the statistics of batch norm and the weights of the recipe's first stages."""
         self.frozen = True
-        self._hold_still()
+        self._apply_freezing()
         merge_norms(self.network.backbone, learning=True)
-        # What waits for the gradients of a team has to learn which ones will come.
-        self.parallel = self.team.wrap(self.network)
+        # Distributed training has to know which gradients it must wait for.
+        self.parallel = self.distributed.wrap(self.network)
 
-    def _hold_still(self) -> None:
-        hold_still(self.network.backbone, self.recipe.freeze_stages)
+    def _apply_freezing(self) -> None:
+        freeze_norms_and_stages(self.network.backbone, self.recipe.freeze_stages)
 
     def train_step(self, batch: Batch) -> float:
-        """One step of the optimiser; returns the loss."""
+        """One optimiser step on a batch; returns the loss."""
         recipe, progress = self.recipe, self.progress
         global_step = progress.epoch * self.steps_per_epoch + progress.step
         if self.plateau is None:
@@ -191,9 +191,9 @@ class Trainer:
     def _gradients(
         self, images: torch.Tensor, targets: torch.Tensor, metadata: list[torch.Tensor], global_step: int
     ) -> float:
-        """Put the batch's gradients in place, in more and smaller parts when memory runs out."""
+        """Compute the batch's gradients, in more and smaller parts when memory runs out; returns the loss."""
         while True:
-            torch.manual_seed(_step_seed(self.seed, global_step, self.team.rank))
+            torch.manual_seed(_step_seed(self.seed, global_step, self.distributed.rank))
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 total = 0.0
@@ -212,12 +212,12 @@ class Trainer:
                     total += float(loss.detach()) * share
                 return total
             except (RuntimeError, MemoryError) as error:
-                # In a team every process would have to halve at once; there it stays an error.
-                if not is_out_of_memory(error) or self.team.size > 1:
+                # Several processes would have to halve their parts together; there it stays an error.
+                if not is_out_of_memory(error) or self.distributed.size > 1:
                     raise
-                self._halve(len(images))
+                self._halve_parts(len(images))
 
-    def _halve(self, batch_size: int) -> None:
+    def _halve_parts(self, batch_size: int) -> None:
         parts = self.progress.parts * 2
         if parts > batch_size:
             raise SkinLesionError(
@@ -226,8 +226,8 @@ class Trainer:
             )
         self.progress.parts = parts
         self.reporter.note(
-            f"out of memory: batches of {batch_size} now go through the network {-(-batch_size // parts)} "
-            "images at a time (same gradients; batch norm sees the smaller part)"
+            f"out of memory: batches of {batch_size} images are now processed {-(-batch_size // parts)} "
+            "at a time (same gradients; batch norm uses the statistics of the smaller parts)"
         )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -240,7 +240,7 @@ class Trainer:
         row = history_row(
             progress.epoch + 1,
             self.optimizer.param_groups[0]["lr"],
-            self.team.mean(progress.loss_sum) / self.steps_per_epoch,
+            self.distributed.mean(progress.loss_sum) / self.steps_per_epoch,
             *self.validate(),
         )
         bacc, validation_loss = row["val_bacc"], row["val_loss"]
@@ -264,16 +264,18 @@ class Trainer:
         progress.finished = stopped or progress.epoch >= recipe.epochs
 
     def validate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images of the whole team."""
+        """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images of all processes."""
         network = self.evaluated.eval()
-        self.team.share_buffers(network)
+        self.distributed.share_buffers(network)
         labels, logits = [], []
         with torch.inference_mode():
             for images, batch_labels, *metadata in self.validation():
                 outputs = network(images.to(self.device), *(values.to(self.device) for values in metadata))
                 logits.append(outputs.float().cpu().numpy())
                 labels.append(batch_labels.numpy())
-        return self.team.gather(np.concatenate(labels)), self.team.gather(np.concatenate(logits))
+        return self.distributed.gather(np.concatenate(labels)), self.distributed.gather(
+            np.concatenate(logits)
+        )
 
 
 def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
@@ -284,7 +286,7 @@ def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
 
 
 def _step_seed(seed: int, global_step: int, rank: int) -> int:
-    """Seed of a step's dropout; every process of a team drops its own."""
+    """Seed of a step's dropout, different in every process."""
     return int(np.random.SeedSequence([seed, global_step, 0xD, rank]).generate_state(1, np.uint32)[0])
 
 

@@ -1,4 +1,4 @@
-"""From a job to a trained network: the trainer with its batches, its saved state, and the checkpoint."""
+"""From a job to a trained network: the trainer with its batches, the training state, and the checkpoint."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.freezing import n_stages
 from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
-from skinlesion_cli.models.training import state as saved_state
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
+from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Progress, Trainer
 from skinlesion_cli.stages.train.initial import start_from_models
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
@@ -32,16 +32,16 @@ PRECISION = "stored_precision"
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A trained network, where its weights came from, and how it went."""
+class TrainedNetwork:
+    """A trained network, the source of its initial weights, and its history."""
 
     network: LesionNet
     source: str
     progress: Progress
 
 
-def fit(job: Job) -> Fitted:
-    """Train, from the beginning or from the saved state."""
+def fit(job: Job) -> TrainedNetwork:
+    """Train from the beginning, or resume from the training state."""
     recipe = job.config.recipe
     network = make_network(job)
     source = start_from_models(job, network) or initialise(network, job.config.weights)
@@ -56,15 +56,15 @@ def fit(job: Job) -> Fitted:
     )
     trainer = make_trainer(job, network, pixels)
     trainer.on_epoch = Watcher(job, trainer.steps_per_epoch)
-    if job.team.is_first:
+    if job.distributed.is_first:
         trainer.save = lambda t: _save(job, t)
     _resume(job, trainer)
     trainer.fit()
-    return Fitted(network, source, trainer.progress)
+    return TrainedNetwork(network, source, trainer.progress)
 
 
 def make_network(job: Job) -> LesionNet:
-    """The network with random weights, the same for a seed."""
+    """The network with random weights, determined by the seed."""
     recipe = job.config.recipe
     torch.manual_seed(job.config.seed)
     return LesionNet(
@@ -77,22 +77,22 @@ def make_network(job: Job) -> LesionNet:
 
 
 def training_px(job: Job) -> int:
-    """Side of the decoded images that augmentation starts from."""
+    """Side in pixels of the decoded images that augmentation starts from."""
     return job.config.recipe.harmonise_px or job.config.recipe.cache_size_px
 
 
 def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Trainer:
-    """The trainer of this job on these images."""
-    recipe, team = job.config.recipe, job.team
-    if recipe.batch_size % team.size:
+    """The trainer for this job on these images."""
+    recipe, distributed = job.config.recipe, job.distributed
+    if recipe.batch_size % distributed.size:
         raise UsageError(
-            f"a batch of {recipe.batch_size} cannot be shared equally by {team.size} processes",
-            "Choose a multiple with --batch-size.",
+            f"a batch of {recipe.batch_size} images cannot be divided equally among {distributed.size} processes",
+            f"Choose a multiple of {distributed.size} with --batch-size.",
         )
     if recipe.freeze_stages and recipe.freeze_stages >= n_stages(network.backbone):
         raise UsageError(
-            f"freeze_stages {recipe.freeze_stages} leaves nothing of {job.config.arch} to learn",
-            f"It has {n_stages(network.backbone)} stages, the last of them the classifier.",
+            f"freeze_stages {recipe.freeze_stages} would freeze all of {job.config.arch}",
+            f"It has {n_stages(network.backbone)} stages, the last of which is the classifier.",
         )
     counts = job.data.counts(job.train_ids)
     sampler_power = recipe.sampler_power if recipe.sampler == "weighted" else None
@@ -103,8 +103,8 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         n_draws=round(len(job.train_ids) * recipe.epoch_fraction),
         sampler_power=sampler_power,
         drop_last=recipe.drop_last,
-        rank=team.rank,
-        world_size=team.size,
+        rank=distributed.rank,
+        world_size=distributed.size,
     )
 
     def epoch_batches(epoch: int, size_px: int, first_step: int) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -112,10 +112,10 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         return batches(images, augmentation, replace(plan, epoch=epoch, first_step=first_step), workers(job))
 
     def validation_batches() -> Iterator[tuple[torch.Tensor, ...]]:
-        for ids, pixels in job.inputs(job.validation_ids[team.rank :: team.size]):
+        for ids, pixels in job.inputs(job.validation_ids[distributed.rank :: distributed.size]):
             values = job.metadata(ids)
-            known = () if values is None else (torch.from_numpy(values),)
-            yield torch.from_numpy(pixels), torch.from_numpy(job.data.labels(ids)), *known
+            metadata = () if values is None else (torch.from_numpy(values),)
+            yield torch.from_numpy(pixels), torch.from_numpy(job.data.labels(ids)), *metadata
 
     return Trainer(
         network=network,
@@ -128,31 +128,31 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         reporter=job.reporter,
         class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
         logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
-        team=team,
+        distributed=distributed,
     )
 
 
 def workers(job: Job) -> int:
-    """Processes that prepare images."""
+    """Number of processes that prepare images."""
     return default_workers() if job.config.workers is None else job.config.workers
 
 
 def _save(job: Job, trainer: Trainer) -> None:
     state = TrainingState(
         identity=json.dumps(job.identity(), sort_keys=True),
-        tensors=save(saved_state.tensors(trainer)),
-        counters=saved_state.counters(trainer),
+        tensors=save(state_tensors(trainer)),
+        counters=state_counters(trainer),
     )
     training_state.write(job.folder, state)
 
 
 def _resume(job: Job, trainer: Trainer) -> None:
-    state = job.team.agree_on(lambda: _saved_state(job))
+    state = job.distributed.agree_on(lambda: _saved_state(job))
     if state is None:
         return
-    saved_state.restore(trainer, load(state.tensors), dict(state.counters))
-    at = trainer.progress
-    job.reporter.note(f"going on at epoch {at.epoch + 1}, step {at.step + 1}")
+    restore_state(trainer, load(state.tensors), dict(state.counters))
+    progress = trainer.progress
+    job.reporter.note(f"resuming at epoch {progress.epoch + 1}, step {progress.step + 1}")
 
 
 def _saved_state(job: Job) -> TrainingState | None:
@@ -163,48 +163,48 @@ def _saved_state(job: Job) -> TrainingState | None:
     if state is None:
         return None
     try:
-        found = json.loads(state.identity)
+        stored_identity = json.loads(state.identity)
     except ValueError:
-        found = {}
-    changed = differences(found, job.identity())
+        stored_identity = {}
+    changed = differences(stored_identity, job.identity())
     if changed:
         raise ArtifactError(
             f"models/{job.name} holds an unfinished training with other settings: {name_items(changed)}",
-            "Run the command with those settings again to finish it, or start over with --fresh.",
+            "Run the command again with those settings to finish it, or start over with --fresh.",
         )
     return state
 
 
 def finished(job: Job) -> Checkpoint | None:
-    """The checkpoint of this very job, where it is there already.
+    """The checkpoint of this job, if it was trained before.
 
     Raises
     ------
-    ArtifactError : there is one of other settings; all are named.
+    ArtifactError : there is a checkpoint that was trained with other settings, which are named.
     """
     path = job.workspace.checkpoint(job.name)
     if job.config.fresh or not path.exists():
         return None
-    found = checkpoints.read(path)
-    changed = differences(identity_of(found), job.identity())
+    stored = checkpoints.read(path)
+    changed = differences(identity_of(stored), job.identity())
     if changed:
         raise ArtifactError(
             f"models/{job.name} was trained with other settings: {name_items(changed)}",
-            "Train it anew with --fresh (which replaces it), or use another workspace.",
+            "Replace it by training with --fresh, or use another workspace.",
         )
-    return found
+    return stored
 
 
-def write_checkpoint(job: Job, fitted: Fitted) -> Checkpoint:
-    """Store the trained network; the saved state is not needed any more."""
-    progress, recipe = fitted.progress, job.config.recipe
+def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
+    """Store the trained network and remove its training state."""
+    progress, recipe = trained.progress, job.config.recipe
     best = progress.history[progress.best_epoch - 1]
-    made = Checkpoint(
+    checkpoint = Checkpoint(
         arch=job.config.arch,
         fold=job.fold,
         recipe=recipe,
         preprocessing=job.preprocessing,
-        weights=weights_to_bytes(fitted.network),
+        weights=weights_to_bytes(trained.network),
         history_csv=history_csv(progress.history),
         figures={
             "best_epoch": progress.best_epoch,
@@ -213,36 +213,38 @@ def write_checkpoint(job: Job, fitted: Fitted) -> Checkpoint:
             "validation_images": len(job.validation_ids),
             "metadata_columns": n_columns(recipe.metadata_fields),
             "weights": job.config.weights_name,
-            "processes": job.team.size,
+            "processes": job.distributed.size,
             PRECISION: "float32",
         },
-        initial_weights=fitted.source,
+        initial_weights=trained.source,
         seed=job.config.seed,
     )
     path = job.workspace.checkpoint(job.name)
-    checkpoints.write(path, made, inputs=job.data.inputs)
+    checkpoints.write(path, checkpoint, inputs=job.data.inputs)
     training_state.remove(job.folder)
     return checkpoints.read(path)
 
 
-def settle_precision(job: Job, done: Checkpoint) -> Checkpoint:
-    """The checkpoint in the precision that is asked for; what was predicted with the other one is outdated.
+def to_requested_precision(job: Job, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint in the requested precision. Predictions made with another precision become outdated.
 
     Raises
     ------
-    ArtifactError : full precision is asked for, but it was stored in half precision.
+    ArtifactError : full precision is requested, but the weights were stored in half precision.
     """
-    stored = done.figures.get(PRECISION, "float32")
-    wanted = "float16" if job.config.half else "float32"
-    if stored == wanted:
-        return done
+    stored = checkpoint.figures.get(PRECISION, "float32")
+    requested = "float16" if job.config.half else "float32"
+    if stored == requested:
+        return checkpoint
     if not job.config.half:
         raise ArtifactError(
-            f"models/{job.name} was stored in half precision", "Add --half, or train it anew with --fresh."
+            f"models/{job.name} was stored in half precision", "Add --half, or train it again with --fresh."
         )
     path = job.workspace.checkpoint(job.name)
     rounded = replace(
-        done, weights=to_half_precision(done.weights), figures={**done.figures, PRECISION: wanted}
+        checkpoint,
+        weights=to_half_precision(checkpoint.weights),
+        figures={**checkpoint.figures, PRECISION: requested},
     )
     checkpoints.write(path, rounded, inputs=job.data.inputs)
     return checkpoints.read(path)

@@ -1,4 +1,4 @@
-"""What is to be trained: the settings, the images, and everything that decides the resulting weights."""
+"""One network to train: the settings, the images, and the identity that determines the resulting weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 EVALUATION_BATCH = 32
-# Before the names of finished models that training starts from.
+# Precedes the name of the model that training starts from.
 MODEL_PREFIX = "model:"
 
 
@@ -54,7 +54,7 @@ class TrainConfig:
 
     @property
     def weights_name(self) -> str:
-        """The same wherever the file or the packed models lie."""
+        """Name of the initial weights, independent of where the file or the packed model is stored."""
         if self.models:
             return MODEL_PREFIX + "+".join(Path(model).name for model in self.models)
         return Path(self.weights).name
@@ -62,7 +62,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels and the split into parts."""
+    """Labelled images and their split into parts."""
 
     manifest: Manifest
     split: Split
@@ -78,14 +78,14 @@ class Dataset:
         return np.array([CLASS_INDEX[name] for name in self.manifest.rows(ids)["label"]], dtype=np.int64)
 
     def counts(self, ids: list[str]) -> dict[str, int]:
-        """Images of each class."""
-        found = np.bincount(self.labels(ids), minlength=len(CLASS_NAMES))
-        return {name: int(n) for name, n in zip(CLASS_NAMES, found, strict=True)}
+        """Number of images of each class."""
+        counts = np.bincount(self.labels(ids), minlength=len(CLASS_NAMES))
+        return {name: int(n) for name, n in zip(CLASS_NAMES, counts, strict=True)}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train on `train_ids`, watched on `validation_ids` (of a fold: the images held out)."""
+    """One network to train on `train_ids` and to validate on `validation_ids` (of a fold: the held-out images)."""
 
     config: TrainConfig
     data: Dataset
@@ -93,7 +93,7 @@ class Job:
     train_ids: list[str]
     validation_ids: list[str]
     device: torch.device
-    team: Distributed
+    distributed: Distributed
     reporter: Reporter
 
     @property
@@ -106,7 +106,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Name of the network: the architecture's, with its fold where there are folds."""
+        """Name of the network: the architecture, followed by the fold if there are folds."""
         return self.config.arch if self.fold is None else f"{self.config.arch}-fold{self.fold}"
 
     @property
@@ -120,7 +120,7 @@ class Job:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the resulting weights, in JSON types."""
+        """Everything that determines the resulting weights, in JSON types."""
         return _identity(
             self.config.arch,
             self.fold,
@@ -131,7 +131,7 @@ class Job:
         )
 
     def metadata(self, ids: list[str]) -> np.ndarray | None:
-        """Encoded patient metadata, float32 (n, k), where the recipe uses any."""
+        """Encoded patient metadata, float32 (n, k); None if the recipe uses none."""
         fields = self.config.recipe.metadata_fields
         return metadata.encode(self.data.manifest.rows(ids), fields) if fields else None
 
@@ -148,9 +148,9 @@ class Job:
         )
 
     def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Batches of ids and of their images exactly as prediction would feed them, uint8 (n, s, s, 3)."""
-        # Resizing an image that has the target size changes nothing, so a cache of the harmonised image (or
-        # of the input itself) gives the very pixels that the file would.
+        """Batches of ids and of their images as prediction feeds them to the network, uint8 (n, s, s, 3)."""
+        # Resizing an image to the size that it has changes nothing, so a cache of harmonised images (or of the
+        # inputs themselves) gives exactly the pixels that reading the file would give.
         cache = self.cache(decode_target_px(self.preprocessing))
         for start in range(0, len(ids), EVALUATION_BATCH):
             chunk = ids[start : start + EVALUATION_BATCH]
@@ -158,7 +158,7 @@ class Job:
 
 
 def identity_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The identity that a checkpoint's training had."""
+    """The identity of the job that a checkpoint was trained by."""
     return _identity(
         checkpoint.arch,
         checkpoint.fold,
@@ -182,10 +182,10 @@ def _identity(
     }
 
 
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What two identities differ in, both values named."""
+def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
+    """The settings in which two identities differ, with both values."""
     return [
-        f"{key} {found.get(key)} (now {wanted.get(key)})"
-        for key in wanted | found
-        if found.get(key) != wanted.get(key)
+        f"{key} {stored.get(key)} (now {requested.get(key)})"
+        for key in requested | stored
+        if stored.get(key) != requested.get(key)
     ]

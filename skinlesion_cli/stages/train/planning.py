@@ -1,4 +1,4 @@
-"""`--dry-run`: what a training will do and how long it will take, from a few timed steps. Writes nothing."""
+"""`--dry-run`: the plan of a training and its estimated duration, from a few timed steps. Writes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMED_STEPS = 3
 
 
 def plan(job: Job) -> StageResult:
-    """Time a few steps at every size of the recipe on some of the training images."""
+    """Time a few steps at every input size of the recipe, on some of the training images."""
     recipe = job.config.recipe
     batch_size = recipe.batch_size
     images, decode_s = _some_images(job, min(len(job.train_ids), (_TIMED_STEPS + 1) * batch_size))
@@ -32,7 +32,7 @@ def plan(job: Job) -> StageResult:
     sample = replace(job, config=replace(job.config, workers=0))
     trainer = make_trainer(sample, network, images)
     trainer.network.train()
-    # What an epoch costs depends on its size and on whether the first stages still learn, in its middle.
+    # The cost of an epoch depends on its input size and on whether the first stages are frozen by its middle.
     epochs = [
         (recipe.is_frozen_at((epoch + 0.5) / recipe.epochs), recipe.size_px_at(epoch / recipe.epochs))
         for epoch in range(recipe.epochs)
@@ -42,12 +42,12 @@ def plan(job: Job) -> StageResult:
         frozen, size_px = kind
         if frozen and not trainer.frozen:
             trainer.freeze()
-        name = f"{size_px} px, frozen" if frozen else f"{size_px} px"
-        with job.reporter.task(f"timing steps at {name}", total=None):
+        label = f"{size_px} px, frozen" if frozen else f"{size_px} px"
+        with job.reporter.task(f"timing steps at {label}", total=None):
             prepare_s, compute_s = _time_steps(job, trainer, size_px)
-        step_s[kind] = _together(job, prepare_s, compute_s)
+        step_s[kind] = _overlapped(job, prepare_s, compute_s)
         epoch_s = step_s[kind] * trainer.steps_per_epoch
-        rows.append([name, epochs.count(kind), f"{batch_size / step_s[kind]:.0f}", duration(epoch_s)])
+        rows.append([label, epochs.count(kind), f"{batch_size / step_s[kind]:.0f}", duration(epoch_s)])
     forward_s = _time_forward(job, trainer.network)
     predicted = len(VIEWS) * (len(job.validation_ids) + len(job.data.split.ids("test")))
     training_s = sum(step_s[kind] * trainer.steps_per_epoch for kind in epochs)
@@ -67,7 +67,7 @@ def plan(job: Job) -> StageResult:
             f"{parameters:,} parameters",
             f"about {duration(seconds * times)} on {job.device} ({duration(training_s * times)} training, "
             f"{duration(evaluation_s * times)} validation and predictions); peak memory "
-            + (f"{peak / 1e9:.1f} GB" if peak else "not known"),
+            + (f"{peak / 1e9:.1f} GB" if peak else "unknown"),
             "Estimated from a few steps; nothing was trained or written.",
         ],
         figures={
@@ -87,13 +87,13 @@ def plan(job: Job) -> StageResult:
             "device": str(job.device),
             "folds": job.config.folds,
         },
-        tables=[Table("Training", ["size", "epochs", "images/s", "time an epoch"], rows)],
+        tables=[Table("Training", ["size", "epochs", "images/s", "time per epoch"], rows)],
         next_command="the same command without --dry-run",
     )
 
 
 def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
-    """The first n training images decoded, and the seconds that one took."""
+    """The first n training images, decoded, and the decoding time in seconds per image."""
     size_px = training_px(job)
     ids = job.train_ids[:n]
     started = time.perf_counter()
@@ -104,7 +104,7 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
     seconds = (time.perf_counter() - started) / n
     images = TrainingImages(
         pixels=np.stack(pixels),
-        # Each place of the epoch is some image out of these; its label is its own place's.
+        # Every training image is replaced by one of these; its label stays its own.
         rows=np.arange(len(job.train_ids)) % n,
         labels=job.data.labels(job.train_ids),
         metadata=job.metadata(job.train_ids),
@@ -114,7 +114,7 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
 
 
 def _time_steps(job: Job, trainer: Trainer, size_px: int) -> tuple[float, float]:
-    """Seconds to prepare a batch in one process, and to make a step with it."""
+    """Seconds to prepare a batch in one process, and seconds to train on it."""
     prepared, computed = [], []
     batches = iter(trainer.batches(0, size_px, 0))
     for _ in range(_TIMED_STEPS + 1):
@@ -124,38 +124,38 @@ def _time_steps(job: Job, trainer: Trainer, size_px: int) -> tuple[float, float]
             break
         ready = time.perf_counter()
         trainer.train_step(batch)
-        _wait(job.device)
+        _synchronize(job.device)
         prepared.append(ready - started)
         computed.append(time.perf_counter() - ready)
-    # The first step sets things up; where there is no other it has to do.
+    # The first step includes one-time set-up; it is used only where there is no other.
     return float(np.median(prepared[1:] or prepared)), float(np.median(computed[1:] or computed))
 
 
-def _together(job: Job, prepare_s: float, compute_s: float) -> float:
-    """Seconds a step when batches are prepared beside the computation."""
+def _overlapped(job: Job, prepare_s: float, compute_s: float) -> float:
+    """Seconds per step when batches are prepared in parallel with the computation."""
     processes = workers(job)
     if not processes:
         return prepare_s + compute_s
     if job.device.type == "cpu":
-        # Both want the same cores.
+        # Both compete for the same cores.
         return compute_s + prepare_s / (os.cpu_count() or 1)
     return max(compute_s, prepare_s / processes)
 
 
 def _time_forward(job: Job, network: torch.nn.Module) -> float:
-    """Seconds an image of evaluation."""
+    """Seconds per image of a forward pass."""
     size_px = job.preprocessing.input_size_px
     images = torch.zeros((EVALUATION_BATCH, size_px, size_px, 3), dtype=torch.uint8, device=job.device)
     network.eval()
     with torch.inference_mode():
         network(images)
-        _wait(job.device)
+        _synchronize(job.device)
         started = time.perf_counter()
         network(images)
-        _wait(job.device)
+        _synchronize(job.device)
     return (time.perf_counter() - started) / EVALUATION_BATCH
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Stored predictions of the images that a network was not trained on."""
+"""Stored predictions on the images that a network was not trained on."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.stages.train.job import Job
 
 VIEWS = tuple(tta.VIEWS)
-# Held-out images of one fold, and those of all folds together, each predicted by the network that did not
-# train on it.
+# The held-out images of one fold, and those of all folds, each predicted by the network that was not trained on it.
 HELD_OUT, OUT_OF_FOLD = "heldout", "oof"
 
 
-def predict_parts(job: Job, done: Checkpoint) -> list[Path]:
-    """Predict the held-out parts where that was not done with this very checkpoint and all views.
+def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
+    """Predict the held-out parts, unless this was done before with the same checkpoint and all views.
 
-    Images alone: a network with a metadata branch is asked as `predict` will ask it, with none.
+    From images alone: like `predict`, a network with a metadata branch gets no metadata.
     """
     held_out = "val" if job.fold is None else HELD_OUT
     parts = {held_out: job.validation_ids, "test": job.data.split.ids("test")}
@@ -39,59 +38,62 @@ def predict_parts(job: Job, done: Checkpoint) -> list[Path]:
             continue
         path = job.workspace.predictions(job.name, part)
         written.append(path)
-        if _is_of(path, done):
+        if _is_current(path, checkpoint):
             continue
-        runtime = runtime or TorchRuntime(restore_network(done), str(job.device))
+        runtime = runtime or TorchRuntime(restore_network(checkpoint), str(job.device))
         task = job.reporter.task(f"predicting {part}, {len(VIEWS)} views", total=len(ids), unit="images")
         with task as bar:
-            found = view_probabilities(runtime, (pixels for _, pixels in job.inputs(ids)), VIEWS, bar.advance)
+            pixels = (batch for _, batch in job.inputs(ids))
+            probabilities = view_probabilities(runtime, pixels, VIEWS, bar.advance)
         fold = "" if job.fold is None or part == "test" else str(job.fold)
         table = job.data.manifest.rows(ids)[["id", "lesion_id", "label"]].assign(fold=fold)
         stored.write(
             path,
-            Predictions(table, found, VIEWS, source=done.name, part=part),
-            inputs=job.data.inputs | {"checkpoint": _hash(done)},
+            Predictions(table, probabilities, VIEWS, source=checkpoint.name, part=part),
+            inputs=job.data.inputs | {"checkpoint": _sha256_of(checkpoint)},
         )
     return written
 
 
-def write_out_of_fold(jobs: list[Job], done: list[Checkpoint]) -> Path:
+def write_out_of_fold(jobs: list[Job], trained: list[Checkpoint]) -> Path:
     """One artifact with every image predicted by the network of the fold that held it out, sorted by id."""
     first = jobs[0]
     path = first.workspace.predictions(first.config.arch, OUT_OF_FOLD)
     parts = [stored.read(job.workspace.predictions(job.name, HELD_OUT)) for job in jobs]
     table = pd.concat([part.table for part in parts], ignore_index=True)
     order = np.argsort(table["id"].to_numpy(dtype=str), kind="stable")
-    joined = np.concatenate([part.view_probabilities for part in parts])
+    view_probabilities = np.concatenate([part.view_probabilities for part in parts])
     # One hash for the checkpoint of each fold, and one for all of them under the usual role.
     folds = {
-        f"checkpoint-fold{job.fold}": _hash(checkpoint) for job, checkpoint in zip(jobs, done, strict=True)
+        f"checkpoint-fold{job.fold}": _sha256_of(checkpoint)
+        for job, checkpoint in zip(jobs, trained, strict=True)
     }
-    together = sha256_bytes(canonical_json(folds))
+    all_folds = sha256_bytes(canonical_json(folds))
     stored.write(
         path,
         Predictions(
             table.iloc[order].reset_index(drop=True),
-            joined[order],
+            view_probabilities[order],
             VIEWS,
             source=first.config.arch,
             part=OUT_OF_FOLD,
         ),
-        inputs=first.data.inputs | folds | {"checkpoint": together},
+        inputs=first.data.inputs | folds | {"checkpoint": all_folds},
     )
     return path
 
 
-def _hash(checkpoint: Checkpoint) -> str:
+def _sha256_of(checkpoint: Checkpoint) -> str:
     if checkpoint.artifact is None:
         raise ValueError("a checkpoint read from disk carries its envelope")
     return checkpoint.artifact.sha256
 
 
-def _is_of(path: Path, checkpoint: Checkpoint) -> bool:
+def _is_current(path: Path, checkpoint: Checkpoint) -> bool:
+    """Whether the stored predictions were made with this checkpoint and all views."""
     if not path.exists():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found.get("body", {}).get("views") != list(VIEWS):
+    envelope = json.loads(path.read_text(encoding="utf-8"))
+    if envelope.get("body", {}).get("views") != list(VIEWS):
         return False
-    return found.get("inputs", {}).get("checkpoint") == _hash(checkpoint)
+    return envelope.get("inputs", {}).get("checkpoint") == _sha256_of(checkpoint)

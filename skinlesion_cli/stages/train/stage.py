@@ -1,4 +1,4 @@
-"""Train one network on the workspace's dataset: checkpoint, history, stored predictions."""
+"""Train one network on the workspace's dataset; writes its checkpoint, history and predictions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.models.backbones import backbone
-from skinlesion_cli.models.training.distributed import join_team
+from skinlesion_cli.models.training.distributed import join_processes
 from skinlesion_cli.models.training.memory import keep_freed_memory
 from skinlesion_cli.progress import Reporter, SilentReporter
 from skinlesion_cli.stages.result import StageResult
-from skinlesion_cli.stages.train.fitting import finished, fit, settle_precision, write_checkpoint
+from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_precision, write_checkpoint
 from skinlesion_cli.stages.train.job import Dataset, Job, TrainConfig
 from skinlesion_cli.stages.train.planning import plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
@@ -25,26 +25,26 @@ from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_f
 __all__ = ["TrainConfig", "run"]
 
 _OTHER_FOLDS = (
-    "When the other folds are trained, run the same command without --fold: it joins their predictions."
+    "After the other folds are trained, run the same command without --fold to join their predictions."
 )
 
 
 def run(config: TrainConfig, reporter: Reporter) -> StageResult:
-    """Train, or go on with a training that was cut; writes `models/<arch>/`, with folds one folder a fold."""
+    """Train, or resume an interrupted training; writes `models/<arch>/`, or one folder per fold."""
     keep_freed_memory()
     jobs = _jobs(config, reporter)
     chosen = jobs if config.fold is None else [jobs[config.fold]]
     if config.dry_run:
         return plan(chosen[0])
-    done, written = [], []
+    trained, written = [], []
     for job in chosen:
-        with _alone_in(job):
+        with _exclusive_access(job):
             checkpoint, paths = _train(job)
-        done.append(checkpoint)
+        trained.append(checkpoint)
         written += [job.workspace.checkpoint(job.name), *paths]
-    if config.folds and config.fold is None and jobs[0].team.is_first:
-        written.append(write_out_of_fold(jobs, done))
-    return _result(config, done, written)
+    if config.folds and config.fold is None and jobs[0].distributed.is_first:
+        written.append(write_out_of_fold(jobs, trained))
+    return _result(config, trained, written)
 
 
 def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
@@ -54,54 +54,55 @@ def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
             "0 epochs train nothing",
             "They are for the mean of trained models (--init A --init B); otherwise give --epochs.",
         )
-    team, device = join_team(config.device)
+    distributed, device = join_processes(config.device)
     workspace = Workspace(config.workspace)
     manifest = manifests.read(workspace.manifest)
     split = splits.read(workspace.split, manifest)
     data = Dataset(manifest, split)
-    told = reporter if team.is_first else SilentReporter()
+    own_reporter = reporter if distributed.is_first else SilentReporter()
 
     def job(fold: int | None, train_ids: list[str], validation_ids: list[str]) -> Job:
         if not train_ids or not validation_ids:
             raise DataError(
                 f"the split has {len(train_ids)} training and {len(validation_ids)} validation images",
-                f"It has folds: train them with --folds {split.n_folds}."
+                f"The split has folds: train them with --folds {split.n_folds}."
                 if split.n_folds
-                else "Make another one with `skinlesion download`.",
+                else "Create another one with `skinlesion download`.",
             )
-        return Job(config, data, fold, train_ids, validation_ids, device, team, told)
+        return Job(config, data, fold, train_ids, validation_ids, device, distributed, own_reporter)
 
     if config.fold is not None and not 0 <= config.fold < (config.folds or 0):
         raise UsageError(
             f"--fold {config.fold} is not one of --folds {config.folds or 0}",
-            "Folds count from 0: --folds 5 --fold 4 is the last of five.",
+            "Folds are counted from 0: --folds 5 --fold 4 is the last of five.",
         )
     if config.folds is None:
         return [job(None, split.ids("train"), split.ids("val"))]
     if split.n_folds != config.folds:
         raise UsageError(
             f"--folds {config.folds} was asked for, but the split of the workspace has {split.n_folds or 'no'} folds",
-            f"Make one: skinlesion download --from DIR --split kfold --folds {config.folds}",
+            f"Create one: skinlesion download --from DIR --split kfold --folds {config.folds}",
         )
     return [job(fold, *split.fold_ids(fold)) for fold in range(config.folds)]
 
 
-def _alone_in(job: Job) -> contextlib.AbstractContextManager[None]:
-    return exclusive(job.folder, "train") if job.team.is_first else contextlib.nullcontext()
+def _exclusive_access(job: Job) -> contextlib.AbstractContextManager[None]:
+    return exclusive(job.folder, "train") if job.distributed.is_first else contextlib.nullcontext()
 
 
 def _train(job: Job) -> tuple[Checkpoint, list[Path]]:
-    if not job.team.agree_on(lambda: finished(job) is not None):
-        fitted = fit(job)
-        job.team.agree_on(lambda: bool(write_checkpoint(job, fitted)))
-    done = job.team.agree_on(
-        lambda: settle_precision(job, checkpoints.read(job.workspace.checkpoint(job.name)))
+    distributed = job.distributed
+    if not distributed.agree_on(lambda: finished(job) is not None):
+        trained = fit(job)
+        distributed.agree_on(lambda: bool(write_checkpoint(job, trained)))
+    checkpoint = distributed.agree_on(
+        lambda: to_requested_precision(job, checkpoints.read(job.workspace.checkpoint(job.name)))
     )
-    return done, predict_parts(job, done) if job.team.is_first else []
+    return checkpoint, predict_parts(job, checkpoint) if distributed.is_first else []
 
 
-def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) -> StageResult:
-    figures = [{"name": c.name, **{k: v for k, v in c.figures.items() if k != "identity"}} for c in done]
+def _result(config: TrainConfig, trained: list[Checkpoint], written: list[Path]) -> StageResult:
+    figures = [{"name": c.name, **{k: v for k, v in c.figures.items() if k != "identity"}} for c in trained]
     return StageResult(
         command="train",
         headline=[
@@ -112,7 +113,7 @@ def _result(config: TrainConfig, done: list[Checkpoint], written: list[Path]) ->
                 if c.recipe.epochs
                 else "not trained on"
             )
-            for c in done
+            for c in trained
         ]
         + ([] if config.fold is None else [_OTHER_FOLDS]),
         figures={

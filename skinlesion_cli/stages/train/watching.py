@@ -1,4 +1,4 @@
-"""What can be watched while a network trains: a live table, history.csv, curves, TensorBoard."""
+"""Progress of a training as it runs: a live table, history.csv, curves, TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,34 +19,32 @@ Row = Mapping[str, float | None]
 
 
 class Watcher:
-    """Told of every finished epoch; only a team's first process writes and prints."""
+    """Called after each epoch; only the first of several processes writes and prints."""
 
     def __init__(self, job: Job, steps_per_epoch: int) -> None:
         self._job, self._steps = job, steps_per_epoch
-        self._log = _tensorboard(job.workspace.tensorboard(job.name)) if self._logs() else None
-
-    def _logs(self) -> bool:
-        return self._job.config.tensorboard and self._job.team.is_first
+        logs = job.config.tensorboard and job.distributed.is_first
+        self._log = _tensorboard(job.workspace.tensorboard(job.name)) if logs else None
 
     def __call__(self, history: list[dict[str, float | None]], seconds: float) -> None:
         job = self._job
-        if not job.team.is_first:
+        if not job.distributed.is_first:
             return
-        row, done = history[-1], len(history)
-        job.reporter.row("train", self._shown(row, done, seconds))
+        row = history[-1]
+        job.reporter.row("train", self._table_row(row, len(history), seconds))
         atomic_write(job.workspace.history(job.name), history_csv(history))
         atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
         if self._log:
             self._log(row)
 
-    def _shown(self, row: Row, done: int, seconds: float) -> dict[str, object]:
+    def _table_row(self, row: Row, n_epochs: int, seconds: float) -> dict[str, object]:
         recipe = self._job.config.recipe
-        # The time of an epoch goes with the number of pixels: later epochs may have larger images.
+        # The duration of an epoch is proportional to its number of pixels: later epochs may use larger images.
         work = [recipe.size_px_at(epoch / recipe.epochs) ** 2 for epoch in range(recipe.epochs)]
-        left_s = seconds / work[done - 1] * sum(work[done:])
+        left_s = seconds / work[n_epochs - 1] * sum(work[n_epochs:])
         images = self._steps * recipe.batch_size
         return {
-            "epoch": f"{done}/{recipe.epochs}",
+            "epoch": f"{n_epochs}/{recipe.epochs}",
             "rate": row["learning_rate"],
             "loss": row["train_loss"],
             "val_loss": row["val_loss"],
@@ -58,12 +56,12 @@ class Watcher:
 
 
 def history_csv(history: list[dict[str, float | None]]) -> bytes:
-    """The history as CSV; a resumed run, whose rows come from JSON, writes the same columns in the same order."""
+    """The history as CSV, with a fixed order of columns, so that a resumed run writes the same file."""
     return tables.to_csv(pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people: 42 s, 12 min, 3.4 h."""
+    """A duration for display: 42 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -85,7 +83,7 @@ def _tensorboard(folder: Path) -> Callable[[Row], None]:
     def log(row: Row) -> None:
         epoch = int(row["epoch"] or 0)
         if not writer:
-            # A resumed run takes back what an earlier one logged of the epochs that it repeats.
+            # A resumed run deletes what an earlier one logged for the epochs that it repeats.
             writer.append(SummaryWriter(str(folder), purge_step=epoch))
         for key, value in row.items():
             if key != "epoch" and value is not None:

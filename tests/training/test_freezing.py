@@ -1,4 +1,4 @@
-"""Batch norm merged into convolutions says and learns what the two say and learn one after the other."""
+"""Freezing: batch norm merged into convolutions computes and learns the same as the separate modules."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import nn
 
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.models.backbones import BACKBONES, backbone
-from skinlesion_cli.models.freezing import hold_still, merge_norms, n_stages
+from skinlesion_cli.models.freezing import freeze_norms_and_stages, merge_norms, n_stages
 from skinlesion_cli.models.network import LesionNet
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8))
 
 
 def network(name):
-    """With norms that do something: statistics of some images, scales and offsets drawn at random."""
+    """A network whose norms are no identity: statistics of some images, random scales and offsets."""
     spec = backbone(name)
     torch.manual_seed(0)
     made = LesionNet(spec, Preprocessing(input_size_px=64, mean=spec.mean, std=spec.std)).train()
@@ -32,7 +32,7 @@ def network(name):
 
 
 class Two(nn.Module):
-    """A convolution of one pixel followed by a norm; `twice` also uses what lies between them."""
+    """A 1 x 1 convolution followed by a norm; with `twice`, the convolution's output is also used directly."""
 
     def __init__(self, *, twice: bool = False, bias: bool = False) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def test_a_norm_is_a_scale_and_an_offset_of_the_kernel(learning, bias, expected)
     )
 
 
-def test_only_a_merge_that_learns_follows_the_weights():
+def test_only_a_learning_merge_follows_the_weights():
     for learning, expected in ((True, 68.5), (False, 28.5)):
         two = Two().eval()
         merge_norms(two, learning=learning)
@@ -82,9 +82,9 @@ def test_a_result_that_is_used_twice_is_left_alone():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_merged_networks_say_and_learn_the_same(name):
+def test_merged_networks_compute_and_learn_the_same(name):
     plain = network(name)
-    hold_still(plain.backbone, 2)
+    freeze_norms_and_stages(plain.backbone, 2)
     merged = copy.deepcopy(plain)
     count = merge_norms(merged.backbone, learning=True)
     assert count == (59 if name == "densenet121" else norms(plain)), (
@@ -106,7 +106,7 @@ def test_merged_networks_say_and_learn_the_same(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_copy_for_inference_says_the_same_and_leaves_the_network_alone(name):
+def test_the_copy_for_inference_computes_the_same_and_leaves_the_network_alone(name):
     plain = network(name).eval()
     before = copy.deepcopy(plain.state_dict())
     quick = plain.for_inference()
@@ -118,7 +118,7 @@ def test_the_copy_for_inference_says_the_same_and_leaves_the_network_alone(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "expected", "last_still", "first_free"),
+    ("name", "expected", "last_frozen", "first_free"),
     [
         ("resnet50", 6, "layer1.2.bn3.bias", "layer2.0.conv1.weight"),
         (
@@ -130,13 +130,13 @@ def test_the_copy_for_inference_says_the_same_and_leaves_the_network_alone(name)
         ("efficientnet_lite0", 9, "blocks.0.0.bn2.bias", "blocks.1.0.conv_pw.weight"),
     ],
 )
-def test_the_first_stages_are_those_next_to_the_image(name, expected, last_still, first_free):
+def test_the_first_stages_are_those_next_to_the_image(name, expected, last_frozen, first_free):
     made = network(name).backbone
     assert n_stages(made) == expected
-    hold_still(made, 2)
+    freeze_norms_and_stages(made, 2)
     free = [key for key, value in made.named_parameters() if value.requires_grad]
-    still = [key for key, value in made.named_parameters() if not value.requires_grad]
-    assert (still[-1], free[0]) == (last_still, first_free)
+    frozen = [key for key, value in made.named_parameters() if not value.requires_grad]
+    assert (frozen[-1], free[0]) == (last_frozen, first_free)
     assert all(not m.training for m in made.modules() if isinstance(m, nn.BatchNorm2d))
     assert made.training
 
