@@ -30,7 +30,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from skinlesion_cli.artifacts import predictions as stored  # noqa: E402
+from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled, evaluate  # noqa: E402
 
@@ -180,7 +180,7 @@ def table(options: argparse.Namespace, known: dict[str, Variant]) -> str:
                 part = "val"
             path = workspace.predictions(options.arch, part)
             if path.exists():
-                found.setdefault(name, {})[seed] = _judged(stored.read(path))
+                found.setdefault(name, {})[seed] = _judged(Predictions.load(path))
     budget = f"{options.epochs} epochs" if options.epochs else f"{options.minutes:g} minutes of training"
     lines = [
         f"{options.arch}, {budget} each, {part} part",
@@ -196,7 +196,7 @@ def table(options: argparse.Namespace, known: dict[str, Variant]) -> str:
     return "\n".join(lines)
 
 
-def _judged(predictions: stored.Predictions) -> Figures:
+def _judged(predictions: Predictions) -> Figures:
     values = predictions.probabilities
     data = Labelled(predictions.labels, values, values.argmax(axis=1), predictions.lesion_ids)
     return evaluate(data, ranking=False)

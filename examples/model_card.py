@@ -25,9 +25,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from skinlesion_cli.artifacts import bundle as bundles  # noqa: E402
-from skinlesion_cli.artifacts import manifest as manifests  # noqa: E402
-from skinlesion_cli.artifacts import predictions as stored  # noqa: E402
 from skinlesion_cli.artifacts.bundle import Bundle  # noqa: E402
+from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
@@ -79,7 +78,7 @@ def judge(bundle: Bundle, told: Predictions) -> Judged:
 
 def masks(workspace: Workspace, told: Predictions) -> dict[str, np.ndarray]:
     """Subgroup -> bool (n_images,), from the manifest and the image files."""
-    rows = manifests.read(workspace.manifest).rows(told.table["id"].tolist()).reset_index(drop=True)
+    rows = Manifest.load(workspace.manifest).rows(told.table["id"].tolist()).reset_index(drop=True)
     sizes = []
     for file in rows["file"]:
         with Image.open(workspace.images / file) as image:
@@ -196,7 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     packed = bundles.resolve_model(options.model)
     bundle = bundles.from_workspace(packed)
-    told = stored.read(packed.ensemble_predictions("val"))
+    told = Predictions.load(packed.ensemble_predictions("val"))
     robustness = json.loads(options.robustness.read_text(encoding="utf-8"))
     if robustness["model_sha256"] != bundle.sha256:
         parser.error(f"{options.robustness} was measured on another model")

@@ -25,8 +25,8 @@ from PIL import Image
 from sharpness_check import CHANGES, Change, judged, scaled
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
@@ -115,8 +115,8 @@ def main() -> None:
     options = parser.parse_args()
     packed, own = bundles.resolve_model(options.model), Workspace(options.workspace)
     bundle = bundles.from_workspace(packed)
-    told = stored.read(packed.ensemble_predictions("val"))
-    manifest = manifests.read(own.manifest)
+    told = Predictions.load(packed.ensemble_predictions("val"))
+    manifest = Manifest.load(own.manifest)
     probabilities = told.probabilities
     rows = told.table.assign(file=manifest.rows(told.table["id"].tolist())["file"].to_numpy())
     if options.side:

@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from skinlesion_cli.artifacts import checkpoint as checkpoints  # noqa: E402
-from skinlesion_cli.artifacts import manifest as manifests  # noqa: E402
-from skinlesion_cli.artifacts import split as splits  # noqa: E402
+from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
+from skinlesion_cli.artifacts.split import Split  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.preprocess import to_input  # noqa: E402
 from skinlesion_cli.data.reading.images import read_image  # noqa: E402
@@ -114,8 +114,8 @@ def main() -> None:
     parser.add_argument("--part", default="val", choices=["val", "test"])
     options = parser.parse_args()
     workspace = Workspace(options.workspace)
-    manifest = manifests.read(workspace.manifest)
-    rows = manifest.rows(splits.read(workspace.split, manifest).ids(options.part))
+    manifest = Manifest.load(workspace.manifest)
+    rows = manifest.rows(Split.load(workspace.split, manifest).ids(options.part))
     done = checkpoints.read(workspace.checkpoint(options.arch))
     network = restore_network(done)
     originals = [Image.fromarray(read_image((workspace.images / file).read_bytes())) for file in rows["file"]]

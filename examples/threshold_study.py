@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from joblib import Parallel, delayed
 
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.fit import FitSettings, fit_rule
 from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=-1, help="processes; -1: one a core")
     arguments = parser.parse_args()
-    found = [stored.read(path) for path in arguments.predictions]
+    found = [Predictions.load(path) for path in arguments.predictions]
     pool = Pool(
         np.concatenate([p.labels for p in found]),
         np.concatenate([p.probabilities for p in found]),

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,8 +28,8 @@ def card() -> str:
 
 
 @pytest.fixture(scope="module")
-def told() -> stored.Predictions:
-    return stored.read(bundles.bundled_model().ensemble_predictions("val"))
+def told() -> Predictions:
+    return Predictions.load(bundles.bundled_model().ensemble_predictions("val"))
 
 
 def test_it_is_small_whole_and_in_half_precision():

@@ -129,11 +129,11 @@ def test_python_interface_agrees_with_the_command(skinlesion, workspace, generat
 def test_stored_validation_predictions_are_what_predict_says(workspace):
     """The pixels of the training cache and those of `predict` must be the same, or thresholds are void."""
     from skinlesion_cli import Classifier
-    from skinlesion_cli.artifacts import predictions as stored
+    from skinlesion_cli.artifacts.predictions import Predictions
     from skinlesion_cli.artifacts.workspace import Workspace
 
     space = Workspace(workspace / "skinlesion-workspace")
-    held = stored.read(space.ensemble_predictions("val"))
+    held = Predictions.load(space.ensemble_predictions("val"))
     classifier = Classifier.load(space.root, device="cpu")
     paths = [space.images / f"{identity}.jpg" for identity in held.table["id"][:8]]
     expected = classifier.bundle.calibration.decide(held.probabilities[:8]).probabilities

@@ -19,8 +19,8 @@ import common
 import numpy as np
 
 from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
@@ -60,8 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     spaces = [Workspace(path) for path in options.workspaces]
     weights = (1 / len(spaces),) * len(spaces)
-    validation = [stored.read(space.predictions(options.arch, "val")) for space in spaces]
-    test = [stored.read(space.predictions(options.arch, "test")) for space in spaces]
+    validation = [Predictions.load(space.predictions(options.arch, "val")) for space in spaces]
+    test = [Predictions.load(space.predictions(options.arch, "test")) for space in spaces]
     voices, unseen = (np.stack([p.view_probabilities for p in found], axis=1) for found in (validation, test))
     first = validation[0]
     settings = FitSettings(policy=options.policy)
@@ -74,7 +74,7 @@ def main() -> None:
         stopping=fit.stopping,
     )
     ids = test[0].table["id"].tolist()[: options.images]
-    files = manifests.read(spaces[0].manifest).rows(ids)["file"]
+    files = Manifest.load(spaces[0].manifest).rows(ids)["file"]
     started = time.perf_counter()
     outputs = [engine.run([read_image(spaces[0].images / file)]) for file in files]
     seconds = time.perf_counter() - started

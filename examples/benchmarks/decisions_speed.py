@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import pandas as pd
 
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -50,10 +50,8 @@ def make(workspace: Workspace, n_images: int, members: int) -> None:
             logits = truth[:, None] + generator.normal(0, 0.5, (n_images, 8, 7))
             raised = np.exp(logits - logits.max(axis=2, keepdims=True))
             views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
-            stored.write(
-                workspace.predictions(name, part),
-                stored.Predictions(table, views, MODES["d4"], name, part),
-                inputs={"split": "0" * 64, "checkpoint": f"{number}" * 64},
+            Predictions(table, views, MODES["d4"], name, part).save(
+                workspace.predictions(name, part), inputs={"split": "0" * 64, "checkpoint": f"{number}" * 64}
             )
             workspace.checkpoint(name).write_text("{}")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import common  # noqa: F401
 import numpy as np
 
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.adaptive.fit import fit_adaptive
 from skinlesion_cli.decisions.adaptive.stopping import stopped_means
 from skinlesion_cli.decisions.fit import FitSettings
@@ -25,9 +25,9 @@ from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.triage import apply_rule
 
 
-def read(paths: list[Path]) -> tuple[stored.Predictions, np.ndarray]:
+def read(paths: list[Path]) -> tuple[Predictions, np.ndarray]:
     """The first one, and float32 (n_images, n_networks, n_views, 7) of all."""
-    found = [stored.read(path) for path in paths]
+    found = [Predictions.load(path) for path in paths]
     if any(p.table["id"].tolist() != found[0].table["id"].tolist() for p in found):
         raise SystemExit("these networks predicted different images")
     return found[0], np.stack([p.view_probabilities for p in found], axis=1)

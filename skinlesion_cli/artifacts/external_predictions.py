@@ -14,10 +14,10 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import pandas as pd
 
-from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_file
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import PROBABILITY_COLUMNS, Predictions
 from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.errors import DataError, name_items
@@ -152,7 +152,7 @@ def find_truth(file: Path | None, manifest: Path) -> Truth | None:
         return read_truth(file)
     if not manifest.exists():
         return None
-    return Truth(manifests.read(manifest).table[["id", "label", "lesion_id"]], lesions_known=True)
+    return Truth(Manifest.load(manifest).table[["id", "label", "lesion_id"]], lesions_known=True)
 
 
 def _truth(ids: pd.Series, labels: pd.Series, lesions: pd.Series | None) -> Truth:

@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import (
-    Artifact,
-    malformed_as_artifact_error,
-    read_artifact,
-    write_artifact,
-)
+from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.schema import ClassName, Count, Text
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
-KIND = "manifest"
-SCHEMA_VERSION = 1
-# `file` is relative to the image folder of the dataset. `part` is where the source puts the image
-# (train, val, test; empty where it says nothing). An unknown age, sex or site is the empty string.
-COLUMNS = ("id", "file", "sha256", "label", "lesion_id", "age_years", "sex", "site", "part", "source")
-HINT = "Run `skinlesion download --from DIR` first."
+
+class ManifestBody(Body):
+    """Counts of the table, and under which terms the images may be used."""
+
+    images: Count
+    lesions: Count
+    class_counts: dict[ClassName, Count]
+    licence: Text
+    attribution: Text
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(StoredArtifact):
     """Images with what is known of them; `table` has the columns `COLUMNS`, all text, sorted by id."""
+
+    KIND: ClassVar[str] = "manifest"
+    # `file` is relative to the image folder of the dataset. `part` is where the source puts the image
+    # (train, val, test; empty where it says nothing). An unknown age, sex or site is the empty string.
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "id",
+        "file",
+        "sha256",
+        "label",
+        "lesion_id",
+        "age_years",
+        "sex",
+        "site",
+        "part",
+        "source",
+    )
+    HINT: ClassVar[str] = "Run `skinlesion download --from DIR` first."
 
     table: pd.DataFrame
     licence: str
     attribution: str
-    artifact: Artifact | None = None
+    artifact: Artifact | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check(self.table)
@@ -51,6 +68,30 @@ class Manifest:
         """The rows of these ids, in this order."""
         return self.table.set_index("id", drop=False).loc[ids].reset_index(drop=True)
 
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        body = parsed(ManifestBody, artifact.body, artifact.path.name)
+        return cls(
+            table=tables.read_csv(artifact.payloads["table"], artifact.path.name),
+            licence=body.licence,
+            attribution=body.attribution,
+            artifact=artifact,
+        )
+
+    def _content(self) -> Content:
+        table = self.table.loc[:, list(self.COLUMNS)].sort_values("id", kind="stable")
+        body = ManifestBody(
+            images=len(table),
+            lesions=self.n_lesions,
+            class_counts=self.class_counts,
+            licence=self.licence,
+            attribution=self.attribution,
+        )
+        return Content(
+            body.model_dump(mode="json"),
+            payloads={"table": (".csv", tables.to_csv(table))},
+        )
+
 
 def check(table: pd.DataFrame) -> None:
     """Refuse a table with duplicate ids, unknown classes or images without a lesion.
@@ -59,7 +100,7 @@ def check(table: pd.DataFrame) -> None:
     ------
     DataError : naming the offenders.
     """
-    tables.require_columns(table, COLUMNS, "the manifest")
+    tables.require_columns(table, Manifest.COLUMNS, "the manifest")
     duplicates = sorted(identity for identity, count in Counter(table["id"]).items() if count > 1)
     if duplicates:
         raise DataError(f"these image ids occur more than once: {name_items(duplicates)}")
@@ -76,34 +117,3 @@ def check(table: pd.DataFrame) -> None:
             f"these images have no lesion id: {name_items(without_lesion)}",
             "Where an image is the only one of its lesion, its own id will do.",
         )
-
-
-def write(path: Path, manifest: Manifest, *, config_sha256: str | None = None) -> Artifact:
-    """Write the manifest, rows sorted by id."""
-    table = manifest.table.loc[:, list(COLUMNS)].sort_values("id", kind="stable")
-    return write_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={
-            "images": len(table),
-            "lesions": manifest.n_lesions,
-            "class_counts": manifest.class_counts,
-            "licence": manifest.licence,
-            "attribution": manifest.attribution,
-        },
-        payloads={"table": (".csv", tables.to_csv(table))},
-        config_sha256=config_sha256,
-    )
-
-
-@malformed_as_artifact_error
-def read(path: Path) -> Manifest:
-    """Read and verify a manifest."""
-    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
-    return Manifest(
-        table=tables.read_csv(artifact.payloads["table"], path.name),
-        licence=artifact.body["licence"],
-        attribution=artifact.body["attribution"],
-        artifact=artifact,
-    )

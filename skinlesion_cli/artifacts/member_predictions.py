@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 
@@ -21,7 +20,9 @@ _FOLD_ROLE = "checkpoint-fold"
 def read_validation(workspace: Workspace, name: str) -> Predictions:
     """Predictions of images that the member did not train on: out-of-fold ones where it has folds."""
     folded = workspace.predictions(name, "oof")
-    return stored.read(folded if folded.exists() else workspace.predictions(name, "val"), hint=_hint(name))
+    return Predictions.load(
+        folded if folded.exists() else workspace.predictions(name, "val"), hint=_hint(name)
+    )
 
 
 def has_test(workspace: Workspace, name: str) -> bool:
@@ -32,7 +33,7 @@ def has_test(workspace: Workspace, name: str) -> bool:
 
 def read_test(workspace: Workspace, name: str) -> Predictions:
     """Predictions of the test images; of a member with folds, the mean of its folds, view by view."""
-    parts = [stored.read(path, hint=_hint(name)) for path in _test_paths(workspace, name)]
+    parts = [Predictions.load(path, hint=_hint(name)) for path in _test_paths(workspace, name)]
     stack = np.stack([part.view_probabilities for part in parts])
     mean = np.asarray(stack.mean(axis=0, dtype=np.float64), dtype=np.float32)
     return replace(parts[0], view_probabilities=mean, source=name)

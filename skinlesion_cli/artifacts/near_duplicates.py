@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
-from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.schema import Count
 
-KIND = "duplicates"
-SCHEMA_VERSION = 1
-# `same_lesion`, `across_parts`: yes or no. `correlation` is that of the details of the aligned images.
-COLUMNS = ("first", "second", "distance_bits", "correlation", "same_lesion", "across_parts")
+
+class DuplicatesBody(Body):
+    """Counts of the table."""
+
+    pairs: Count
+    across_lesions: Count
+    across_parts: Count
+    moved: bool
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class Duplicates(StoredArtifact):
     """Pairs of near duplicates; `table` has the columns `COLUMNS`, all text, the most alike first.
 
-    `across_parts` speaks of the split that was made in the same run; `moved` says that this split keeps such
+    `across_parts` refers to the split that was made in the same run; `moved` says that this split keeps such
     pairs on one side.
     """
 
+    KIND: ClassVar[str] = "duplicates"
+    # `same_lesion`, `across_parts`: yes or no. `correlation` is that of the details of the aligned images.
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        *("first", "second", "distance_bits", "correlation", "same_lesion", "across_parts"),
+    )
+    HINT: ClassVar[str] = "Run `skinlesion download --check-duplicates`."
+
     table: pd.DataFrame
     moved: bool
-    artifact: Artifact | None = None
+    artifact: Artifact | None = field(default=None, compare=False)
 
     @property
     def n_across_lesions(self) -> int:
@@ -37,34 +49,19 @@ class Duplicates:
     def n_across_parts(self) -> int:
         return int((self.table["across_parts"] == "yes").sum())
 
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        body = parsed(DuplicatesBody, artifact.body, artifact.path.name)
+        table = tables.read_csv(artifact.payloads["table"], artifact.path.name)
+        tables.require_columns(table, cls.COLUMNS, artifact.path.name)
+        return cls(table, body.moved, artifact)
 
-def write(path: Path, duplicates: Duplicates, manifest: Manifest, split: Artifact) -> Artifact:
-    """Write the pairs that were found."""
-    if manifest.artifact is None:
-        raise ValueError("the manifest must be written before its duplicates")
-    return write_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={
-            "pairs": len(duplicates.table),
-            "across_lesions": duplicates.n_across_lesions,
-            "across_parts": duplicates.n_across_parts,
-            "moved": duplicates.moved,
-        },
-        payloads={"table": (".csv", tables.to_csv(duplicates.table.loc[:, list(COLUMNS)]))},
-        inputs={"manifest": manifest.artifact, "split": split},
-    )
-
-
-def read(path: Path) -> Duplicates:
-    """Read and verify the pairs that were found."""
-    artifact = read_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        hint="Run `skinlesion download --check-duplicates`.",
-    )
-    table = tables.read_csv(artifact.payloads["table"], path.name)
-    tables.require_columns(table, COLUMNS, path.name)
-    return Duplicates(table, bool(artifact.body["moved"]), artifact)
+    def _content(self) -> Content:
+        body = DuplicatesBody(
+            pairs=len(self.table),
+            across_lesions=self.n_across_lesions,
+            across_parts=self.n_across_parts,
+            moved=self.moved,
+        )
+        table = tables.to_csv(self.table.loc[:, list(self.COLUMNS)])
+        return Content(body.model_dump(mode="json"), payloads={"table": (".csv", table)})

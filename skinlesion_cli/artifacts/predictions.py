@@ -6,9 +6,9 @@ network, and never see an image again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -16,23 +16,26 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import (
-    Artifact,
-    malformed_as_artifact_error,
-    read_artifact,
-    write_artifact,
-)
+from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.schema import Count, FileName, Text, ViewNames
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
 
-KIND = "predictions"
-SCHEMA_VERSION = 1
-COLUMNS = ("id", "lesion_id", "label", "fold")
 PROBABILITY_COLUMNS = tuple(f"p_{name}" for name in CLASS_NAMES)
 
 
+class PredictionsBody(Body):
+    """Who predicted which images, and at which views."""
+
+    source: Text
+    part: FileName
+    views: ViewNames
+    images: Count
+
+
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(StoredArtifact):
     """Probabilities for labelled images.
 
     `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row an image.
@@ -41,12 +44,15 @@ class Predictions:
     (n_images, n_voices, n_views, 7), is what each member of an ensemble said; None where one speaks alone.
     """
 
+    KIND: ClassVar[str] = "predictions"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("id", "lesion_id", "label", "fold")
+
     table: pd.DataFrame
     view_probabilities: np.ndarray
     views: tuple[str, ...]
     source: str
     part: str
-    artifact: Artifact | None = None
+    artifact: Artifact | None = field(default=None, compare=False)
     voice_probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -98,52 +104,38 @@ class Predictions:
         """Lesion ids, one an image; images of one lesion are no independent evidence."""
         return self.table["lesion_id"].to_numpy(dtype=object)
 
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        body = parsed(PredictionsBody, artifact.body, artifact.path.name)
+        table = tables.read_csv(artifact.payloads["table"], artifact.path.name)
+        tables.require_columns(table, cls.COLUMNS, artifact.path.name)
+        try:
+            tensors = load(artifact.payloads["views"].read_bytes())
+            tensor = tensors["view_probabilities"]
+        except (SafetensorError, KeyError) as error:
+            raise ArtifactError(f"{artifact.payloads['views'].name} cannot be read: {error}") from None
+        return cls(
+            table=table,
+            view_probabilities=tensor,
+            views=body.views,
+            source=body.source,
+            part=body.part,
+            artifact=artifact,
+            voice_probabilities=tensors.get("voice_probabilities"),
+        )
 
-def write(path: Path, predictions: Predictions, *, inputs: Mapping[str, Artifact | str]) -> Artifact:
-    """Write predictions; the CSV beside the tensor is for people, with the mean over the views."""
-    readable = predictions.table.loc[:, list(COLUMNS)].reset_index(drop=True)
-    mean = predictions.probabilities
-    for index, column in enumerate(PROBABILITY_COLUMNS):
-        readable[column] = tables.shortest(mean[:, index])
-    tensors = {"view_probabilities": predictions.view_probabilities}
-    if predictions.voice_probabilities is not None:
-        tensors["voice_probabilities"] = predictions.voice_probabilities
-    tensors = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
-    return write_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={
-            "source": predictions.source,
-            "part": predictions.part,
-            "views": list(predictions.views),
-            "images": len(readable),
-        },
-        payloads={
-            "table": (".csv", tables.to_csv(readable)),
-            "views": (".safetensors", save(tensors)),
-        },
-        inputs=inputs,
-    )
-
-
-@malformed_as_artifact_error
-def read(path: Path, *, hint: str = "") -> Predictions:
-    """Read and verify stored predictions."""
-    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=hint)
-    table = tables.read_csv(artifact.payloads["table"], path.name)
-    tables.require_columns(table, COLUMNS, path.name)
-    try:
-        tensors = load(artifact.payloads["views"].read_bytes())
-        tensor = tensors["view_probabilities"]
-    except (SafetensorError, KeyError) as error:
-        raise ArtifactError(f"{artifact.payloads['views'].name} cannot be read: {error}") from None
-    return Predictions(
-        table=table,
-        view_probabilities=tensor,
-        views=tuple(artifact.body["views"]),
-        source=artifact.body["source"],
-        part=artifact.body["part"],
-        artifact=artifact,
-        voice_probabilities=tensors.get("voice_probabilities"),
-    )
+    def _content(self) -> Content:
+        # The CSV beside the tensor is for people, with the mean over the views.
+        readable = self.table.loc[:, list(self.COLUMNS)].reset_index(drop=True)
+        mean = self.probabilities
+        for index, column in enumerate(PROBABILITY_COLUMNS):
+            readable[column] = tables.shortest(mean[:, index])
+        tensors = {"view_probabilities": self.view_probabilities}
+        if self.voice_probabilities is not None:
+            tensors["voice_probabilities"] = self.voice_probabilities
+        tensors = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
+        body = PredictionsBody(source=self.source, part=self.part, views=self.views, images=len(readable))
+        return Content(
+            body.model_dump(mode="json"),
+            payloads={"table": (".csv", tables.to_csv(readable)), "views": (".safetensors", save(tensors))},
+        )

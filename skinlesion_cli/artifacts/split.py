@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 import pandas as pd
+from pydantic import Field
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import (
-    Artifact,
-    malformed_as_artifact_error,
-    read_artifact,
-    write_artifact,
-)
+from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.schema import Count, Text
 from skinlesion_cli.errors import DataError, name_items
 
-KIND = "split"
-SCHEMA_VERSION = 1
 PARTS = ("train", "val", "test")
 HELD_OUT = ("test", "val")
-COLUMNS = ("id", "part", "fold")
-HINT = "Run `skinlesion download --from DIR` first."
+
+
+class SplitBody(Body):
+    """How the parts were made, and how many images each has."""
+
+    strategy: Text
+    leaks_lesions: bool
+    counts: dict[Text, Count]
+    leaking_images: dict[Text, Count] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(StoredArtifact):
     """`table` has the columns `COLUMNS`, sorted by id; `fold` is `0` ... `k-1`, or empty without folds.
 
-    `leaks_lesions` is True only for the published per-image split, which is kept for comparison.
+    `leaks_lesions` is True only for the published per-image split, which is kept for comparison;
+    `leaking_images` then counts, for each held-out part, the images whose lesion is in another part too.
     """
+
+    KIND: ClassVar[str] = "split"
+    COLUMNS: ClassVar[tuple[str, ...]] = ("id", "part", "fold")
+    HINT: ClassVar[str] = "Run `skinlesion download --from DIR` first."
 
     table: pd.DataFrame
     strategy: str
     seed: int
     leaks_lesions: bool = False
-    artifact: Artifact | None = None
+    leaking_images: Mapping[str, int] = field(default_factory=dict)
+    artifact: Artifact | None = field(default=None, compare=False)
 
     def ids(self, part: str) -> list[str]:
         """Image ids of one part, sorted."""
@@ -57,6 +66,55 @@ class Split:
     @property
     def n_folds(self) -> int:
         return len({fold for fold in self.table["fold"] if fold != ""})
+
+    # A split means nothing without the manifest whose images and lesions it divides.
+    @classmethod
+    def load(cls, path: Path, manifest: Manifest) -> Self:  # type: ignore[override]
+        """Read and verify a split; it must have been made from this manifest.
+
+        Raises
+        ------
+        ArtifactError : see `StoredArtifact.load`; or it was made from another manifest.
+        DataError : it puts one lesion on two sides; see `guard`.
+        """
+        split = super().load(path)
+        if manifest.artifact is not None and split.artifact is not None:
+            split.artifact.require_input("manifest", manifest.artifact)
+        guard(split, manifest)
+        return split
+
+    def save(self, path: Path, manifest: Manifest) -> Artifact:  # type: ignore[override]
+        """Check the split against its manifest and write it."""
+        guard(self, manifest)
+        if manifest.artifact is None:
+            raise ValueError("the manifest must be written before its split")
+        return super().save(path, inputs={"manifest": manifest.artifact})
+
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        body = parsed(SplitBody, artifact.body, artifact.path.name)
+        table = tables.read_csv(artifact.payloads["table"], artifact.path.name)
+        tables.require_columns(table, cls.COLUMNS, artifact.path.name)
+        return cls(
+            table=table,
+            strategy=body.strategy,
+            seed=artifact.seed or 0,
+            leaks_lesions=body.leaks_lesions,
+            leaking_images=body.leaking_images,
+            artifact=artifact,
+        )
+
+    def _content(self) -> Content:
+        table = self.table.loc[:, list(self.COLUMNS)].sort_values("id", kind="stable")
+        body = SplitBody(
+            strategy=self.strategy,
+            leaks_lesions=self.leaks_lesions,
+            counts={part: int((table["part"] == part).sum()) for part in PARTS},
+            leaking_images=dict(self.leaking_images),
+        )
+        return Content(
+            body.model_dump(mode="json"), payloads={"table": (".csv", tables.to_csv(table))}, seed=self.seed
+        )
 
 
 def leaking_lesions(split_table: pd.DataFrame, manifest: Manifest) -> list[str]:
@@ -88,39 +146,3 @@ def guard(split: Split, manifest: Manifest) -> None:
             f"these lesions have images on more than one side of the split: {name_items(leaking)}",
             "Figures on such a split would be too good. Make a new one with `skinlesion download`.",
         )
-
-
-def write(path: Path, split: Split, manifest: Manifest, *, body: Mapping[str, Any] | None = None) -> Artifact:
-    """Check the split against its manifest and write it."""
-    guard(split, manifest)
-    table = split.table.loc[:, list(COLUMNS)].sort_values("id", kind="stable")
-    counts = {part: int((table["part"] == part).sum()) for part in PARTS}
-    if manifest.artifact is None:
-        raise ValueError("the manifest must be written before its split")
-    return write_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={"strategy": split.strategy, "leaks_lesions": split.leaks_lesions, "counts": counts}
-        | dict(body or {}),
-        payloads={"table": (".csv", tables.to_csv(table))},
-        inputs={"manifest": manifest.artifact},
-        seed=split.seed,
-    )
-
-
-@malformed_as_artifact_error
-def read(path: Path, manifest: Manifest) -> Split:
-    """Read and verify a split; it must have been made from this manifest and leak no lesion."""
-    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
-    if manifest.artifact is not None:
-        artifact.require_input("manifest", manifest.artifact)
-    split = Split(
-        table=tables.read_csv(artifact.payloads["table"], path.name),
-        strategy=artifact.body["strategy"],
-        seed=int(artifact.seed or 0),
-        leaks_lesions=artifact.body["leaks_lesions"],
-        artifact=artifact,
-    )
-    guard(split, manifest)
-    return split

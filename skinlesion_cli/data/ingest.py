@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts.files import sha256_bytes, sha256_file
-from skinlesion_cli.artifacts.manifest import COLUMNS
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.data.reading.images import check_image
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
 from skinlesion_cli.errors import DataError, SkinLesionError, name_items
@@ -28,7 +28,7 @@ def import_images(
 
     Returns
     -------
-    The manifest's table (`manifest.COLUMNS`, all text, sorted by id).
+    The manifest's table (`manifest.Manifest.COLUMNS`, all text, sorted by id).
 
     Raises
     ------
@@ -68,7 +68,7 @@ def import_images(
         ) from error
     if problems:
         raise DataError(f"these images cannot be used: {name_items(problems)}")
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str).sort_values("id", ignore_index=True)
+    return pd.DataFrame(rows, columns=list(Manifest.COLUMNS), dtype=str).sort_values("id", ignore_index=True)
 
 
 def intact(table: pd.DataFrame, images_folder: Path, reporter: Reporter) -> bool:

@@ -12,7 +12,6 @@ import numpy as np
 from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import external_predictions
 from skinlesion_cli.artifacts import member_predictions as voices
-from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -74,7 +73,7 @@ def run(config: EnsembleConfig, reporter: Reporter) -> StageResult:
                 continue
             inputs: dict[str, Artifact | str] = {"ensemble": written}
             inputs["split"] = _artifact(parts[0]).inputs["split"]
-            stored.write(path, _merge(parts, ensemble), inputs=inputs)
+            _merge(parts, ensemble).save(path, inputs=inputs)
             paths.append(path)
     return _result(ensemble, paths, found.notes)
 

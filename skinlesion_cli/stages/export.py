@@ -11,9 +11,11 @@ import numpy as np
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import exports, manifest, split
+from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
@@ -167,8 +169,8 @@ def _has_images(workspace: Workspace) -> bool:
 def _sample(workspace: Workspace, config: ExportConfig, fold: int | None) -> _Sample | None:
     if not _has_images(workspace):
         return None
-    everything = manifest.read(workspace.manifest)
-    parts = split.read(workspace.split, everything)
+    everything = Manifest.load(workspace.manifest)
+    parts = Split.load(workspace.split, everything)
     fitted, held_out = parts.fitted_and_judged(fold)
     validation = _spread(held_out, config.images)
     rows = everything.rows(validation)

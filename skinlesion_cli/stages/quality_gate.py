@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import manifest, split
 from skinlesion_cli.artifacts import quality_gate as gates
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.quality import STATISTICS, statistics
 from skinlesion_cli.data.reading.images import read_image
@@ -38,8 +38,8 @@ def run(config: GateConfig, reporter: Reporter) -> StageResult:
     if not 0.0 < config.false_alarm_rate < 0.5:
         raise UsageError(f"a false alarm rate of {config.false_alarm_rate} makes no sense", "Example: 0.02")
     workspace = Workspace(config.workspace)
-    everything = manifest.read(workspace.manifest)
-    parts = split.read(workspace.split, everything)
+    everything = Manifest.load(workspace.manifest)
+    parts = Split.load(workspace.split, everything)
     # With folds any of them serves: the gate knows no network, only how images of this kind look.
     chosen = parts.fitted_and_judged(0 if parts.n_folds else None)
     training, validation = (_spread(ids, config.images) for ids in chosen)

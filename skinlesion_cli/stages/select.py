@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import decode_target_px
@@ -141,7 +141,7 @@ def run(config: SelectConfig, reporter: Reporter) -> StageResult:
 def _labelled(workspace: Workspace) -> frozenset[str]:
     if not workspace.manifest.exists():
         return frozenset()
-    return frozenset(manifests.read(workspace.manifest).table["sha256"])
+    return frozenset(Manifest.load(workspace.manifest).table["sha256"])
 
 
 def _is_known(source: ImageInput, known: frozenset[str]) -> bool:

@@ -8,17 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion_cli.artifacts import (
-    envelope,
-    evaluation,
-    files,
-    manifest,
-    maps,
-    near_duplicates,
-    predictions,
-    split,
-    tables,
-)
+from skinlesion_cli.artifacts import envelope, evaluation, files, maps, tables
+from skinlesion_cli.artifacts.manifest import Manifest, check
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError
 
@@ -28,10 +21,10 @@ VIEWS = ("identity", "hflip")
 def images(*rows: tuple[str, str, str]) -> pd.DataFrame:
     """A manifest's table of images with these ids, classes and lesions."""
     table = pd.DataFrame(rows, columns=["id", "label", "lesion_id"])
-    for column in manifest.COLUMNS:
+    for column in Manifest.COLUMNS:
         if column not in table:
             table[column] = table["id"] + ".jpg" if column == "file" else ""
-    return table.loc[:, list(manifest.COLUMNS)]
+    return table.loc[:, list(Manifest.COLUMNS)]
 
 
 TABLE = images(("a", "MEL", "1"), ("b", "NV", "2"), ("c", "NV", "3"))
@@ -50,45 +43,41 @@ TABLE = images(("a", "MEL", "1"), ("b", "NV", "2"), ("c", "NV", "3"))
 )
 def test_a_manifest_that_cannot_be(table: pd.DataFrame, message: str):
     with pytest.raises(DataError, match=message):
-        manifest.Manifest(table, "none", "none")
+        Manifest(table, "none", "none")
 
 
 def test_the_manifest_counts_classes_and_lesions_and_keeps_the_order_asked_for():
-    found = manifest.Manifest(TABLE, "none", "none")
+    found = Manifest(TABLE, "none", "none")
     assert (found.class_counts["NV"], found.class_counts["DF"], found.n_lesions) == (2, 0, 3)
     assert found.rows(["c", "a"])["label"].tolist() == ["NV", "MEL"]
     with pytest.raises(ArtifactError, match="lacks the columns label"):
-        manifest.check(TABLE.drop(columns="label"))
+        check(TABLE.drop(columns="label"))
 
 
 def test_what_rests_on_a_manifest_wants_it_written_first(tmp_path):
-    unwritten = manifest.Manifest(TABLE, "none", "none")
+    unwritten = Manifest(TABLE, "none", "none")
     sides = TABLE[["id"]].assign(part=["train", "val", "test"], fold="")
     with pytest.raises(ValueError, match="before its split"):
-        split.write(tmp_path / "split.json", split.Split(sides, "grouped", 1), unwritten)
-    pairs = near_duplicates.Duplicates(pd.DataFrame(columns=list(near_duplicates.COLUMNS)), False)
-    stand_in = envelope.Artifact(tmp_path, "split", "0" * 64, {}, {}, {}, None, None, None)
-    with pytest.raises(ValueError, match="before its duplicates"):
-        near_duplicates.write(tmp_path / "duplicates.json", pairs, unwritten, stand_in)
+        Split(sides, "grouped", 1).save(tmp_path / "split.json", unwritten)
 
 
 def test_a_split_is_read_with_its_own_manifest_only(tmp_path):
-    manifest.write(tmp_path / "manifest.json", manifest.Manifest(TABLE, "none", "none"))
-    written = manifest.read(tmp_path / "manifest.json")
+    Manifest(TABLE, "none", "none").save(tmp_path / "manifest.json")
+    written = Manifest.load(tmp_path / "manifest.json")
     sides = TABLE[["id"]].assign(part=["train", "val", "test"], fold=["0", "1", ""])
-    split.write(tmp_path / "split.json", split.Split(sides, "kfold", 1), written)
-    found = split.read(tmp_path / "split.json", written)
+    Split(sides, "kfold", 1).save(tmp_path / "split.json", written)
+    found = Split.load(tmp_path / "split.json", written)
     assert (found.n_folds, found.fold_ids(1), found.fitted_and_judged(None)) == (
         2,
         (["a"], ["b"]),
         (["a"], ["b"]),
     )
     assert found.fitted_and_judged(0) == (["b"], ["a"])
-    in_memory = manifest.Manifest(TABLE, "none", "none")
-    assert split.read(tmp_path / "split.json", in_memory).ids("test") == ["c"]
-    manifest.write(tmp_path / "other.json", manifest.Manifest(TABLE, "none", "another"))
+    in_memory = Manifest(TABLE, "none", "none")
+    assert Split.load(tmp_path / "split.json", in_memory).ids("test") == ["c"]
+    Manifest(TABLE, "none", "another").save(tmp_path / "other.json")
     with pytest.raises(ArtifactError, match="was made from manifest"):
-        split.read(tmp_path / "split.json", manifest.read(tmp_path / "other.json"))
+        Split.load(tmp_path / "split.json", Manifest.load(tmp_path / "other.json"))
 
 
 def test_a_csv_that_is_none():
@@ -109,18 +98,18 @@ def test_floats_survive_the_text():
 def test_predictions_that_cannot_be():
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
     with pytest.raises(ArtifactError, match=r"shape \(1, 1, 7\), expected \(1, 2, 7\)"):
-        predictions.Predictions(rows, np.zeros((1, 1, 7), np.float32), VIEWS, "x", "val")
+        Predictions(rows, np.zeros((1, 1, 7), np.float32), VIEWS, "x", "val")
     with pytest.raises(ArtifactError, match="not finite for a"):
-        predictions.Predictions(rows, np.full((1, 2, 7), np.nan, np.float32), VIEWS, "x", "val")
+        Predictions(rows, np.full((1, 2, 7), np.nan, np.float32), VIEWS, "x", "val")
 
 
 def test_a_tensor_that_is_none_is_a_damaged_artifact(tmp_path):
     payloads = {"table": (".csv", b"id,lesion_id,label,fold\n"), "views": (".safetensors", b"no")}
-    body = {"source": "x", "part": "val", "views": [], "images": 0}
+    body = {"source": "x", "part": "val", "views": ["identity"], "images": 0}
     path = tmp_path / "p.json"
-    envelope.write_artifact(path, kind=predictions.KIND, schema_version=1, body=body, payloads=payloads)
+    envelope.write_artifact(path, kind=Predictions.KIND, schema_version=1, body=body, payloads=payloads)
     with pytest.raises(ArtifactError, match="cannot be read"):
-        predictions.read(path)
+        Predictions.load(path)
 
 
 # The rest

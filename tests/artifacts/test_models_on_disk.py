@@ -17,9 +17,9 @@ from skinlesion_cli.artifacts import (
     envelope,
     exports,
     member_predictions,
-    predictions,
     training_state,
 )
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
@@ -111,8 +111,8 @@ def test_where_the_model_lies(tmp_path, monkeypatch):
 def predicted(workspace: Workspace, name: str, part: str, value: float, inputs: dict[str, str]) -> None:
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
     values = np.full((1, 2, 7), value, np.float32)
-    made = predictions.Predictions(rows, values, VIEWS, name, part)
-    predictions.write(workspace.predictions(name, part), made, inputs=inputs)
+    made = Predictions(rows, values, VIEWS, name, part)
+    made.save(workspace.predictions(name, part), inputs=inputs)
 
 
 def test_folds_speak_as_one_member(tmp_path):
@@ -205,7 +205,7 @@ def test_without_a_stopping_rule_the_mean_is_over_all_views():
     values = np.zeros((1, 2, 7), np.float32)
     values[0, 0, 0], values[0, 1, 1] = 1.0, 1.0
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
-    made = predictions.Predictions(rows, values, VIEWS, "one", "val")
+    made = Predictions(rows, values, VIEWS, "one", "val")
     assert found.averaged(made)[0, :2].tolist() == [0.5, 0.5]
     found.require_views(VIEWS)
     with pytest.raises(ArtifactError, match=r"identity, hflip, but these predictions use identity"):

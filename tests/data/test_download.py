@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import near_duplicates as duplicates_on_disk
-from skinlesion_cli.artifacts import split as splits_on_disk
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.near_duplicates import Duplicates
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data import ingest as importing
 from skinlesion_cli.data.download import isic2018_files as official
@@ -53,8 +53,8 @@ def download(server: OfficialServer, workspace: Path, zips: dict[str, bytes], **
 
 def load(root: Path):
     workspace = Workspace(root)
-    manifest = manifests.read(workspace.manifest)
-    return workspace, manifest, splits_on_disk.read(workspace.split, manifest)
+    manifest = Manifest.load(workspace.manifest)
+    return workspace, manifest, Split.load(workspace.split, manifest)
 
 
 def test_everything_from_the_server(server, zips, tmp_path):
@@ -342,7 +342,7 @@ def test_a_near_duplicate_is_found_and_moved(tmp_path):
     (images / f"{second}.jpg").write_bytes(tiny.jpeg(int(first[5:]), (60, 45), quality=60))
 
     result = from_folder(tmp_path / "w", source, split="grouped", check_duplicates=True)
-    found = duplicates_on_disk.read(Workspace(tmp_path / "w").duplicates)
+    found = Duplicates.load(Workspace(tmp_path / "w").duplicates)
     assert found.table[["first", "second"]].values.tolist() == [sorted([first, second])]
     assert (found.n_across_lesions, found.n_across_parts, found.moved) == (1, 1, False)
     assert any("two sides" in warning for warning in result.warnings)
@@ -351,7 +351,7 @@ def test_a_near_duplicate_is_found_and_moved(tmp_path):
     _, _, moved = load(tmp_path / "w")
     part_of = dict(zip(moved.table["id"], moved.table["part"], strict=True))
     assert part_of[first] == part_of[second]
-    assert duplicates_on_disk.read(Workspace(tmp_path / "w").duplicates).n_across_parts == 0
+    assert Duplicates.load(Workspace(tmp_path / "w").duplicates).n_across_parts == 0
 
 
 def test_the_published_split_says_how_much_it_leaks(tmp_path):

@@ -7,8 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits_on_disk
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.errors import DataError
@@ -21,13 +19,13 @@ def manifest(tmp_path) -> Manifest:
         {"id": name, "file": f"{name}.jpg", "label": "NV", "lesion_id": lesion}
         for name, lesion in (("a", "L1"), ("b", "L1"), ("c", "L2"), ("d", "L2"))
     ]
-    table = pd.DataFrame(rows, columns=list(manifests.COLUMNS), dtype=str).fillna("")
-    manifests.write(tmp_path / "manifest.json", Manifest(table, "none", "none"))
-    return manifests.read(tmp_path / "manifest.json")
+    table = pd.DataFrame(rows, columns=list(Manifest.COLUMNS), dtype=str).fillna("")
+    Manifest(table, "none", "none").save(tmp_path / "manifest.json")
+    return Manifest.load(tmp_path / "manifest.json")
 
 
 def split_of(rows: list[tuple[str, str, str]], *, leaks: bool = False) -> Split:
-    table = pd.DataFrame(rows, columns=list(splits_on_disk.COLUMNS), dtype=str)
+    table = pd.DataFrame(rows, columns=list(Split.COLUMNS), dtype=str)
     return Split(table, "grouped", 0, leaks_lesions=leaks)
 
 
@@ -35,8 +33,8 @@ GOOD = [("a", "train", ""), ("b", "train", ""), ("c", "val", ""), ("d", "val", "
 
 
 def write(folder: Path, split: Split, manifest: Manifest) -> Split:
-    splits_on_disk.write(folder / "split.json", split, manifest)
-    return splits_on_disk.read(folder / "split.json", manifest)
+    split.save(folder / "split.json", manifest)
+    return Split.load(folder / "split.json", manifest)
 
 
 def test_a_clean_split_passes(tmp_path, manifest):

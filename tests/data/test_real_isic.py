@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits_on_disk
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import leaking_lesions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data import splits
 from skinlesion_cli.data.near_duplicates import find_pairs
@@ -22,10 +22,10 @@ LEAKING_TEST_IMAGES = {42: 771, 7: 774, 123: 737}
 
 
 @pytest.fixture(scope="module")
-def dataset(isic_folder, tmp_path_factory) -> tuple[Workspace, manifests.Manifest]:
+def dataset(isic_folder, tmp_path_factory) -> tuple[Workspace, Manifest]:
     root = tmp_path_factory.mktemp("isic")
     run(DownloadConfig(workspace=root, source=isic_folder, link=True), SilentReporter())
-    return Workspace(root), manifests.read(Workspace(root).manifest)
+    return Workspace(root), Manifest.load(Workspace(root).manifest)
 
 
 def test_counts(dataset):
@@ -44,7 +44,7 @@ def test_no_lesion_on_two_sides_and_classes_in_proportion(dataset, strategy, see
     sides = splits.make(strategy, images, seed, 5, leave_out_overlap=False)
     assert len(sides.parts) == 10_015
     table = splits.table(sides.parts, sides.folds)
-    assert splits_on_disk.leaking_lesions(table, dataset[1]) == []
+    assert leaking_lesions(table, dataset[1]) == []
     label_of = dict(zip(images["id"], images["label"], strict=True))
     side_of = sides.folds or sides.parts
     shares = {"official": {"train": 0.8, "val": 0.2}, "grouped": {"train": 0.6, "val": 0.2, "test": 0.2}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import SourceOptions
@@ -107,7 +107,7 @@ def test_contract(name, tmp_path):
     assert [known for known, module in SOURCES.items() if module.recognise(source)] == [name]
     run(DownloadConfig(workspace=tmp_path / "w", source=source, split="grouped"), SilentReporter())
     workspace = Workspace(tmp_path / "w")
-    table = manifests.read(workspace.manifest).table
+    table = Manifest.load(workspace.manifest).table
     assert len(table) == 6
     for row in table.itertuples():
         identity = Path(row.id).name

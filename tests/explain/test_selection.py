@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions import active_learning as selection
 from skinlesion_cli.errors import DataError, UsageError
@@ -95,15 +95,15 @@ def reviewed(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
 
 def test_labels_from_the_page_go_to_training(dataset: Path, tmp_path: Path) -> None:
     workspace = Workspace(dataset)
-    before = manifests.read(workspace.manifest)
-    old = splits.read(workspace.split, before)
+    before = Manifest.load(workspace.manifest)
+    old = Split.load(workspace.split, before)
     path = reviewed(
         tmp_path / "new",
         [("n1.png", "NV", "accept"), ("'=n2.png", "MEL", "disagree"), ("n3.png", "", "disagree")],
     )
     result = append.run(append.AppendConfig(dataset, path), SilentReporter())
-    after = manifests.read(workspace.manifest)
-    new = splits.read(workspace.split, after)
+    after = Manifest.load(workspace.manifest)
+    new = Split.load(workspace.split, after)
     assert len(after.table) == len(before.table) + 2
     added = after.table[~after.table["id"].isin(before.table["id"])]
     assert sorted(added["label"]) == ["MEL", "NV"]

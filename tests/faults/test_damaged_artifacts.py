@@ -18,8 +18,8 @@ from safetensors.numpy import save as save_tensors
 from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import exports
-from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -129,10 +129,10 @@ def test_a_damaged_payload_predicts_nothing(
 def test_stages_with_other_views_name_both(own_trained: Path) -> None:
     workspace = Workspace(own_trained)
     path = workspace.predictions("two", "val")
-    found = stored.read(path)
+    found = Predictions.load(path)
     assert found.artifact is not None
     fewer = replace(found, view_probabilities=found.view_probabilities[:, :1], views=("identity",))
-    stored.write(path, fewer, inputs=found.artifact.inputs)
+    fewer.save(path, inputs=found.artifact.inputs)
     assert_refused(run("ensemble", "-w", own_trained), 4, "two was predicted", "identity", "hflip")
     assert not workspace.ensemble.exists()
 
@@ -223,7 +223,7 @@ def test_stored_predictions_that_are_no_numbers_are_refused(
     place: str, arguments: tuple[object, ...], value: float, own_calibrated: Path
 ) -> None:
     path = own_calibrated / place
-    found = stored.read(path)
+    found = Predictions.load(path)
     assert found.artifact is not None
     tensor = found.view_probabilities.copy()
     tensor[3, 2, 0] = value

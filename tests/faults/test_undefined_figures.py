@@ -11,7 +11,7 @@ import pytest
 from command_line import assert_refused, contents, files_below, run
 from test_damaged_artifacts import rewritten
 
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 pytestmark = pytest.mark.command_line
@@ -21,11 +21,11 @@ HEADER = ",".join(["id", *(f"p_{name}" for name in CLASS_NAMES), "label", "lesio
 
 def keep_classes(path: Path, names: set[str]) -> None:
     """Keep only the images of these classes in stored predictions."""
-    found = stored.read(path)
+    found = Predictions.load(path)
     assert found.artifact is not None
     kept = np.flatnonzero(found.table["label"].isin(names))
     assert len(kept)
-    stored.write(path, found.at(kept), inputs=found.artifact.inputs)
+    found.at(kept).save(path, inputs=found.artifact.inputs)
 
 
 def result_of(*arguments: object) -> dict:

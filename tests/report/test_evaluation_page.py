@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.progress import SilentReporter
@@ -45,12 +45,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     facts = {"sha256": "0" * 64, "age_years": "", "sex": "", "site": "<b>back</b>", "part": "test"}
     known = table.drop(columns="fold").assign(file=table["id"], source="made", **facts)
-    manifests.write(workspace.manifest, manifests.Manifest(known, "none", "none"))
+    Manifest(known, "none", "none").save(workspace.manifest)
     values = [[given.get(name, 0.0) for name in CLASS_NAMES] for _, given in IMAGES.values()]
     views = np.repeat(np.array(values, np.float32)[:, None], 8, axis=1)
-    stored.write(
+    Predictions(table, views, MODES["d4"], "ensemble", "test").save(
         workspace.ensemble_predictions("test"),
-        stored.Predictions(table, views, MODES["d4"], "ensemble", "test"),
         inputs={"ensemble": ensembles.read(workspace.ensemble).artifact},
     )
     folder = workspace.root / "evaluation"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
-from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -53,9 +53,8 @@ def make(
             logits = np.log(np.maximum(values, 1e-9))[:, None] + generator.normal(0, 0.4, (len(values), 8, 7))
             raised = np.exp(logits - logits.max(axis=2, keepdims=True))
             values_of_views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
-            stored.write(
+            Predictions(tables[part], values_of_views, views, member, part).save(
                 workspace.predictions(member, part),
-                stored.Predictions(tables[part], values_of_views, views, member, part),
                 inputs={"manifest": manifest, "split": split, "checkpoint": f"{number}" * 64},
             )
     for member in members:
@@ -77,9 +76,9 @@ def _dataset(workspace: Workspace, tables: dict[str, pd.DataFrame]):
         site=generator.choice(["back", "face"], n),
         source="made",
     )
-    manifests.write(workspace.manifest, manifests.Manifest(table, "none", "none"))
-    manifest = manifests.read(workspace.manifest)
+    Manifest(table, "none", "none").save(workspace.manifest)
+    manifest = Manifest.load(workspace.manifest)
     # One lesion of the validation images has a photograph in training, as in the published per-image split.
-    split = splits.Split(table[["id", "part"]].assign(fold=""), "published", 1, leaks_lesions=True)
-    artifact = splits.write(workspace.split, split, manifest)
+    split = Split(table[["id", "part"]].assign(fold=""), "published", 1, leaks_lesions=True)
+    artifact = split.save(workspace.split, manifest)
     return manifest.artifact, artifact

@@ -10,7 +10,7 @@ from made_workspace import make
 
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError
@@ -44,7 +44,7 @@ def test_the_rule_is_stored_with_what_it_costs(adaptive: Workspace) -> None:
 
 def test_evaluation_decides_on_the_looks_that_prediction_would_take(adaptive: Workspace) -> None:
     found = calibrations.read(adaptive.calibration)
-    test = stored.read(adaptive.ensemble_predictions("test"))
+    test = Predictions.load(adaptive.ensemble_predictions("test"))
     assert test.voices.shape[1:] == (2, 8, 7)
     averaged = found.averaged(test)
     # Some images were left before the last look, and the mean of all looks is another number there.
@@ -58,13 +58,13 @@ def test_evaluation_decides_on_the_looks_that_prediction_would_take(adaptive: Wo
 
 def test_predictions_that_lack_the_voices_are_refused(adaptive: Workspace, tmp_path: Path) -> None:
     found = calibrations.read(adaptive.calibration)
-    alone = stored.read(adaptive.predictions("one", "test"))
+    alone = Predictions.load(adaptive.predictions("one", "test"))
     with pytest.raises(ArtifactError, match="for 2 voices, but these predictions hold 1"):
         found.averaged(alone)
 
 
 def test_rows_are_taken_from_what_each_network_said_as_well(adaptive: Workspace) -> None:
-    test = stored.read(adaptive.ensemble_predictions("test"))
+    test = Predictions.load(adaptive.ensemble_predictions("test"))
     chosen = test.at([5, 2])
     assert chosen.table["id"].tolist() == [test.table["id"][5], test.table["id"][2]]
     np.testing.assert_array_equal(chosen.view_probabilities, test.view_probabilities[[5, 2]])
@@ -73,11 +73,11 @@ def test_rows_are_taken_from_what_each_network_said_as_well(adaptive: Workspace)
 
 def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
     workspace = make(tmp_path, n_lesions=1000)
-    found = stored.read(workspace.predictions("one", "val"))
+    found = Predictions.load(workspace.predictions("one", "val"))
     assert found.artifact is not None
     inputs = {role: found.artifact.inputs[role] for role in ("manifest", "split")}
     folds = {f"checkpoint-fold{fold}": f"{fold}" * 64 for fold in (0, 1)}
-    stored.write(workspace.predictions("one", "oof"), found, inputs={**inputs, **folds})
+    found.save(workspace.predictions("one", "oof"), inputs={**inputs, **folds})
     ensemble.run(ensemble.EnsembleConfig(workspace.root, method="equal"), SilentReporter())
     made = ensembles.read(workspace.ensemble)
     assert [member.name for member in made.members] == ["one-fold0", "one-fold1", "two"]

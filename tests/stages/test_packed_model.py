@@ -14,8 +14,8 @@ from safetensors.torch import load, save
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import restore_network, to_half_precision
@@ -71,7 +71,7 @@ def test_the_own_model_goes_before_the_built_in_one_and_an_unfinished_one_is_not
     tmp_path, monkeypatch
 ):
     built_in = Workspace(make_workspace(tmp_path / "box"))
-    monkeypatch.setattr(bundles, "builtin", lambda: built_in)
+    monkeypatch.setattr(bundles, "bundled_model", lambda: built_in)
     monkeypatch.chdir(tmp_path)
     assert bundles.locate(Workspace(Path("skinlesion-workspace"))) == built_in
     own = Workspace(tmp_path / "ws")
@@ -297,8 +297,8 @@ def test_no_epochs_need_models_to_start_from(folds, skinlesion):
 
 def test_folds_are_exported_and_gated_on_images_that_were_held_out(folds, skinlesion):
     workspace = Workspace(folds / "skinlesion-workspace")
-    everything = manifests.read(workspace.manifest)
-    held_out = [len(splits.read(workspace.split, everything).fold_ids(fold)[1]) for fold in range(2)]
+    everything = Manifest.load(workspace.manifest)
+    held_out = [len(Split.load(workspace.split, everything).fold_ids(fold)[1]) for fold in range(2)]
     assert sum(held_out) == 105
     pytest.importorskip("onnxruntime")
     done = skinlesion("export", "--json", cwd=folds)

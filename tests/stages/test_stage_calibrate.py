@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.fit import FitSettings
@@ -35,7 +35,7 @@ def run(workspace: Workspace, settings: FitSettings | None = None):
 def test_published_is_the_published_search_on_plain_probabilities(workspace: Workspace):
     run(workspace, FitSettings(policy="published"))
     calibration = calibrations.read(workspace.calibration)
-    validation = stored.read(workspace.ensemble_predictions("val"))
+    validation = Predictions.load(workspace.ensemble_predictions("val"))
     wanted = published_thresholds(validation.labels, validation.probabilities).thresholds
     assert calibration.rule.thresholds == wanted
     assert calibration.rule.probability_calibration.method == "none"
@@ -58,7 +58,7 @@ def test_what_is_stored_decides_as_what_was_fitted(workspace: Workspace):
     assert (calibration.tta_mode, len(calibration.views)) == ("d4", 8)
     assert [promise["class_name"] for promise in calibration.promises] == ["MEL", "AKIEC"]
     assert result.figures["rule"]["thresholds"] == calibration.rule.thresholds
-    validation = stored.read(workspace.ensemble_predictions("val"))
+    validation = Predictions.load(workspace.ensemble_predictions("val"))
     outcome = calibration.decide(validation.probabilities)
     mel = validation.labels == 0
     promise = calibration.promises[0]
@@ -117,16 +117,16 @@ def test_no_ensemble_yet(tmp_path: Path):
 
 def reduce_to(workspace: Workspace, names: set[str]) -> None:
     """Keep only images of these classes in the merged validation predictions."""
-    found = stored.read(workspace.ensemble_predictions("val"))
+    found = Predictions.load(workspace.ensemble_predictions("val"))
     kept = found.table["label"].isin(names).to_numpy()
-    smaller = stored.Predictions(
+    smaller = Predictions(
         found.table[kept].reset_index(drop=True),
         found.view_probabilities[kept],
         found.views,
         found.source,
         "val",
     )
-    stored.write(workspace.ensemble_predictions("val"), smaller, inputs=found.artifact.inputs)
+    smaller.save(workspace.ensemble_predictions("val"), inputs=found.artifact.inputs)
 
 
 def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
@@ -159,7 +159,7 @@ def test_every_policy_round_trips(workspace: Workspace, policy: str):
     settings = load_policy(None, overrides={"policy": policy, "costs": costs, "probabilities": "vector"})
     run(workspace, settings)
     found = calibrations.read(workspace.calibration)
-    values = stored.read(workspace.ensemble_predictions("val")).probabilities
+    values = Predictions.load(workspace.ensemble_predictions("val")).probabilities
     assert found.rule.probability_calibration.method == "vector"
     assert np.isfinite(found.decide(values).probabilities).all()
     assert (policy == "none") == (found.rule.thresholds == {})

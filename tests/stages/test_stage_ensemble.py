@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import predictions as stored
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
@@ -28,16 +28,16 @@ def run(workspace: Workspace, **settings):
 
 def change(workspace: Workspace, member: str, inputs: dict | None = None, **changes) -> Workspace:
     path = workspace.predictions(member, "val")
-    found = stored.read(path)
-    stored.write(path, replace(found, **changes), inputs=found.artifact.inputs | (inputs or {}))
+    found = Predictions.load(path)
+    replace(found, **changes).save(path, inputs=found.artifact.inputs | (inputs or {}))
     return workspace
 
 
 def test_merged_predictions_are_the_weighted_mean(workspace: Workspace):
     result = run(workspace)
     ensemble = ensembles.read(workspace.ensemble)
-    one, two = (stored.read(workspace.predictions(name, "val")) for name in ("one", "two"))
-    merged = stored.read(workspace.ensemble_predictions("val"))
+    one, two = (Predictions.load(workspace.predictions(name, "val")) for name in ("one", "two"))
+    merged = Predictions.load(workspace.ensemble_predictions("val"))
     bacc = [member.validation_bacc for member in ensemble.members]
     assert ensemble.weights.tolist() == pytest.approx([b / sum(bacc) for b in bacc])
     expected = ensemble.weights[0] * one.probabilities + ensemble.weights[1] * two.probabilities
@@ -56,17 +56,19 @@ def test_every_method_can_be_calibrated(workspace: Workspace, method: str):
     run(workspace, method=method)
     ensemble = ensembles.read(workspace.ensemble)
     assert ensemble.method == method
-    stack = np.stack([stored.read(workspace.predictions(n, "val")).probabilities for n in ("one", "two")])
-    merged = stored.read(workspace.ensemble_predictions("val"))
+    stack = np.stack(
+        [Predictions.load(workspace.predictions(n, "val")).probabilities for n in ("one", "two")]
+    )
+    merged = Predictions.load(workspace.ensemble_predictions("val"))
     assert merged.probabilities == pytest.approx(ensemble.rule.merge(stack), abs=1e-6)
     stage.run(stage.CalibrateConfig(workspace.root), SilentReporter())
 
 
 def test_fewer_views(workspace: Workspace):
     run(workspace, tta_mode="none")
-    merged = stored.read(workspace.ensemble_predictions("val"))
+    merged = Predictions.load(workspace.ensemble_predictions("val"))
     assert merged.views == ("identity",)
-    one, two = (stored.read(workspace.predictions(name, "val")) for name in ("one", "two"))
+    one, two = (Predictions.load(workspace.predictions(name, "val")) for name in ("one", "two"))
     weights = ensembles.read(workspace.ensemble).weights
     expected = weights[0] * one.view_probabilities[:, 0] + weights[1] * two.view_probabilities[:, 0]
     assert merged.probabilities == pytest.approx(expected, abs=1e-6)
@@ -79,7 +81,7 @@ def test_one_member_alone(workspace: Workspace):
 
 def test_members_of_different_splits_are_refused_with_both_values(tmp_path: Path):
     workspace = change(made_workspace.make(tmp_path, n_lesions=60), "two", {"split": "f" * 64})
-    split = stored.read(workspace.predictions("one", "val")).artifact.inputs["split"]
+    split = Predictions.load(workspace.predictions("one", "val")).artifact.inputs["split"]
     with pytest.raises(ArtifactError, match="different splits") as error:
         run(workspace)
     assert split[:12] in str(error.value)
@@ -88,7 +90,7 @@ def test_members_of_different_splits_are_refused_with_both_values(tmp_path: Path
 
 def test_members_that_saw_other_images_are_refused_by_name(tmp_path: Path):
     workspace = made_workspace.make(tmp_path, n_lesions=60)
-    found = stored.read(workspace.predictions("two", "val"))
+    found = Predictions.load(workspace.predictions("two", "val"))
     table = found.table.copy()
     table.loc[0, "id"] = "stranger"
     change(workspace, "two", table=table)
@@ -98,7 +100,7 @@ def test_members_that_saw_other_images_are_refused_by_name(tmp_path: Path):
 
 def test_members_that_disagree_on_a_label_or_the_order_are_refused(tmp_path: Path):
     workspace = made_workspace.make(tmp_path, n_lesions=60)
-    found = stored.read(workspace.predictions("two", "val"))
+    found = Predictions.load(workspace.predictions("two", "val"))
     table = found.table.copy()
     table.loc[3, "label"] = "DF" if table.loc[3, "label"] != "DF" else "NV"
     change(workspace, "two", table=table)
@@ -111,7 +113,7 @@ def test_members_that_disagree_on_a_label_or_the_order_are_refused(tmp_path: Pat
 
 def test_members_with_other_views_are_refused_with_both_values(tmp_path: Path):
     workspace = made_workspace.make(tmp_path, n_lesions=60)
-    found = stored.read(workspace.predictions("two", "val"))
+    found = Predictions.load(workspace.predictions("two", "val"))
     change(workspace, "two", view_probabilities=found.view_probabilities[:, :1], views=("identity",))
     with pytest.raises(ArtifactError, match=r"identity.*lack.*hflip"):
         run(workspace)
@@ -132,7 +134,7 @@ def test_unknown_members_methods_and_views(workspace: Workspace, tmp_path: Path)
 def test_a_class_missing_from_validation_is_told(tmp_path: Path):
     workspace = made_workspace.make(tmp_path, n_lesions=60)
     for member in ("one", "two"):
-        found = stored.read(workspace.predictions(member, "val"))
+        found = Predictions.load(workspace.predictions(member, "val"))
         kept = (found.table["label"] != "NV").to_numpy()
         change(
             workspace,
@@ -154,7 +156,7 @@ def test_tables_from_elsewhere(tmp_path: Path):
     workspace = Workspace(tmp_path / "ws")
     tables = (tmp_path / "a.csv", tmp_path / "b.csv")
     result = run(workspace, tables=tables, truth=tmp_path / "truth.csv", method="equal")
-    merged = stored.read(workspace.ensemble_predictions("val"))
+    merged = Predictions.load(workspace.ensemble_predictions("val"))
     assert merged.table["id"].tolist() == ["x", "y"]
     assert merged.probabilities[:, 0].tolist() == pytest.approx([0.4, 0.2])
     assert ensembles.read(workspace.ensemble).members[0].checkpoint_sha256 is None

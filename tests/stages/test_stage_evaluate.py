@@ -13,9 +13,9 @@ import pytest
 
 from skinlesion_cli.artifacts import bundle
 from skinlesion_cli.artifacts import evaluation as evaluations
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
-from skinlesion_cli.artifacts import split as splits
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.statistics import metrics
@@ -66,7 +66,7 @@ def test_everything_is_written_and_hangs_together(workspace: Workspace, tmp_path
 
 
 def test_official_table_has_the_figures_of_the_evaluation(workspace: Workspace, tmp_path: Path):
-    test = stored.read(workspace.ensemble_predictions("test"))
+    test = Predictions.load(workspace.ensemble_predictions("test"))
     plain = run(workspace, output=tmp_path / "plain", n_resamples=0).figures
     ids, values = official(tmp_path / "plain")
     assert ids == test.table["id"].tolist()
@@ -107,21 +107,19 @@ def test_lesion_mates_in_training_are_found(workspace: Workspace):
 @pytest.mark.parametrize(("fold_of_mate", "lesions_with_mates"), [("0", 0), ("1", 1)])
 def test_what_a_fold_held_out_has_mates_only_in_the_other_folds(tmp_path, fold_of_mate, lesions_with_mates):
     workspace = made_workspace.make(tmp_path, n_lesions=60, members=("one",))
-    found = stored.read(workspace.predictions("one", "val"))
+    found = Predictions.load(workspace.predictions("one", "val"))
     folds = (pd.factorize(found.table["lesion_id"])[0] % 2).astype(str)
     # The first lesion, of fold 0, has one more photograph. As `kfold` has it, all that is dealt is to train on.
     split = pd.DataFrame({"id": found.table["id"], "part": "train", "fold": folds})
     split.loc[len(split)] = ["train_mate", "train", fold_of_mate]
-    manifest = manifests.read(workspace.manifest)
-    test = stored.read(workspace.predictions("one", "test")).table[["id", "fold"]].assign(part="test")
-    made = splits.Split(pd.concat([split, test]), "published", 1, leaks_lesions=True)
-    written = splits.write(workspace.split, made, manifest)
+    manifest = Manifest.load(workspace.manifest)
+    test = Predictions.load(workspace.predictions("one", "test")).table[["id", "fold"]].assign(part="test")
+    made = Split(pd.concat([split, test]), "published", 1, leaks_lesions=True)
+    written = made.save(workspace.split, manifest)
     assert found.artifact is not None
     inputs = {**found.artifact.inputs, "split": written}
-    stored.write(
-        workspace.predictions("one", "val"),
-        replace(found, table=found.table.assign(fold=folds)),
-        inputs=inputs,
+    replace(found, table=found.table.assign(fold=folds)).save(
+        workspace.predictions("one", "val"), inputs=inputs
     )
     groups = run(workspace, source="one", part="val").figures["subgroups"]
     assert groups["lesion mates in training: yes"]["lesions"] == lesions_with_mates
@@ -129,7 +127,7 @@ def test_what_a_fold_held_out_has_mates_only_in_the_other_folds(tmp_path, fold_o
 
 def test_one_member_and_a_paired_comparison(workspace: Workspace):
     body = run(workspace, source="one", against="two").figures
-    one, two = (stored.read(workspace.predictions(name, "test")) for name in ("one", "two"))
+    one, two = (Predictions.load(workspace.predictions(name, "test")) for name in ("one", "two"))
     by_hand = [metrics.balanced_accuracy(p.labels, p.probabilities.argmax(axis=1)) for p in (one, two)]
     difference = body["comparison"]["differences"]["bacc"]
     assert difference["value"] == pytest.approx(by_hand[0] - by_hand[1], abs=1e-6)

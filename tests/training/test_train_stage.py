@@ -15,10 +15,10 @@ from PIL import Image
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
-from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.files import exclusive, sha256_file
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.data.metadata import encode, n_columns
@@ -53,10 +53,10 @@ def dataset(generated, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("training") / "workspace"
     download.run(download.DownloadConfig(workspace=root, source=generated, split="grouped"), SilentReporter())
     workspace = Workspace(root)
-    manifest = manifests.read(workspace.manifest)
+    manifest = Manifest.load(workspace.manifest)
     table = manifest.table.assign(age_years="55", sex=["male", "female", ""] * 35, site="back")
-    manifests.write(workspace.manifest, replace(manifest, table=table, artifact=None))
-    manifest = manifests.read(workspace.manifest)
+    replace(manifest, table=table, artifact=None).save(workspace.manifest)
+    manifest = Manifest.load(workspace.manifest)
     old = pd.read_csv(next(root.glob("dataset/split.table-*.csv")), dtype=str, keep_default_na=False)
     lesion = dict(zip(table["id"], table["lesion_id"], strict=True))
     order = {name: index for index, name in enumerate(sorted(set(lesion.values())))}
@@ -64,8 +64,8 @@ def dataset(generated, tmp_path_factory) -> Path:
         "" if part == "test" else str(order[lesion[identity]] % 3)
         for identity, part in zip(old["id"], old["part"], strict=True)
     ]
-    split = splits.Split(old.assign(fold=folds), "grouped", 42)
-    splits.write(workspace.split, split, manifest)
+    split = Split(old.assign(fold=folds), "grouped", 42)
+    split.save(workspace.split, manifest)
     return root
 
 
@@ -116,10 +116,10 @@ def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):
         *("epoch", "rate", "loss", "val_loss", "BACC", "MEL", "BCC", "AKIEC", "images/s", "left")
     ]
     assert [row["epoch"] for row in said.rows] == ["1/2", "2/2"]
-    manifest = manifests.read(workspace.manifest)
-    split = splits.read(workspace.split, manifest)
+    manifest = Manifest.load(workspace.manifest)
+    split = Split.load(workspace.split, manifest)
     for part in ("val", "test"):
-        found = stored.read(workspace.predictions("tiny", part))
+        found = Predictions.load(workspace.predictions("tiny", part))
         assert found.table["id"].tolist() == split.ids(part)
         assert len(found.views) == 12  # 8 of the whole image, 4 of its middle
         assert found.view_probabilities.sum(axis=2) == pytest.approx(1.0, abs=1e-5)
@@ -131,7 +131,7 @@ def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):
     image = read_image((workspace.images / row["file"]).read_bytes(), target_px=40)
     with torch.inference_mode():
         logits = restore_network(done)(torch.from_numpy(to_input(image, done.preprocessing)[None].copy()))
-    first = stored.read(workspace.predictions("tiny", "val")).view_probabilities[0, 0]
+    first = Predictions.load(workspace.predictions("tiny", "val")).view_probabilities[0, 0]
     assert logits.softmax(dim=1)[0].numpy() == pytest.approx(first, abs=1e-5)
 
 
@@ -262,16 +262,16 @@ def test_folds_leave_one_table_of_out_of_fold_predictions(config):
     folds = replace(config, folds=3, recipe=small_recipe("epochs=1"))
     result = train.run(folds, SilentReporter())
     workspace = Workspace(config.workspace)
-    split = splits.read(workspace.split, manifests.read(workspace.manifest))
+    split = Split.load(workspace.split, Manifest.load(workspace.manifest))
     assert workspace.trained() == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
     assert [entry["name"] for entry in result.figures["folds"]] == workspace.trained()
-    found = stored.read(workspace.predictions("tiny", "oof"))
+    found = Predictions.load(workspace.predictions("tiny", "oof"))
     expected = split.table[split.table["fold"] != ""]
     assert found.table["id"].tolist() == expected["id"].tolist()
     assert found.table["fold"].tolist() == expected["fold"].tolist()
     # Each image by the network that held it out.
     for fold in range(3):
-        alone = stored.read(workspace.predictions(f"tiny-fold{fold}", "heldout"))
+        alone = Predictions.load(workspace.predictions(f"tiny-fold{fold}", "heldout"))
         rows = (found.table["fold"] == str(fold)).to_numpy()
         assert np.array_equal(found.view_probabilities[rows], alone.view_probabilities)
         assert alone.table["id"].tolist() == split.fold_ids(fold)[1]
@@ -279,18 +279,18 @@ def test_folds_leave_one_table_of_out_of_fold_predictions(config):
     _folds_become_one_member(workspace, found)
 
 
-def _folds_become_one_member(workspace: Workspace, out_of_fold: stored.Predictions) -> None:
+def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> None:
     """The ensemble takes the out-of-fold predictions as one member's; prediction averages the networks."""
     ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
-    merged = stored.read(workspace.ensemble_predictions("val"))
+    merged = Predictions.load(workspace.ensemble_predictions("val"))
     # The ensemble averages the views of `d4`, which are stored first.
     assert merged.views == out_of_fold.views[:8]
     assert np.array_equal(merged.view_probabilities, out_of_fold.view_probabilities[:, :8])
     made = ensembles.read(workspace.ensemble)
     assert [member.name for member in made.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
     assert made.weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-    test = stored.read(workspace.ensemble_predictions("test"))
-    folds = [stored.read(workspace.predictions(f"tiny-fold{fold}", "test")) for fold in range(3)]
+    test = Predictions.load(workspace.ensemble_predictions("test"))
+    folds = [Predictions.load(workspace.predictions(f"tiny-fold{fold}", "test")) for fold in range(3)]
     mean = np.mean([fold.view_probabilities for fold in folds], axis=0)
     np.testing.assert_allclose(test.view_probabilities, mean[:, :8], atol=1e-6)
     calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
@@ -335,7 +335,7 @@ def test_metadata_trains_a_branch_and_predictions_need_none(config):
     pixels = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(network(pixels), network(pixels, torch.zeros(2, 18)))
-    assert stored.read(Workspace(config.workspace).predictions("tiny", "val")).source == "tiny"
+    assert Predictions.load(Workspace(config.workspace).predictions("tiny", "val")).source == "tiny"
 
 
 def test_a_checkpoint_written_before_a_setting_existed_can_be_read(config):

@@ -11,7 +11,6 @@ import numpy as np
 
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import exclusive
@@ -52,7 +51,7 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
     """Fit on the merged validation predictions and write `calibration/`."""
     workspace, settings = Workspace(config.workspace), config.settings
     ensemble = ensembles.read(workspace.ensemble)
-    validation = stored.read(workspace.ensemble_predictions("val"), hint=ensembles.HINT)
+    validation = Predictions.load(workspace.ensemble_predictions("val"), hint=ensembles.HINT)
     assert ensemble.artifact is not None
     assert validation.artifact is not None
     validation.artifact.require_input("ensemble", ensemble.artifact)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.files import exclusive, sha256_bytes
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.ingest import import_images
 from skinlesion_cli.data.sources.base import Collection, Record, SourceOptions
@@ -43,8 +42,8 @@ def run(config: AppendConfig, reporter: Reporter) -> StageResult:
     workspace = Workspace(config.workspace)
     collection = read_source(config.source, config.source_format, SourceOptions())
     with exclusive(workspace.dataset, "download"):
-        manifest = manifests.read(workspace.manifest)
-        split = splits.read(workspace.split, manifest)
+        manifest = Manifest.load(workspace.manifest)
+        split = Split.load(workspace.split, manifest)
         fresh, n_there = _fresh(collection, manifest)
         if not fresh:
             raise DataError(
@@ -55,15 +54,11 @@ def run(config: AppendConfig, reporter: Reporter) -> StageResult:
             replace(collection, records=fresh), workspace.images, reporter, link=config.link
         )
         table = pd.concat([manifest.table, brought], ignore_index=True)
-        manifests.write(workspace.manifest, replace(manifest, table=table, artifact=None))
-        written = manifests.read(workspace.manifest)
+        replace(manifest, table=table, artifact=None).save(workspace.manifest)
+        written = Manifest.load(workspace.manifest)
         rows = _sides(brought, manifest, split)
         joined = pd.concat([split.table, rows], ignore_index=True)
-        body = {} if split.artifact is None else dict(split.artifact.body)
-        kept = {
-            key: value for key, value in body.items() if key not in ("strategy", "leaks_lesions", "counts")
-        }
-        splits.write(workspace.split, replace(split, table=joined, artifact=None), written, body=kept)
+        replace(split, table=joined, artifact=None).save(workspace.split, written)
     labels, parts = Counter(brought["label"]), Counter(rows["part"])
     counted = ", ".join(f"{labels[name]} {name}" for name in CLASS_NAMES if labels[name])
     held_out = parts["val"] + parts["test"]
@@ -77,7 +72,7 @@ def run(config: AppendConfig, reporter: Reporter) -> StageResult:
             "added": len(brought),
             "already_there": n_there,
             "labels": {name: labels[name] for name in CLASS_NAMES},
-            "parts": {part: parts[part] for part in splits.PARTS},
+            "parts": {part: parts[part] for part in PARTS},
             "images": len(written.table),
         },
         artifacts=[str(workspace.manifest), str(workspace.split)],
@@ -112,7 +107,7 @@ def _fresh(collection: Collection, manifest: Manifest) -> tuple[list[Record], in
     return fresh, there
 
 
-def _sides(brought: pd.DataFrame, manifest: Manifest, split: splits.Split) -> pd.DataFrame:
+def _sides(brought: pd.DataFrame, manifest: Manifest, split: Split) -> pd.DataFrame:
     """Part and fold of the new images: those of their lesion, or training (folds in turn)."""
     joined = split.table.merge(manifest.table[["id", "lesion_id"]], on="id")
     side_of = {
@@ -126,4 +121,4 @@ def _sides(brought: pd.DataFrame, manifest: Manifest, split: splits.Split) -> pd
             side_of[lesion] = ("train", str(turn % n_folds) if n_folds else "")
             turn += 1
         rows.append((identity, *side_of[lesion]))
-    return pd.DataFrame(rows, columns=list(splits.COLUMNS), dtype=str)
+    return pd.DataFrame(rows, columns=list(Split.COLUMNS), dtype=str)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 from pydantic import Field
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import near_duplicates as duplicates_on_disk
-from skinlesion_cli.artifacts import split as splits_on_disk
 from skinlesion_cli.artifacts.files import atomic_write, exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.near_duplicates import Duplicates
@@ -89,11 +87,14 @@ def run(
             rows = list(zip(manifest.table["id"], manifest.table["file"], strict=True))
             pairs = find_pairs(rows, workspace.images, reporter)
         split = _split(config, manifest, pairs, notes)
-        artifact = splits_on_disk.write(workspace.split, split, manifest, body=_leaks(split, manifest, notes))
+        split = replace(split, leaking_images=_leaks(split, manifest, notes))
+        artifact = split.save(workspace.split, manifest)
         artifacts = [str(workspace.manifest), str(workspace.split)]
         if pairs is not None:
             found = Duplicates(_pair_table(pairs, manifest, split), config.move_duplicates)
-            duplicates_on_disk.write(workspace.duplicates, found, manifest, artifact)
+            found.save(
+                workspace.duplicates, inputs={"manifest": artifact.inputs["manifest"], "split": artifact}
+            )
             artifacts.append(str(workspace.duplicates))
             notes += _about_pairs(found)
     return _result(manifest, split, artifacts, notes, pairs)
@@ -171,15 +172,15 @@ def _dataset(
     manifest = Manifest(table, collection.licence, collection.attribution)
     attribution = f"Licence: {collection.licence}\n\n{collection.attribution}\n"
     atomic_write(workspace.attribution, attribution.encode())
-    manifests.write(workspace.manifest, manifest)
-    return manifests.read(workspace.manifest)
+    manifest.save(workspace.manifest)
+    return Manifest.load(workspace.manifest)
 
 
 def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -> Manifest | None:
     """The manifest on disk, if it is of the official data, has the wanted parts and every image is whole."""
     if not workspace.manifest.is_file():
         return None
-    manifest = manifests.read(workspace.manifest)
+    manifest = Manifest.load(workspace.manifest)
     table = manifest.table
     fits = set(table["source"]) == {"isic2018"} and set(table["part"]) == wanted
     # Metadata that the user has put beside the archives since then is worth reading.
@@ -211,10 +212,10 @@ def _split(
     return Split(table, config.split, config.seed, leaks_lesions=config.split == "published")
 
 
-def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, object]:
+def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]:
     """How many images leak; only the published split may have any (the guard refuses all others)."""
     if not split.leaks_lesions:
-        return {"leaking_images": {"val": 0, "test": 0}}
+        return {"val": 0, "test": 0}
     parts = dict(zip(split.table["id"], split.table["part"], strict=True))
     lesion_of = dict(zip(manifest.table["id"], manifest.table["lesion_id"], strict=True))
     leaking = {part: len(splits.leaking_images(parts, lesion_of, part)) for part in ("val", "test")}
@@ -224,7 +225,7 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, obje
         f"({leaking['test'] / max(n_test, 1):.0%}) show a lesion that is in train or validation too, and "
         f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
     )
-    return {"leaking_images": leaking}
+    return leaking
 
 
 def _pair_table(pairs: Sequence[Pair], manifest: Manifest, split: Split) -> pd.DataFrame:
@@ -249,7 +250,7 @@ def _pair_table(pairs: Sequence[Pair], manifest: Manifest, split: Split) -> pd.D
             across,
         )
         rows.append(cells)
-    return pd.DataFrame(rows, columns=list(duplicates_on_disk.COLUMNS), dtype=str)
+    return pd.DataFrame(rows, columns=list(Duplicates.COLUMNS), dtype=str)
 
 
 def _about_pairs(found: Duplicates) -> list[str]:

@@ -12,10 +12,10 @@ from PIL import Image
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import evaluation as evaluations
-from skinlesion_cli.artifacts import manifest as manifests
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import atomic_write
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.evaluation.figures import Labelled
@@ -98,7 +98,7 @@ def _pictures(
     """JPEG of each image, and with a bundle its maps of the decided and of the true class beside it."""
     if not ids or not workspace.manifest.exists():
         return [None] * len(ids)
-    files = dict(manifests.read(workspace.manifest).table.set_index("id")["file"])
+    files = dict(Manifest.load(workspace.manifest).table.set_index("id")["file"])
     engine = load_engine(bundle, "auto", "torch") if bundle else None
     found: list[bytes | None] = []
     for identity, label, decision in zip(ids, labels, decided, strict=True):

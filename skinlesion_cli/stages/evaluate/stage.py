@@ -14,12 +14,11 @@ from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import evaluation as evaluations
 from skinlesion_cli.artifacts import external_predictions
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import predictions as stored
-from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.subgroups import by_patient
 from skinlesion_cli.decisions.evaluation import figures as judging
@@ -165,8 +164,8 @@ def _judge(workspace: Workspace, config: EvaluateConfig, source: str, decision: 
                 f"no trained network named {source!r}",
                 "Trained: " + (", ".join(workspace.trained()) or "none"),
             )
-        return _plain(stored.read(workspace.predictions(source, config.part)), ())
-    predictions = stored.read(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+        return _plain(Predictions.load(workspace.predictions(source, config.part)), ())
+    predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
     if decision == ARGMAX:
         return _plain(predictions, ())
     if decision is None and not workspace.calibration.exists():
@@ -256,14 +255,14 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
     """Masks by sex, age band, site and lesion mates in training, where the workspace knows the images."""
     if not workspace.manifest.exists():
         return {}, ["no manifest in the workspace: no subgroups, no lesion mates"]
-    manifest = manifests.read(workspace.manifest)
+    manifest = Manifest.load(workspace.manifest)
     unknown_ids = set(judged.ids) - set(manifest.table["id"])
     if unknown_ids:
         return {}, [f"{len(unknown_ids)} images are not in the manifest: no subgroups, no lesion mates"]
     rows = manifest.rows(judged.ids)
     masks = by_patient(rows)
     if workspace.split.exists():
-        split = splits.read(workspace.split, manifest)
+        split = Split.load(workspace.split, manifest)
         with_mates = np.zeros(len(rows), dtype=bool)
         # What a fold held out is judged by the network that trained on the other folds.
         folds = judged.predictions.table["fold"].to_numpy(dtype=str)
@@ -285,7 +284,7 @@ def _compare(
         other = replace(judged, decided=metrics.scored_argmax(judged.probabilities), how=ARGMAX)
     else:
         if config.against.endswith(".json"):
-            predictions = stored.read(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+            predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
             other = _calibrated(workspace, predictions, Path(config.against))
         else:
             other = _judge(workspace, config, config.against, None)

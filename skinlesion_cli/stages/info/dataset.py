@@ -9,11 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import near_duplicates as duplicates_on_disk
-from skinlesion_cli.artifacts import split as splits_on_disk
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.near_duplicates import Duplicates
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data import splits
@@ -39,8 +37,8 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     ArtifactError : there is no dataset, or its artifacts are damaged.
     """
     workspace = Workspace(settings.workspace)
-    manifest = manifests.read(workspace.manifest)
-    split = splits_on_disk.read(workspace.split, manifest)
+    manifest = Manifest.load(workspace.manifest)
+    split = Split.load(workspace.split, manifest)
     counts = splits.class_counts(manifest.table, split.table)
     sizes, problems = _sizes(manifest.table, workspace.images, reporter)
     missing = {name: int((manifest.table[column] == "").sum()) for column, name in _METADATA.items()}
@@ -122,7 +120,7 @@ def _near_duplicates(workspace: Workspace, split: Split) -> dict[str, int] | Non
     """What the search for near duplicates found; None where this split was made without one."""
     if not workspace.duplicates.is_file():
         return None
-    found = duplicates_on_disk.read(workspace.duplicates)
+    found = Duplicates.load(workspace.duplicates)
     if split.artifact is None or found.artifact is None:
         return None
     if found.artifact.inputs.get("split") != split.artifact.sha256:

@@ -9,9 +9,9 @@ from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts import training_state
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, ExitCode
 from skinlesion_cli.progress import Reporter
@@ -67,14 +67,14 @@ def _dataset(workspace: Workspace, status: _Status) -> None:
         status.suggest("skinlesion download --from DIR")
         return
     try:
-        manifest = manifests.read(workspace.manifest)
-        split = splits.read(workspace.split, manifest)
+        manifest = Manifest.load(workspace.manifest)
+        split = Split.load(workspace.split, manifest)
     except ArtifactError as error:
         status.add("download", _DAMAGED, error.message)
         status.problems.append(error.message)
         status.suggest("skinlesion download --from DIR")
         return
-    counts = {part: len(split.ids(part)) for part in splits.PARTS}
+    counts = {part: len(split.ids(part)) for part in PARTS}
     status.figures["dataset"] = {
         "images": len(manifest.table),
         "lesions": manifest.n_lesions,

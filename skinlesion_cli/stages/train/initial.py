@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.models.network import LesionNet, load_mean
 from skinlesion_cli.stages.train.job import Job
@@ -56,7 +56,7 @@ def _refuse_seen(job: Job, path: Path, model_id: str, member: Checkpoint) -> Non
             f"{model_id} does not say what it was trained on: check that it has not seen your images"
         )
         return
-    known = stored.read(path).table
+    known = Predictions.load(path).table
     judging = set(job.validation_ids) | set(job.data.split.ids("test"))
     if member.fold is not None:
         known = known[known["fold"] != str(member.fold)]

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion_cli.artifacts import predictions as stored
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -47,10 +46,8 @@ def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
             probabilities = view_probabilities(runtime, pixels, VIEWS, bar.advance)
         fold = "" if job.fold is None or part == "test" else str(job.fold)
         table = job.data.manifest.rows(ids)[["id", "lesion_id", "label"]].assign(fold=fold)
-        stored.write(
-            path,
-            Predictions(table, probabilities, VIEWS, source=checkpoint.name, part=part),
-            inputs=job.data.inputs | {"checkpoint": _sha256_of(checkpoint)},
+        Predictions(table, probabilities, VIEWS, source=checkpoint.name, part=part).save(
+            path, inputs=job.data.inputs | {"checkpoint": _sha256_of(checkpoint)}
         )
     return written
 
@@ -59,7 +56,7 @@ def write_out_of_fold(jobs: list[Job], trained: list[Checkpoint]) -> Path:
     """One artifact with every image predicted by the network of the fold that held it out, sorted by id."""
     first = jobs[0]
     path = first.workspace.predictions(first.config.arch, OUT_OF_FOLD)
-    parts = [stored.read(job.workspace.predictions(job.name, HELD_OUT)) for job in jobs]
+    parts = [Predictions.load(job.workspace.predictions(job.name, HELD_OUT)) for job in jobs]
     table = pd.concat([part.table for part in parts], ignore_index=True)
     order = np.argsort(table["id"].to_numpy(dtype=str), kind="stable")
     view_probabilities = np.concatenate([part.view_probabilities for part in parts])
@@ -69,17 +66,13 @@ def write_out_of_fold(jobs: list[Job], trained: list[Checkpoint]) -> Path:
         for job, checkpoint in zip(jobs, trained, strict=True)
     }
     all_folds = sha256_bytes(canonical_json(folds))
-    stored.write(
-        path,
-        Predictions(
-            table.iloc[order].reset_index(drop=True),
-            view_probabilities[order],
-            VIEWS,
-            source=first.config.arch,
-            part=OUT_OF_FOLD,
-        ),
-        inputs=first.data.inputs | folds | {"checkpoint": all_folds},
-    )
+    Predictions(
+        table.iloc[order].reset_index(drop=True),
+        view_probabilities[order],
+        VIEWS,
+        source=first.config.arch,
+        part=OUT_OF_FOLD,
+    ).save(path, inputs=first.data.inputs | folds | {"checkpoint": all_folds})
     return path
 
 

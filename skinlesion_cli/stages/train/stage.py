@@ -6,10 +6,10 @@ import contextlib
 from pathlib import Path
 
 from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import manifest as manifests
-from skinlesion_cli.artifacts import split as splits
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.models.backbones import backbone
@@ -56,8 +56,8 @@ def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
         )
     distributed, device = join_processes(config.device)
     workspace = Workspace(config.workspace)
-    manifest = manifests.read(workspace.manifest)
-    split = splits.read(workspace.split, manifest)
+    manifest = Manifest.load(workspace.manifest)
+    split = Split.load(workspace.split, manifest)
     data = Dataset(manifest, split)
     own_reporter = reporter if distributed.is_first else SilentReporter()
 

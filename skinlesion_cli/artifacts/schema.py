@@ -1,0 +1,48 @@
+"""Types that the schemas of artifact bodies share: names, counts, shares, and values in JSON types."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, JsonValue
+
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
+
+# Enough for every real dataset and model, and few enough to be held in memory.
+MOST_IMAGES = 20_000_000
+MOST_MEMBERS = 200
+MOST_VIEWS = 1_000
+_MOST_CHARACTERS = 100_000
+
+
+def _known_class(name: str) -> str:
+    if name not in CLASS_INDEX:
+        raise ValueError(f"known classes are {', '.join(CLASS_NAMES)}")
+    return name
+
+
+def _file_name(name: str) -> str:
+    # Names of networks become names of folders.
+    if name in (".", "..") or re.search(r"[/\\:\x00-\x1f\x7f]", name):
+        raise ValueError("this is not a plain name of a file or folder")
+    return name
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("the names must be different")
+    return names
+
+
+Text = Annotated[str, Field(max_length=_MOST_CHARACTERS)]
+ClassName = Annotated[str, AfterValidator(_known_class)]
+FileName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_file_name)]
+ViewName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+# Published test-time augmentation averages some views twice.
+ViewNames = Annotated[tuple[ViewName, ...], Field(min_length=1, max_length=MOST_VIEWS)]
+ClassNames = Annotated[tuple[ClassName, ...], Field(max_length=N_CLASSES), AfterValidator(_different)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+JsonObject = dict[str, JsonValue]
