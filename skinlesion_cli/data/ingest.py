@@ -28,7 +28,7 @@ def import_images(
 
     Returns
     -------
-    The manifest's table (`manifest.Manifest.COLUMNS`, all text, sorted by id).
+    The manifest's table (`Manifest.COLUMNS`, all text, sorted by id).
 
     Raises
     ------
