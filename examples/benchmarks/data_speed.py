@@ -36,10 +36,11 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
+from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.config.schema import IMAGENET_MEAN, IMAGENET_STD
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.training.augmentation import make_augmentation
-from skinlesion_cli.data.training.cache import open_cache
+from skinlesion_cli.data.training.cache import ImageFile, open_cache
 from skinlesion_cli.progress import SilentReporter
 
 BATCH = 32
@@ -136,12 +137,11 @@ def main() -> None:
         size_px = options.size_px
         cache = open_cache(
             folder / "cache",
-            [(file.stem, file.name) for file in files],
+            [ImageFile(file.stem, file.name, sha256_file(file)) for file in files],
             folder,
             size_px,
-            "0" * 64,
             SilentReporter(),
-            n_jobs=1,
+            threads=1,
         )
         paths = {
             "plain PIL + torchvision, from JPEG": plain(files, size_px),

@@ -35,11 +35,12 @@ from torchvision import transforms
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
+from skinlesion_cli.artifacts.files import sha256_file  # noqa: E402
 from skinlesion_cli.config.schema import Preprocessing, Recipe  # noqa: E402
 from skinlesion_cli.data.preprocess import to_input  # noqa: E402
 from skinlesion_cli.data.reading.images import read_image  # noqa: E402
 from skinlesion_cli.data.training.augmentation import make_augmentation  # noqa: E402
-from skinlesion_cli.data.training.cache import open_cache  # noqa: E402
+from skinlesion_cli.data.training.cache import ImageFile, open_cache  # noqa: E402
 from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches  # noqa: E402
 from skinlesion_cli.models.backbones import backbone  # noqa: E402
 from skinlesion_cli.models.network import LesionNet  # noqa: E402
@@ -218,9 +219,9 @@ def compare(options, folder: Path) -> dict[str, object]:
     preprocessing = Preprocessing(input_size_px=options.size_px)
     held_images = np.stack([to_input(read_image(path.read_bytes()), preprocessing) for path in held_out])
     started = time.perf_counter()
-    named = [(f"{index:06}", str(path)) for index, path in enumerate(paths)]
+    image_files = [ImageFile(f"{index:06}", str(path), sha256_file(path)) for index, path in enumerate(paths)]
     # A third larger than the input, so that crops need not be enlarged.
-    cache = open_cache(folder, named, Path("/"), options.size_px * 5 // 4, "benchmark", SilentReporter())
+    cache = open_cache(folder, image_files, Path("/"), options.size_px * 5 // 4, SilentReporter())
     cache_s = time.perf_counter() - started
     rows = np.arange(len(paths))
     ours, plain, our_losses, plain_losses = [], [], [], []

@@ -6,21 +6,26 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts.files import sha256_file
+from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.training import cache as cache_module
-from skinlesion_cli.data.training.cache import open_cache
-from skinlesion_cli.errors import DataError, SkinLesionError
+from skinlesion_cli.data.training.cache import ImageFile, open_cache
+from skinlesion_cli.errors import ArtifactError, DataError, ExitCode, SkinLesionError
 from skinlesion_cli.progress import SilentReporter
 from tests.data import tiny
 
 ROWS = [(f"id{number}", f"{number}.jpg") for number in range(12)]
+# The hashes that the manifest would record.
+FILES = [
+    ImageFile(identity, file, sha256_bytes(tiny.jpeg(number))) for number, (identity, file) in enumerate(ROWS)
+]
 
 
 @pytest.fixture
@@ -32,8 +37,8 @@ def images(tmp_path) -> Path:
     return folder
 
 
-def open_it(tmp_path: Path, images: Path, rows=ROWS, size_px: int = 32, key: str = "0" * 64, **options):
-    return open_cache(tmp_path / "cache", rows, images, size_px, key, SilentReporter(), **options)
+def open_it(tmp_path: Path, images: Path, files=FILES, size_px: int = 32):
+    return open_cache(tmp_path / "cache", files, images, size_px, SilentReporter())
 
 
 def test_it_holds_what_reading_and_resizing_give(tmp_path, images):
@@ -52,7 +57,7 @@ def test_it_is_read_only(tmp_path, images):
 def test_the_second_time_nothing_is_decoded(tmp_path, images, monkeypatch):
     first = open_it(tmp_path, images)
     monkeypatch.setattr(cache_module, "read_image", lambda *a, **k: pytest.fail("decoded again"))
-    again = open_it(tmp_path, images, rows=list(reversed(ROWS)))
+    again = open_it(tmp_path, images, files=list(reversed(FILES)))
     assert again.path == first.path
     assert again.index == first.index
 
@@ -61,28 +66,39 @@ def test_another_size_dataset_or_selection_is_another_cache(tmp_path, images):
     paths = {
         open_it(tmp_path, images).path,
         open_it(tmp_path, images, size_px=16).path,
-        open_it(tmp_path, images, key="1" * 64).path,
-        open_it(tmp_path, images, rows=ROWS[:5]).path,
+        open_it(tmp_path, images, files=FILES[:5]).path,
     }
-    assert len(paths) == 4
+    (images / "0.jpg").write_bytes(tiny.jpeg(77))
+    other = [replace(FILES[0], sha256=sha256_bytes(tiny.jpeg(77))), *FILES[1:]]
+    assert len(paths | {open_it(tmp_path, images, files=other).path}) == 4
 
 
 def test_images_that_cannot_be_read_are_named_and_nothing_is_left(tmp_path, images):
-    (images / "3.jpg").write_bytes(b"no image")
-    (images / "7.jpg").unlink()
+    files = list(FILES)
+    for number in (3, 7):
+        (images / f"{number}.jpg").write_bytes(b"no image")
+        files[number] = replace(files[number], sha256=sha256_bytes(b"no image"))
     with pytest.raises(DataError) as caught:
-        open_it(tmp_path, images)
+        open_it(tmp_path, images, files)
     assert "3.jpg" in caught.value.message
     assert "7.jpg" in caught.value.message
     assert not list((tmp_path / "cache").glob("*.npy*"))
     assert not list((tmp_path / "cache").glob(".*.tmp"))
 
 
-def test_an_image_that_changed_since_the_manifest_is_refused(tmp_path, images):
-    hashes = {identity: sha256_file(images / file) for identity, file in ROWS}
-    (images / "3.jpg").write_bytes(tiny.jpeg(50))
-    with pytest.raises(DataError, match=r"3\.jpg \(changed since"):
-        open_it(tmp_path, images, sha256=hashes)
+def test_missing_and_changed_images_are_refused_and_the_first_five_are_named(tmp_path, images):
+    (images / "0.jpg").unlink()
+    for number in range(1, 7):
+        (images / f"{number}.jpg").write_bytes(tiny.jpeg(50))
+    with pytest.raises(ArtifactError) as caught:
+        open_it(tmp_path, images)
+    assert caught.value.exit_code is ExitCode.ARTIFACT
+    # Sorted by id, as the cache is: id0, id1, id10, id11, id2, ...
+    for number in range(5):
+        assert f"{number}.jpg (" in caught.value.message
+    assert "5.jpg" not in caught.value.message
+    assert "(7 in all)" in caught.value.message
+    assert not list((tmp_path / "cache").glob("*.npy*"))
 
 
 def test_a_cut_off_cache_is_made_again(tmp_path, images):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.data import metadata
 from skinlesion_cli.data.ingest import import_images
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
@@ -180,12 +181,12 @@ def test_lesions_without_duplicates_stay_what_they_are():
 
 def test_a_cache_of_another_shape_is_made_again(tmp_path):
     (tmp_path / "a.jpg").write_bytes(tiny.jpeg(1))
-    rows = [("a", "a.jpg")]
-    first = caches.open_cache(tmp_path / "cache", rows, tmp_path, 32, "0" * 64, SilentReporter())
+    files = [caches.ImageFile("a", "a.jpg", sha256_file(tmp_path / "a.jpg"))]
+    first = caches.open_cache(tmp_path / "cache", files, tmp_path, 32, SilentReporter())
     path = first.path
     wanted = np.array(first.images)
     np.save(path, np.zeros((1, 32, 32, 3), np.float32))
-    again = caches.open_cache(tmp_path / "cache", rows, tmp_path, 32, "0" * 64, SilentReporter())
+    again = caches.open_cache(tmp_path / "cache", files, tmp_path, 32, SilentReporter())
     assert (again.images == wanted).all()
 
 
@@ -193,17 +194,17 @@ def test_a_cache_that_another_made_meanwhile_is_taken_and_one_that_vanished_is_a
     tmp_path, monkeypatch
 ):
     (tmp_path / "a.jpg").write_bytes(tiny.jpeg(1))
-    rows = [("a", "a.jpg")]
+    files = [caches.ImageFile("a", "a.jpg", sha256_file(tmp_path / "a.jpg"))]
 
     def open_it():
-        return caches.open_cache(tmp_path / "cache", rows, tmp_path, 32, "0" * 64, SilentReporter())
+        return caches.open_cache(tmp_path / "cache", files, tmp_path, 32, SilentReporter())
 
     made = open_it()
     answers = iter([None, made])
     monkeypatch.setattr(caches, "_open", lambda *_: next(answers))
     assert open_it() is made
     monkeypatch.setattr(caches, "_open", lambda *_: None)
-    with pytest.raises(SkinLesionError, match="changed by someone else"):
+    with pytest.raises(SkinLesionError, match="another program changed"):
         open_it()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.data.metadata import encode, n_columns
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
-from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
+from skinlesion_cli.errors import ArtifactError, ExitCode, SkinLesionError, UsageError
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import SilentReporter
@@ -200,6 +201,27 @@ def test_a_second_training_in_the_same_folder_fails_at_once(config):
         pytest.raises(SkinLesionError, match="in use by process"),
     ):
         train.run(config, SilentReporter())
+
+
+def test_images_that_changed_since_the_download_are_refused(dataset, config):
+    (config.workspace / "dataset").unlink()
+    shutil.copytree(dataset / "dataset", config.workspace / "dataset", symlinks=True)
+    workspace = Workspace(config.workspace)
+    manifest = manifests.read(workspace.manifest)
+    ids = sorted(splits.read(workspace.split, manifest).ids("train"))[:7]
+    changed = manifest.rows(ids)["file"].tolist()
+    for file in changed:
+        Image.new("RGB", (64, 48), (200, 150, 140)).save(workspace.images / file)
+    for settings in (config, replace(config, dry_run=True)):
+        with pytest.raises(ArtifactError) as caught:
+            train.run(settings, SilentReporter())
+        assert caught.value.exit_code is ExitCode.ARTIFACT
+        assert any(file in caught.value.message for file in changed)
+    with pytest.raises(ArtifactError) as caught:
+        train.run(config, SilentReporter())
+    assert [file in caught.value.message for file in changed] == [True] * 5 + [False] * 2
+    assert "(7 in all)" in caught.value.message
+    assert not workspace.checkpoint("tiny").exists()
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(config):

@@ -8,22 +8,47 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
-from skinlesion_cli.errors import DataError, ImageError, SkinLesionError, name_items
+from skinlesion_cli.errors import ArtifactError, DataError, ImageError, SkinLesionError, name_items
+from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
 
 # Part of the cache's name: a different resizing filter needs a different cache.
 _INTERPOLATION = "antialias"
+
+
+@dataclass(frozen=True, order=True)
+class ImageFile:
+    """An image of the dataset: its id, its file relative to the folder of images, and the sha256 of that file."""
+
+    id: str
+    file: str
+    sha256: str
+
+    def read(self, folder: Path, size_px: int) -> np.ndarray:
+        """The image as uint8 (size_px, size_px, 3); see `preprocess.resize_square`.
+
+        Raises
+        ------
+        ArtifactError : the file is missing or has another hash.
+        ImageError : it cannot be decoded.
+        """
+        try:
+            data = (folder / self.file).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{self.file} ({error.strerror or error})") from None
+        if sha256_bytes(data) != self.sha256:
+            raise ArtifactError(f"{self.file} (changed since the dataset was made)")
+        return resize_square(read_image(data, target_px=size_px), size_px)
 
 
 @dataclass(frozen=True)
@@ -41,35 +66,32 @@ class DecodedCache:
 
 def open_cache(
     folder: Path,
-    rows: Iterable[tuple[str, str]],
+    files: Iterable[ImageFile],
     images_folder: Path,
     size_px: int,
-    manifest_sha256: str,
     reporter: Reporter,
     *,
-    sha256: Mapping[str, str] | None = None,
-    n_jobs: int | None = None,
+    threads: int | None = None,
 ) -> DecodedCache:
-    """Open the cache of these images at this size, and make it first where there is none.
+    """Open the cache of these images at this size; create it first if there is none.
 
-    It is written under a temporary name and renamed when it is whole; a second process that needs the same
-    cache waits for the first.
+    The cache is written under a temporary name and renamed when it is complete. A second process that needs the same
+    cache waits for the first. Its name depends on the ids and hashes of the images, so a cache only ever contains
+    images whose hashes were verified.
 
     Parameters
     ----------
-    rows : (image id, file relative to `images_folder`).
     size_px : side of the squares; see `preprocess.resize_square`.
-    manifest_sha256 : names the dataset, so that another one gets another cache.
-    sha256 : image id -> hash that the file must have; not checked where None.
-    n_jobs : threads that decode (Pillow works in parallel on threads); all cores where None.
+    threads : number of decoding threads (Pillow releases the interpreter lock); all usable cores if None.
 
     Raises
     ------
-    DataError : images cannot be read or are not those of the manifest; all are named, nothing is written.
-    SkinLesionError : the disk is full or cannot be written.
+    ArtifactError : images are missing or their hashes differ from the manifest; all are named, nothing is written.
+    DataError : images cannot be decoded; all are named, nothing is written.
+    SkinLesionError : the cache cannot be written, for example because the disk is full.
     """
-    ordered = sorted(rows)
-    key = _key(ordered, size_px, manifest_sha256)
+    ordered = sorted(files)
+    key = _key(ordered, size_px)
     path = folder / f"{key}.npy"
     cached = _open(path, ordered, size_px)
     if cached is not None:
@@ -79,7 +101,7 @@ def open_cache(
         with FileLock(folder / f".{key}.lock"):
             cached = _open(path, ordered, size_px)
             if cached is None:
-                _build(path, ordered, images_folder, size_px, reporter, sha256, n_jobs)
+                _build(path, ordered, images_folder, size_px, reporter, threads or available_cores())
                 cached = _open(path, ordered, size_px)
     except OSError as error:
         raise SkinLesionError(
@@ -88,79 +110,76 @@ def open_cache(
             f"in {folder}.",
         ) from error
     if cached is None:
-        raise SkinLesionError(f"the image cache {path.name} was changed by someone else while it was written")
+        raise SkinLesionError(f"another program changed the image cache {path.name} while it was written")
     return cached
 
 
-def _key(rows: Sequence[tuple[str, str]], size_px: int, manifest_sha256: str) -> str:
-    listing = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    return f"images-{manifest_sha256[:12]}-{listing[:8]}-{size_px}px-{_INTERPOLATION}"
+def _key(files: Sequence[ImageFile], size_px: int) -> str:
+    listing = json.dumps([(file.id, file.sha256) for file in files])
+    return f"images-{hashlib.sha256(listing.encode()).hexdigest()[:20]}-{size_px}px-{_INTERPOLATION}"
 
 
-def _open(path: Path, rows: Sequence[tuple[str, str]], size_px: int) -> DecodedCache | None:
+def _open(path: Path, files: Sequence[ImageFile], size_px: int) -> DecodedCache | None:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         return None
     except ValueError:
-        return None  # not a whole array: made again
-    if images.dtype != np.uint8 or images.shape != (len(rows), size_px, size_px, 3):
+        return None  # incomplete: created again
+    if images.dtype != np.uint8 or images.shape != (len(files), size_px, size_px, 3):
         return None
-    return DecodedCache(
-        images=images, index={identity: row for row, (identity, _) in enumerate(rows)}, path=path
-    )
+    return DecodedCache(images, {file.id: row for row, file in enumerate(files)}, path)
 
 
 def _build(
     path: Path,
-    rows: Sequence[tuple[str, str]],
+    files: Sequence[ImageFile],
     images_folder: Path,
     size_px: int,
     reporter: Reporter,
-    sha256: Mapping[str, str] | None,
-    n_jobs: int | None,
+    threads: int,
 ) -> None:
-    # One name for all attempts: what a killed process left behind is overwritten (the lock is held).
+    # One name for all attempts: leftovers of a killed process are overwritten (the lock is held).
     temporary = path.with_name(f".{path.name}.tmp")
-    problems: list[str] = []
+    problems: list[SkinLesionError] = []
     try:
         array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(rows), size_px, size_px, 3)
+            temporary, mode="w+", dtype=np.uint8, shape=(len(files), size_px, size_px, 3)
         )
         _reserve(temporary)
 
-        def decode(row: int) -> str | None:
-            identity, file = rows[row]
+        def decode(row: int) -> SkinLesionError | None:
             try:
-                data = (images_folder / file).read_bytes()
-                if sha256 is not None and sha256_bytes(data) != sha256[identity]:
-                    return f"{file} (changed since the dataset was made)"
-                array[row] = resize_square(read_image(data, target_px=size_px), size_px)
+                array[row] = files[row].read(images_folder, size_px)
             except ImageError as error:
-                return f"{file} ({error.message})"
-            except OSError as error:
-                return f"{file} ({error.strerror or error})"
+                return DataError(f"{files[row].file} ({error.message})")
+            except ArtifactError as error:
+                return error
             return None
 
-        threads = Parallel(n_jobs=n_jobs or os.cpu_count() or 1, prefer="threads", return_as="generator")
-        with reporter.task(f"decoding images to {size_px} px", total=len(rows), unit="images") as task:
-            for problem in threads(delayed(decode)(row) for row in range(len(rows))):
+        with reporter.task(f"decoding images to {size_px} px", total=len(files), unit="images") as task:
+            for problem in in_order(range(len(files)), decode, threads=threads):
                 task.advance()
                 if problem is not None:
                     problems.append(problem)
         if problems:
-            raise DataError(
-                f"these images of the dataset cannot be used: {name_items(problems)}",
-                "Run `skinlesion download` again: it brings back what is missing or damaged.",
-            )
+            raise _all_in_one(problems)
         array.flush()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _all_in_one(problems: Sequence[SkinLesionError]) -> SkinLesionError:
+    mismatch = any(isinstance(problem, ArtifactError) for problem in problems)
+    return (ArtifactError if mismatch else DataError)(
+        f"these images of the dataset cannot be used: {name_items(problem.message for problem in problems)}",
+        "Run `skinlesion download` again: it restores missing and changed images.",
+    )
+
+
 def _reserve(path: Path) -> None:
-    """Take the disk space first: a memory map on a full disk kills the process instead of raising."""
+    """Allocate the disk space first: writing to a memory map on a full disk kills the process instead of raising."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

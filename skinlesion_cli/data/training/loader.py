@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from skinlesion_cli.data.training.augmentation import Augmentation
 from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
+from skinlesion_cli.parallel import available_cores
 
 
 @dataclass(frozen=True)
@@ -132,5 +133,5 @@ def _leave_signals_to_main_process(_worker: int) -> None:
 
 def default_workers() -> int:
     """Number of loader processes: one core is left for the network; training processes share the machine's cores."""
-    cores = (os.cpu_count() or 2) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, cores - 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.data import metadata
 from skinlesion_cli.data.preprocess import decode_target_px, to_input
-from skinlesion_cli.data.training.cache import DecodedCache, open_cache
+from skinlesion_cli.data.training.cache import DecodedCache, ImageFile, open_cache
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import Reporter
@@ -72,6 +72,11 @@ class Dataset:
         if self.manifest.artifact is None or self.split.artifact is None:
             raise ValueError("artifacts read from disk carry their envelope")
         return {"manifest": self.manifest.artifact, "split": self.split.artifact}
+
+    def files(self, ids: Iterable[str]) -> list[ImageFile]:
+        """The image files of these ids, with the hashes that the manifest records."""
+        rows = self.manifest.rows(list(ids))
+        return [ImageFile(*row) for row in rows[["id", "file", "sha256"]].itertuples(index=False)]
 
     def labels(self, ids: list[str]) -> np.ndarray:
         """Class indexes, int64 (n,)."""
@@ -137,15 +142,8 @@ class Job:
 
     def cache(self, size_px: int) -> DecodedCache:
         """All images of the dataset, decoded to squares of this size."""
-        table = self.data.manifest.table
-        return open_cache(
-            self.workspace.cache,
-            list(zip(table["id"], table["file"], strict=True)),
-            self.workspace.images,
-            size_px,
-            self.data.inputs["manifest"].sha256,
-            self.reporter,
-        )
+        files = self.data.files(self.data.manifest.table["id"])
+        return open_cache(self.workspace.cache, files, self.workspace.images, size_px, self.reporter)
 
     def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Batches of ids and of their images as prediction feeds them to the network, uint8 (n, s, s, 3)."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from skinlesion_cli.data.preprocess import resize_square
-from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.training.loader import TrainingImages
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
+from skinlesion_cli.parallel import available_cores
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
 from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
@@ -53,7 +51,7 @@ def plan(job: Job) -> StageResult:
     training_s = sum(step_s[kind] * trainer.steps_per_epoch for kind in epochs)
     evaluation_s = forward_s * (recipe.epochs * len(job.validation_ids) + predicted)
     all_images = len(job.data.manifest.table)
-    seconds = training_s + evaluation_s + decode_s * all_images / (os.cpu_count() or 1)
+    seconds = training_s + evaluation_s + decode_s * all_images / available_cores()
     peak = peak_memory_bytes(job.device)
     parameters = sum(p.numel() for p in network.parameters())
     times = job.config.folds or 1
@@ -97,10 +95,7 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
     size_px = training_px(job)
     ids = job.train_ids[:n]
     started = time.perf_counter()
-    pixels = []
-    for file in job.data.manifest.rows(ids)["file"]:
-        data = (job.workspace.images / file).read_bytes()
-        pixels.append(resize_square(read_image(data, target_px=size_px), size_px))
+    pixels = [file.read(job.workspace.images, size_px) for file in job.data.files(ids)]
     seconds = (time.perf_counter() - started) / n
     images = TrainingImages(
         pixels=np.stack(pixels),
@@ -138,7 +133,7 @@ def _overlapped(job: Job, prepare_s: float, compute_s: float) -> float:
         return prepare_s + compute_s
     if job.device.type == "cpu":
         # Both compete for the same cores.
-        return compute_s + prepare_s / (os.cpu_count() or 1)
+        return compute_s + prepare_s / available_cores()
     return max(compute_s, prepare_s / processes)
 
 
