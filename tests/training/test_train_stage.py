@@ -207,8 +207,8 @@ def test_images_that_changed_since_the_download_are_refused(dataset, config):
     (config.workspace / "dataset").unlink()
     shutil.copytree(dataset / "dataset", config.workspace / "dataset", symlinks=True)
     workspace = Workspace(config.workspace)
-    manifest = manifests.read(workspace.manifest)
-    ids = sorted(splits.read(workspace.split, manifest).ids("train"))[:7]
+    manifest = Manifest.load(workspace.manifest)
+    ids = sorted(Split.load(workspace.split, manifest).ids("train"))[:7]
     changed = manifest.rows(ids)["file"].tolist()
     for file in changed:
         Image.new("RGB", (64, 48), (200, 150, 140)).save(workspace.images / file)
