@@ -32,7 +32,8 @@ class Manifest(StoredArtifact):
 
     KIND: ClassVar[str] = "manifest"
     # `file` is relative to the image folder of the dataset. `part` is where the source puts the image
-    # (train, val, test; empty where it says nothing). An unknown age, sex or site is the empty string.
+    # (train, val, test; empty where it says nothing). `source` names the dataset that the image is from. An
+    # unknown age, sex, site or patient is the empty string.
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "id",
         "file",
@@ -44,7 +45,10 @@ class Manifest(StoredArtifact):
         "site",
         "part",
         "source",
+        "patient_id",
     )
+    # Manifests that were written before these columns existed lack them; nothing is known there.
+    ADDED_COLUMNS: ClassVar[tuple[str, ...]] = ("patient_id",)
     HINT: ClassVar[str] = "Run `skinlesion download --from DIR` first."
 
     table: pd.DataFrame
@@ -53,6 +57,8 @@ class Manifest(StoredArtifact):
     artifact: Artifact | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        unknown = {name: "" for name in self.ADDED_COLUMNS if name not in self.table.columns}
+        object.__setattr__(self, "table", self.table.assign(**unknown))
         check(self.table)
 
     @property

@@ -17,8 +17,10 @@ skinlesion download --dry-run
 skinlesion download --from ./reviewed/reviewed.csv --append
 skinlesion download --from ./isic2018 --split grouped --check-duplicates
 skinlesion download --from ./labels.csv --split kfold --folds 5
+skinlesion download --from ./isic2017 --append
+skinlesion download --from ./mine.csv --images ./photos --map "common mole=NV"
 """
-SOURCE = "A copy on disk: a folder (with zips or images) or a CSV. Default: fetch."
+SOURCE = "A copy on disk: a folder (with zips or images) or a table. Default: fetch."
 FORMAT = "What --from is: auto, isic2018, ham10000, isic2019, folders, csv, reviewed."
 PARTS = "Parts of the official data, of training, validation and test; all three by default."
 SPLIT = (
@@ -27,12 +29,17 @@ SPLIT = (
 )
 CHECK = "Look for one photograph under two lesion ids."
 MOVE = "Look for them, and keep each pair on one side."
-APPEND = "Add --from to the dataset that is there; new lesions go to training."
+APPEND = "Add --from to the dataset that is there; new lesions go to training, or get a fold each."
 BASE_URL = "Fetch from this address (a mirror) instead of the official ones."
 DRY_RUN = "Say what would be fetched and how large it is; change nothing."
 IGNORE = "Accept files with other hashes; their content is still checked."
 LINK = "Hard-link images instead of copying, where the disk allows it."
-SCC = "ISIC 2019: count squamous cell carcinoma as AKIEC."
+SCC = "Count squamous cell carcinoma as AKIEC; otherwise its images are dropped."
+MAP = "Class of a label in --from: NAME=CLASS, or NAME=skip to drop its images. Repeatable."
+IMAGES = "Folder of the images, where it is not that of the table."
+MISSING = "Leave out rows whose image file is missing, and say how many."
+TYPES = "ISIC archive: dermoscopic images only, or all."
+SOURCE_NAME = "Name of this dataset in the manifest. Default: its kind, or the folder of your own data."
 
 
 @command("download", example=EXAMPLE, section="Pipeline")
@@ -52,18 +59,19 @@ def download(
     ignore_hashes: Annotated[bool, typer.Option("--ignore-hashes", help=IGNORE)] = False,
     link: Annotated[bool, typer.Option("--link", help=LINK)] = False,
     scc_as_akiec: Annotated[bool, typer.Option("--scc-as-akiec", help=SCC)] = False,
+    class_map: Annotated[list[str] | None, typer.Option("--map", help=MAP)] = None,
+    images: Annotated[Path | None, typer.Option("--images", help=IMAGES)] = None,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help=MISSING)] = False,
+    image_types: Annotated[
+        str, one_of("--image-types", help=TYPES, known="data.sources.base.IMAGE_TYPES")
+    ] = "dermoscopic",
+    source_name: Annotated[str | None, typer.Option("--source-name", help=SOURCE_NAME)] = None,
     seed: options.SeedOption = 42,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
     """Bring a dataset into the workspace and split it by lesion; without --from, fetch ISIC 2018 Task 3."""
-    if append:
-        from skinlesion_cli.errors import UsageError
-        from skinlesion_cli.stages.download import append as adding
-
-        if source is None:
-            raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
-        return StageCall(adding.run, adding.AppendConfig(workspace, source, source_format, link))
+    from skinlesion_cli.stages.download import append as appending
     from skinlesion_cli.stages.download import stage
 
     settings = stage.DownloadConfig(
@@ -76,10 +84,15 @@ def download(
         ignore_hashes=ignore_hashes,
         link=link,
         scc_as_akiec=scc_as_akiec,
+        class_map=tuple(class_map or ()),
+        images=images,
+        allow_missing=allow_missing,
+        image_types=image_types,
+        source_name=source_name,
         split=split,
         n_folds=folds,
         seed=seed,
         check_duplicates=check_duplicates,
         move_duplicates=move_duplicates,
     )
-    return StageCall(stage.run, settings)
+    return StageCall(appending.run if append else stage.run, settings)

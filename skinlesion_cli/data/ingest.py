@@ -21,7 +21,7 @@ from skinlesion_cli.progress import Reporter
 def import_images(
     collection: Collection, images_folder: Path, reporter: Reporter, *, link: bool = False
 ) -> pd.DataFrame:
-    """Bring every image into `images_folder`, each under its final name only when it is whole.
+    """Copy every image into `images_folder`; it gets its final name only when it is whole.
 
     A file that is already there with the right content stays. With `link`, files are hard-linked instead of
     copied where the file system allows it.
@@ -53,14 +53,14 @@ def import_images(
         return record, sha256_bytes(data), ""
 
     try:
-        with reporter.task("bringing in images", total=len(collection.records), unit="images") as task:
+        with reporter.task("importing images", total=len(collection.records), unit="images") as task:
             # A zip archive is read by one thread at a time anyway; reading ahead hides the disk.
             threads = Parallel(n_jobs=2, prefer="threads", return_as="generator")
             for record, digest, problem in threads(delayed(bring)(record) for record in collection.records):
                 task.advance()
                 if problem:
                     problems.append(problem)
-                rows.append(_row(record, digest, collection.name))
+                rows.append(_row(record, digest, record.source or collection.name))
     except OSError as error:
         raise SkinLesionError(
             f"cannot write images to {images_folder}: {error.strerror or error}",
@@ -116,4 +116,5 @@ def _row(record: Record, digest: str, source: str) -> dict[str, str]:
         "site": record.site,
         "part": record.part,
         "source": source,
+        "patient_id": record.patient_id,
     }

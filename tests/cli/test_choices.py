@@ -24,6 +24,7 @@ CHOICES = [
     ("calibrate", "--priority", "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
     ("calibrate", "--probabilities", "temperature, vector, none"),
     ("download", "--format", "auto, isic2018, ham10000, isic2019, folders, csv, reviewed"),
+    ("download", "--image-types", "dermoscopic, all"),
     ("download", "--split", "official, grouped, kfold, published"),
     ("ensemble", "--method", "bacc, equal, stacked, rank"),
     ("ensemble", "--tta", "none, flips, d4, zoom, published"),

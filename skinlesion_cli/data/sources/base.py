@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.data.reading.listing import Listing
-from skinlesion_cli.errors import DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_INDEX
+from skinlesion_cli.errors import DataError, UsageError, name_items
+from skinlesion_cli.taxonomy import CLASS_NAMES, SCC_NAMES, class_named, plain_name
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class ZipOrigin:
 class Record:
     """One labelled image.
 
-    `file` is the name that it gets in the dataset's image folder. What is unknown is the empty string.
+    `file` is the name that it gets in the dataset's image folder. What is unknown is the empty string. `source` is
+    the dataset that the image is from, where one table holds several; empty for that of its collection.
     """
 
     id: str
@@ -53,18 +54,89 @@ class Record:
     sex: str = ""
     site: str = ""
     part: str = ""
+    patient_id: str = ""
+    source: str = ""
+
+
+SKIP = "skip"
+IMAGE_TYPES = ("dermoscopic", "all")
+# Names of the parts as people write them -> part; empty where nothing is said.
+PART_NAMES: Mapping[str, str] = {
+    "": "",
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True)
 class SourceOptions:
     """What the user decided about reading a source.
 
-    `scc_as_akiec` counts squamous cell carcinoma as AKIEC (ISIC 2019); `archives_verified` says that the
-    checksums inside zip archives were verified already.
+    Parameters
+    ----------
+    scc_as_akiec : count squamous cell carcinoma as AKIEC; otherwise it is dropped.
+    archives_verified : the checksums inside zip archives were verified already.
+    class_map : label as written (by `taxonomy.plain_name`) -> class, or `SKIP` to drop its images.
+    images : folder of the images, where it is not that of the table.
+    allow_missing : leave rows without an image file out instead of refusing the source.
+    image_types : `dermoscopic` or `all`, for sources that say what kind of photograph an image is.
     """
 
     scc_as_akiec: bool = False
     archives_verified: bool = False
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    images: Path | None = None
+    allow_missing: bool = False
+    image_types: str = "dermoscopic"
+
+    def class_of(self, label: str) -> str | None:
+        """The class of a label as people write it; empty where its images are dropped, None where it is unknown."""
+        name = plain_name(label)
+        if name in self.class_map:
+            return "" if self.class_map[name] == SKIP else self.class_map[name]
+        if name in _SCC_NAMES:
+            return "AKIEC" if self.scc_as_akiec else ""
+        return class_named(label)
+
+
+_SCC_NAMES = frozenset(plain_name(name) for name in SCC_NAMES)
+
+
+def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
+    """`NAME=CLASS` entries as plain name -> class (or `SKIP`).
+
+    Raises
+    ------
+    UsageError : an entry has no `=`, names no class, or contradicts another.
+    """
+    mapping: dict[str, str] = {}
+    for entry in entries:
+        name, separator, target = entry.rpartition("=")
+        label = SKIP if target.strip().lower() == SKIP else class_named(target)
+        if not separator or label is None:
+            raise UsageError(
+                f"--map {entry!r} is not NAME=CLASS", f"CLASS is one of {', '.join(CLASS_NAMES)}, or {SKIP}."
+            )
+        if mapping.setdefault(plain_name(name), label) != label:
+            raise UsageError(f"--map gives {name!r} two classes: {mapping[plain_name(name)]} and {label}")
+    return mapping
+
+
+def dropped_notes(labels: Iterable[str], options: SourceOptions) -> list[str]:
+    """What to say of images that were dropped for their label (as written, one entry per image), by label."""
+    notes = []
+    for label, count in sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0])):
+        name = plain_name(label)
+        scc = name in _SCC_NAMES and name not in options.class_map
+        why = "--scc-as-akiec keeps them" if scc else "as --map says"
+        notes.append(f"{count:,} images of class {label} were dropped ({why})")
+    return notes
 
 
 @dataclass(frozen=True)
@@ -84,15 +156,14 @@ class Collection:
 
 
 NO_LESIONS = (
-    "no lesion ids: each image counts as a lesion of its own, so photographs of one lesion can come to lie on "
-    "both sides of the split and make every figure too good; look at `skinlesion download --check-duplicates`"
+    "no lesion ids: each image counts as a lesion of its own, so photographs of one lesion can be on both sides of "
+    "the split, which makes every figure too good; see `skinlesion download --check-duplicates`"
 )
 
 
 def known_class(text: str) -> str | None:
-    """One of the seven classes by its name, in upper or lower case; None for anything else."""
-    name = text.strip().upper()
-    return name if name in CLASS_INDEX else None
+    """One of the seven classes by its name or a synonym of it, in any case; None for anything else."""
+    return class_named(text)
 
 
 def ids_from_paths(files: Sequence[str]) -> dict[str, str]:
@@ -116,6 +187,8 @@ def from_paths(
 ) -> Collection:
     """The images of a folder whose paths tell their class (and part), each a lesion of its own.
 
+    Images with an empty label are left out; the caller says why.
+
     Raises
     ------
     DataError : a label is None; says that these images `astray`, and names them.
@@ -126,6 +199,8 @@ def from_paths(
         label = labels[file]
         if label is None:
             without.append(file)
+            continue
+        if not label:
             continue
         origin = FileOrigin(listing.root / file)
         records.append(Record(ids[file], origin, file, label, ids[file], part=parts.get(file, "")))
@@ -144,6 +219,9 @@ def refuse_duplicates(ids: Sequence[str], name: str) -> None:
         raise DataError(f"{name}: these image ids occur more than once: {name_items(duplicates)}")
 
 
+_UNKNOWN = ("", "unknown", "nan", "na", "n/a", "none", "null", "-")
+
+
 def known_age(text: str, where: str) -> str:
     """Age in years as text (`45.0` becomes `45`); empty where unknown.
 
@@ -152,18 +230,33 @@ def known_age(text: str, where: str) -> str:
     DataError : it is neither empty, `unknown`, nor a number from 0 to 130.
     """
     cell = text.strip()
-    if cell.lower() in ("", "unknown", "nan", "na", "none"):
+    if cell.lower() in _UNKNOWN:
         return ""
     try:
-        years = float(cell)
+        years = float(cell.removesuffix("+").replace(",", "."))
     except ValueError:
         years = -1.0
     if not 0 <= years <= 130:
-        raise DataError(f"{where}: {text!r} is no age in years")
+        raise DataError(f"{where}: {text!r} is not an age in years")
     return f"{years:g}"
 
 
 def known_word(text: str) -> str:
     """A sex or a body site as it is written; empty where unknown."""
     cell = text.strip()
-    return "" if cell.lower() in ("unknown", "nan", "na", "none") else cell
+    return "" if cell.lower() in _UNKNOWN else cell
+
+
+def known_id(text: str) -> str:
+    """A lesion or patient id as it is written; empty where unknown. (`NA` may be an id, `nan` never is.)"""
+    cell = text.strip()
+    return "" if cell.lower() in ("nan", "unknown", "none", "null", "-") else cell
+
+
+def published_id(name: str) -> str:
+    """The id of an image in the ISIC archive: ISIC 2019 calls 2,074 images `..._downsampled`.
+
+    >>> published_id("ISIC_0000017_downsampled")
+    'ISIC_0000017'
+    """
+    return name.removesuffix("_downsampled")

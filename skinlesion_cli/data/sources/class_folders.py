@@ -1,23 +1,27 @@
-"""A folder with one sub-folder a class: `MEL/a.jpg`, or `train/MEL/a.jpg` beside `val/...` and `test/...`."""
+"""A folder with one sub-folder per class: `MEL/a.jpg`, or `train/melanoma/a.jpg` beside `val/...` and `test/...`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from skinlesion_cli.data.reading.listing import list_images
-from skinlesion_cli.data.sources.base import Collection, SourceOptions, from_paths, known_class
+from skinlesion_cli.data.sources.base import (
+    PART_NAMES,
+    Collection,
+    SourceOptions,
+    dropped_notes,
+    from_paths,
+    known_class,
+)
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-_PARTS: Mapping[str, str] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-_HINT = "Expected sub-folders named " + ", ".join(CLASS_NAMES) + ", at the top or within train, val and test."
+_HINT = (
+    "Expected sub-folders named "
+    + ", ".join(CLASS_NAMES)
+    + " (or melanoma, nevus and so on; --map NAME=CLASS for other names), at the top or within train, val and test."
+)
 
 
 def recognise(path: Path) -> bool:
@@ -26,7 +30,7 @@ def recognise(path: Path) -> bool:
         return False
     top = [child for child in path.iterdir() if child.is_dir()]
     inner = [
-        child for part in top if part.name.lower() in _PARTS for child in part.iterdir() if child.is_dir()
+        child for part in top if part.name.lower() in PART_NAMES for child in part.iterdir() if child.is_dir()
     ]
     return any(known_class(child.name) for child in top + inner)
 
@@ -43,9 +47,15 @@ def read(folder: Path, options: SourceOptions) -> Collection:
         raise DataError(f"{folder} holds no images", _HINT)
     labels: dict[str, str | None] = {}
     parts: dict[str, str] = {}
+    dropped: list[str] = []
     for file in listing.files:
         above = file.split("/")[:-1]
-        parts[file] = _PARTS.get(above[0].lower(), "") if above else ""
+        parts[file] = PART_NAMES.get(above[0].lower(), "") if above else ""
         below = above[1:] if parts[file] else above
-        labels[file] = known_class(below[0]) if below else None
-    return from_paths("folders", listing, labels, parts, astray="lie in no folder of a class", hint=_HINT)
+        labels[file] = options.class_of(below[0]) if below else None
+        if labels[file] == "":
+            dropped.append(below[0])
+    collection = from_paths(
+        "folders", listing, labels, parts, astray="lie in no folder of a class", hint=_HINT
+    )
+    return replace(collection, notes=(*dropped_notes(dropped, options), *collection.notes))

@@ -84,7 +84,7 @@ def _part(
     labels = one_hot(
         _table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), CLASS_NAMES, f"{name} ground truth"
     )
-    images = _images(folder, f"ISIC2018_Task3_{name}_Input", options)
+    images = image_origins(folder, f"ISIC2018_Task3_{name}_Input", options)
     missing = sorted(set(labels) - set(images))
     if missing:
         raise DataError(
@@ -183,10 +183,20 @@ def _table(folder: Path, stem: str) -> pd.DataFrame:
     return tables.read_csv(path, path.name)
 
 
-def _images(folder: Path, stem: str, options: SourceOptions) -> dict[str, FileOrigin | ZipOrigin]:
+def image_origins(folder: Path, stem: str, options: SourceOptions) -> dict[str, FileOrigin | ZipOrigin]:
+    """JPEG images of a folder, or a zip, of this name as id (file name without its suffix) -> origin.
+
+    Raises
+    ------
+    DataError : an id occurs twice, or the zip is damaged or not safe.
+    """
     if (folder / stem).is_dir():
         # At any depth: unpacking a zip into a folder of its name gives that folder twice.
-        files = [path for path in (folder / stem).rglob("*") if path.suffix.lower() == ".jpg"]
+        files = [
+            path
+            for path in sorted((folder / stem).rglob("*"))
+            if path.suffix.lower() in (".jpg", ".jpeg") and not _is_hidden(path.relative_to(folder))
+        ]
         refuse_duplicates([path.stem for path in files], stem)
         return {path.stem: FileOrigin(path) for path in files}
     if (folder / f"{stem}.zip").is_file():
@@ -194,6 +204,10 @@ def _images(folder: Path, stem: str, options: SourceOptions) -> dict[str, FileOr
         members = image_members(archive)
         return {identity: ZipOrigin(archive, member) for identity, member in members.items()}
     return {}
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import (
     Collection,
     FileOrigin,
     Record,
     SourceOptions,
+    ZipOrigin,
     known_age,
+    known_id,
     known_word,
+    published_id,
     refuse_duplicates,
 )
-from skinlesion_cli.data.sources.isic2018 import one_hot
+from skinlesion_cli.data.sources.isic2018 import image_origins, one_hot
 from skinlesion_cli.errors import DataError, name_items
 
 _TRUTH = "ISIC_2019_Training_GroundTruth.csv"
@@ -41,41 +43,54 @@ def recognise(path: Path) -> bool:
 def read(folder: Path, options: SourceOptions) -> Collection:
     """Read the training set of ISIC 2019; images without a class among the seven are dropped and counted.
 
+    Ids are those of the ground truth: 2,074 of them end in `_downsampled`, in all three tables and file names.
+
     Raises
     ------
     DataError : images without a file, duplicate ids, rows without exactly one class.
     """
     labels = one_hot(tables.read_csv(folder / _TRUTH, _TRUTH), _CLASSES, _TRUTH)
-    images = {
-        Path(file).stem.removesuffix("_downsampled"): folder / _IMAGES / file
-        for file in list_images(folder / _IMAGES).files
-    }
+    images = _by_published_id(image_origins(folder, _IMAGES, options))
     mapping = {name: name for name in _CLASSES} | {
         "AK": "AKIEC",
         "SCC": "AKIEC" if options.scc_as_akiec else "",
     }
     mapping["UNK"] = ""
     kept = {identity: mapping[label] for identity, label in labels.items() if mapping[label]}
-    missing = sorted(set(kept) - set(images))
-    if missing:
-        raise DataError(f"images named in {_TRUTH} have no file: {name_items(missing)}")
+    missing = sorted(identity for identity in kept if published_id(identity) not in images)
+    if missing and not (options.allow_missing and len(missing) < len(kept)):
+        raise DataError(
+            f"images named in {_TRUTH} have no file: {name_items(missing)}",
+            f"Expected them in {_IMAGES} (a folder or a zip) in {folder}; --allow-missing leaves them out.",
+        )
     metadata = _metadata(folder)
     records = []
-    for identity, label in kept.items():
-        known = metadata.get(identity, {})
+    for identity in sorted(set(kept) - set(missing)):
+        known = metadata.get(published_id(identity), {})
+        origin = images[published_id(identity)]
+        name = origin.path.name if isinstance(origin, FileOrigin) else origin.member
         records.append(
             Record(
                 id=identity,
-                origin=FileOrigin(images[identity]),
-                file=f"{identity}{images[identity].suffix.lower()}",
-                label=label,
-                lesion_id=known.get("lesion_id", "") or identity,
+                origin=origin,
+                file=f"{identity}{Path(name).suffix.lower()}",
+                label=kept[identity],
+                lesion_id=known_id(known.get("lesion_id", "")) or identity,
                 age_years=known_age(known.get("age_approx", ""), f"{_METADATA}, {identity}"),
                 sex=known_word(known.get("sex", "")),
                 site=known_word(known.get("anatom_site_general", "")),
+                patient_id=known_id(known.get("patient_id", "")),
             )
         )
-    return Collection("isic2019", records, LICENCE, ATTRIBUTION, _notes(labels, records, options))
+    notes = _notes(labels, records, options)
+    if missing:
+        notes += (f"{len(missing):,} images have no file and were left out: {name_items(missing)}",)
+    return Collection("isic2019", records, LICENCE, ATTRIBUTION, notes)
+
+
+def _by_published_id(images: dict[str, FileOrigin | ZipOrigin]) -> dict[str, FileOrigin | ZipOrigin]:
+    refuse_duplicates([published_id(identity) for identity in images], _IMAGES)
+    return {published_id(identity): origin for identity, origin in images.items()}
 
 
 def _notes(labels: dict[str, str], records: list[Record], options: SourceOptions) -> tuple[str, ...]:
@@ -99,4 +114,4 @@ def _metadata(folder: Path) -> dict[str, dict[str, str]]:
     table = tables.read_csv(folder / _METADATA, _METADATA)
     tables.require_columns(table, ["image", "lesion_id"], _METADATA)
     refuse_duplicates(table["image"].tolist(), _METADATA)
-    return {str(row["image"]): row for row in table.to_dict("records")}  # type: ignore[misc]
+    return {published_id(str(row["image"])): row for row in table.to_dict("records")}  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +26,9 @@ SOURCES: Mapping[str, ModuleType] = {
     "csv": labels_csv,
     "reviewed": reviewed,
 }
+# Kinds that are no published dataset: their images are from whatever the folder is called.
+_OWN_KINDS = ("folders", "csv", "reviewed")
+_MAX_WRAPPINGS = 4
 
 
 def require_there(path: Path) -> None:
@@ -33,8 +37,12 @@ def require_there(path: Path) -> None:
         raise UsageError(f"there is nothing at {path}", "Check the path that --from names.")
 
 
-def read_source(path: Path, name: str, options: SourceOptions) -> Collection:
+def read_source(path: Path, name: str, options: SourceOptions, source_name: str | None = None) -> Collection:
     """Read a source by name, or by what it looks like where the name is `auto`.
+
+    A folder that holds nothing but another folder (as unpacked archives do) is looked into. `source_name` names
+    the dataset in the manifest; without it, a published dataset has the name of its kind, and your own that of its
+    folder.
 
     Raises
     ------
@@ -42,13 +50,34 @@ def read_source(path: Path, name: str, options: SourceOptions) -> Collection:
     DataError : what it holds cannot be used.
     """
     require_there(path)
+    if options.images is not None and not options.images.is_dir():
+        raise UsageError(f"there is no folder {options.images}", "Check the path that --images names.")
+    if name != "auto" and name not in SOURCES:
+        raise UsageError(f"no kind of source named {name!r}", "Known: auto, " + ", ".join(SOURCES))
+    path, fitting = _recognised(path)
     if name == "auto":
-        fitting = [known for known, source in SOURCES.items() if source.recognise(path)]
         if len(fitting) != 1:
             looks = f"like {' and '.join(fitting)}" if fitting else "like no source that is known"
             raise UsageError(f"{path} looks {looks}", "Say what it is with --format: " + ", ".join(SOURCES))
         name = fitting[0]
-    if name not in SOURCES:
-        raise UsageError(f"no kind of source named {name!r}", "Known: auto, " + ", ".join(SOURCES))
     collection: Collection = SOURCES[name].read(path, options)
-    return collection
+    if source_name is None and name in _OWN_KINDS:
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        source_name = folder.name
+    return replace(collection, name=source_name or collection.name)
+
+
+def _recognised(path: Path) -> tuple[Path, list[str]]:
+    """The folder within a folder that is recognised, and the kinds that it fits; `path` itself where none is."""
+    inner = path
+    for _ in range(_MAX_WRAPPINGS):
+        if fitting := [known for known, source in SOURCES.items() if source.recognise(inner)]:
+            # A published layout stays one where somebody has put tables or class folders beside it.
+            return inner, [known for known in fitting if known not in _OWN_KINDS] or fitting
+        if not inner.is_dir():
+            break
+        visible = [child for child in inner.iterdir() if not child.name.startswith((".", "__MACOSX"))]
+        if len(visible) != 1 or not visible[0].is_dir() or visible[0].is_symlink():
+            break
+        inner = visible[0]
+    return path, []

@@ -6,33 +6,36 @@ say nothing about the class and are left out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from skinlesion_cli.artifacts import tables
+from skinlesion_cli.artifacts import user_tables
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
-from skinlesion_cli.data.sources import labels_csv
+from skinlesion_cli.data.sources import labels_csv, table_kinds
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
+from skinlesion_cli.errors import DataError
+from skinlesion_cli.taxonomy import plain_name
 
+# By `taxonomy.plain_name`.
 OWN_COLUMNS = frozenset(
     [
         "review",
         "decision",
-        "malignant_probability",
+        "malignant probability",
         "note",
         "rank",
         "margin",
         "entropy",
         "disagreement",
         "strategy",
-        "model_sha256",
+        "model sha256",
     ]
 )
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is such a list: a CSV with `image`, `label`, and `review` or `rank`."""
-    found = labels_csv.columns(path)
-    return {"image", "label"} <= found and bool(found & labels_csv.REVIEW_COLUMNS)
+    """Whether this is such a list: a table with `image`, `label`, and `review` or `rank`; or a folder that holds one."""
+    return table_kinds.is_source(path, table_kinds.REVIEWED)
 
 
 def read(path: Path, options: SourceOptions) -> Collection:
@@ -42,15 +45,21 @@ def read(path: Path, options: SourceOptions) -> Collection:
     ------
     DataError : as `labels_csv.read`; no row has a label.
     """
-    table = tables.read_csv(path, path.name)
-    table = table.drop(columns=[column for column in table.columns if column in OWN_COLUMNS])
-    named = table[table["label"].str.strip() != ""].reset_index(drop=True)
-    named["image"] = [_plain(image) for image in named["image"]]
-    collection = labels_csv.from_table(named, path)
-    if len(named) == len(table):
-        return collection
-    note = f"{len(table) - len(named):,} of {len(table):,} rows have no label and are left out"
-    return Collection("reviewed", collection.records, "unknown", "unknown", (*collection.notes, note))
+    path = labels_csv.the_table(path, table_kinds.REVIEWED)
+    table = user_tables.read(path, path.name)
+    headers = {plain_name(header): header for header in table.cells.columns}
+    if not {"image", "label"} <= set(headers):
+        raise DataError(f"{path.name} lacks the columns image and label")
+    labelled = table.cells[table.cells[headers["label"]] != ""].reset_index(drop=True)
+    if labelled.empty:
+        raise DataError(f"{path.name}: no row has a label")
+    images = [_plain(image) for image in labelled[headers["image"]]]
+    labelled = labelled.assign(**{headers["image"]: images})
+    collection = labels_csv.from_table(replace(table, cells=labelled), path, options, OWN_COLUMNS)
+    notes, left_out = collection.notes, len(table.cells) - len(labelled)
+    if left_out:
+        notes += (f"{left_out:,} of {len(table.cells):,} rows have no label and are left out",)
+    return replace(collection, name=table_kinds.REVIEWED, notes=notes)
 
 
 def _plain(image: str) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pandas as pd
 
@@ -13,25 +12,16 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.ingest import import_images
-from skinlesion_cli.data.sources.base import Collection, Record, SourceOptions
+from skinlesion_cli.data.sources.base import Collection, Record
 from skinlesion_cli.data.sources.registry import read_source
-from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.download.stage import DownloadConfig
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 
-@dataclass(frozen=True)
-class AppendConfig:
-    """A source of labelled images, such as `reviewed.csv` beside its images, for a workspace with a dataset."""
-
-    workspace: Path
-    source: Path
-    source_format: str = "auto"
-    link: bool = False
-
-
-def run(config: AppendConfig, reporter: Reporter) -> StageResult:
+def run(config: DownloadConfig, reporter: Reporter) -> StageResult:
     """Bring in the images that are new; they go to training, or where their lesion is already.
 
     Raises
@@ -39,8 +29,10 @@ def run(config: AppendConfig, reporter: Reporter) -> StageResult:
     ArtifactError : there is no dataset yet.
     DataError : an id is taken by another image, or a label contradicts the dataset's.
     """
+    if config.source is None:
+        raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
     workspace = Workspace(config.workspace)
-    collection = read_source(config.source, config.source_format, SourceOptions())
+    collection = read_source(config.source, config.source_format, config.source_options, config.source_name)
     with exclusive(workspace.dataset, "download"):
         manifest = Manifest.load(workspace.manifest)
         split = Split.load(workspace.split, manifest)

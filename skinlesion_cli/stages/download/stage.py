@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 from pydantic import Field
@@ -23,7 +23,7 @@ from skinlesion_cli.data.download.fetch import Patience
 from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES, OfficialFile
 from skinlesion_cli.data.ingest import import_images, intact
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
-from skinlesion_cli.data.sources.base import SourceOptions
+from skinlesion_cli.data.sources.base import SourceOptions, parse_class_map
 from skinlesion_cli.data.sources.isic2018 import METADATA
 from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import read_source, require_there
@@ -51,11 +51,27 @@ class DownloadConfig(Frozen):
     ignore_hashes: bool = False
     link: bool = False
     scc_as_akiec: bool = False
+    class_map: tuple[str, ...] = ()
+    images: Path | None = None
+    allow_missing: bool = False
+    image_types: Literal["dermoscopic", "all"] = "dermoscopic"
+    source_name: str | None = None
     split: str = "official"
     n_folds: Annotated[int, Field(ge=2, le=100)] = 5
     seed: int = 42
     check_duplicates: bool = False
     move_duplicates: bool = False
+
+    @property
+    def source_options(self) -> SourceOptions:
+        """What the user decided about reading the source (UsageError where --map makes no sense)."""
+        return SourceOptions(
+            scc_as_akiec=self.scc_as_akiec,
+            class_map=parse_class_map(self.class_map),
+            images=self.images,
+            allow_missing=self.allow_missing,
+            image_types=self.image_types,
+        )
 
 
 def run(
@@ -149,7 +165,7 @@ def _dataset(
 ) -> Manifest:
     """The manifest of a dataset whose images are all in the workspace."""
     wanted = {part for name, part in OFFICIAL_PARTS.items() if name.lower() in config.parts}
-    options = SourceOptions(scc_as_akiec=config.scc_as_akiec, archives_verified=config.source is None)
+    options = replace(config.source_options, archives_verified=config.source is None)
     if config.source is None:
         there = _already_there(workspace, wanted, reporter)
         if there is not None:
@@ -166,6 +182,7 @@ def _dataset(
         config.source or workspace.archives,
         config.source_format if config.source is not None else "isic2018",
         options,
+        config.source_name,
     ).only(wanted)
     notes += collection.notes
     table = import_images(collection, workspace.images, reporter, link=config.link)

@@ -1,0 +1,259 @@
+"""Tables that people wrote: any usual encoding, separator and header; what is not understood is named.
+
+Used by every source of labelled images and for predictions and truth from elsewhere. Cells stay text: an id such as
+`NA`, `001` or `1e5` stays as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.taxonomy import CLASS_NAMES, class_named, plain_name
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})
+# Column -> headers that mean it, compared by `taxonomy.plain_name`, the surest first.
+COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
+    "image": (
+        "image",
+        "image path",
+        "imagepath",
+        "path",
+        "filepath",
+        "file path",
+        "filename",
+        "file name",
+        "image file",
+        "image filename",
+        "file",
+        "image name",
+        "image id",
+        "imageid",
+        "isic id",
+        "isic",
+        "img",
+        "img id",
+        "id",
+    ),
+    "label": (
+        "label",
+        "labels",
+        "dx",
+        "diagnosis",
+        "class",
+        "class name",
+        "classname",
+        "category",
+        "target",
+        "ground truth",
+        "groundtruth",
+        "lesion type",
+        "diagnosis name",
+        "true label",
+    ),
+    "lesion_id": ("lesion id", "lesionid", "lesion"),
+    "patient_id": ("patient id", "patientid", "patient", "subject id", "subject", "participant id"),
+    "age": ("age", "age years", "age approx", "patient age"),
+    "sex": ("sex", "gender", "patient sex"),
+    "site": (
+        "site",
+        "localization",
+        "localisation",
+        "location",
+        "anatom site general",
+        "anatom site general challenge",
+        "anatomical site",
+        "anatomic site",
+        "body site",
+    ),
+    "part": ("part", "split", "subset", "partition"),
+    "source": ("source", "dataset"),
+}
+_SEPARATORS = (",", ";", "\t", "|")
+_MAX_BYTES = 512 << 20
+_MAX_COLUMNS = 2000
+
+
+@dataclass(frozen=True)
+class UserTable:
+    """A table as it was written.
+
+    `cells` has a column for each header, all text, in the order of the file; `separator` is what was found
+    between its cells. `encoding` is one of utf-8, utf-16, utf-32 and cp1252.
+    """
+
+    name: str
+    cells: pd.DataFrame
+    encoding: str
+    separator: str
+
+    def headers_of(self, column: str, names: Mapping[str, Sequence[str]] = COLUMN_NAMES) -> list[str]:
+        """The headers of this table that mean `column`, the surest first."""
+        by_plain_name: dict[str, list[str]] = {}
+        for header in self.cells.columns:
+            by_plain_name.setdefault(plain_name(header), []).append(header)
+        return [header for name in names[column] for header in by_plain_name.get(name, [])]
+
+    def class_headers(self) -> dict[str, str]:
+        """Class -> header where the table has a column of its own for each of the seven classes, else empty."""
+        for prefix in ("p ", "prob ", "probability ", ""):
+            headers = {
+                class_named(plain_name(header).removeprefix(prefix)): header
+                for header in self.cells.columns
+                if plain_name(header).startswith(prefix)
+            }
+            if all(name in headers for name in CLASS_NAMES):
+                return {name: headers[name] for name in CLASS_NAMES}
+        return {}
+
+
+def read(source: Path | bytes, name: str) -> UserTable:
+    """Read a table: encoding and separator are found out, the first line is the header.
+
+    Raises
+    ------
+    DataError : it is too large, of no known encoding, empty, or rows have more cells than the header; the lines
+        are named.
+    """
+    text, encoding = _decoded(_content(source, name), name)
+    separator, text = _separator(text)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(row)]
+    except csv.Error as error:
+        raise DataError(f"{name} cannot be read as a table: {error}") from None
+    if not rows:
+        raise DataError(f"{name} cannot be read as a CSV table: it is empty")
+    if len(rows[0]) > _MAX_COLUMNS:
+        raise DataError(f"{name} cannot be read as a table: it has {len(rows[0]):,} columns")
+    headers = _headers(rows[0])
+    long = [str(n) for n, row in enumerate(rows[1:], 2) if any(row[len(headers) :])]
+    if long:
+        raise DataError(
+            f"{name} cannot be read as a CSV table: rows with more cells than its header: {name_items(long)}",
+            f"Cells are separated by {separator!r}; a cell that holds one needs quotes around it.",
+        )
+    width = len(headers)
+    # Spreadsheets cut empty cells off at the end of a row.
+    filled = [[cell.strip() for cell in row[:width]] + [""] * (width - len(row)) for row in rows[1:]]
+    # Object columns: a pandas string type would turn cells into something other than str.
+    return UserTable(name, pd.DataFrame(filled, columns=headers, dtype=object), encoding, separator)
+
+
+def headers(path: Path) -> list[str]:
+    """The headers of a file that may be a table; none where it is not readable as one."""
+    try:
+        if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
+            return []
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+        text, _ = _decoded(start, path.name, cut=True)
+        separator, text = _separator(text)
+        return _headers(next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), []))
+    except (OSError, DataError, csv.Error):
+        return []
+
+
+def means(header_names: Sequence[str], column: str) -> bool:
+    """Whether one of the headers means this column of `COLUMN_NAMES`."""
+    plain = {plain_name(header) for header in header_names}
+    return any(name in plain for name in COLUMN_NAMES[column])
+
+
+def numbers(cells: pd.Series, separator: str = ",") -> pd.Series:
+    """float64, NaN for what is no number. With another separator than a comma, `0,5` is a half."""
+    if separator != ",":
+        cells = cells.str.replace(r"^([+-]?\d*),(\d+)$", r"\1.\2", regex=True)
+    return pd.to_numeric(cells, errors="coerce").astype(float)
+
+
+def _content(source: Path | bytes, name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        if source.exists() and not source.is_file():
+            raise DataError(f"{name} cannot be read: it is no regular file")
+        if source.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{name} is larger than {_MAX_BYTES >> 20} MiB, which no table of labels needs")
+        return source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror or error}") from None
+
+
+def _decoded(content: bytes, name: str, *, cut: bool = False) -> tuple[str, str]:
+    """Text and encoding; with `cut`, the content may end within a character."""
+    if content.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        encoding = "utf-32"
+    elif content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif (nulls := _null_side(content)) is not None:
+        encoding = nulls
+    else:
+        encoding = "utf-8-sig"
+    errors = "ignore" if cut else "strict"
+    try:
+        if encoding == "utf-8-sig" and cut:
+            try:
+                return content.decode(encoding), "utf-8"
+            except UnicodeDecodeError as error:
+                # Only a last character that was cut in two is to be passed over.
+                if error.start < len(content) - 3:
+                    return content.decode("cp1252", errors), "cp1252"
+        return content.decode(encoding, errors), encoding.removesuffix("-sig").removesuffix("-le")[:6]
+    except UnicodeDecodeError:
+        pass
+    try:
+        if encoding != "utf-8-sig":
+            raise DataError(f"{name} cannot be read as {encoding.upper()}")
+        return content.decode("cp1252"), "cp1252"
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{name} is neither UTF-8, UTF-16 nor Windows-1252", "Save it as `CSV UTF-8`."
+        ) from None
+
+
+def _null_side(content: bytes) -> str | None:
+    """UTF-16 without a mark at its start: plain letters with a NUL byte before or after each."""
+    start = content[:200]
+    if len(start) >= 4 and not any(start[1::2]) and all(start[0::2]):
+        return "utf-16-le"
+    if len(start) >= 4 and not any(start[0::2]) and all(start[1::2]):
+        return "utf-16-be"
+    return None
+
+
+def _separator(text: str) -> tuple[str, str]:
+    """The separator, and the text without a line `sep=;` that tells it (as Excel writes)."""
+    first, _, rest = text.lstrip("\r\n").partition("\n")
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:
+        return (first.strip()[4:] or "\t"), rest
+    known = {name for names in COLUMN_NAMES.values() for name in names}
+
+    def fit(separator: str) -> tuple[int, int]:
+        try:
+            cells = next(csv.reader([first.rstrip("\r")], delimiter=separator), [])
+        except csv.Error:
+            cells = []
+        understood = sum(plain_name(cell) in known or class_named(cell) is not None for cell in cells)
+        return (understood if len(cells) > 1 else 0, len(cells))
+
+    # max takes the first of equals: the comma, where nothing tells.
+    return max(_SEPARATORS, key=fit), text
+
+
+def _headers(cells: Sequence[str]) -> list[str]:
+    """The headers, each different: a nameless one is `column 1`, a repeated one gets its position too."""
+    named = [cell.strip() for cell in cells]
+    while named and not named[-1]:
+        named.pop()
+    return [
+        header
+        if header and named.index(header) == position
+        else f"{header or 'column'} {position + 1}".strip()
+        for position, header in enumerate(named)
+    ]

@@ -1,0 +1,264 @@
+"""Tables and folders as people have them: separators, encodings, headers, class names, file names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.cli.app import app
+from tests.data import tiny
+
+LABELS = {"p1": "MEL", "p2": "NV", "p3": "BCC", "p4": "AKIEC", "p5": "BKL", "p6": "DF", "p7": "VASC"}
+
+
+def place(folder: Path, *names: str) -> Path:
+    """Different pictures under these names."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tiny.jpeg(number))
+    return folder
+
+
+def download(source: Path, workspace: Path, *options: object) -> tuple[int, dict[str, Any], Any]:
+    """Exit code, what `--json` printed, and the manifest's rows by file name without folder and suffix."""
+    arguments = ["download", "--from", source, "-w", workspace, "--split", "grouped", "--json", *options]
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    rows = {}
+    if Workspace(workspace).manifest.is_file():
+        table = manifests.read(Workspace(workspace).manifest).table
+        rows = {Path(row["file"]).stem: row for row in table.to_dict("records")}
+    printed = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+    return done.exit_code, printed | {"text": " ".join(done.output.replace("\\n", " ").split())}, rows
+
+
+def table_of(separator: str = ",", header: str = "image,label,lesion_id", end: str = ".jpg") -> str:
+    rows = [header, *(f"{name}{end},{label},L{name}" for name, label in LABELS.items())]
+    return "\r\n".join(rows).replace(",", separator) + "\r\n"
+
+
+def check_labels(rows: Any) -> None:
+    assert {name: row["label"] for name, row in rows.items()} == LABELS
+    assert {name: row["lesion_id"] for name, row in rows.items()} == {name: f"L{name}" for name in LABELS}
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "encoding"),
+    [
+        ("labels.csv", ";", "utf-8-sig"),
+        ("labels.csv", "\t", "utf-8"),
+        ("labels.tsv", "\t", "utf-8"),
+        ("labels.txt", "|", "utf-8"),
+        ("labels.csv", ",", "utf-16"),
+        ("labels.csv", ";", "utf-16-le"),
+        ("labels.csv", ";", "utf-16-be"),
+        ("labels.csv", "\t", "utf-32"),
+    ],
+)
+def test_separators_and_encodings(name, separator, encoding, tmp_path):
+    place(tmp_path / "in", *(f"{image}.jpg" for image in LABELS))
+    (tmp_path / "in" / name).write_bytes(table_of(separator).encode(encoding))
+    code, _, rows = download(tmp_path / "in" / name, tmp_path / "w")
+    assert code == 0
+    check_labels(rows)
+
+
+def test_excel_says_which_separator(tmp_path):
+    place(tmp_path, *(f"{image}.jpg" for image in LABELS))
+    (tmp_path / "labels.csv").write_text("sep=|\n" + table_of("|"))
+    code, _, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0
+    check_labels(rows)
+
+
+def test_windows_1252_is_read_and_said(tmp_path):
+    place(tmp_path, "Läsion.jpg")
+    (tmp_path / "labels.csv").write_bytes("image;label;site\nLäsion.jpg;MEL;Rücken\n".encode("cp1252"))
+    code, printed, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0
+    assert rows["Läsion"]["site"] == "Rücken"
+    assert "Windows-1252" in " ".join(printed["warnings"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Image_ID,DX,Lesion ID",
+        "FILENAME,Diagnosis,lesionId",
+        "isic_id,class,Lesion",
+        "File,Target,lesion-id",
+        "image name,ground truth,LESION_ID",
+    ],
+)
+def test_headers_by_synonyms_in_any_case(header, tmp_path):
+    place(tmp_path, *(f"{image}.jpg" for image in LABELS))
+    (tmp_path / "labels.csv").write_text(table_of(header=header, end=""))
+    code, printed, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0, printed
+    check_labels(rows)
+
+
+def test_index_and_unknown_columns_are_named_and_not_used(tmp_path):
+    place(tmp_path, "a.jpg", "b.jpg")
+    text = ",image,label,dx_type,camera\n0,a.jpg,MEL,histo,X\n1,b.jpg,NV,histo,Y\n"
+    (tmp_path / "labels.csv").write_text(text)
+    code, printed, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0
+    assert {name: row["label"] for name, row in rows.items()} == {"a": "MEL", "b": "NV"}
+    note = next(note for note in printed["warnings"] if "not used" in note)
+    assert all(name in note for name in ("column 1", "dx_type", "camera"))
+
+
+LONG_NAMES = {
+    "melanoma": "MEL",
+    "Malignant Melanoma": "MEL",
+    "nevus": "NV",
+    "naevus": "NV",
+    "melanocytic_nevi": "NV",
+    "nv": "NV",
+    "basal cell carcinoma": "BCC",
+    "Basal-Cell-Carcinoma": "BCC",
+    "actinic keratosis": "AKIEC",
+    "Bowen's disease": "AKIEC",
+    "benign keratosis": "BKL",
+    "seborrheic keratosis": "BKL",
+    "seborrhoeic keratosis": "BKL",
+    "solar lentigo": "BKL",
+    "dermatofibroma": "DF",
+    "vascular lesion": "VASC",
+    "haemangioma": "VASC",
+}
+
+
+def test_class_names_by_synonyms_in_tables_and_folders(tmp_path):
+    names = {f"x{number}": name for number, name in enumerate(LONG_NAMES)}
+    place(tmp_path / "csv", *(f"{image}.jpg" for image in names))
+    (tmp_path / "csv" / "labels.csv").write_text(
+        "image,label\n" + "".join(f"{image},{name}\n" for image, name in names.items())
+    )
+    place(tmp_path / "folders", *(f"{name}/{image}.jpg" for image, name in names.items()))
+    for source in ("csv", "folders"):
+        code, printed, rows = download(tmp_path / source, tmp_path / f"w-{source}")
+        assert code == 0, printed
+        assert {names[image]: row["label"] for image, row in rows.items()} == LONG_NAMES
+
+
+def test_what_no_synonym_knows_is_refused_and_map_gives_it_a_class(tmp_path):
+    place(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    (tmp_path / "labels.csv").write_text(
+        "image,label\na,common mole 3\nb,keratosis\nc,wart\nd,squamous cell carcinoma\n"
+    )
+    source = tmp_path / "labels.csv"
+    code, printed, _ = download(source, tmp_path / "w")
+    assert code == 1
+    assert all(name in printed["text"] for name in ("a ('common mole 3')", "b ('keratosis')", "--map"))
+    mapped = ("--map", "Common Mole 3=nevus", "--map", "keratosis=BKL", "--map", "wart=skip")
+    code, printed, rows = download(source, tmp_path / "w", *mapped)
+    assert code == 0
+    assert {name: row["label"] for name, row in rows.items()} == {"a": "NV", "b": "BKL"}
+    notes = " ".join(printed["warnings"])
+    assert "1 images of class wart were dropped" in notes
+    assert "1 images of class squamous cell carcinoma were dropped (--scc-as-akiec keeps them)" in notes
+    _, _, rows = download(source, tmp_path / "w", *mapped, "--scc-as-akiec")
+    assert rows["d"]["label"] == "AKIEC"
+
+
+@pytest.mark.parametrize("entry", ["nevus", "mole=wart", "mole="])
+def test_a_map_that_makes_no_sense_is_wrong_usage(entry, tmp_path):
+    place(tmp_path, "a.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\na,MEL\n")
+    code, _, _ = download(tmp_path / "labels.csv", tmp_path / "w", "--map", entry)
+    assert code == 2
+
+
+def test_a_column_for_each_class(tmp_path):
+    place(tmp_path, *(f"{image}.jpg" for image in LABELS))
+    (tmp_path / "truth.csv").write_text(tiny.ground_truth(LABELS))
+    code, _, rows = download(tmp_path / "truth.csv", tmp_path / "w")
+    assert code == 0
+    assert {name: row["label"] for name, row in rows.items()} == LABELS
+
+
+def test_file_names_in_another_case_and_in_sub_folders(tmp_path):
+    place(tmp_path, "Photos/P1.JPG", "Photos/deep/p2.jpeg", "p3.JPG")
+    (tmp_path / "labels.csv").write_text("image,label\nphotos/p1.jpg,MEL\nP2,NV\nP3.jpg,BCC\n")
+    code, _, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0
+    assert {row["file"]: row["label"] for row in rows.values()} == {
+        "Photos/P1.JPG": "MEL",
+        "Photos/deep/p2.jpeg": "NV",
+        "p3.JPG": "BCC",
+    }
+
+
+def test_two_files_that_a_name_could_mean_are_refused(tmp_path):
+    place(tmp_path, "left/a.jpg", "right/a.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\na,MEL\n")
+    code, printed, _ = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 1
+    assert "left/a.jpg or right/a.jpg" in printed["text"]
+
+
+def test_images_elsewhere_and_images_missing(tmp_path):
+    place(tmp_path / "photos", "a.jpg", "b.jpg", ".a.jpg")
+    (tmp_path / "tables").mkdir()
+    source = tmp_path / "tables" / "labels.csv"
+    source.write_text("image,label\na,MEL\nb,NV\nc,NV\nd,NV\n")
+    assert download(source, tmp_path / "w")[0] == 1
+    code, printed, _ = download(source, tmp_path / "w", "--images", tmp_path / "photos")
+    assert code == 1
+    assert "c, d" in printed["text"]
+    code, printed, rows = download(source, tmp_path / "w", "--images", tmp_path / "photos", "--allow-missing")
+    assert code == 0
+    assert sorted(rows) == ["a", "b"]
+    assert any("2 of 4 rows have no image" in note for note in printed["warnings"])
+    assert download(source, tmp_path / "w", "--images", tmp_path / "nowhere")[0] == 2
+
+
+def test_without_any_image_nothing_is_left_out_in_silence(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,label\na,MEL\n")
+    assert download(tmp_path / "labels.csv", tmp_path / "w", "--allow-missing")[0] == 1
+
+
+def test_a_folder_with_one_table_uses_it_and_one_with_two_says_so(tmp_path):
+    place(tmp_path / "in" / "in", "a.jpg", "._a.jpg", "b.jpg")
+    (tmp_path / "in" / "in" / "labels.csv").write_text("image,label\na,MEL\nb,NV\n")
+    (tmp_path / "in" / "in" / "._labels.csv").write_text("image,label\nz,MEL\n")
+    (tmp_path / "in" / "in" / "notes.txt").write_text("nothing of interest\n")
+    code, _, rows = download(tmp_path / "in", tmp_path / "w")
+    assert code == 0
+    assert {name: row["source"] for name, row in rows.items()} == {"a": "in", "b": "in"}
+    (tmp_path / "in" / "in" / "more.csv").write_text("image,label\na,MEL\n")
+    code, printed, _ = download(tmp_path / "in", tmp_path / "w2")
+    assert code == 2
+    assert "labels.csv, more.csv" in printed["text"]
+
+
+def test_rows_longer_than_the_header_are_named_and_shorter_ones_filled_up(tmp_path):
+    place(tmp_path, "a.jpg", "b.jpg")
+    source = tmp_path / "labels.csv"
+    source.write_text("image,label,sex\na,MEL\nb,NV,male,,\n")
+    code, _, rows = download(source, tmp_path / "w")
+    assert code == 0
+    assert (rows["a"]["sex"], rows["b"]["sex"]) == ("", "male")
+    source.write_text("image,label,sex\na,MEL,male,x\nb,NV,male\n")
+    code, printed, _ = download(source, tmp_path / "w")
+    assert code == 1
+    assert "more cells than its header: 2" in printed["text"]
+
+
+def test_decimal_commas():
+    import pandas as pd
+
+    from skinlesion_cli.artifacts.user_tables import numbers
+
+    cells = pd.Series(["0,5", "0.5", "1", "1e-3", "x", ""])
+    assert numbers(cells, ";").tolist()[:4] == [0.5, 0.5, 1.0, 0.001]
+    assert numbers(cells, ";").isna().tolist() == [False] * 4 + [True] * 2
+    assert numbers(cells, ",").isna().tolist() == [True, False, False, False, True, True]
