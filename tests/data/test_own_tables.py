@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from skinlesion_cli.artifacts import manifest as manifests
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
 from tests.data import tiny
@@ -32,7 +32,7 @@ def download(source: Path, workspace: Path, *options: object) -> tuple[int, dict
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     rows = {}
     if Workspace(workspace).manifest.is_file():
-        table = manifests.read(Workspace(workspace).manifest).table
+        table = Manifest.load(Workspace(workspace).manifest).table
         rows = {Path(row["file"]).stem: row for row in table.to_dict("records")}
     printed = json.loads(done.stdout) if done.stdout.startswith("{") else {}
     return done.exit_code, printed | {"text": " ".join(done.output.replace("\\n", " ").split())}, rows

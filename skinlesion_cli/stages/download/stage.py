@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 from pydantic import Field
@@ -23,7 +23,7 @@ from skinlesion_cli.data.download.fetch import Patience
 from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES, OfficialFile
 from skinlesion_cli.data.ingest import import_images, intact
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
-from skinlesion_cli.data.sources.base import SourceOptions, parse_class_map
+from skinlesion_cli.data.sources.base import IMAGE_TYPES, SourceOptions, parse_class_map
 from skinlesion_cli.data.sources.isic2018 import METADATA
 from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import read_source, require_there
@@ -54,7 +54,7 @@ class DownloadConfig(Frozen):
     class_map: tuple[str, ...] = ()
     images: Path | None = None
     allow_missing: bool = False
-    image_types: Literal["dermoscopic", "all"] = "dermoscopic"
+    image_types: str = "dermoscopic"
     source_name: str | None = None
     split: str = "official"
     n_folds: Annotated[int, Field(ge=2, le=100)] = 5
@@ -89,6 +89,8 @@ def run(
         raise UsageError(f"no parts named {name_items(strange)}", "Known: " + ", ".join(isic2018_files.PARTS))
     if config.move_duplicates and config.split == "published":
         raise UsageError("--move-duplicates cannot go with the published split: it is kept bit for bit")
+    if config.image_types not in IMAGE_TYPES:
+        raise UsageError(f"no image types named {config.image_types!r}", "Known: " + ", ".join(IMAGE_TYPES))
     workspace = Workspace(config.workspace)
     if config.dry_run:
         return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0))
