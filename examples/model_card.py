@@ -31,11 +31,10 @@ from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
-from skinlesion_cli.decisions.evaluation.targets_met import Share, verdicts  # noqa: E402
-from skinlesion_cli.decisions.fit import FitSettings, cross_fit  # noqa: E402
-from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings  # noqa: E402
+from skinlesion_cli.decisions.evaluation.targets_met import Share, targets_met  # noqa: E402
+from skinlesion_cli.decisions.fit import cross_fit  # noqa: E402
+from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target  # noqa: E402
 from skinlesion_cli.decisions.statistics import metrics  # noqa: E402
-from skinlesion_cli.decisions.thresholds import Target  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 
 # As `skinlesion evaluate` has them.
@@ -69,7 +68,7 @@ def judge(bundle: Bundle, told: Predictions) -> Judged:
     settings = FitSettings(
         policy=calibration.policy,  # type: ignore[arg-type]
         targets=tuple(Target(**dict(target)) for target in calibration.targets),
-        guarantee=GuaranteeSettings(**calibration.guarantee),
+        guarantee=GuaranteeSettings(**calibration.guarantee_settings),
     )
     averaged = calibration.averaged(told)
     unseen = cross_fit(told.labels, averaged, told.lesion_ids, settings)
@@ -159,7 +158,7 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
             )
             for i, name in enumerate(CLASS_NAMES)
         ],
-        "promises": calibration.promises,
+        "guarantees": calibration.guarantees,
         "thresholds": calibration.rule.thresholds,
         "verdicts": [
             (
@@ -172,7 +171,7 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
                 v.met,
             )
             for shown, mask in judged_on.items()
-            for v in verdicts(told.labels[mask], judged.decided[mask], told.lesion_ids[mask], targets)
+            for v in targets_met(told.labels[mask], judged.decided[mask], told.lesion_ids[mask], targets)
         ],
         "triage": calibration.triage_figures,
         "probabilities": calibration.probability_figures,

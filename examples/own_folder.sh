@@ -25,7 +25,7 @@ skinlesion download --from "$labelled" --split grouped --check-duplicates
 skinlesion train --init builtin --recipe "$recipe" --set learning_rate=1e-4 "$@"
 skinlesion train --arch "$arch" --recipe "$recipe" --weights "$weights" "$@"
 
-# In seconds, on the stored predictions of the validation images. With few lesions little can be promised, and
+# In seconds, on the stored predictions of the validation images. With few lesions little can be guaranteed, and
 # `calibrate` says so.
 skinlesion ensemble
 skinlesion calibrate

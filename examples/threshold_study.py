@@ -10,8 +10,8 @@ final decisions are judged on the other:
 Other targets: --target MEL:sensitivity=0.6,specificity=0.8, once a class.
 
 `met` is the share of cuts in which the sensitivity of the final decision on the other half, one vote a lesion, is
-at least its target; `promise kept` the same for what the policy promised on that half. Policies that promise
-nothing of their own are held to the target. One cut in twenty may break a promise made with confidence 0.95.
+at least its target; `guarantee kept` the same for what the policy guaranteed on that half. Policies that guarantee
+nothing of their own are held to the target. One cut in twenty may break a guarantee made with confidence 0.95.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions.fit import FitSettings, fit_rule
-from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
+from skinlesion_cli.decisions.fit import fit_rule
 from skinlesion_cli.decisions.probability_fit import fit
+from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, FitSettings, GuaranteeSettings, Target
 from skinlesion_cli.decisions.statistics import bounds, metrics
 from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
-from skinlesion_cli.decisions.thresholds import DEFAULT_TARGETS, Target, decide
+from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import apply_rule
 from skinlesion_cli.taxonomy import N_CLASSES
 
@@ -54,10 +54,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Decided:
-    """Decisions on the other half; `promised` and `granted` by target, None where the policy promises nothing."""
+    """Decisions on the other half; `guaranteed` and `granted` by target, None where the policy guarantees nothing."""
 
     decided: np.ndarray
-    promised: tuple[float | None, ...] | None = None
+    guaranteed: tuple[float | None, ...] | None = None
     granted: tuple[bool, ...] | None = None
 
 
@@ -71,9 +71,9 @@ def by_settings(settings: FitSettings) -> Policy:
     def policy(here: Pool, there: Pool) -> Decided:
         fitted = fit_rule(here.labels, here.probabilities, here.lesion_ids, settings)
         decided = apply_rule(fitted.rule, there.probabilities).decisions.decided
-        if not fitted.promises:
+        if not fitted.guarantees:
             return Decided(decided)
-        found = {promise.class_name: promise for promise in fitted.promises}
+        found = {guarantee.class_name: guarantee for guarantee in fitted.guarantees}
         chosen = [found[target.class_name] for target in settings.targets]
         return Decided(decided, tuple(p.sensitivity for p in chosen), tuple(p.granted for p in chosen))
 
@@ -134,39 +134,45 @@ def one_cut(pool: Pool, lesions: Lesions, seed: int, targets: Targets = DEFAULT_
 def judge(
     found: Decided, position: int, target: Target, labels: np.ndarray, codes: np.ndarray
 ) -> list[float]:
-    """Sensitivity by lesion and by image, specificity by lesion, promised sensitivity (NaN: none), granted."""
+    """Sensitivity by lesion and by image, specificity by lesion, guaranteed sensitivity (NaN: none), granted."""
     mine, said = labels == target.class_index, found.decided == target.class_index
     by_lesion = (votes(said[mine].astype(float), codes[mine]) > 0.5).mean()
     cleared = (votes((~said)[~mine].astype(float), codes[~mine]) > 0.5).mean()
-    promised = target.sensitivity if found.promised is None else found.promised[position]
+    guaranteed = target.sensitivity if found.guaranteed is None else found.guaranteed[position]
     granted = found.granted is not None and found.granted[position]
-    return [by_lesion, said[mine].mean(), cleared, np.nan if promised is None else promised, float(granted)]
+    return [
+        by_lesion,
+        said[mine].mean(),
+        cleared,
+        np.nan if guaranteed is None else guaranteed,
+        float(granted),
+    ]
 
 
 def table(results: np.ndarray, names: list[str], targets: Targets = DEFAULT_TARGETS) -> list[str]:
     """The study as lines of Markdown; `results` (n_cuts, n_policies, columns)."""
     lines = [
-        "| policy | BACC | class | sens. | spec. | target met | by image | target promised | mean promise "
-        "| promise kept | by image | kept where target promised |",
+        "| policy | BACC | class | sens. | spec. | target met | by image | target guaranteed | mean guarantee "
+        "| guarantee kept | by image | kept where target guaranteed |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for number, name in enumerate(names):
         bacc = f"{results[:, number, 0].mean():.3f}"
         for position, target in enumerate(targets):
             at = 1 + 5 * position
-            by_lesion, by_image, cleared, promised, granted = results[:, number, at : at + 5].T
-            promises = granted.any() or not np.allclose(promised, target.sensitivity)
-            made = ~np.isnan(promised)
-            kept, kept_image = (values[made] >= promised[made] - 1e-9 for values in (by_lesion, by_image))
+            by_lesion, by_image, cleared, guaranteed, granted = results[:, number, at : at + 5].T
+            guarantees = granted.any() or not np.allclose(guaranteed, target.sensitivity)
+            made = ~np.isnan(guaranteed)
+            kept, kept_image = (values[made] >= guaranteed[made] - 1e-9 for values in (by_lesion, by_image))
             full = granted[made] > 0
             lines.append(
                 f"| {name} | {bacc} | {target.class_name} | {by_lesion.mean():.3f} | {cleared.mean():.3f} "
                 f"| {(by_lesion >= target.sensitivity - 1e-9).mean():.3f} "
                 f"| {(by_image >= target.sensitivity - 1e-9).mean():.3f} "
                 + (
-                    f"| {granted.mean():.3f} | {promised[made].mean():.3f} | {kept.mean():.3f} "
+                    f"| {granted.mean():.3f} | {guaranteed[made].mean():.3f} | {kept.mean():.3f} "
                     f"| {kept_image.mean():.3f} | {f'{kept[full].mean():.3f}' if full.any() else '-'} |"
-                    if promises
+                    if guarantees
                     else "| - | - | - | - | - |"
                 )
             )
@@ -175,14 +181,14 @@ def table(results: np.ndarray, names: list[str], targets: Targets = DEFAULT_TARG
 
 
 def together(results: np.ndarray, names: list[str]) -> list[str]:
-    """How often all promises of one cut hold."""
+    """How often all guarantees of one cut hold."""
     lines = []
     for number, name in enumerate(names):
         good = np.ones(len(results), dtype=bool)
         for position in range(results.shape[2] // 5):
-            by_lesion, _, _, promised, _ = results[:, number, 1 + 5 * position : 6 + 5 * position].T
-            good &= np.isnan(promised) | (by_lesion >= promised - 1e-9)
-        what = "promises" if name.startswith("guaranteed") else "targets"
+            by_lesion, _, _, guaranteed, _ = results[:, number, 1 + 5 * position : 6 + 5 * position].T
+            good &= np.isnan(guaranteed) | (by_lesion >= guaranteed - 1e-9)
+        what = "guarantees" if name.startswith("guaranteed") else "targets"
         lines.append(f"- {name}: all {what} held together in {good.mean():.3f} of the cuts")
     return lines
 

@@ -26,7 +26,7 @@ from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.adaptive.fit import fit_adaptive
 from skinlesion_cli.decisions.ensemble import MergeRule
-from skinlesion_cli.decisions.fit import FitSettings
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.triage import apply_rule

@@ -20,7 +20,7 @@ import numpy as np
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.adaptive.fit import fit_adaptive
 from skinlesion_cli.decisions.adaptive.stopping import stopped_means
-from skinlesion_cli.decisions.fit import FitSettings
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.triage import apply_rule
 

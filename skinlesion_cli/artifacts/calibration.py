@@ -1,4 +1,4 @@
-"""A calibration: how probabilities become decisions, and what is promised of them."""
+"""A calibration: how probabilities become decisions, and what is guaranteed of them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Calibration:
     tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that looks
         are taken from); others were not calibrated.
     targets : one mapping a target: class, sensitivity, specificity.
-    promises : one mapping a target: what holds on new images, at which confidence, on which support; where it
+    guarantees : one mapping a target: what holds on new images, at which confidence, on which support; where it
         was refused, what would be possible and how many more positive lesions it would take.
-    guarantee : settings of the promises (`decisions.policies.guaranteed.GuaranteeSettings`), for fitting them once more; empty
-        where nothing is promised, and in the calibrations of older workspaces.
+    guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them once more; empty where nothing
+        is guaranteed, and in the calibrations of older workspaces.
     probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
-    triage_figures : measured rates of refer, review and routine, and the operating point's promise.
+    triage_figures : measured rates of refer, review and routine, and the operating point's guarantee.
     stopping : rule of adaptive TTA, where one was fitted.
     """
 
@@ -52,9 +52,9 @@ class Calibration:
     tta_mode: str
     views: tuple[str, ...]
     targets: tuple[Mapping[str, Any], ...] = ()
-    promises: tuple[Mapping[str, Any], ...] = ()
+    guarantees: tuple[Mapping[str, Any], ...] = ()
     confidence: float | None = None
-    guarantee: Mapping[str, Any] = field(default_factory=dict)
+    guarantee_settings: Mapping[str, Any] = field(default_factory=dict)
     probability_figures: Mapping[str, Any] = field(default_factory=dict)
     triage_figures: Mapping[str, Any] = field(default_factory=dict)
     support: Mapping[str, Any] = field(default_factory=dict)
@@ -117,9 +117,9 @@ def write(path: Path, calibration: Calibration, *, inputs: Mapping[str, Artifact
         "tta_mode": calibration.tta_mode,
         "views": list(calibration.views),
         "targets": [dict(target) for target in calibration.targets],
-        "promises": [dict(promise) for promise in calibration.promises],
+        "guarantees": [dict(guarantee) for guarantee in calibration.guarantees],
         "confidence": calibration.confidence,
-        "guarantee": dict(calibration.guarantee),
+        "guarantee": dict(calibration.guarantee_settings),
         "probability_figures": dict(calibration.probability_figures),
         "triage_figures": dict(calibration.triage_figures),
         "support": dict(calibration.support),
@@ -139,9 +139,10 @@ def read(path: Path) -> Calibration:
         tta_mode=body["tta_mode"],
         views=tuple(body["views"]),
         targets=tuple(body["targets"]),
-        promises=tuple(body["promises"]),
+        # The key of calibrations that were written before it was renamed.
+        guarantees=tuple(body["guarantees"] if "guarantees" in body else body["promises"]),
         confidence=body["confidence"],
-        guarantee=body.get("guarantee", {}),
+        guarantee_settings=body.get("guarantee", {}),
         probability_figures=body["probability_figures"],
         triage_figures=body["triage_figures"],
         support=body["support"],

@@ -35,11 +35,11 @@ def calibrate(
         list[str] | None, one_of("--priority", help=PRIORITY, known="taxonomy.CLASS_NAMES")
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(help="That all promises hold together on new images; default 0.95.")
+        float | None, typer.Option(help="Joint confidence level of all guarantees; default 0.95.")
     ] = None,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="New lesions to judge on; default: as many as a promise rests on."),
+        typer.Option(min=1, help="New lesions to judge on; default: as many as a guarantee rests on."),
     ] = None,
     max_bacc_loss: Annotated[
         float | None,
@@ -66,7 +66,7 @@ def calibrate(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Fit probabilities, thresholds and triage on the stored validation predictions, and say what they promise."""
+    """Fit probabilities, thresholds and triage on the stored validation predictions, with guarantees on new images."""
     from skinlesion_cli.config.policy import load_policy
     from skinlesion_cli.decisions.adaptive.stopping import guard_named
     from skinlesion_cli.stages.calibrate import stage

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.policies.costs import checked_costs, cost_matrix
-from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
-from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target
+from skinlesion_cli.decisions.policies.cost import checked_costs, cost_matrix
+from skinlesion_cli.decisions.policies.registry import policy_of
+from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, FitSettings, GuaranteeSettings, Target
+from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY
 from skinlesion_cli.errors import UsageError
 
 TARGET_EXAMPLE = "Example: --target MEL:sensitivity=0.85,specificity=0.85"
@@ -103,13 +103,15 @@ def load_policy(
                 values["costs"]["unneeded"] = parse_cost(text)[1]
     values |= {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
-        return PolicyFile.model_validate(values).settings()
+        settings = PolicyFile.model_validate(values).settings()
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         raise UsageError(
             "the calibration settings cannot be used:\n" + "\n".join(lines),
             "Known settings: " + ", ".join(PolicyFile.model_fields),
         ) from None
+    policy_of(settings)
+    return settings
 
 
 def parse_target(text: str) -> tuple[str, dict[str, float]]:

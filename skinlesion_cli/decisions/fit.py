@@ -8,54 +8,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skinlesion_cli.decisions import probability_fit, triage_fit
-from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings, Promise
-from skinlesion_cli.decisions.policies.registry import POLICIES
+from skinlesion_cli.decisions.policies.base import Guarantee
+from skinlesion_cli.decisions.policies.registry import policy_of, probability_method
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
-from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target, priority_order
+from skinlesion_cli.decisions.thresholds import priority_order
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.decisions.triage_fit import OperatingPoint
-from skinlesion_cli.errors import DataError, UsageError
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How to calibrate. `costs` (7, 7) only for the policy `cost`; `none` leaves the argmax as it is.
-
-    `policy` is one of `policies.POLICIES`. `probability_method` None: the policy's own.
-    """
-
-    policy: str = "guaranteed"
-    probability_method: Method | None = None
-    targets: tuple[Target, ...] = DEFAULT_TARGETS
-    priority: tuple[str, ...] = DEFAULT_PRIORITY
-    guarantee: GuaranteeSettings = field(default_factory=GuaranteeSettings)
-    costs: np.ndarray | None = None
-    coverage: float = triage_fit.DEFAULT_COVERAGE
-    malignant_sensitivity: float = triage_fit.DEFAULT_MALIGNANT_SENSITIVITY
-
-    def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise UsageError(f"no policy named {self.policy!r}", "Known: " + ", ".join(POLICIES))
-        if self.policy == "cost" and self.costs is None:
-            raise UsageError(
-                "the policy `cost` needs costs: nobody can guess them for you",
-                "Example: --cost MEL=20 --cost BCC=5 --cost AKIEC=5 (an unneeded referral costs 1).",
-            )
-
-    @property
-    def method(self) -> Method:
-        """The probability calibration in use."""
-        return self.probability_method or POLICIES[self.policy].probability_method
+from skinlesion_cli.errors import DataError
 
 
 @dataclass(frozen=True)
 class FittedRule:
-    """`promises` only for `guaranteed`; `search` only for `published`: which of its searches found each θ."""
+    """`guarantees` only for `guaranteed`; `search` only for `published`: which of its searches found each θ."""
 
     rule: DecisionRule
     operating_point: OperatingPoint
-    promises: tuple[Promise, ...] = ()
+    guarantees: tuple[Guarantee, ...] = ()
     search: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,9 +47,9 @@ def fit_rule(
             f"calibration needs images of at least two classes, there are {len(labels)} images of {len(classes)}",
             "Bring labelled validation predictions of more classes.",
         )
-    calibration = probability_fit.fit(labels, probabilities, settings.method)
+    calibration = probability_fit.fit(labels, probabilities, probability_method(settings))
     values = calibration.apply(probabilities)
-    found = POLICIES[settings.policy].find(labels, values, lesion_ids, settings)
+    chosen = policy_of(settings).find(labels, values, lesion_ids, settings)
     point = triage_fit.malignant_operating_point(
         labels,
         values,
@@ -91,12 +60,12 @@ def fit_rule(
     )
     rule = DecisionRule(
         probability_calibration=calibration,
-        thresholds=found.thresholds,
-        priority=tuple(priority_order(found.thresholds, settings.priority)),
+        thresholds=chosen.thresholds,
+        priority=tuple(priority_order(chosen.thresholds, settings.priority)),
         malignant_threshold=point.threshold,
         conformal_minimum=triage_fit.conformal_minima(labels, values, lesion_ids, settings.coverage),
     )
-    return FittedRule(rule, point, found.promises, found.search)
+    return FittedRule(rule, point, chosen.guarantees, chosen.search)
 
 
 @dataclass(frozen=True)

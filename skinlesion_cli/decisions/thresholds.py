@@ -1,4 +1,4 @@
-"""Class thresholds: what they decide, and the published way to find them."""
+"""Class thresholds and what they decide."""
 
 from __future__ import annotations
 
@@ -13,37 +13,6 @@ from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 NO_THRESHOLD = -1
 DEFAULT_PRIORITY: tuple[str, ...] = ("MEL", "AKIEC")
-PUBLISHED_GRID = np.linspace(0.01, 0.99, 199)
-PUBLISHED_FALLBACK_SPECIFICITY = 0.50
-PUBLISHED_FALLBACK_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is wanted of one class, one against the rest; both in [0, 1]. None: no floor."""
-
-    class_name: str
-    sensitivity: float
-    specificity: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.class_name not in CLASS_INDEX:
-            raise UsageError(
-                f"no class named {self.class_name!r}", "Known classes: " + ", ".join(CLASS_NAMES)
-            )
-        for name, value in (("sensitivity", self.sensitivity), ("specificity", self.specificity)):
-            if value is not None and not 0.0 < value < 1.0:
-                raise UsageError(
-                    f"{self.class_name}: {name} {value} is no target",
-                    "Give a share between 0 and 1, such as 0.85; 1 can never be promised.",
-                )
-
-    @property
-    def class_index(self) -> int:
-        return CLASS_INDEX[self.class_name]
-
-
-DEFAULT_TARGETS: tuple[Target, ...] = (Target("MEL", 0.85, 0.85), Target("AKIEC", 0.75, 0.70))
 
 
 @dataclass(frozen=True)
@@ -93,48 +62,3 @@ def decide(
         decided[over] = index
         fired[over] = index
     return Decisions(argmax, decided, fired)
-
-
-@dataclass(frozen=True)
-class PublishedSearch:
-    """`rule` tells by class which search found the threshold: `target`, `fallback_floor`, `fallback_0.5`."""
-
-    thresholds: dict[str, float]
-    rule: dict[str, str]
-
-
-def published_thresholds(
-    labels: np.ndarray, probabilities: np.ndarray, targets: Sequence[Target] = DEFAULT_TARGETS
-) -> PublishedSearch:
-    """The published search, each class alone against the rest (daorre1202/skin-lesion-classifier-CNN, 2026).
-
-    Over `linspace(0.01, 0.99, 199)`, positive where p >= θ: the largest θ with specificity >= floor and
-    sensitivity >= target; if none, the same with a floor of 0.50; if none again, 0.5. It is tuned to one
-    sample and promises nothing about new images. Without positives or negatives no θ qualifies.
-
-    Parameters
-    ----------
-    labels : int64 (n_images,). probabilities : (n_images, 7), compared in float64.
-    """
-    values = checked(probabilities)
-    thresholds, rule = {}, {}
-    for target in targets:
-        theta, found_by = _published_search(
-            np.asarray(labels) == target.class_index, values[:, target.class_index], target
-        )
-        thresholds[target.class_name], rule[target.class_name] = theta, found_by
-    return PublishedSearch(thresholds, rule)
-
-
-def _published_search(positive: np.ndarray, scores: np.ndarray, target: Target) -> tuple[float, str]:
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if n_positive and n_negative:
-        called = scores[:, None] >= PUBLISHED_GRID[None, :]
-        sensitivity = called[positive].sum(axis=0) / n_positive
-        specificity = (~called[~positive]).sum(axis=0) / n_negative
-        floors = (target.specificity or 0.0, PUBLISHED_FALLBACK_SPECIFICITY)
-        for floor, name in zip(floors, ("target", "fallback_floor"), strict=True):
-            fits = (specificity >= floor) & (sensitivity >= target.sensitivity)
-            if fits.any():
-                return float(PUBLISHED_GRID[np.flatnonzero(fits)[-1]]), name
-    return PUBLISHED_FALLBACK_THRESHOLD, "fallback_0.5"

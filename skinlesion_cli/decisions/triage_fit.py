@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skinlesion_cli.decisions.settings import DEFAULT_COVERAGE, DEFAULT_MALIGNANT_SENSITIVITY
 from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import N_CLASSES
-
-DEFAULT_COVERAGE = 0.90
-DEFAULT_MALIGNANT_SENSITIVITY = 0.90
 
 
 def conformal_minima(
@@ -80,7 +78,7 @@ def malignant_operating_point(
         missed = int((caught <= threshold).sum())
         return OperatingPoint(threshold, True, sensitivity, sensitivity, confidence, n, missed, 0)
     missed = int((caught <= 0.0).sum())
-    promised = bounds.promised_share(n, missed, confidence, horizon)
+    guaranteed = bounds.guaranteed_share(n, missed, confidence, horizon)
     needed = bounds.lesions_needed(missed / n if n else 0.0, sensitivity, confidence)
     more = None if needed is None else max(needed - n, 1)
-    return OperatingPoint(0.0, False, promised or None, sensitivity, confidence, n, missed, more)
+    return OperatingPoint(0.0, False, guaranteed or None, sensitivity, confidence, n, missed, more)

@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures with intervals, pictures, verdicts, subgroups, worst errors, model facts."""
+"""The page of an evaluation: figures with intervals, pictures, targets, subgroups, worst errors, model facts."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def page(
             for name in CLASS_NAMES
         ],
         matrix=_matrix(body["confusion_matrix"]),
-        promises=[("target", *_verdict(v)) for v in body["targets"]]
-        + [("promise of the calibration", *_verdict(v)) for v in body["promises"]],
+        guarantees=[("target", *_target_met(v)) for v in body["targets"]]
+        + [("guarantee of the calibration", *_target_met(v)) for v in body["guarantees"]],
         subgroups=[
             (
                 name,
@@ -124,16 +124,16 @@ def _share(value: Mapping[str, Any] | None) -> str:
     return "undefined" if value is None else f"{estimate(value)}, {value['hits']} of {value['n']}"
 
 
-def _verdict(verdict: Mapping[str, Any]) -> tuple[str, str, str, str, bool | None]:
-    wanted = f"sensitivity {verdict['target_sensitivity']:.3f}"
-    if verdict["target_specificity"] is not None:
-        wanted += f", specificity {verdict['target_specificity']:.3f}"
+def _target_met(target: Mapping[str, Any]) -> tuple[str, str, str, str, bool | None]:
+    wanted = f"sensitivity {target['target_sensitivity']:.3f}"
+    if target["target_specificity"] is not None:
+        wanted += f", specificity {target['target_specificity']:.3f}"
     return (
-        verdict["class_name"],
+        target["class_name"],
         wanted,
-        _share(verdict["sensitivity"]),
-        _share(verdict["specificity"]),
-        verdict["met"],
+        _share(target["sensitivity"]),
+        _share(target["specificity"]),
+        target["met"],
     )
 
 

@@ -33,11 +33,11 @@ def headline(body: Mapping[str, Any]) -> list[str]:
 
 
 def tables(body: Mapping[str, Any]) -> list[TextTable]:
-    """By class, targets, promises, triage, subgroups, comparison: those that there are."""
+    """By class, targets, guarantees, triage, subgroups, comparison: those that there are."""
     found = [_by_class(body)]
-    for title, verdicts in (("Targets", body["targets"]), ("Promises", body["promises"])):
-        if verdicts:
-            found.append(_verdicts(title, verdicts))
+    for title, targets in (("Targets", body["targets"]), ("Guarantees", body["guarantees"])):
+        if targets:
+            found.append(_targets_met(title, targets))
     if body["triage"]:
         found.append(_triage(body["triage"]))
     if body["subgroups"]:
@@ -60,10 +60,10 @@ def _by_class(body: Mapping[str, Any]) -> TextTable:
     return "By class (95 % by lesion)", ["class", "images / lesions", "sensitivity", "specificity"], rows
 
 
-def _verdicts(title: str, verdicts: list[dict[str, Any]]) -> TextTable:
+def _targets_met(title: str, targets: list[dict[str, Any]]) -> TextTable:
     words = {True: "kept", False: "missed", None: "undefined"}
     rows = []
-    for found in verdicts:
+    for found in targets:
         floor = found["target_specificity"]
         rows.append(
             [

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions.thresholds import DEFAULT_TARGETS, Target
+from skinlesion_cli.decisions.policies.registry import probability_method
+from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, Target
 from skinlesion_cli.errors import UsageError
 
 
 def test_defaults():
     found = load_policy(None)
     assert (found.policy, found.targets, found.priority) == ("guaranteed", DEFAULT_TARGETS, ("MEL", "AKIEC"))
-    assert (found.method, found.guarantee.confidence) == ("temperature", 0.95)
-    assert load_policy(None, overrides={"policy": "published"}).method == "none"
+    assert (probability_method(found), found.guarantee.confidence) == ("temperature", 0.95)
+    assert probability_method(load_policy(None, overrides={"policy": "published"})) == "none"
 
 
 def test_targets_from_options():

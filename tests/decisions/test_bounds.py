@@ -55,13 +55,13 @@ def test_rounding_loses_no_lesion():
     assert bounds.allowed_misses(500, 0.85, 0.95, 20) == bounds.allowed_misses(500, 0.8499999, 0.95, 20)
 
 
-def test_no_lesions_promise_nothing():
+def test_no_lesions_guarantee_nothing():
     assert bounds.allowed_misses(0, 0.5, 0.95) == -1
-    assert bounds.promised_share(5, 5, 0.95) == 0.0
+    assert bounds.guaranteed_share(5, 5, 0.95) == 0.0
 
 
-def test_promised_share_is_the_largest_that_is_allowed():
-    share = bounds.promised_share(40, 4, 0.95)
+def test_guaranteed_share_is_the_largest_that_is_allowed():
+    share = bounds.guaranteed_share(40, 4, 0.95)
     assert bounds.allowed_misses(40, share, 0.95) >= 4
     assert bounds.allowed_misses(40, share + 0.001, 0.95) < 4
 

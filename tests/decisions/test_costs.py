@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.policies.costs import (
+from skinlesion_cli.decisions.policies.cost import (
     NEVER,
     checked_costs,
     cost_matrix,
     cost_thresholds,
     expected_cost,
 )
+from skinlesion_cli.decisions.policies.registry import policy_of
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import UsageError
 
@@ -76,7 +77,7 @@ def test_it_is_cheaper_than_the_argmax_and_no_single_threshold_can_be_bettered()
 
 def test_costs_are_never_guessed():
     with pytest.raises(UsageError, match="costs"):
-        FitSettings(policy="cost")
+        policy_of(FitSettings(policy="cost"))
     with pytest.raises(UsageError, match="AKIEC"):
         cost_matrix({"MEL": 20.0})
     with pytest.raises(UsageError, match="NV"):

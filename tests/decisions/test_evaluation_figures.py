@@ -8,11 +8,11 @@ import synthetic
 
 from skinlesion_cli.decisions.evaluation.figures import Labelled, evaluate, thresholded
 from skinlesion_cli.decisions.evaluation.summary import summarise
-from skinlesion_cli.decisions.evaluation.targets_met import verdicts
+from skinlesion_cli.decisions.evaluation.targets_met import targets_met
+from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.metrics import scored_argmax
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
-from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -207,12 +207,12 @@ def test_subgroups_by_hand(data):
     assert np.isnan(found["subgroup/none/bacc"])
 
 
-def test_verdicts_count_lesions():
+def test_targets_met_count_lesions():
     # Melanoma lesions: a (2 of 3 images right), b (1 of 2), c (1 of 1), d (0 of 1): a and c are caught.
     labels = np.array([0] * 7 + [1] * 4)
     decided = np.array([0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 0])
     lesions = np.array(list("aaabbcd") + list("wxyz"))
-    found = verdicts(labels, decided, lesions, [Target("MEL", 0.5, 0.7), Target("AKIEC", 0.75, 0.7)])
+    found = targets_met(labels, decided, lesions, [Target("MEL", 0.5, 0.7), Target("AKIEC", 0.75, 0.7)])
     assert (found[0].sensitivity.hits, found[0].sensitivity.n) == (2, 4)
     assert (found[0].specificity.hits, found[0].specificity.n) == (3, 4)
     assert found[0].met is True

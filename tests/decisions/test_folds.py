@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.fit import FitSettings, cross_fit
+from skinlesion_cli.decisions.fit import cross_fit
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import DataError
 

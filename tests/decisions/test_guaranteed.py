@@ -1,4 +1,4 @@
-"""Thresholds that promise: hand-made order statistics, honest refusals, and what holds on new lesions."""
+"""Thresholds that guarantee: hand-made order statistics, honest refusals, and what holds on new lesions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from skinlesion_cli.decisions.policies.guaranteed import NEVER, GuaranteeSettings, guaranteed_thresholds
+from skinlesion_cli.decisions.policies.guaranteed import NEVER, guaranteed_thresholds
+from skinlesion_cli.decisions.settings import GuaranteeSettings, Target
 from skinlesion_cli.decisions.statistics.lesions import group, votes
-from skinlesion_cli.decisions.thresholds import Target, decide
+from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import DataError, UsageError
 
 FREE = GuaranteeSettings(max_bacc_loss=None)
@@ -30,26 +31,28 @@ def test_the_highest_threshold_allowed_is_an_order_statistic():
     labels, values, lesions = two_classes(np.arange(1, 61) / 100, np.full(100, 0.005))
     found = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85)], settings=FREE)
     assert found.thresholds["MEL"] == pytest.approx(0.0075)
-    assert found.promises[0].granted
-    # What is promised is the target, and nothing of a specificity that was not asked for.
-    assert (found.promises[0].sensitivity, found.promises[0].specificity) == (0.85, None)
+    assert found.guarantees[0].granted
+    # What is guaranteed is the target, and nothing of a specificity that was not asked for.
+    assert (found.guarantees[0].sensitivity, found.guarantees[0].specificity) == (0.85, None)
 
 
 def test_the_ceiling_holds_where_balanced_accuracy_wants_more():
     # 60 melanomas at 0.01 ... 0.60, ten BCC at 0.0775. Above them θ would save all BCC for 7 melanomas: the best
-    # balanced accuracy. But the promise allows 3 misses; below the 4th lowest melanoma no θ saves a BCC, and
+    # balanced accuracy. But the guarantee allows 3 misses; below the 4th lowest melanoma no θ saves a BCC, and
     # the lowest saves the most melanomas.
     labels, values, lesions = two_classes(np.arange(1, 61) / 100, np.full(10, 0.0775))
     values[60:, 2], values[60:, 1], labels[60:] = values[60:, 1], 0.0, 2
-    promise = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85)], settings=FREE).promises[0]
-    assert (promise.granted, promise.missed) == (True, 0)
-    assert promise.threshold == pytest.approx(0.005)
+    guarantee = guaranteed_thresholds(
+        labels, values, lesions, [Target("MEL", 0.85)], settings=FREE
+    ).guarantees[0]
+    assert (guarantee.granted, guarantee.missed) == (True, 0)
+    assert guarantee.threshold == pytest.approx(0.005)
     # 600 melanomas with the same scores allow 600 * 0.15 less a little: now the BCC are saved.
     many, values, _ = two_classes(np.repeat(np.arange(1, 61) / 100, 10), np.full(10, 0.0775))
     values[600:, 2], values[600:, 1], many[600:] = values[600:, 1], 0.0, 2
     found = guaranteed_thresholds(
         many, values, np.arange(610).astype(str), [Target("MEL", 0.85)], settings=FREE
-    ).promises[0]
+    ).guarantees[0]
     assert (found.granted, found.missed) == (True, 70)
     assert found.threshold == pytest.approx((0.0775 + 0.08) / 2)
 
@@ -60,52 +63,52 @@ def test_two_images_of_a_lesion_are_one_vote():
     # Each melanoma has one image at 0.9 and one at 0.02: decided right in one of two, which is not more than half.
     lesions[:60] = [f"m{i % 30}" for i in range(60)]
     found = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85)], settings=FREE)
-    assert found.promises[0].lesions == 30
+    assert found.guarantees[0].lesions == 30
     assert found.thresholds["MEL"] < 0.02
 
 
-def test_no_positives_no_promise_and_no_threshold():
+def test_no_positives_no_guarantee_and_no_threshold():
     labels, values, lesions = two_classes(np.empty(0), np.linspace(0.1, 0.4, 50))
-    promise = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).promises[0]
-    assert (promise.granted, promise.sensitivity, promise.lesions) == (False, None, 0)
-    assert promise.threshold == NEVER
+    guarantee = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).guarantees[0]
+    assert (guarantee.granted, guarantee.sensitivity, guarantee.lesions) == (False, None, 0)
+    assert guarantee.threshold == NEVER
     # With a floor the sensitivity has 0.8 of the doubt (0.96 sure): 27 lesions without a miss would carry it.
-    assert promise.more_lesions == 27
-    assert "no lesion" in promise.reason
+    assert guarantee.more_lesions == 27
+    assert "no lesion" in guarantee.reason
 
 
-def test_too_few_lesions_are_refused_with_the_best_promise_and_the_number_missing():
+def test_too_few_lesions_are_refused_with_the_best_guarantee_and_the_number_missing():
     labels, values, lesions = two_classes(np.full(10, 0.9), np.full(200, 0.01))
-    promise = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).promises[0]
-    assert not promise.granted
-    assert promise.more_lesions == 27 - 10
+    guarantee = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).guarantees[0]
+    assert not guarantee.granted
+    assert guarantee.more_lesions == 27 - 10
     # Ten of ten. With 0.8 of the doubt (0.04) the next ten may have r misses where P(the first r+1 of 20 are all
     # new) <= 0.04: (10*9*8*7)/(20*19*18*17) = 0.043 is too much, *6/16 = 0.016 is not, so r = 4 and 0.6.
-    assert promise.sensitivity == pytest.approx(0.6)
+    assert guarantee.sensitivity == pytest.approx(0.6)
 
 
 def test_a_floor_that_cannot_be_held_is_refused():
     # Every nevus looks like every melanoma.
     labels, values, lesions = two_classes(np.full(100, 0.6), np.full(100, 0.6))
-    promise = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).promises[0]
-    assert not promise.granted
-    assert "specificity" in promise.reason
-    # The argmax calls all of them melanoma: all are caught, no specificity is left to promise, and more
+    guarantee = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).guarantees[0]
+    assert not guarantee.granted
+    assert "specificity" in guarantee.reason
+    # The argmax calls all of them melanoma: all are caught, no specificity is left to guarantee, and more
     # melanomas would change nothing.
-    assert (promise.specificity, promise.missed, promise.more_lesions) == (None, 0, None)
-    assert promise.threshold == NEVER
+    assert (guarantee.specificity, guarantee.missed, guarantee.more_lesions) == (None, 0, None)
+    assert guarantee.threshold == NEVER
 
 
 def test_sensitivity_and_floor_out_of_reach_together():
     generator = np.random.default_rng(1)
     labels, values, lesions = two_classes(generator.random(100) * 0.4, generator.random(400) * 0.4)
-    promise = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).promises[0]
-    assert not promise.granted
-    assert promise.more_lesions is None
-    assert promise.specificity == 0.85
-    said = values[:, 0] > promise.threshold
+    guarantee = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).guarantees[0]
+    assert not guarantee.granted
+    assert guarantee.more_lesions is None
+    assert guarantee.specificity == 0.85
+    said = values[:, 0] > guarantee.threshold
     assert (~said[labels == 1]).mean() >= 0.85
-    assert promise.sensitivity is None or promise.sensitivity <= said[labels == 0].mean()
+    assert guarantee.sensitivity is None or guarantee.sensitivity <= said[labels == 0].mean()
 
 
 def test_a_threshold_that_costs_too_much_balanced_accuracy_is_refused():
@@ -115,9 +118,9 @@ def test_a_threshold_that_costs_too_much_balanced_accuracy_is_refused():
     bound = guaranteed_thresholds(
         labels, values, lesions, target, settings=GuaranteeSettings(max_bacc_loss=0.01)
     )
-    assert free.promises[0].granted
-    assert not bound.promises[0].granted
-    assert "balanced accuracy" in bound.promises[0].reason
+    assert free.guarantees[0].granted
+    assert not bound.guarantees[0].granted
+    assert "balanced accuracy" in bound.guarantees[0].reason
     assert bound.thresholds["AKIEC"] > free.thresholds["AKIEC"]
     # The other classes' sensitivities fell by no more than 0.01 of balanced accuracy.
     argmax = values.argmax(axis=1)
@@ -132,7 +135,7 @@ def test_certain_probabilities():
     labels = np.repeat([0, 1, 3], 60)
     values = np.eye(7)[labels]
     found = guaranteed_thresholds(labels, values, np.arange(180).astype(str))
-    assert all(promise.granted for promise in found.promises)
+    assert all(guarantee.granted for guarantee in found.guarantees)
     assert (decide(values, found.thresholds).decided == labels).all()
 
 
@@ -141,7 +144,7 @@ def test_ties_are_cut_as_a_whole():
     labels, values, lesions = two_classes(np.full(40, 0.3), np.full(60, 0.1))
     found = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)])
     assert found.thresholds["MEL"] == pytest.approx(0.2)
-    assert found.promises[0].missed == 0
+    assert found.guarantees[0].missed == 0
 
 
 def test_a_class_that_comes_later_does_not_move_an_earlier_threshold():
@@ -173,8 +176,8 @@ def test_nan_is_refused():
 
 
 @pytest.mark.parametrize("settings", [FREE, GuaranteeSettings()])
-def test_promises_hold_on_the_other_half(settings: GuaranteeSettings):
-    """200 random halves by lesion: all promises of a half hold together on the other one in at least 95 %.
+def test_guarantees_hold_on_the_other_half(settings: GuaranteeSettings):
+    """200 random halves by lesion: all guarantees of a half hold together on the other one in at least 95 %.
 
     200 draws may show 0.92 of what is 0.95 in truth (2 standard errors).
     """
@@ -192,9 +195,9 @@ def test_promises_hold_on_the_other_half(settings: GuaranteeSettings):
         found = guaranteed_thresholds(labels[here], values[here], lesion_ids[here], settings=settings)
         decided = decide(values[there], found.thresholds).decided
         good = True
-        for promise, index in zip(found.promises, (0, 3), strict=True):
+        for guarantee, index in zip(found.guarantees, (0, 3), strict=True):
             mine = labels[there] == index
             right = votes((decided == index)[mine].astype(float), lesions.codes[there][mine])
-            good &= promise.sensitivity is None or right.mean() >= promise.sensitivity - 1e-9
+            good &= guarantee.sensitivity is None or right.mean() >= guarantee.sensitivity - 1e-9
         kept += good
     assert kept / 200 >= 0.92

@@ -10,9 +10,11 @@ from skinlesion_cli.decisions.calibration import apply_temperature
 from skinlesion_cli.decisions.ensemble import bacc_weights, combine
 from skinlesion_cli.decisions.evaluation.figures import thresholded
 from skinlesion_cli.decisions.policies.guaranteed import guaranteed_thresholds
+from skinlesion_cli.decisions.policies.published import published_thresholds
+from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.decisions.statistics.metrics import balanced_accuracy, scored_argmax
-from skinlesion_cli.decisions.thresholds import Target, decide, published_thresholds
+from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import LEVELS, DecisionRule, apply_rule, malignant_probability
 
 
@@ -72,17 +74,17 @@ def test_policies_answer_whatever_comes(case):
     targets = [Target("MEL", 0.6, 0.6), Target("AKIEC", 0.5, 0.5), Target("BKL", 0.5)]
     found = guaranteed_thresholds(labels, values, lesions, targets)
     assert set(found.thresholds) == {"MEL", "AKIEC", "BKL"}
-    for promise in found.promises:
-        assert 0.0 <= promise.threshold <= 1.0
-        assert promise.lesions == len(
-            set(lesions[labels == {"MEL": 0, "AKIEC": 3, "BKL": 4}[promise.class_name]])
+    for guarantee in found.guarantees:
+        assert 0.0 <= guarantee.threshold <= 1.0
+        assert guarantee.lesions == len(
+            set(lesions[labels == {"MEL": 0, "AKIEC": 3, "BKL": 4}[guarantee.class_name]])
         )
-        if promise.granted:
-            assert promise.missed <= bounds.allowed_misses(
-                promise.lesions, promise.target_sensitivity, promise.confidence
+        if guarantee.granted:
+            assert guarantee.missed <= bounds.allowed_misses(
+                guarantee.lesions, guarantee.target_sensitivity, guarantee.confidence
             )
         else:
-            assert promise.reason
+            assert guarantee.reason
     assert all(
         0.0 < theta < 1.0 for theta in published_thresholds(labels, values, targets).thresholds.values()
     )

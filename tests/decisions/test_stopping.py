@@ -141,7 +141,7 @@ def test_noisier_views_need_more_of_them() -> None:
     assert views[0] < views[1]
 
 
-def test_too_few_lesions_promise_nothing() -> None:
+def test_too_few_lesions_guarantee_nothing() -> None:
     by_view, labels, lesions = _by_view(400, 0.5)
     with pytest.raises(DataError, match="at least 598 lesions"):
         fit_stopping(DecisionRule(), by_view[:, None], labels, lesions)

@@ -7,7 +7,7 @@ import pytest
 
 from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate
 from skinlesion_cli.decisions.evaluation.summary import summarise
-from skinlesion_cli.decisions.thresholds import Target
+from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.errors import DataError
 
 # Melanoma lesions a (two images) and b, nevi c and d, a BCC e; the decisions take b for a nevus, d for a melanoma.
@@ -25,8 +25,8 @@ def found() -> dict:
     values[:, 6] = 0.3
     data = Labelled(LABELS, values, DECIDED, LESIONS)
     figures = evaluate(data, subgroups={"young": MASK}, n_resamples=20)
-    wanted, promised = [Target("MEL", 0.5, 0.4)], [Target("BCC", 0.9)]
-    return summarise(data, figures, wanted, promised, LEVELS, {"young": MASK})
+    wanted, guaranteed = [Target("MEL", 0.5, 0.4)], [Target("BCC", 0.9)]
+    return summarise(data, figures, wanted, guaranteed, LEVELS, {"young": MASK})
 
 
 def test_it_has_these_parts(found):
@@ -36,7 +36,7 @@ def test_it_has_these_parts(found):
         "argmax_bacc",
         "confusion_matrix",
         "targets",
-        "promises",
+        "guarantees",
         "triage",
         "subgroups",
     ]
@@ -60,8 +60,8 @@ def test_figures_and_the_matrix(found):
     assert found["confusion_matrix"][:3, :3].tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 
-def test_targets_and_promises(found):
-    (mel,), (bcc,) = found["targets"], found["promises"]
+def test_targets_and_guarantees(found):
+    (mel,), (bcc,) = found["targets"], found["guarantees"]
     assert (mel["class_name"], mel["sensitivity"]["value"], mel["met"]) == ("MEL", 0.5, True)
     assert (mel["specificity"]["hits"], mel["specificity"]["n"]) == (2, 3)
     assert (bcc["class_name"], bcc["target_sensitivity"], bcc["met"]) == ("BCC", 0.9, True)
@@ -96,7 +96,7 @@ def test_without_levels_there_is_no_triage():
     values = np.full((6, 7), 1 / 7)
     data = Labelled(LABELS, values, DECIDED, LESIONS)
     found = summarise(data, evaluate(data, n_resamples=0))
-    assert (found["triage"], found["targets"], found["promises"], found["subgroups"]) == (None, [], [], {})
+    assert (found["triage"], found["targets"], found["guarantees"], found["subgroups"]) == (None, [], [], {})
     assert np.isnan(found["figures"]["bacc"]["low"])
     with pytest.raises(DataError, match="different classes"):
         summarise(Labelled(LABELS, values, DECIDED, np.array(list("aaaabc"))), Figures({}))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.thresholds import PUBLISHED_GRID, Target, decide, published_thresholds
+from skinlesion_cli.decisions.policies.published import PUBLISHED_GRID, published_thresholds
+from skinlesion_cli.decisions.settings import Target
+from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import UsageError
 
 

@@ -36,7 +36,7 @@ def test_with_nothing_below_the_threshold_is_half_of_it() -> None:
     assert malignant_operating_point(*images, horizon=FAR).threshold == pytest.approx(0.205, abs=1e-7)
 
 
-def test_too_few_lesions_promise_what_they_carry_and_say_how_many_more_it_takes() -> None:
+def test_too_few_lesions_guarantee_what_they_carry_and_say_how_many_more_it_takes() -> None:
     # 0.05^(1/10) = 0.7411 is all that ten lesions without a miss carry. For 0.9 on as many new lesions as were seen,
     # n old and n new, the r + 1 lowest of all must not all be new, r = floor(n/10): (39·38·37·36)/(78·77·76·75) =
     # 0.0577 for 39 lesions, (40·39·38·37·36)/(80·79·78·77·76) = 0.0274 <= 0.05 for 40; 30 more than 10.
@@ -51,7 +51,7 @@ def test_lesions_of_no_malignant_probability_are_missed_at_any_threshold() -> No
     assert (found.granted, found.threshold, found.missed) == (False, 0.0, 2)
 
 
-def test_without_a_malignant_lesion_nothing_is_promised() -> None:
+def test_without_a_malignant_lesion_nothing_is_guaranteed() -> None:
     found = malignant_operating_point(*_images([], [0.2, 0.3]), horizon=FAR)
     assert found == OperatingPoint(0.0, False, None, 0.9, 0.95, 0, 0, 40)
 

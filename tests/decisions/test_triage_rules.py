@@ -95,7 +95,7 @@ def test_operating_point_is_the_order_statistic():
     assert caught[allowed - 1] <= point.threshold < caught[allowed]
 
 
-def test_operating_point_that_cannot_be_promised_refers_all_but_the_certain():
+def test_operating_point_that_cannot_be_guaranteed_refers_all_but_the_certain():
     labels = np.array([0] * 3 + [1] * 10)
     values = np.zeros((13, 7))
     values[:3, 0], values[3:, 0] = 0.9, 0.2

@@ -66,11 +66,11 @@ def test_ensemble_says_which_classes_have_no_images(own_trained: Path) -> None:
     assert 0 < told["figures"]["validation_bacc"] < 1
 
 
-def test_calibrate_promises_nothing_of_a_class_without_images(own_calibrated: Path) -> None:
+def test_calibrate_guarantees_nothing_of_a_class_without_images(own_calibrated: Path) -> None:
     keep_classes(own_calibrated / "ensemble" / "predictions-val.json", {"MEL", "NV", "BKL"})
     told = result_of("calibrate", "-w", own_calibrated)
-    (promise,) = [found for found in told["figures"]["promises"] if found["class_name"] == "AKIEC"]
-    assert (promise["lesions"], promise["sensitivity"], promise["granted"]) == (0, None, False)
+    (guarantee,) = [found for found in told["figures"]["guarantees"] if found["class_name"] == "AKIEC"]
+    assert (guarantee["lesions"], guarantee["sensitivity"], guarantee["granted"]) == (0, None, False)
     written = json.loads((own_calibrated / "calibration" / "calibration.json").read_text())["body"]
     assert written["rule"]["thresholds"]["AKIEC"] == 1.0  # no probability exceeds it: it never fires
 

@@ -274,7 +274,7 @@ def test_networks_of_different_folds_have_no_mean(folds, monkeypatch):
     """Told apart by their folds even where a model does not say which images it has seen."""
     members = bundles.from_workspace(Workspace(folds / "packed")).members
     found = {"one": (members[0],), "other": (members[1],)}
-    monkeypatch.setattr(initial.bundles, "named", lambda model: Workspace(Path(model)))
+    monkeypatch.setattr(initial.bundles, "resolve_model", lambda model: Workspace(Path(model)))
     monkeypatch.setattr(
         initial.bundles,
         "from_workspace",

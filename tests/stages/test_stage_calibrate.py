@@ -12,9 +12,9 @@ from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions.fit import FitSettings
-from skinlesion_cli.decisions.policies.guaranteed import GuaranteeSettings
-from skinlesion_cli.decisions.thresholds import Target, decide, published_thresholds
+from skinlesion_cli.decisions.policies.published import published_thresholds
+from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target
+from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
@@ -42,12 +42,12 @@ def test_published_is_the_published_search_on_plain_probabilities(workspace: Wor
     outcome = calibration.decide(validation.probabilities)
     expected = decide(validation.probabilities, wanted, ("MEL", "AKIEC"))
     assert (outcome.decisions.decided == expected.decided).all()
-    assert (calibration.promises, calibration.confidence, calibration.guarantee) == ((), None, {})
+    assert (calibration.guarantees, calibration.confidence, calibration.guarantee_settings) == ((), None, {})
 
 
-def test_the_settings_of_promises_are_stored(workspace: Workspace):
+def test_the_settings_of_guarantees_are_stored(workspace: Workspace):
     run(workspace, FitSettings(guarantee=GuaranteeSettings(0.9, 50, 0.1)))
-    found = calibrations.read(workspace.calibration).guarantee
+    found = calibrations.read(workspace.calibration).guarantee_settings
     assert found == {"confidence": 0.9, "horizon": 50, "max_bacc_loss": 0.1}
 
 
@@ -56,14 +56,14 @@ def test_what_is_stored_decides_as_what_was_fitted(workspace: Workspace):
     calibration = calibrations.read(workspace.calibration)
     assert calibration.policy == "guaranteed"
     assert (calibration.tta_mode, len(calibration.views)) == ("d4", 8)
-    assert [promise["class_name"] for promise in calibration.promises] == ["MEL", "AKIEC"]
+    assert [guarantee["class_name"] for guarantee in calibration.guarantees] == ["MEL", "AKIEC"]
     assert result.figures["rule"]["thresholds"] == calibration.rule.thresholds
     validation = Predictions.load(workspace.ensemble_predictions("val"))
     outcome = calibration.decide(validation.probabilities)
     mel = validation.labels == 0
-    promise = calibration.promises[0]
+    guarantee = calibration.guarantees[0]
     caught = (outcome.decisions.decided == 0)[mel].mean()
-    assert caught >= promise["sensitivity"] - 0.05
+    assert caught >= guarantee["sensitivity"] - 0.05
     assert set(outcome.triage) == {"refer", "review", "routine"}
     assert outcome.conformal_sets.shape == (len(mel), 7)
 
@@ -97,7 +97,7 @@ def test_a_refused_target_is_a_warning_with_numbers(workspace: Workspace):
     told = "\n".join([*result.headline, *result.warnings])
     assert "NOT the target" in told
     assert "DF" in result.warnings[0]
-    assert result.figures["promises"][0]["granted"] is False
+    assert result.figures["guarantees"][0]["granted"] is False
 
 
 def test_ensemble_made_again_is_refused(tmp_path: Path):
@@ -134,8 +134,8 @@ def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
     ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
     reduce_to(workspace, {"MEL", "NV", "BKL"})
     result = run(workspace)
-    promise = next(p for p in result.figures["promises"] if p["class_name"] == "AKIEC")
-    assert (promise["lesions"], promise["sensitivity"], promise["granted"]) == (0, None, False)
+    guarantee = next(p for p in result.figures["guarantees"] if p["class_name"] == "AKIEC")
+    assert (guarantee["lesions"], guarantee["sensitivity"], guarantee["granted"]) == (0, None, False)
     conformal = calibrations.read(workspace.calibration).rule.conformal_minimum
     assert conformal[3] == 0.0  # without a lesion, AKIEC is never left out of a set
     reduce_to(workspace, {"NV", "BKL"})

@@ -99,7 +99,7 @@ def look(url: str, patience: Patience) -> Remote:
         raise Unreachable(f"the server answers {answer.status_code}")
     size = answer.headers.get("Content-Length", "")
     tag = answer.headers.get("ETag", "")
-    # A weak tag ("W/...") promises no equal bytes, so it cannot guard a range.
+    # A weak tag ("W/...") does not guarantee equal bytes, so it cannot guard a range.
     validator = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
     return Remote(url, int(size) if size.isdigit() else None, validator)
 

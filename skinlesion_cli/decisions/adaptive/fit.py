@@ -9,7 +9,8 @@ import numpy as np
 
 from skinlesion_cli.decisions.adaptive.forward_passes import Looks
 from skinlesion_cli.decisions.adaptive.stopping import Guard, StoppingRule, changed, margin, stopped_means
-from skinlesion_cli.decisions.fit import FitSettings, fit_rule
+from skinlesion_cli.decisions.fit import fit_rule
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule

@@ -10,10 +10,10 @@ import numpy as np
 
 from skinlesion_cli.decisions import triage
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
-from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, verdicts
+from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, targets_met
+from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.lesions import group
-from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
 
 
@@ -21,13 +21,13 @@ def summarise(
     data: Labelled,
     figures: Figures,
     targets: Sequence[Target] = (),
-    promised: Sequence[Target] = (),
+    guaranteed: Sequence[Target] = (),
     levels: np.ndarray | None = None,
     subgroups: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Support, figures with intervals, confusion matrix, verdicts on targets, triage and subgroups.
+    """Support, figures with intervals, confusion matrix, the targets that were met, triage and subgroups.
 
-    `targets` is what was wanted, `promised` what the calibration promised instead of or as well as it.
+    `targets` is what was wanted, `guaranteed` what the calibration guaranteed instead of or as well as it.
     `levels` : triage level of each image. `subgroups` : the masks that `figures` were made with.
     """
     labels = np.asarray(data.labels)
@@ -44,9 +44,9 @@ def summarise(
         "figures": {name: asdict(figures.estimate(name)) for name in main},
         "argmax_bacc": metrics.balanced_accuracy(labels, metrics.scored_argmax(data.probabilities)),
         "confusion_matrix": metrics.confusion_matrix(labels, data.decided),
-        "targets": [asdict(verdict) for verdict in verdicts(labels, data.decided, data.lesion_ids, targets)],
-        "promises": [
-            asdict(verdict) for verdict in verdicts(labels, data.decided, data.lesion_ids, promised)
+        "targets": [asdict(target) for target in targets_met(labels, data.decided, data.lesion_ids, targets)],
+        "guarantees": [
+            asdict(target) for target in targets_met(labels, data.decided, data.lesion_ids, guaranteed)
         ],
         "triage": None if levels is None else _triage(levels, labels, lesions.codes),
         "subgroups": {name: _subgroup(name, mask, data, figures) for name, mask in (subgroups or {}).items()},

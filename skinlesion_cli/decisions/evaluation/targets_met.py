@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import ratio
-from skinlesion_cli.decisions.thresholds import Target
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TargetMet:
     """`met` is True, False, or None where no lesion says so: both shares are at their target or above."""
 
     class_name: str
@@ -46,9 +46,9 @@ def lesion_share(right: np.ndarray, codes: np.ndarray) -> Share:
     return Share.of(votes(np.asarray(right, dtype=float), codes) > 0.5)
 
 
-def verdicts(
+def targets_met(
     labels: np.ndarray, decided: np.ndarray, lesion_ids: np.ndarray, targets: Sequence[Target]
-) -> tuple[Verdict, ...]:
+) -> tuple[TargetMet, ...]:
     """Judge the final decision against each target, one vote a lesion."""
     codes = group(lesion_ids, labels).codes
     found = []
@@ -60,5 +60,7 @@ def verdicts(
         if caught.n and (cleared.n or target.specificity is None):
             held = target.specificity is None or cleared.value >= target.specificity
             met = caught.value >= target.sensitivity and held
-        found.append(Verdict(target.class_name, target.sensitivity, target.specificity, caught, cleared, met))
+        found.append(
+            TargetMet(target.class_name, target.sensitivity, target.specificity, caught, cleared, met)
+        )
     return tuple(found)

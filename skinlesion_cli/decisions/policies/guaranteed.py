@@ -1,4 +1,4 @@
-"""Thresholds whose promises hold on new images: the final decision is bounded, lesion by lesion.
+"""Thresholds whose guarantees hold on new images: the final decision is bounded, lesion by lesion.
 
 Classes are taken in their order of priority. For one class, higher ones already have their threshold, and
 
@@ -7,10 +7,10 @@ Classes are taken in their order of priority. For one class, higher ones already
 - a lesion of another class is a false call where p > θ or the argmax says so: the lowest θ that keeps the
   specificity is an order statistic of those.
 
-Both sets of thresholds are nested, so that *any* θ between the two ends keeps both promises: the one of the
+Both sets of thresholds are nested, so that *any* θ between the two ends keeps both guarantees: the one of the
 best balanced accuracy is taken, and this choice costs no confidence. Nor does the order: a class's threshold
 never looks at the lesions of a class that comes after it, so to these it is a fixed rule. What has to be paid
-is that there are several promises: they share the doubt 1 - confidence, and hold together.
+is that there are several guarantees: they share the doubt 1 - confidence, and hold together.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skinlesion_cli.decisions.policies.base import Guarantee, PolicyResult
+from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, FitSettings, GuaranteeSettings, Target
 from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked
-from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, DEFAULT_TARGETS, Target, priority_order
+from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, priority_order
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import N_CLASSES
 
@@ -33,57 +35,11 @@ NEVER = 1.0  # p > 1 does not happen: such a threshold leaves the argmax alone
 
 
 @dataclass(frozen=True)
-class GuaranteeSettings:
-    """`confidence` that all promises hold together.
-
-    `horizon` : new lesions of a class that a promise will be judged on; None: as many as it rests on.
-    `max_bacc_loss` : what all thresholds together may cost in balanced accuracy through the sensitivity of the
-    other classes; what one class leaves of its share the next may use. A promise that costs more is refused.
-    None: no limit.
-    """
-
-    confidence: float = 0.95
-    horizon: int | None = None
-    max_bacc_loss: float | None = 0.05
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.confidence < 1.0:
-            raise UsageError(
-                f"confidence {self.confidence} is none", "Give one between 0.5 and 1, such as 0.95."
-            )
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What holds for one class on new images.
-
-    `granted`: the target is promised. If not, `sensitivity` and `specificity` are what is promised instead at
-    the threshold in use (None: nothing can be), `reason` says why, and `more_lesions` how many further
-    lesions of the class would carry the target (None: none would, the network itself
-    falls short).
-    `confidence` is this promise's own; all together hold with that of the settings.
-    """
-
-    class_name: str
-    threshold: float
-    granted: bool
-    sensitivity: float | None
-    specificity: float | None
-    target_sensitivity: float
-    target_specificity: float | None
-    confidence: float
-    lesions: int
-    missed: int
-    more_lesions: int | None
-    reason: str
-
-
-@dataclass(frozen=True)
 class GuaranteedSearch:
-    """Thresholds by class, in the order of priority, and what is promised of each."""
+    """Thresholds by class, in the order of priority, and what is guaranteed of each."""
 
     thresholds: dict[str, float]
-    promises: tuple[Promise, ...]
+    guarantees: tuple[Guarantee, ...]
 
 
 def guaranteed_thresholds(
@@ -112,17 +68,17 @@ def guaranteed_thresholds(
     order = [by_name[name] for name in priority_order(dict.fromkeys(by_name, 0.0), priority)]
     state = _State(values, labels, lesions, values.argmax(axis=1), np.zeros(len(values), bool))
     doubt = (1.0 - chosen.confidence) / max(len(order), 1)
-    thresholds, promises = {}, []
+    thresholds, guarantees = {}, []
     budget = chosen.max_bacc_loss
     for position, target in enumerate(order):
         later = [other.class_index for other in order[position + 1 :]]
         share = None if budget is None else budget / (len(order) - position)
-        promise, loss = _one_class(state, target, later, doubt, share, chosen.horizon)
+        guarantee, loss = _one_class(state, target, later, doubt, share, chosen.horizon)
         budget = None if budget is None else max(budget - loss, 0.0)
-        thresholds[target.class_name] = promise.threshold
-        promises.append(promise)
-        state = state.with_threshold(target.class_index, promise.threshold)
-    return GuaranteedSearch(thresholds, tuple(promises))
+        thresholds[target.class_name] = guarantee.threshold
+        guarantees.append(guarantee)
+        state = state.with_threshold(target.class_index, guarantee.threshold)
+    return GuaranteedSearch(thresholds, tuple(guarantees))
 
 
 @dataclass(frozen=True)
@@ -146,8 +102,8 @@ def _one_class(
     doubt: float,
     max_loss: float | None,
     horizon: int | None,
-) -> tuple[Promise, float]:
-    """The class's promise, and what its threshold costs the other classes in balanced accuracy."""
+) -> tuple[Guarantee, float]:
+    """The class's guarantee, and what its threshold costs the other classes in balanced accuracy."""
     index = target.class_index
     has_floor = target.specificity is not None
     sure = 1.0 - doubt * (1.0 - _FLOOR_SHARE if has_floor else 1.0)
@@ -161,15 +117,15 @@ def _one_class(
     n = len(caught)
     allowed = bounds.allowed_misses(n, target.sensitivity, sure, horizon)
     ceiling = np.sort(caught)[allowed] if allowed >= 0 else -np.inf  # θ must stay below it
-    floor, floor_promised = _floor(called, target.specificity, sure_floor, horizon)
+    floor, floor_guaranteed = _floor(called, target.specificity, sure_floor, horizon)
     curve = _bacc_curve(state, index, later)
     lowest = max(floor, curve.lowest_within(max_loss))
     theta = curve.best(lowest, ceiling)
-    granted = theta is not None and floor_promised
+    granted = theta is not None and floor_guaranteed
     if theta is None:
         theta = curve.nearest(lowest) if n else NEVER
     missed = int((caught <= theta).sum())
-    promise = Promise(
+    guarantee = Guarantee(
         class_name=target.class_name,
         threshold=theta,
         granted=granted,
@@ -184,8 +140,8 @@ def _one_class(
         reason="",
     )
     if not granted:
-        promise = _refusal(promise, called, sure, sure_floor, floor_promised, floor >= lowest, horizon)
-    return promise, curve.loss_at(theta)
+        guarantee = _refusal(guarantee, called, sure, sure_floor, floor_guaranteed, floor >= lowest, horizon)
+    return guarantee, curve.loss_at(theta)
 
 
 def _floor(
@@ -202,33 +158,33 @@ def _floor(
 
 
 def _refusal(
-    promise: Promise,
+    guarantee: Guarantee,
     called: np.ndarray,
     confidence: float,
     floor_confidence: float,
-    floor_promised: bool,
+    floor_guaranteed: bool,
     floor_binds: bool,
     horizon: int | None,
-) -> Promise:
-    n, missed = promise.lesions, promise.missed
-    best = bounds.promised_share(n, missed, confidence, horizon)
-    specificity = promise.target_specificity
-    if not floor_promised:
-        false_calls = int((called > promise.threshold).sum())
-        specificity = bounds.promised_share(len(called), false_calls, floor_confidence, horizon) or None
+) -> Guarantee:
+    n, missed = guarantee.lesions, guarantee.missed
+    best = bounds.guaranteed_share(n, missed, confidence, horizon)
+    specificity = guarantee.target_specificity
+    if not floor_guaranteed:
+        false_calls = int((called > guarantee.threshold).sum())
+        specificity = bounds.guaranteed_share(len(called), false_calls, floor_confidence, horizon) or None
     miss_rate = missed / n if n else 0.0
-    needed = bounds.lesions_needed(miss_rate, promise.target_sensitivity, confidence)
+    needed = bounds.lesions_needed(miss_rate, guarantee.target_sensitivity, confidence)
     if n == 0:
-        reason = "no lesion of this class: nothing can be promised, the argmax stands for it"
-    elif not floor_promised:
+        reason = "no lesion of this class: nothing can be guaranteed, the argmax stands for it"
+    elif not floor_guaranteed:
         needed = None
-        reason = "the specificity floor cannot be promised even without a threshold"
-    elif floor_binds and promise.target_specificity is not None:
-        reason = "the sensitivity cannot be promised together with the specificity floor"
+        reason = "the specificity floor cannot be guaranteed even without a threshold"
+    elif floor_binds and guarantee.target_specificity is not None:
+        reason = "the sensitivity cannot be guaranteed together with the specificity floor"
     else:
-        reason = "the sensitivity cannot be promised within the balanced accuracy that it may cost"
+        reason = "the sensitivity cannot be guaranteed within the balanced accuracy that it may cost"
     return replace(
-        promise,
+        guarantee,
         sensitivity=best or None,
         specificity=specificity,
         more_lesions=None if needed is None else max(needed - n, 1),
@@ -288,3 +244,13 @@ def _bacc_curve(state: _State, index: int, later: list[int]) -> _Curve:
     thetas = np.r_[NEVER, middles][::-1]
     gains, losses = np.r_[0.0, gain[ends]][::-1], np.r_[0.0, loss[ends]][::-1]
     return _Curve(thetas, gains - losses, losses)
+
+
+def find(
+    labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, settings: FitSettings
+) -> PolicyResult:
+    """The policy `guaranteed`."""
+    search = guaranteed_thresholds(
+        labels, probabilities, lesion_ids, settings.targets, settings.priority, settings.guarantee
+    )
+    return PolicyResult(search.thresholds, guarantees=search.guarantees)

@@ -1,7 +1,7 @@
 """What a count on some lesions says about lesions not seen yet. Exact, and no distribution is assumed.
 
 A rule that misses `misses` of `n` lesions is judged on `horizon` new lesions. Both samples are chance, so a
-promise has to allow for both: it must hold for the population (binomial) and for the next sample (negative
+guarantee has to allow for both: it must hold for the population (binomial) and for the next sample (negative
 hypergeometric, the law of how many new scores fall below an order statistic of the old ones).
 """
 
@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy import stats
-
 # A share such as 0.85 of 20 lesions must not lose a lesion to rounding of 1 - 0.85.
 _ROUNDING = 1e-9
 _MOST_LESIONS = 100_000
@@ -19,7 +17,7 @@ _MOST_LESIONS = 100_000
 
 @lru_cache(maxsize=4096)
 def allowed_misses(n: int, share: float, confidence: float, horizon: int | None = None) -> int:
-    """How many of `n` lesions may be missed for `share` to be promised; -1 where `n` is too small for any.
+    """How many of `n` lesions may be missed for `share` to be guaranteed; -1 where `n` is too small for any.
 
     With θ the (j+1)-th smallest of `n` exchangeable scores, and a lesion missed where its score is below θ:
     the population's share is at least `share` with this confidence where P(Binomial(n, 1-share) <= j) is at
@@ -29,8 +27,8 @@ def allowed_misses(n: int, share: float, confidence: float, horizon: int | None 
     Parameters
     ----------
     n : lesions of the class seen.
-    share : what is to be promised, 0 to 1.
-    confidence : of the promise, 0 to 1.
+    share : what is to be guaranteed, 0 to 1.
+    confidence : of the guarantee, 0 to 1.
     horizon : new lesions that it will be judged on; None: as many as were seen.
     """
     judged = n if horizon is None else horizon
@@ -42,7 +40,9 @@ def allowed_misses(n: int, share: float, confidence: float, horizon: int | None 
 
 
 def _holds(misses: int, n: int, share: float, confidence: float, judged: int) -> bool:
-    """Whether so many misses of `n` promise `share`, of the population and of the next `judged` lesions."""
+    """Whether so many misses of `n` guarantee `share`, of the population and of the next `judged` lesions."""
+    from scipy import stats  # loaded late: completing the name of a policy must not load it
+
     allowance, doubt = math.floor((1.0 - share) * judged + _ROUNDING), 1.0 - confidence
     population = stats.binom.cdf(misses, n, 1.0 - share)
     if population > doubt:
@@ -51,8 +51,8 @@ def _holds(misses: int, n: int, share: float, confidence: float, judged: int) ->
     return allowance >= judged or stats.hypergeom.cdf(misses, n + judged, n, allowance + 1 + misses) <= doubt
 
 
-def promised_share(n: int, misses: int, confidence: float, horizon: int | None = None) -> float:
-    """The largest share, in steps of 0.001, that `misses` of `n` still allow to promise; 0 where none."""
+def guaranteed_share(n: int, misses: int, confidence: float, horizon: int | None = None) -> float:
+    """The largest share, in steps of 0.001, that `misses` of `n` still allow to guarantee; 0 where none."""
     low, high = 0, 1000
     while high - low > 1:
         middle = (low + high) // 2
@@ -62,7 +62,7 @@ def promised_share(n: int, misses: int, confidence: float, horizon: int | None =
 
 
 def lesions_needed(miss_rate: float, share: float, confidence: float) -> int | None:
-    """The fewest lesions from which on `share` can be promised of a rule with this miss rate.
+    """The fewest lesions from which on `share` can be guaranteed of a rule with this miss rate.
 
     None where the rule itself falls short: no number of lesions would do.
     """
@@ -88,5 +88,7 @@ def binomial_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[floa
     """Exact two-sided interval of a share (Clopper & Pearson, 1934); NaN, NaN without trials."""
     if n == 0:
         return float("nan"), float("nan")
+    from scipy import stats
+
     found = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="exact")
     return float(found.low), float(found.high)

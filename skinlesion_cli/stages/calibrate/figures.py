@@ -10,8 +10,10 @@ import numpy as np
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions import triage
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share
-from skinlesion_cli.decisions.fit import CrossFitted, FitSettings, FittedRule
+from skinlesion_cli.decisions.fit import CrossFitted, FittedRule
+from skinlesion_cli.decisions.policies.registry import probability_method
 from skinlesion_cli.decisions.probability_fit import sharpness
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
@@ -46,7 +48,7 @@ def probability_figures(
 ) -> dict[str, Any]:
     """Before and after; after is cross-fitted: no image is judged by a fit that saw its lesion."""
     return {
-        "method": settings.method,
+        "method": probability_method(settings),
         "before": asdict(sharpness(labels, plain)),
         "after_cross_fitted": asdict(sharpness(labels, unseen.probabilities)),
     }

@@ -18,9 +18,10 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.adaptive.fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.decisions.adaptive.stopping import Guard
-from skinlesion_cli.decisions.fit import FitSettings, FittedRule, cross_fit, fit_rule
-from skinlesion_cli.decisions.policies.guaranteed import Promise
+from skinlesion_cli.decisions.fit import FittedRule, cross_fit, fit_rule
+from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.policies.registry import POLICIES
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
@@ -33,7 +34,7 @@ _ADAPTIVE = ("d4", "zoom")
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Where, and how to fit (see `decisions.fit.FitSettings`).
+    """Where, and how to fit (see `decisions.settings.FitSettings`).
 
     `output` is where the calibration goes, such as a second one to compare with; None: its place in the
     workspace, where prediction finds it.
@@ -69,9 +70,9 @@ def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
         targets=tuple(asdict(target) for target in settings.targets)
         if POLICIES[settings.policy].has_targets
         else (),
-        promises=tuple(asdict(promise) for promise in fitted.promises),
-        confidence=settings.guarantee.confidence if fitted.promises else None,
-        guarantee=asdict(settings.guarantee) if fitted.promises else {},
+        guarantees=tuple(asdict(guarantee) for guarantee in fitted.guarantees),
+        confidence=settings.guarantee.confidence if fitted.guarantees else None,
+        guarantee_settings=asdict(settings.guarantee) if fitted.guarantees else {},
         probability_figures=figures.probability_figures(labels, probabilities, unseen, settings),
         triage_figures=defined(figures.triage_figures(labels, lesion_ids, unseen, fitted, settings)),
         support=figures.support(validation) | figures.decision_figures(labels, unseen, probabilities),
@@ -121,38 +122,38 @@ def tta_mode(views: Sequence[str]) -> str:
     return next((name for name, known in tta.MODES.items() if known == tuple(views)), "custom")
 
 
-def describe_promise(promise: Promise) -> str:
-    """What is promised of one class, and if it is less than the target, why and what would carry it."""
-    if promise.sensitivity is None:
+def describe_guarantee(guarantee: Guarantee) -> str:
+    """What is guaranteed of one class, and if it is less than the target, why and what would carry it."""
+    if guarantee.sensitivity is None:
         kept = "nothing"
     else:
-        kept = f"sensitivity at least {promise.sensitivity:.3f}"
-        if promise.specificity is not None:
-            kept += f", specificity at least {promise.specificity:.3f}"
-        kept += f" (threshold {promise.threshold:.4f}; {promise.missed} of {promise.lesions} lesions missed)"
-    if promise.granted:
-        return f"  {promise.class_name}: {kept}"
-    wanted = f"sensitivity {promise.target_sensitivity:.2f}"
-    if promise.target_specificity is not None:
-        wanted += f", specificity {promise.target_specificity:.2f}"
+        kept = f"sensitivity at least {guarantee.sensitivity:.3f}"
+        if guarantee.specificity is not None:
+            kept += f", specificity at least {guarantee.specificity:.3f}"
+        kept += f" (threshold {guarantee.threshold:.4f}; {guarantee.missed} of {guarantee.lesions} lesions missed)"
+    if guarantee.granted:
+        return f"  {guarantee.class_name}: {kept}"
+    wanted = f"sensitivity {guarantee.target_sensitivity:.2f}"
+    if guarantee.target_specificity is not None:
+        wanted += f", specificity {guarantee.target_specificity:.2f}"
     more = (
-        f"more {promise.class_name} lesions alone would not carry it: the networks have to get better"
-        if promise.more_lesions is None
-        else f"about {promise.more_lesions:,} more {promise.class_name} lesions would carry the target"
+        f"more {guarantee.class_name} lesions alone would not carry it: the networks have to get better"
+        if guarantee.more_lesions is None
+        else f"about {guarantee.more_lesions:,} more {guarantee.class_name} lesions would carry the target"
     )
-    return f"  {promise.class_name}: {kept}, NOT the target ({wanted}): {promise.reason}; {more}"
+    return f"  {guarantee.class_name}: {kept}, NOT the target ({wanted}): {guarantee.reason}; {more}"
 
 
 def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:
-    refused = [promise for promise in fitted.promises if not promise.granted]
+    refused = [guarantee for guarantee in fitted.guarantees if not guarantee.granted]
     support = calibration.support
     headline = [
         f"policy {calibration.policy} on {support['images']:,} validation images of {support['lesions']:,} lesions"
     ]
-    if fitted.promises:
-        headline.append(f"promised together, with confidence {calibration.confidence:.1%}:")
-    headline += [describe_promise(promise) for promise in fitted.promises]
-    warnings = [f"{promise.class_name}: its target is not promised, see above" for promise in refused]
+    if fitted.guarantees:
+        headline.append(f"guaranteed together, with confidence {calibration.confidence:.1%}:")
+    headline += [describe_guarantee(guarantee) for guarantee in fitted.guarantees]
+    warnings = [f"{guarantee.class_name}: its target is not guaranteed, see above" for guarantee in refused]
     warnings += [
         f"{name}: the published search found no threshold that meets the target ({rule})"
         for name, rule in fitted.search.items()
@@ -161,7 +162,7 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
     point = fitted.operating_point
     if not point.granted:
         warnings.append(
-            f"malignancy: sensitivity {point.target_sensitivity:.2f} is not promised on {point.lesions} lesions; "
+            f"malignancy: sensitivity {point.target_sensitivity:.2f} is not guaranteed on {point.lesions} lesions; "
             "everything that is not certain to be benign is referred"
         )
     if calibration.stopping is not None:
@@ -188,7 +189,7 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
             "views": list(calibration.views),
             "rule": asdict(calibration.rule),
             "confidence": calibration.confidence,
-            "promises": list(calibration.promises),
+            "guarantees": list(calibration.guarantees),
             "probability_calibration": calibration.probability_figures,
             "triage": calibration.triage_figures,
             "support": support,

@@ -25,8 +25,8 @@ from skinlesion_cli.decisions.evaluation import figures as judging
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
 from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
+from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
-from skinlesion_cli.decisions.thresholds import Target
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
@@ -74,7 +74,7 @@ class _Judged:
     decided: np.ndarray
     how: str
     targets: tuple[Target, ...]
-    promised: tuple[Target, ...]
+    guaranteed: tuple[Target, ...]
     levels: np.ndarray | None
     inputs: Mapping[str, Artifact | str]
     notes: tuple[str, ...]
@@ -122,7 +122,7 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
             "clustered_by": "lesion",
             "seed": config.seed,
         },
-        **summarise(judged.labelled(), figures, judged.targets, judged.promised, judged.levels, subgroups),
+        **summarise(judged.labelled(), figures, judged.targets, judged.guaranteed, judged.levels, subgroups),
         "comparison": comparison,
         "notes": [*notes, *subgroup_notes],
     }
@@ -205,9 +205,9 @@ def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | Non
 
 def _guaranteed(calibration: calibrations.Calibration) -> tuple[Target, ...]:
     return tuple(
-        Target(promise["class_name"], promise["sensitivity"], promise["specificity"])
-        for promise in calibration.promises
-        if promise["sensitivity"]
+        Target(guarantee["class_name"], guarantee["sensitivity"], guarantee["specificity"])
+        for guarantee in calibration.guarantees
+        if guarantee["sensitivity"]
     )
 
 
@@ -234,7 +234,7 @@ def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decis
     if calibration is None:
         return judged
     guaranteed, targets = _guaranteed(calibration), tuple(Target(**target) for target in calibration.targets)
-    return replace(judged, targets=targets, promised=guaranteed)
+    return replace(judged, targets=targets, guaranteed=guaranteed)
 
 
 def _calibration_of(model_sha256: str, workspace: Workspace) -> calibrations.Calibration | None:

@@ -137,7 +137,7 @@ def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Re
     if choice.forced:
         reporter.note(
             f"--tta {choice.mode} is forced; the thresholds were calibrated with {bundle.calibration.tta_mode} "
-            "and their promises do not hold"
+            "and their guarantees do not hold"
         )
     runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note, model=config.model)
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")

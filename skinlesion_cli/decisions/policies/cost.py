@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from skinlesion_cli.decisions.policies.base import PolicyResult
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, decide, priority_order
@@ -70,7 +72,7 @@ def cost_thresholds(
     """Thresholds of the least mean cost a lesion on these images (each lesion counts once).
 
     One class at a time takes its best threshold while the others stand, until none moves. Of equally cheap
-    thresholds the largest is taken, so that a class without images never fires. It promises nothing about new
+    thresholds the largest is taken, so that a class without images never fires. It guarantees nothing about new
     images, and the costs weigh classes as often as they occur here.
     """
     values, labels = checked(probabilities), np.asarray(labels)
@@ -111,3 +113,22 @@ def _best(
         return NEVER
     first = ends[np.flatnonzero(total[ends] <= total[ends].min() + 1e-12)[0]]
     return float((scores[first] + below[first]) / 2)
+
+
+def check(settings: FitSettings) -> None:
+    """Costs are needed."""
+    if settings.costs is None:
+        raise UsageError(
+            "the policy `cost` needs costs: nobody can guess them for you",
+            "Example: --cost MEL=20 --cost BCC=5 --cost AKIEC=5 (an unneeded referral costs 1).",
+        )
+
+
+def find(
+    labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, settings: FitSettings
+) -> PolicyResult:
+    """The policy `cost`."""
+    assert settings.costs is not None
+    return PolicyResult(
+        cost_thresholds(labels, probabilities, lesion_ids, settings.costs, priority=settings.priority)
+    )
