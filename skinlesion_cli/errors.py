@@ -6,7 +6,8 @@ The command line turns it into one message and an exit code; anything else is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 
@@ -92,3 +93,15 @@ def name_items(items: Iterable[object], shown: int = 5) -> str:
     every = list(items)
     head = ", ".join(str(item) for item in every[:shown])
     return head if len(every) <= shown else f"{head} ... ({len(every)} in all)"
+
+
+def unknown_name(name: str, known: Sequence[str]) -> str:
+    """Say that there is no such name, with the nearest known one and all of them.
+
+    >>> unknown_name("mel", ["MEL", "NV"])
+    "there is no 'mel'; did you mean 'MEL'? Known: MEL, NV"
+    """
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    nearest = f"; did you mean {folded[close[0]]!r}?" if close else "."
+    return f"there is no {name!r}{nearest} Known: {', '.join(known)}"

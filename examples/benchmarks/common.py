@@ -33,7 +33,7 @@ def workspace(root: Path, networks: Sequence[tuple[str, int]], *, export: bool =
         sizes = [size for _, size in networks]
         tiny.make_workspace(root, tuple(arch for arch, _ in networks), size_px=sizes, spread=None)
         if export:
-            exporting.run(exporting.ExportConfig(root), SilentReporter())
+            exporting.run(exporting.ExportSettings(workspace=root), SilentReporter())
     return root
 
 

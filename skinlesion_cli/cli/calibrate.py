@@ -75,4 +75,9 @@ def calibrate(
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
     given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
-    return StageCall(stage.run, stage.CalibrateConfig(workspace, settings, output, guard_named(adaptive)))
+    return StageCall(
+        stage.run,
+        stage.CalibrateSettings(
+            workspace=workspace, settings=settings, output=output, adaptive=guard_named(adaptive)
+        ),
+    )

@@ -6,13 +6,14 @@ torch: pressing Tab must not take seconds.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from skinlesion_cli.errors import unknown_name
 
 
 def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any:
@@ -27,7 +28,7 @@ def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any
             return value
         for name in value if isinstance(value, list | tuple) else [value]:
             if name is not None and name not in _names(known, also):
-                raise typer.BadParameter(_unknown(name, _names(known, also)))
+                raise typer.BadParameter(unknown_name(name, _names(known, also)))
         return value
 
     return typer.Option(*option, help=help, callback=check, autocompletion=_completion(known, also))
@@ -65,10 +66,3 @@ def _names(known: str, also: Sequence[str]) -> list[str]:
     module, _, attribute = known.rpartition(".")
     found = getattr(import_module(f"skinlesion_cli.{module}"), attribute)
     return [*also, *(found() if callable(found) else found)]
-
-
-def _unknown(name: str, names: Sequence[str]) -> str:
-    folded = {known.casefold(): known for known in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
-    nearest = f"; did you mean {folded[close[0]]!r}?" if close else "."
-    return f"there is no {name!r}{nearest} Known: {', '.join(names)}"

@@ -74,7 +74,7 @@ def download(
     from skinlesion_cli.stages.download import append as appending
     from skinlesion_cli.stages.download import stage
 
-    settings = stage.DownloadConfig(
+    settings = stage.DownloadSettings(
         workspace=workspace,
         source=source,
         source_format=source_format,

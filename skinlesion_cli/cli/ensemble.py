@@ -51,7 +51,7 @@ def ensemble(
 
     names = list(members or ())
     tables = [*(predictions or ()), *(map(Path, names) if predictions else ())]
-    config = stage.EnsembleConfig(
+    config = stage.EnsembleSettings(
         workspace=Path(workspace),
         members=() if predictions else tuple(names),
         tables=tuple(tables),

@@ -58,7 +58,7 @@ def evaluate(
     """Judge labelled predictions: every figure with an interval, pictures, and the official challenge table."""
     from skinlesion_cli.stages.evaluate import stage
 
-    config = stage.EvaluateConfig(
+    config = stage.EvaluateSettings(
         workspace=Path(workspace),
         source=source,
         part=part,

@@ -46,5 +46,12 @@ def export(
     """
     from skinlesion_cli.stages import export as stage
 
-    config = stage.ExportConfig(workspace, format, tuple(members or ()), images, max_bacc_drop, model)
+    config = stage.ExportSettings(
+        workspace=workspace,
+        format=format,
+        members=tuple(members or ()),
+        images=images,
+        max_bacc_drop=max_bacc_drop,
+        model=model,
+    )
     return StageCall(stage.run, config)

@@ -27,4 +27,6 @@ def gate(
     """Fit the quality gate: blurred, dark, hairy, inked or foreign images are then put to review."""
     from skinlesion_cli.stages import quality_gate as stage
 
-    return StageCall(stage.run, stage.GateConfig(workspace, false_alarm_rate, images))
+    return StageCall(
+        stage.run, stage.GateSettings(workspace=workspace, false_alarm_rate=false_alarm_rate, images=images)
+    )

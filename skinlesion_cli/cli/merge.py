@@ -22,4 +22,4 @@ def merge(
     """Join the tables that `predict --shard` wrote, in the order of the inputs."""
     from skinlesion_cli.stages import merge as stage
 
-    return StageCall(stage.run, stage.MergeConfig(shards, output))
+    return StageCall(stage.run, stage.MergeSettings(shards=tuple(shards), output=output))

@@ -26,4 +26,6 @@ def pack(
     """Copy the finished model, without any image, to a folder that can be handed on."""
     from skinlesion_cli.stages import pack as stage
 
-    return StageCall(stage.run, stage.PackConfig(workspace, output, with_predictions))
+    return StageCall(
+        stage.run, stage.PackSettings(workspace=workspace, output=output, with_predictions=with_predictions)
+    )

@@ -84,7 +84,7 @@ def train(
     models = tuple(init or ())
     arch = options.start_of(arch, weights, models)
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
-    chosen = stage.TrainConfig(
+    chosen = stage.TrainSettings(
         workspace=workspace,
         arch=arch,
         recipe=resolved,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, ValidationError
 
 from skinlesion_cli.config.schema import Frozen
-from skinlesion_cli.errors import UsageError
+from skinlesion_cli.errors import UsageError, unknown_name
 
 
 class StageSettings(Frozen):
@@ -22,13 +22,14 @@ class StageSettings(Frozen):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _refuse(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(values)
-        except ValidationError as error:
-            raise UsageError("\n".join(problems(error, cls.model_fields))) from None
+    # Type checkers see the fields of each class instead.
+    if not TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise UsageError("\n".join(problems(error, type(self).model_fields))) from None
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with these changes, checked again."""
@@ -46,8 +47,21 @@ def problems(error: ValidationError, known: Iterable[str]) -> list[str]:
                 lines.append(f"{name}: no such setting" + (f"; did you mean {close[0]!r}?" if close else ""))
             case "missing":
                 lines.append(f"{name}: missing")
-            case "value_error" if not name:
-                lines.append(str(problem["ctx"]["error"]))
+            case "value_error":
+                text = str(problem["ctx"]["error"])
+                lines.append(f"{name}: {text}" if name else text)
             case _:
                 lines.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
     return lines
+
+
+def one_of(known: Iterable[str], also: Iterable[str] = ()) -> AfterValidator:
+    """Accepts one of these names, such as the keys of a registry; anything else is refused with the list."""
+    names = (*also, *known)
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(unknown_name(name, names))
+        return name
+
+    return AfterValidator(check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.decisions import ensemble as merging
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
@@ -27,8 +28,7 @@ from skinlesion_cli.stages.result import StageResult, Table
 HINT = "Train it first: `skinlesion train --arch NAME`."
 
 
-@dataclass(frozen=True)
-class EnsembleConfig:
+class EnsembleSettings(StageSettings):
     """`members` are names of trained networks; empty: all of the workspace. `tta_mode`: views to average.
 
     `tables` are CSVs of predictions made elsewhere (see `artifacts.external_predictions`); they take the place of trained
@@ -39,16 +39,12 @@ class EnsembleConfig:
     members: tuple[str, ...] = ()
     tables: tuple[Path, ...] = ()
     truth: Path | None = None
-    method: str = "bacc"
-    tta_mode: str = "d4"
+    method: Annotated[str, one_of(merging.METHODS)] = "bacc"
+    tta_mode: Annotated[str, one_of(tta.MODES)] = "d4"
 
 
-def run(config: EnsembleConfig, reporter: Reporter) -> StageResult:
+def run(config: EnsembleSettings, reporter: Reporter) -> StageResult:
     """Write `ensemble/`: the weights, and merged predictions of validation (and test, where all have it)."""
-    if config.method not in merging.METHODS:
-        raise UsageError(f"no way to combine named {config.method!r}", "Known: " + ", ".join(merging.METHODS))
-    if config.tta_mode not in tta.MODES:
-        raise UsageError(f"no TTA mode named {config.tta_mode!r}", "Known: " + ", ".join(tta.MODES))
     workspace = Workspace(config.workspace)
     if config.tables:
         found = _read_tables(workspace, config)
@@ -143,7 +139,7 @@ class _Members:
     notes: list[str]
 
 
-def _read_tables(workspace: Workspace, config: EnsembleConfig) -> _Members:
+def _read_tables(workspace: Workspace, config: EnsembleSettings) -> _Members:
     """Predictions from CSVs, rows in the order of the first one."""
     if config.members:
         raise UsageError(
@@ -232,7 +228,7 @@ def _test(
     workspace: Workspace,
     names: Sequence[str],
     views: Sequence[str],
-    config: EnsembleConfig,
+    config: EnsembleSettings,
     reporter: Reporter,
 ) -> list[Predictions]:
     """Predictions of the test images by all members; empty, and said so, where one of them lacks them."""

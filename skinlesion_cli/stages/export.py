@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import PositiveInt
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import checkpoint as checkpoints
@@ -17,6 +18,8 @@ from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.schema import Fraction
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.statistics import metrics
@@ -32,8 +35,7 @@ _GENERATED_IMAGES = 16
 _BATCH = 16
 
 
-@dataclass(frozen=True)
-class ExportConfig:
+class ExportSettings(StageSettings):
     """`members` empty: all networks. `images`: validation images to compare on, at most.
 
     `model` as in `artifacts.bundle.locate`. Exports of a model that is not the workspace's own go into the user's
@@ -41,10 +43,10 @@ class ExportConfig:
     """
 
     workspace: Path
-    format: str = "onnx"
+    format: Annotated[str, one_of(exports.ALL_FORMATS)] = "onnx"
     members: tuple[str, ...] = ()
-    images: int = 512
-    max_bacc_drop: float = MAX_BACC_DROP
+    images: PositiveInt = 512
+    max_bacc_drop: Fraction = MAX_BACC_DROP
     model: str | None = None
 
 
@@ -57,19 +59,14 @@ class _Sample:
     ranges: list[Path]
 
 
-def run(config: ExportConfig, reporter: Reporter) -> StageResult:
+def run(config: ExportSettings, reporter: Reporter) -> StageResult:
     """Export, compare with torch on validation images, and write what passes.
 
     Raises
     ------
-    UsageError : no such format or network, or the packages for it are missing.
+    UsageError : no such network, or the packages for it are missing.
     ArtifactError : an export differs too much from its network; nothing is written then.
     """
-    if config.format not in exports.ALL_FORMATS:
-        raise UsageError(
-            f"no format named {config.format!r}",
-            "Formats: " + ", ".join(exports.ALL_FORMATS),
-        )
     source = bundles.locate(Workspace(config.workspace), config.model)
     cached = source.root.resolve() != config.workspace.resolve()
     trained = source.trained()
@@ -166,7 +163,7 @@ def _has_images(workspace: Workspace) -> bool:
     return workspace.manifest.exists() and workspace.split.exists()
 
 
-def _sample(workspace: Workspace, config: ExportConfig, fold: int | None) -> _Sample | None:
+def _sample(workspace: Workspace, config: ExportSettings, fold: int | None) -> _Sample | None:
     if not _has_images(workspace):
         return None
     everything = Manifest.load(workspace.manifest)
@@ -201,7 +198,7 @@ def _generated(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
 
 
 def _exported(
-    checkpoint: Checkpoint, config: ExportConfig, sample: _Sample | None, tell: Any
+    checkpoint: Checkpoint, config: ExportSettings, sample: _Sample | None, tell: Any
 ) -> exports.Export:
     from skinlesion_cli.inference.runtimes.base import softmax
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
@@ -234,7 +231,7 @@ def _exported(
     return exports.Export(config.format, model, network.classifier.weight.detach().cpu().numpy(), figures)
 
 
-def _accept(name: str, config: ExportConfig, figures: dict[str, Any]) -> None:
+def _accept(name: str, config: ExportSettings, figures: dict[str, Any]) -> None:
     if config.format == "onnx" and figures["largest_difference"] > PARITY:
         raise ArtifactError(
             f"the export of {name} is refused: a probability differs by {figures['largest_difference']:.1e} "

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from heapq import merge as merge_sorted
 from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 
 
-@dataclass(frozen=True)
-class MergeConfig:
+class MergeSettings(StageSettings):
     """`shards` are tables that `predict --shard` wrote, in any order; all of them."""
 
-    shards: Sequence[Path]
+    shards: tuple[Path, ...]
     output: Path
 
 
-def run(config: MergeConfig, reporter: Reporter) -> StageResult:
+def run(config: MergeSettings, reporter: Reporter) -> StageResult:
     """Write one table, byte for byte what one run over all inputs would have written.
 
     Raises

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.envelope import payload_files
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 
 
-@dataclass(frozen=True)
-class PackConfig:
+class PackSettings(StageSettings):
     """`with_predictions` packs the validation predictions too: ids, lesion ids and labels of all its images."""
 
     workspace: Path
@@ -24,7 +23,7 @@ class PackConfig:
     with_predictions: bool = False
 
 
-def run(config: PackConfig, reporter: Reporter) -> StageResult:
+def run(config: PackSettings, reporter: Reporter) -> StageResult:
     """Copy what prediction needs, unchanged, and read it back as a model.
 
     Raises

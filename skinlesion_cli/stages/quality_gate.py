@@ -4,39 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, PositiveInt
 
 from skinlesion_cli.artifacts import quality_gate as gates
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.data.quality import STATISTICS, statistics
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.quality_gate import CHECKS, FALSE_ALARM_RATE, fit_gate
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
-from skinlesion_cli.errors import UsageError
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.stages.result import StageResult, Table
 
 
-@dataclass(frozen=True)
-class GateConfig:
+class GateSettings(StageSettings):
     """`images`: at most so many training images to fit on, and validation images to measure on."""
 
     workspace: Path
-    false_alarm_rate: float = FALSE_ALARM_RATE
-    images: int = 4000
+    false_alarm_rate: Annotated[float, Field(gt=0.0, lt=0.5)] = FALSE_ALARM_RATE
+    images: PositiveInt = 4000
 
 
-def run(config: GateConfig, reporter: Reporter) -> StageResult:
+def run(config: GateSettings, reporter: Reporter) -> StageResult:
     """Write `calibration/gate.json`; from then on `predict` judges every image."""
-    if not 0.0 < config.false_alarm_rate < 0.5:
-        raise UsageError(f"a false alarm rate of {config.false_alarm_rate} makes no sense", "Example: 0.02")
     workspace = Workspace(config.workspace)
     everything = Manifest.load(workspace.manifest)
     parts = Split.load(workspace.split, everything)

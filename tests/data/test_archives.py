@@ -10,7 +10,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.archives import image_members, open_archive
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download.stage import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.data import tiny
 from tests.data.bad_archives import GOOD, MALICIOUS, archive_with
 
@@ -32,7 +32,7 @@ def test_nothing_of_it_reaches_the_dataset(kind, tmp_path):
     images.rmdir()
     (source / "ISIC2018_Task3_Training_Input.zip").write_bytes(MALICIOUS[kind])
     with pytest.raises(DataError):
-        run(DownloadConfig(workspace=tmp_path / "w", source=source), SilentReporter())
+        run(DownloadSettings(workspace=tmp_path / "w", source=source), SilentReporter())
     assert not Workspace(tmp_path / "w").images.exists()
     assert not Workspace(tmp_path / "w").manifest.exists()
     assert not (tmp_path / "evil.jpg").exists()

@@ -13,7 +13,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, ExitCode
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.report.plot_dataset import class_distribution
-from skinlesion_cli.stages.download.stage import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from skinlesion_cli.stages.info import dataset
 from skinlesion_cli.stages.info.settings import InfoSettings
 from tests.data import tiny
@@ -23,7 +23,7 @@ def make(folder: Path, **settings) -> Path:
     source = folder / "s"
     if not source.exists():
         tiny.write_official(source)
-    run(DownloadConfig(workspace=folder / "w", source=source, **settings), SilentReporter())
+    run(DownloadSettings(workspace=folder / "w", source=source, **settings), SilentReporter())
     return folder / "w"
 
 

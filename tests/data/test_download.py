@@ -24,7 +24,7 @@ from skinlesion_cli.data.download import isic2018_files as official
 from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download.stage import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.data import tiny
 from tests.data.http_server import OfficialServer
 
@@ -47,7 +47,7 @@ def server(zips):
 
 
 def download(server: OfficialServer, workspace: Path, zips: dict[str, bytes], **settings):
-    config = DownloadConfig(workspace=workspace, base_url=server.url, **settings)
+    config = DownloadSettings(workspace=workspace, base_url=server.url, **settings)
     return run(config, SilentReporter(), files=tiny.catalogue(zips), patience=PATIENCE)
 
 
@@ -131,7 +131,7 @@ def test_dry_run_asks_and_writes_nothing(server, zips, tmp_path):
 
 
 def test_no_connection_says_how_to_go_on(tmp_path, zips):
-    config = DownloadConfig(workspace=tmp_path, base_url="http://127.0.0.1:9/none/")
+    config = DownloadSettings(workspace=tmp_path, base_url="http://127.0.0.1:9/none/")
     with pytest.raises(SkinLesionError) as caught:
         run(config, SilentReporter(), files=tiny.catalogue(zips), patience=PATIENCE)
     assert caught.value.exit_code == 1
@@ -165,7 +165,7 @@ def test_an_archive_with_too_few_images_is_refused(server, zips, tmp_path):
     with zipfile.ZipFile(tmp_path / "less.zip", "w") as archive:
         archive.writestr("ISIC2018_Task3_Training_Input/ISIC_0000000.jpg", tiny.jpeg(0))
     server.files[INPUT] = (tmp_path / "less.zip").read_bytes()
-    with pytest.raises(DataError, match="holds 1 images, expected 28"):
+    with pytest.raises(DataError, match="contains 1 images, expected 28"):
         download(server, tmp_path / "w", zips)
     assert not (Workspace(tmp_path / "w").archives / INPUT).exists()
 
@@ -253,7 +253,7 @@ def test_two_at_once_the_second_is_told(server, zips, tmp_path):
 
 
 def from_folder(workspace: Path, source: Path, **settings):
-    return run(DownloadConfig(workspace=workspace, source=source, **settings), SilentReporter())
+    return run(DownloadSettings(workspace=workspace, source=source, **settings), SilentReporter())
 
 
 def test_a_folder_of_official_zips_gives_the_same_dataset(server, zips, tmp_path):
@@ -369,16 +369,16 @@ def test_the_published_split_says_how_much_it_leaks(tmp_path):
 
 def test_wrong_usage(tmp_path):
     for settings, message in (
-        ({"split": "random"}, "no split named 'random'"),
-        ({"parts": ("training", "tset")}, "no parts named tset"),
-        ({"split": "published", "move_duplicates": True}, "bit for bit"),
+        ({"split": "random"}, "there is no 'random'"),
+        ({"parts": ("training", "tset")}, "there is no 'tset'"),
+        ({"split": "published", "move_duplicates": True}, "--move-duplicates"),
         ({"source": tmp_path / "none"}, "there is nothing at"),
-        ({"source": tmp_path, "dry_run": True}, "nothing is fetched"),
+        ({"source": tmp_path, "dry_run": True}, "--dry-run"),
         ({"source": tmp_path}, "looks like no source"),
-        ({"source": tmp_path, "source_format": "dicom"}, "no kind of source named 'dicom'"),
+        ({"source": tmp_path, "source_format": "dicom"}, "there is no 'dicom'"),
     ):
         with pytest.raises(UsageError, match=message):
-            run(DownloadConfig(workspace=tmp_path / "w", **settings), SilentReporter())
+            run(DownloadSettings(workspace=tmp_path / "w", **settings), SilentReporter())
 
 
 def test_a_split_of_another_dataset_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data import splits
 from skinlesion_cli.data.near_duplicates import find_pairs
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download.stage import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadSettings, run
 
 pytestmark = pytest.mark.isic
 CLASS_COUNTS = {"MEL": 1113, "NV": 6705, "BCC": 514, "AKIEC": 327, "BKL": 1099, "DF": 115, "VASC": 142}
@@ -24,7 +24,7 @@ LEAKING_TEST_IMAGES = {42: 771, 7: 774, 123: 737}
 @pytest.fixture(scope="module")
 def dataset(isic_folder, tmp_path_factory) -> tuple[Workspace, Manifest]:
     root = tmp_path_factory.mktemp("isic")
-    run(DownloadConfig(workspace=root, source=isic_folder, link=True), SilentReporter())
+    run(DownloadSettings(workspace=root, source=isic_folder, link=True), SilentReporter())
     return Workspace(root), Manifest.load(Workspace(root).manifest)
 
 

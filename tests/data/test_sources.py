@@ -14,7 +14,7 @@ from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.data.sources.registry import SOURCES, read_source
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages.download.stage import DownloadConfig, run
+from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.data import tiny
 
 LABELS = {"a1": "MEL", "a2": "NV", "b1": "NV", "b2": "DF", "c1": "AKIEC", "c2": "VASC"}
@@ -107,7 +107,7 @@ def test_contract(name, tmp_path):
     """Six images come in with class, lesion and content; the source is recognised by its looks alone."""
     source = MAKERS[name](tmp_path / "source")
     assert [known for known, module in SOURCES.items() if module.recognise(source)] == [name]
-    run(DownloadConfig(workspace=tmp_path / "w", source=source, split="grouped"), SilentReporter())
+    run(DownloadSettings(workspace=tmp_path / "w", source=source, split="grouped"), SilentReporter())
     workspace = Workspace(tmp_path / "w")
     table = Manifest.load(workspace.manifest).table
     assert len(table) == 6

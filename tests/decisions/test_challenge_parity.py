@@ -57,8 +57,8 @@ def test_same_figures(scorer, tmp_path: Path, thresholded: bool):
     truth = tmp_path / "truth.csv"
     truth.write_bytes(challenge_csv(ids, np.eye(7, dtype=np.float32)[labels]))
     result = stage.run(
-        stage.EvaluateConfig(
-            Workspace(tmp_path / "ws").root,
+        stage.EvaluateSettings(
+            workspace=Workspace(tmp_path / "ws").root,
             source=str(tmp_path / "predictions.csv"),
             thresholded=thresholded,
             n_resamples=0,

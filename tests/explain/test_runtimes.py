@@ -21,7 +21,7 @@ def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None
     from skinlesion_cli.stages import export
 
     root = make_workspace(tmp_path / "ws", size_px=[64, 96])  # maps of 2 x 2 and 3 x 3 places
-    export.run(export.ExportConfig(root), SilentReporter())
+    export.run(export.ExportSettings(workspace=root), SilentReporter())
     bundle = bundles.from_workspace(Workspace(root))
     images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(3)]
     ids = ["a.jpg", "b.jpg", "c.jpg"]

@@ -75,7 +75,7 @@ def test_select_writes_the_list(tmp_path: Path) -> None:
 
 @pytest.fixture
 def dataset(generated: Path, tmp_path: Path) -> Path:
-    config = download.DownloadConfig(workspace=tmp_path / "data", source=generated, split="grouped")
+    config = download.DownloadSettings(workspace=tmp_path / "data", source=generated, split="grouped")
     download.run(config, SilentReporter())
     return tmp_path / "data"
 
@@ -101,7 +101,7 @@ def test_labels_from_the_page_go_to_training(dataset: Path, tmp_path: Path) -> N
         tmp_path / "new",
         [("n1.png", "NV", "accept"), ("'=n2.png", "MEL", "disagree"), ("n3.png", "", "disagree")],
     )
-    result = append.run(download.DownloadConfig(workspace=dataset, source=path), SilentReporter())
+    result = append.run(download.DownloadSettings(workspace=dataset, source=path), SilentReporter())
     after = Manifest.load(workspace.manifest)
     new = Split.load(workspace.split, after)
     assert len(after.table) == len(before.table) + 2
@@ -114,12 +114,12 @@ def test_labels_from_the_page_go_to_training(dataset: Path, tmp_path: Path) -> N
     assert all((workspace.images / file).is_file() for file in added["file"])
     # A second time there is nothing new, and nothing changes.
     with pytest.raises(DataError, match="no image that the dataset lacks"):
-        append.run(download.DownloadConfig(workspace=dataset, source=path), SilentReporter())
+        append.run(download.DownloadSettings(workspace=dataset, source=path), SilentReporter())
 
 
 def test_a_contradicting_label_is_refused(dataset: Path, tmp_path: Path) -> None:
     path = reviewed(tmp_path / "new", [("n1.png", "NV", "accept")])
-    append.run(download.DownloadConfig(workspace=dataset, source=path), SilentReporter())
+    append.run(download.DownloadSettings(workspace=dataset, source=path), SilentReporter())
     other = reviewed(tmp_path / "other", [("x.png", "MEL", "disagree")])
     with pytest.raises(DataError, match=r"another label: .*NV there, MEL here"):
-        append.run(download.DownloadConfig(workspace=dataset, source=other), SilentReporter())
+        append.run(download.DownloadSettings(workspace=dataset, source=other), SilentReporter())

@@ -68,7 +68,7 @@ def test_with_folds_an_export_is_compared_on_the_images_that_its_network_never_s
     options = ("--split", "kfold", "--folds", 3, "-w", tmp_path / "ws", "--quiet")
     assert run("download", "--from", dataset.parent / "in", *options).exit_code == 0
     workspace = Workspace(tmp_path / "ws")
-    config = export.ExportConfig(workspace.root, "onnx-int8", images=1000)
+    config = export.ExportSettings(workspace=workspace.root, format="onnx-int8", images=1000)
     judged = []
     for fold in range(3):
         sample = export._sample(workspace, config, fold)

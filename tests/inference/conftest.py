@@ -23,7 +23,7 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from skinlesion_cli.progress import SilentReporter
     from skinlesion_cli.stages import export
 
-    export.run(export.ExportConfig(workspace), SilentReporter())
+    export.run(export.ExportSettings(workspace=workspace), SilentReporter())
     return workspace
 
 

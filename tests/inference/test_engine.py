@@ -277,7 +277,7 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     shutil.rmtree(exports.path_of(first, "onnx").parent)
     monkeypatch.setattr(onnx_export, "to_onnx", lambda network, size_px: other)
     with pytest.raises(ArtifactError, match="a probability differs by"):
-        export.run(export.ExportConfig(workspace.root, members=(first.name,)), SilentReporter())
+        export.run(export.ExportSettings(workspace=workspace.root, members=(first.name,)), SilentReporter())
     assert not exports.is_there(first, "onnx")
     # An export of another network in the place of this one.
     shutil.copytree(exports.path_of(second, "onnx").parent, exports.path_of(first, "onnx").parent)
@@ -285,17 +285,17 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     with pytest.raises(ArtifactError, match="was made from checkpoint"):
         exports.read(first, "onnx")
     with pytest.raises(UsageError, match="what it loses has to be measured"):
-        export.run(export.ExportConfig(workspace.root, "onnx-int8"), SilentReporter())
+        export.run(export.ExportSettings(workspace=workspace.root, format="onnx-int8"), SilentReporter())
 
 
 def test_a_loss_of_balanced_accuracy_is_refused() -> None:
     from skinlesion_cli.errors import ArtifactError
-    from skinlesion_cli.stages.export import ExportConfig, _accept
+    from skinlesion_cli.stages.export import ExportSettings, _accept
 
     figures = {"largest_difference": 0.2, "bacc_torch": 0.80, "bacc_export": 0.78, "images": 500}
-    _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.03), figures)
+    _accept("net", ExportSettings(workspace=Path(), format="onnx-int8", max_bacc_drop=0.03), figures)
     with pytest.raises(ArtifactError, match=r"0\.7800 instead of 0\.8000"):
-        _accept("net", ExportConfig(Path(), "onnx-int8", max_bacc_drop=0.01), figures)
+        _accept("net", ExportSettings(workspace=Path(), format="onnx-int8", max_bacc_drop=0.01), figures)
 
 
 def _two_voices(stopping: StoppingRule | None) -> Engine:

@@ -31,7 +31,7 @@ def largest_difference(one: Path, other: Path) -> float:
 
 @pytest.fixture
 def packed(tiny_workspace: Path, tmp_path: Path) -> Path:
-    pack.run(pack.PackConfig(tiny_workspace, tmp_path / "packed"), SilentReporter())
+    pack.run(pack.PackSettings(workspace=tiny_workspace, output=tmp_path / "packed"), SilentReporter())
     return tmp_path / "packed"
 
 

@@ -92,7 +92,7 @@ def test_an_export_that_loses_too_much_is_refused_and_not_written(workspace, mon
     told = iter([0.8, 0.75])
     monkeypatch.setattr(export.metrics, "balanced_accuracy", lambda labels, said: next(told))
     with pytest.raises(ArtifactError, match=r"its balanced accuracy is 0\.7500 instead of 0\.8000"):
-        export.run(export.ExportConfig(root, kind, max_bacc_drop=0.01), SilentReporter())
+        export.run(export.ExportSettings(workspace=root, format=kind, max_bacc_drop=0.01), SilentReporter())
     assert [path for path in sorted((root / "models" / "tiny").rglob("*")) if path.suffix != ".lock"] == [
         path for path in before if path.suffix != ".lock"
     ]
@@ -102,7 +102,7 @@ def test_without_validation_images_there_is_no_export_in_fewer_bits(tiny_workspa
     from skinlesion_cli.stages import export
 
     with pytest.raises(UsageError, match=f"{kind} needs the images"):
-        export.run(export.ExportConfig(tiny_workspace, kind), SilentReporter())
+        export.run(export.ExportSettings(workspace=tiny_workspace, format=kind), SilentReporter())
 
 
 def test_a_processor_without_bfloat16_is_told_not_computed_in_float32(monkeypatch):

@@ -54,7 +54,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = workspace.root / "evaluation"
     stage.run(
-        stage.EvaluateConfig(workspace.root, n_resamples=20, output=folder, report=True), SilentReporter()
+        stage.EvaluateSettings(workspace=workspace.root, n_resamples=20, output=folder, report=True),
+        SilentReporter(),
     )
     return folder
 
@@ -107,8 +108,8 @@ def test_a_table_from_elsewhere_whose_name_is_html(browser: Any, tmp_path: Path)
     source.write_text(
         f"image,{','.join(CLASS_NAMES)},label\n<script>bad()</script>,1,0,0,0,0,0,0,NV\nb,1,0,0,0,0,0,0,MEL\n"
     )
-    config = stage.EvaluateConfig(
-        tmp_path / "ws", str(source), n_resamples=0, output=tmp_path / "e", report=True
+    config = stage.EvaluateSettings(
+        workspace=tmp_path / "ws", source=str(source), n_resamples=0, output=tmp_path / "e", report=True
     )
     stage.run(config, SilentReporter())
     browser.get((tmp_path / "e" / "report.html").as_uri())

@@ -24,8 +24,10 @@ from skinlesion_cli.stages.evaluate import stage as evaluate
 @pytest.fixture(scope="module")
 def adaptive(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = make(tmp_path_factory.mktemp("adaptive"), n_lesions=1000)
-    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
-    calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
+    calibrate.run(
+        calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
+    )
     return workspace
 
 
@@ -51,7 +53,9 @@ def test_evaluation_decides_on_the_looks_that_prediction_would_take(adaptive: Wo
     assert 0.5 < (np.abs(averaged - test.probabilities).max(axis=1) > 1e-6).mean() < 1.0
     changed = found.decide(averaged).decisions.decided != found.decide(test.probabilities).decisions.decided
     assert changed.mean() <= 0.01
-    result = evaluate.run(evaluate.EvaluateConfig(adaptive.root, n_resamples=50), SilentReporter())
+    result = evaluate.run(
+        evaluate.EvaluateSettings(workspace=adaptive.root, n_resamples=50), SilentReporter()
+    )
     expected = metrics.balanced_accuracy(test.labels, found.decide(averaged).decisions.decided)
     assert result.figures["figures"]["bacc"]["value"] == pytest.approx(expected, abs=1e-12)
 
@@ -78,14 +82,16 @@ def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
     inputs = {role: found.artifact.inputs[role] for role in ("manifest", "split")}
     folds = {f"checkpoint-fold{fold}": f"{fold}" * 64 for fold in (0, 1)}
     found.save(workspace.predictions("one", "oof"), inputs={**inputs, **folds})
-    ensemble.run(ensemble.EnsembleConfig(workspace.root, method="equal"), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, method="equal"), SilentReporter())
     made = ensembles.read(workspace.ensemble)
     assert [member.name for member in made.members] == ["one-fold0", "one-fold1", "two"]
     assert made.weights.tolist() == [0.25, 0.25, 0.5]
     # Out of fold each image was judged by one fold alone: how far the folds differ was never measured.
     assert made.voices == ((0, 1), (2,))
     assert made.voice_weights == (0.5, 0.5)
-    calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    calibrate.run(
+        calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
+    )
     rule = calibrations.read(workspace.calibration).stopping_rule
     assert rule is not None
     assert (rule.weights, rule.looks.n) == ((0.5, 0.5), 16)
@@ -93,8 +99,10 @@ def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
 
 def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
     workspace = make(tmp_path, n_lesions=1000, views=tta.MODES["zoom"])
-    ensemble.run(ensemble.EnsembleConfig(workspace.root, tta_mode="zoom"), SilentReporter())
-    calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, tta_mode="zoom"), SilentReporter())
+    calibrate.run(
+        calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
+    )
     found = calibrations.read(workspace.calibration)
     assert (found.tta_mode, found.views) == ("adaptive", tta.MODES["zoom"])
     assert found.stopping is not None
@@ -103,7 +111,9 @@ def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
 
 def test_looks_of_few_views_are_refused(tmp_path: Path) -> None:
     workspace = make(tmp_path, n_lesions=100)
-    ensemble.run(ensemble.EnsembleConfig(workspace.root, tta_mode="flips"), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, tta_mode="flips"), SilentReporter())
     with pytest.raises(UsageError, match=r"needs an ensemble over 8 views .* over flips") as refused:
-        calibrate.run(calibrate.CalibrateConfig(workspace.root, adaptive="decision"), SilentReporter())
+        calibrate.run(
+            calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
+        )
     assert "d4 or zoom" in refused.value.hint

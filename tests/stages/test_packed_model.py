@@ -17,17 +17,18 @@ from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import restore_network, to_half_precision
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
 from skinlesion_cli.stages.train import initial
-from skinlesion_cli.stages.train.stage import TrainConfig
+from skinlesion_cli.stages.train.stage import TrainSettings
 from tests.inference.tiny import make_workspace
 
 
 def packed(source: Path, target: Path) -> None:
-    pack.run(pack.PackConfig(source, target), SilentReporter())
+    pack.run(pack.PackSettings(workspace=source, output=target), SilentReporter())
 
 
 def test_the_copy_is_the_same_model_and_holds_nothing_else(tmp_path):
@@ -149,8 +150,11 @@ def test_half_precision_is_not_taken_for_full(folds, skinlesion):
 
 def test_the_name_of_the_weights_does_not_depend_on_where_they_lie(tmp_path):
     def name(weights: str = "auto", *models: str) -> str:
-        config = TrainConfig(tmp_path, "tiny", None, weights=weights, models=models)  # type: ignore[arg-type]
-        return config.weights_name
+        recipe = load_recipe("default", "tiny", environment={})
+        settings = TrainSettings(
+            workspace=tmp_path, arch="tiny", recipe=recipe, weights=weights, models=models
+        )
+        return settings.weights_name
 
     assert name() == "auto"
     assert name("none") == "none"

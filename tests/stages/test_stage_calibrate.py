@@ -24,12 +24,15 @@ from skinlesion_cli.stages.calibrate import stage
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     workspace = made_workspace.make(tmp_path_factory.mktemp("calibrate"), n_lesions=600)
-    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
     return workspace
 
 
 def run(workspace: Workspace, settings: FitSettings | None = None):
-    return stage.run(stage.CalibrateConfig(workspace.root, settings or FitSettings()), SilentReporter())
+    return stage.run(
+        stage.CalibrateSettings(workspace=workspace.root, settings=settings or FitSettings()),
+        SilentReporter(),
+    )
 
 
 def test_published_is_the_published_search_on_plain_probabilities(workspace: Workspace):
@@ -102,9 +105,9 @@ def test_a_refused_target_is_a_warning_with_numbers(workspace: Workspace):
 
 def test_ensemble_made_again_is_refused(tmp_path: Path):
     workspace = made_workspace.make(tmp_path, n_lesions=60)
-    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
     kept = workspace.ensemble.read_bytes()
-    ensemble.run(ensemble.EnsembleConfig(workspace.root, method="equal"), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, method="equal"), SilentReporter())
     workspace.ensemble.write_bytes(kept)
     with pytest.raises(ArtifactError, match="was made from ensemble"):
         run(workspace)
@@ -131,7 +134,7 @@ def reduce_to(workspace: Workspace, names: set[str]) -> None:
 
 def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
     workspace = made_workspace.make(tmp_path, n_lesions=200)
-    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
     reduce_to(workspace, {"MEL", "NV", "BKL"})
     result = run(workspace)
     guarantee = next(p for p in result.figures["guarantees"] if p["class_name"] == "AKIEC")

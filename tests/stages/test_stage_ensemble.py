@@ -23,7 +23,7 @@ def workspace(tmp_path_factory) -> Workspace:
 
 
 def run(workspace: Workspace, **settings):
-    return stage.run(stage.EnsembleConfig(workspace.root, **settings), SilentReporter())
+    return stage.run(stage.EnsembleSettings(workspace=workspace.root, **settings), SilentReporter())
 
 
 def change(workspace: Workspace, member: str, inputs: dict | None = None, **changes) -> Workspace:
@@ -61,7 +61,7 @@ def test_every_method_can_be_calibrated(workspace: Workspace, method: str):
     )
     merged = Predictions.load(workspace.ensemble_predictions("val"))
     assert merged.probabilities == pytest.approx(ensemble.rule.merge(stack), abs=1e-6)
-    stage.run(stage.CalibrateConfig(workspace.root), SilentReporter())
+    stage.run(stage.CalibrateSettings(workspace=workspace.root), SilentReporter())
 
 
 def test_fewer_views(workspace: Workspace):

@@ -30,13 +30,13 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
     workspace = made_workspace.make(tmp_path_factory.mktemp("evaluate"), n_lesions=400)
-    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
-    calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
+    calibrate.run(calibrate.CalibrateSettings(workspace=workspace.root), SilentReporter())
     return workspace
 
 
 def run(workspace: Workspace, **settings):
-    config = evaluate.EvaluateConfig(workspace.root, **{"n_resamples": 40, **settings})
+    config = evaluate.EvaluateSettings(workspace=workspace.root, **{"n_resamples": 40, **settings})
     return evaluate.run(config, SilentReporter())
 
 
@@ -181,7 +181,10 @@ def test_usage_errors(workspace: Workspace, tmp_path: Path):
 def test_two_policies_are_compared_by_their_files(workspace: Workspace, tmp_path: Path):
     other = tmp_path / "published.json"
     settings = load_policy(None, overrides={"policy": "published"})
-    calibrate.run(calibrate.CalibrateConfig(workspace.root, settings, other), SilentReporter())
+    calibrate.run(
+        calibrate.CalibrateSettings(workspace=workspace.root, settings=settings, output=other),
+        SilentReporter(),
+    )
     body = run(workspace, against=str(other)).figures
     assert body["decision"] == "calibrated (guaranteed)"
     assert body["comparison"]["their_decision"] == "calibrated (published)"

@@ -26,13 +26,17 @@ SMALL = ["batch_size=16", "input_size_px=32", "progressive_sizes_px=[]", "harmon
 @pytest.fixture(scope="module")
 def workspace(generated, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("examples") / "workspace"
-    download.run(download.DownloadConfig(workspace=root, source=generated, split="grouped"), SilentReporter())
+    download.run(
+        download.DownloadSettings(workspace=root, source=generated, split="grouped"), SilentReporter()
+    )
     return root
 
 
 def test_sharpness_table(workspace, monkeypatch, capsys):
     recipe = load_recipe("default", "tiny", settings=[*SMALL, "epochs=1"], environment={})
-    config = train.TrainConfig(workspace, "tiny", recipe, weights="none", device="cpu", workers=0)
+    config = train.TrainSettings(
+        workspace=workspace, arch="tiny", recipe=recipe, weights="none", device="cpu", workers=0
+    )
     result = train.run(config, SilentReporter())
     monkeypatch.setattr(sys, "argv", ["sharpness_check", "--workspace", str(workspace), "--arch", "tiny"])
     sharpness_check.main()
@@ -80,14 +84,14 @@ def test_ablation_runs_the_command_goes_on_and_collects(workspace, tmp_path, mon
             given["--recipe"], "tiny", settings=[*SMALL, "epochs=1", "cache_size_px=32"], environment={}
         )
         dry = "--dry-run" in arguments
-        config = train.TrainConfig(
-            Path(given["--workspace"]),
-            "tiny",
-            recipe,
-            "none",
-            int(given.get("--seed", 1)),
-            "cpu",
-            0,
+        config = train.TrainSettings(
+            workspace=Path(given["--workspace"]),
+            arch="tiny",
+            recipe=recipe,
+            weights="none",
+            seed=int(given.get("--seed", 1)),
+            device="cpu",
+            workers=0,
             dry_run=dry,
         )
         result = train.run(config, SilentReporter())

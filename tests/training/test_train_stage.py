@@ -52,7 +52,9 @@ def dataset(generated, tmp_path_factory) -> Path:
     from skinlesion_cli.stages.download import stage as download
 
     root = tmp_path_factory.mktemp("training") / "workspace"
-    download.run(download.DownloadConfig(workspace=root, source=generated, split="grouped"), SilentReporter())
+    download.run(
+        download.DownloadSettings(workspace=root, source=generated, split="grouped"), SilentReporter()
+    )
     workspace = Workspace(root)
     manifest = Manifest.load(workspace.manifest)
     table = manifest.table.assign(age_years="55", sex=["male", "female", ""] * 35, site="back")
@@ -71,12 +73,12 @@ def dataset(generated, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def config(dataset, tmp_path) -> train.TrainConfig:
+def config(dataset, tmp_path) -> train.TrainSettings:
     """A training in a workspace of its own that shares the images."""
     root = tmp_path / "workspace"
     root.mkdir()
     (root / "dataset").symlink_to(dataset / "dataset")
-    return train.TrainConfig(
+    return train.TrainSettings(
         workspace=root, arch="tiny", recipe=small_recipe(), weights="none", device="cpu", workers=0
     )
 
@@ -143,10 +145,10 @@ def test_the_same_command_again_trains_nothing_and_other_settings_are_refused(co
     said = Said()
     train.run(config, said)
     assert (sha256_file(path), said.rows) == (before, [])
-    other = replace(config, recipe=small_recipe("learning_rate=0.001"), seed=7)
+    other = config.replace(recipe=small_recipe("learning_rate=0.001"), seed=7)
     with pytest.raises(ArtifactError, match=r"seed 42 \(now 7\), learning_rate 0.0006 \(now 0.001\)"):
         train.run(other, said)
-    train.run(replace(other, fresh=True), said)
+    train.run(other.replace(fresh=True), said)
     assert sha256_file(path) != before
     assert len(said.rows) == 2
 
@@ -154,9 +156,9 @@ def test_the_same_command_again_trains_nothing_and_other_settings_are_refused(co
 def test_an_unfinished_training_of_other_settings_is_refused(config, monkeypatch):
     cut_after_first_epoch(config, monkeypatch)
     with pytest.raises(ArtifactError, match=r"unfinished training with other settings: epochs 2 \(now 3\)"):
-        train.run(replace(config, recipe=small_recipe("epochs=3")), SilentReporter())
+        train.run(config.replace(recipe=small_recipe("epochs=3")), SilentReporter())
     said = Said()
-    train.run(replace(config, recipe=small_recipe("epochs=1"), fresh=True), said)
+    train.run(config.replace(recipe=small_recipe("epochs=1"), fresh=True), said)
     assert [row["epoch"] for row in said.rows] == ["1/1"]
 
 
@@ -173,7 +175,7 @@ def cut_after_first_epoch(config, monkeypatch):
 
 
 def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch, tmp_path):
-    whole = replace(config, workspace=tmp_path / "whole")
+    whole = config.replace(workspace=tmp_path / "whole")
     whole.workspace.mkdir()
     (whole.workspace / "dataset").symlink_to(config.workspace / "dataset")
     train.run(whole, SilentReporter())
@@ -225,7 +227,7 @@ def test_images_that_changed_since_the_download_are_refused(dataset, config):
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(config):
-    result = train.run(replace(config, dry_run=True), SilentReporter())
+    result = train.run(config.replace(dry_run=True), SilentReporter())
     figures = result.figures
     split = json.loads(Workspace(config.workspace).split.read_text())["body"]["counts"]
     assert figures["training_images"] == split["train"]
@@ -252,7 +254,7 @@ def test_the_plan_times_frozen_epochs_apart(config, monkeypatch):
     # One epoch of two at 24 px, then one at 32 px that is frozen from its beginning.
     sizes = "progressive_sizes_px=[[0.0, 24], [0.5, 32]]"
     recipe = small_recipe("epochs=2", sizes, "freeze_from=0.5", "freeze_stages=2")
-    result = train.run(replace(config, recipe=recipe, dry_run=True), SilentReporter())
+    result = train.run(config.replace(recipe=recipe, dry_run=True), SilentReporter())
     assert set(result.figures["seconds_per_step"]) == {"24", "32-frozen"}
     assert [row[:2] for row in result.tables[0].rows] == [["24 px", 1], ["32 px, frozen", 1]]
     assert timed == {(24, False), (32, True)}
@@ -269,7 +271,7 @@ def test_logit_adjustment_reaches_the_loss(config, monkeypatch):
 
     monkeypatch.setattr(loop, "training_loss", watched)
     recipe = small_recipe("epochs=1", "sampler=uniform", "logit_adjustment=1.0")
-    train.run(replace(config, recipe=recipe, dry_run=True), SilentReporter())
+    train.run(config.replace(recipe=recipe, dry_run=True), SilentReporter())
     # Images drawn alike, nine of each class and ten of the last: ln 9/64 and ln 10/64.
     assert seen[0].tolist() == pytest.approx([-1.961659] * 6 + [-1.856298], abs=1e-5)
 
@@ -277,11 +279,11 @@ def test_logit_adjustment_reaches_the_loss(config, monkeypatch):
 def test_something_has_to_be_left_to_learn(config):
     recipe = small_recipe("freeze_from=0.5", "freeze_stages=99")
     with pytest.raises(UsageError, match="freeze_stages 99 leaves nothing of tiny to learn"):
-        train.run(replace(config, recipe=recipe), SilentReporter())
+        train.run(config.replace(recipe=recipe), SilentReporter())
 
 
 def test_folds_leave_one_table_of_out_of_fold_predictions(config):
-    folds = replace(config, folds=3, recipe=small_recipe("epochs=1"))
+    folds = config.replace(folds=3, recipe=small_recipe("epochs=1"))
     result = train.run(folds, SilentReporter())
     workspace = Workspace(config.workspace)
     split = Split.load(workspace.split, Manifest.load(workspace.manifest))
@@ -303,7 +305,7 @@ def test_folds_leave_one_table_of_out_of_fold_predictions(config):
 
 def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> None:
     """The ensemble takes the out-of-fold predictions as one member's; prediction averages the networks."""
-    ensemble.run(ensemble.EnsembleConfig(workspace.root), SilentReporter())
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
     merged = Predictions.load(workspace.ensemble_predictions("val"))
     # The ensemble averages the views of `d4`, which are stored first.
     assert merged.views == out_of_fold.views[:8]
@@ -315,14 +317,14 @@ def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> 
     folds = [Predictions.load(workspace.predictions(f"tiny-fold{fold}", "test")) for fold in range(3)]
     mean = np.mean([fold.view_probabilities for fold in folds], axis=0)
     np.testing.assert_allclose(test.view_probabilities, mean[:, :8], atol=1e-6)
-    calibrate.run(calibrate.CalibrateConfig(workspace.root), SilentReporter())
+    calibrate.run(calibrate.CalibrateSettings(workspace=workspace.root), SilentReporter())
     bundle = bundles.from_workspace(workspace)
     assert [member.name for member in bundle.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
 
 
 def test_folds_that_the_split_does_not_have_are_refused(config):
     with pytest.raises(UsageError, match=r"--folds 5 was asked for, but .* has 3 folds") as caught:
-        train.run(replace(config, folds=5), SilentReporter())
+        train.run(config.replace(folds=5), SilentReporter())
     assert "--split kfold --folds 5" in caught.value.hint
 
 
@@ -349,7 +351,7 @@ def test_metadata_encoding():
 
 def test_metadata_trains_a_branch_and_predictions_need_none(config):
     settings = small_recipe("metadata_fields=[age, sex, site]")
-    train.run(replace(config, recipe=settings), SilentReporter())
+    train.run(config.replace(recipe=settings), SilentReporter())
     done = checkpoints.read(Workspace(config.workspace).checkpoint("tiny"))
     assert done.figures["metadata_columns"] == 18
     network = restore_network(done)
@@ -364,7 +366,7 @@ def test_a_checkpoint_written_before_a_setting_existed_can_be_read(config):
     from skinlesion_cli.artifacts.files import sha256_bytes
     from skinlesion_cli.config.schema import canonical_json
 
-    train.run(replace(config, recipe=small_recipe("epochs=1")), SilentReporter())
+    train.run(config.replace(recipe=small_recipe("epochs=1")), SilentReporter())
     path = Workspace(config.workspace).checkpoint("tiny")
     envelope = json.loads(path.read_text())
     del envelope["sha256"], envelope["body"]["recipe"]["drop_last"], envelope["body"]["figures"]["weights"]
@@ -381,13 +383,13 @@ def test_published_recipe_trains(config):
     published = small_recipe("drop_last=false", "cache_size_px=32", name="published")
     published = published.model_copy(update={"harmonise_px": None, "progressive_sizes_px": ()})
     said = Said()
-    train.run(replace(config, recipe=published), said)
+    train.run(config.replace(recipe=published), said)
     assert len(said.rows) == 2
 
 
 def test_tensorboard_logs_every_epoch(config):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train.run(replace(config, tensorboard=True), SilentReporter())
+    train.run(config.replace(tensorboard=True), SilentReporter())
     log = events.EventAccumulator(str(Workspace(config.workspace).tensorboard("tiny")))
     log.Reload()
     assert [event.step for event in log.Scalars("val_bacc")] == [1, 2]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field, InstanceOf
 
 from skinlesion_cli.artifacts import calibration as calibrations
 from skinlesion_cli.artifacts import ensemble as ensembles
@@ -16,6 +17,7 @@ from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.decisions.adaptive.fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.decisions.adaptive.stopping import Guard
 from skinlesion_cli.decisions.fit import FittedRule, cross_fit, fit_rule
@@ -32,8 +34,7 @@ from skinlesion_cli.stages.result import StageResult, Table
 _ADAPTIVE = ("d4", "zoom")
 
 
-@dataclass(frozen=True)
-class CalibrateConfig:
+class CalibrateSettings(StageSettings):
     """Where, and how to fit (see `decisions.settings.FitSettings`).
 
     `output` is where the calibration goes, such as a second one to compare with; None: its place in the
@@ -43,12 +44,12 @@ class CalibrateConfig:
     """
 
     workspace: Path
-    settings: FitSettings = field(default_factory=FitSettings)
+    settings: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
     output: Path | None = None
     adaptive: Guard | None = None
 
 
-def run(config: CalibrateConfig, reporter: Reporter) -> StageResult:
+def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
     """Fit on the merged validation predictions and write `calibration/`."""
     workspace, settings = Workspace(config.workspace), config.settings
     ensemble = ensembles.read(workspace.ensemble)

@@ -16,12 +16,12 @@ from skinlesion_cli.data.sources.base import Collection, Record
 from skinlesion_cli.data.sources.registry import read_source
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.download.stage import DownloadConfig
+from skinlesion_cli.stages.download.stage import DownloadSettings
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 
-def run(config: DownloadConfig, reporter: Reporter) -> StageResult:
+def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
     """Bring in the images that are new; they go to training, or where their lesion is already.
 
     Raises

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, model_validator
 
 from skinlesion_cli.artifacts.files import atomic_write, exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.near_duplicates import Duplicates
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.config.schema import Frozen
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data import splits
 from skinlesion_cli.data.download import isic2018_files
 from skinlesion_cli.data.download.fetch import Patience
@@ -26,8 +26,8 @@ from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
 from skinlesion_cli.data.sources.base import IMAGE_TYPES, SourceOptions, parse_class_map
 from skinlesion_cli.data.sources.isic2018 import METADATA
 from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
-from skinlesion_cli.data.sources.registry import read_source, require_there
-from skinlesion_cli.errors import UsageError, name_items
+from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
+from skinlesion_cli.errors import name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -35,7 +35,7 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 NEXT = "skinlesion train --arch efficientnet_lite0"
 
 
-class DownloadConfig(Frozen):
+class DownloadSettings(StageSettings):
     """What to bring in, and how to split it.
 
     `source` is a copy on disk; without one the official files are fetched. `parts` are those of the official
@@ -44,8 +44,10 @@ class DownloadConfig(Frozen):
 
     workspace: Path
     source: Path | None = None
-    source_format: str = "auto"
-    parts: tuple[str, ...] = isic2018_files.PARTS
+    source_format: Annotated[str, one_of(SOURCES, also=("auto",))] = "auto"
+    parts: Annotated[tuple[Annotated[str, one_of(isic2018_files.PARTS)], ...], Field(min_length=1)] = (
+        isic2018_files.PARTS
+    )
     base_url: str | None = None
     dry_run: bool = False
     ignore_hashes: bool = False
@@ -54,13 +56,23 @@ class DownloadConfig(Frozen):
     class_map: tuple[str, ...] = ()
     images: Path | None = None
     allow_missing: bool = False
-    image_types: str = "dermoscopic"
+    image_types: Annotated[str, one_of(IMAGE_TYPES)] = "dermoscopic"
     source_name: str | None = None
-    split: str = "official"
+    split: Annotated[str, one_of(splits.STRATEGIES)] = "official"
     n_folds: Annotated[int, Field(ge=2, le=100)] = 5
-    seed: int = 42
+    seed: NonNegativeInt = 42
     check_duplicates: bool = False
     move_duplicates: bool = False
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.move_duplicates and self.split == "published":
+            raise ValueError(
+                "--move-duplicates cannot be used with --split published, which is kept bit for bit"
+            )
+        if self.dry_run and self.source is not None:
+            raise ValueError("--dry-run is about fetching; with --from nothing is fetched")
+        return self
 
     @property
     def source_options(self) -> SourceOptions:
@@ -75,22 +87,13 @@ class DownloadConfig(Frozen):
 
 
 def run(
-    config: DownloadConfig,
+    config: DownloadSettings,
     reporter: Reporter,
     *,
     files: Sequence[OfficialFile] = OFFICIAL_FILES,
     patience: Patience | None = None,
 ) -> StageResult:
     """Fetch or read a source, bring its images in, write manifest and split."""
-    if config.split not in splits.STRATEGIES:
-        raise UsageError(f"no split named {config.split!r}", "Known: " + ", ".join(splits.STRATEGIES))
-    strange = [part for part in config.parts if part not in isic2018_files.PARTS]
-    if strange or not config.parts:
-        raise UsageError(f"no parts named {name_items(strange)}", "Known: " + ", ".join(isic2018_files.PARTS))
-    if config.move_duplicates and config.split == "published":
-        raise UsageError("--move-duplicates cannot go with the published split: it is kept bit for bit")
-    if config.image_types not in IMAGE_TYPES:
-        raise UsageError(f"no image types named {config.image_types!r}", "Known: " + ", ".join(IMAGE_TYPES))
     workspace = Workspace(config.workspace)
     if config.dry_run:
         return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0))
@@ -119,10 +122,8 @@ def run(
 
 
 def _dry_run(
-    config: DownloadConfig, workspace: Workspace, files: Sequence[OfficialFile], patience: Patience
+    config: DownloadSettings, workspace: Workspace, files: Sequence[OfficialFile], patience: Patience
 ) -> StageResult:
-    if config.source is not None:
-        raise UsageError("--dry-run is about fetching; with --from nothing is fetched")
     planned = isic2018_files.plan(
         _wanted(config, files), workspace.archives, _addresses(config), patience, ask=True
     )
@@ -149,16 +150,16 @@ def _dry_run(
     )
 
 
-def _wanted(config: DownloadConfig, files: Sequence[OfficialFile]) -> list[OfficialFile]:
+def _wanted(config: DownloadSettings, files: Sequence[OfficialFile]) -> list[OfficialFile]:
     return [file for file in files if file.part in config.parts]
 
 
-def _addresses(config: DownloadConfig) -> tuple[str, ...]:
+def _addresses(config: DownloadSettings) -> tuple[str, ...]:
     return isic2018_files.BASE_URLS if config.base_url is None else (config.base_url,)
 
 
 def _dataset(
-    config: DownloadConfig,
+    config: DownloadSettings,
     workspace: Workspace,
     reporter: Reporter,
     files: Sequence[OfficialFile],
@@ -208,7 +209,7 @@ def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -
 
 
 def _split(
-    config: DownloadConfig, manifest: Manifest, pairs: Sequence[Pair] | None, notes: list[str]
+    config: DownloadSettings, manifest: Manifest, pairs: Sequence[Pair] | None, notes: list[str]
 ) -> Split:
     images = manifest.table
     if config.move_duplicates and pairs:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import NonNegativeInt
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import calibration as calibrations
@@ -18,8 +19,9 @@ from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.split import HELD_OUT, Split
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.subgroups import by_patient
 from skinlesion_cli.decisions.evaluation import figures as judging
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
@@ -41,8 +43,7 @@ UNSCORED = frozenset({"ISIC_0035068"})
 COMPARED = ("bacc", "malignant_bacc", "macro_auc", "malignant/auc", "log_loss", "ece")
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateSettings(StageSettings):
     """What to judge.
 
     `source` : `ensemble`, the name of a trained network, or a CSV. `part` : val or test, for the first two.
@@ -54,13 +55,13 @@ class EvaluateConfig:
 
     workspace: Path
     source: str = ENSEMBLE
-    part: str = "test"
-    decision: str | None = None
+    part: Annotated[str, one_of(HELD_OUT)] = "test"
+    decision: Annotated[str, one_of(DECISIONS)] | None = None
     against: str | None = None
     truth: Path | None = None
     thresholded: bool = False
-    n_resamples: int = 2000
-    seed: int = 0
+    n_resamples: NonNegativeInt = 2000
+    seed: NonNegativeInt = 0
     output: Path | None = None
     report: bool = False
 
@@ -97,7 +98,7 @@ class _Judged:
         )
 
 
-def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
+def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
     """Write `evaluation.json`, pictures and `challenge.csv` to the output folder."""
     workspace = Workspace(config.workspace)
     everything = _judge(workspace, config, config.source, config.decision)
@@ -148,7 +149,7 @@ def run(config: EvaluateConfig, reporter: Reporter) -> StageResult:
     return _result(evaluations.defined(body), paths, [*notes, *subgroup_notes])
 
 
-def _judge(workspace: Workspace, config: EvaluateConfig, source: str, decision: str | None) -> _Judged:
+def _judge(workspace: Workspace, config: EvaluateSettings, source: str, decision: str | None) -> _Judged:
     """Read one source and decide on it."""
     if decision not in (None, *DECISIONS):
         raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
@@ -218,7 +219,7 @@ def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
     return _Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), (), None, inputs, notes)
 
 
-def _judge_table(workspace: Workspace, config: EvaluateConfig, path: Path, decision: str | None) -> _Judged:
+def _judge_table(workspace: Workspace, config: EvaluateSettings, path: Path, decision: str | None) -> _Judged:
     if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
     truth = external_predictions.find_truth(config.truth, workspace.manifest)
@@ -277,7 +278,7 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
 
 
 def _compare(
-    workspace: Workspace, config: EvaluateConfig, judged: _Judged, figures: Figures
+    workspace: Workspace, config: EvaluateSettings, judged: _Judged, figures: Figures
 ) -> dict[str, Any]:
     assert config.against is not None
     if config.against == ARGMAX:

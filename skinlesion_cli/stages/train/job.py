@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeInt
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -16,6 +17,7 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.data import metadata
 from skinlesion_cli.data.preprocess import decode_target_px, to_input
 from skinlesion_cli.data.training.cache import DecodedCache, ImageFile, open_cache
@@ -29,8 +31,7 @@ EVALUATION_BATCH = 32
 MODEL_PREFIX = "model:"
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainSettings(StageSettings):
     """What to train. `weights` is auto, none or a safetensors file; `models`, each what `artifacts.bundle.named`
     takes, are trained models to start from instead, from the mean of their weights where there are several;
     `workers` None picks by cores; `folds` is the number of folds to train one after the other, None for the
@@ -41,11 +42,11 @@ class TrainConfig:
     arch: str
     recipe: Recipe
     weights: str = "auto"
-    seed: int = 42
+    seed: NonNegativeInt = 42
     device: str = "auto"
-    workers: int | None = None
-    folds: int | None = None
-    fold: int | None = None
+    workers: NonNegativeInt | None = None
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: NonNegativeInt | None = None
     fresh: bool = False
     dry_run: bool = False
     tensorboard: bool = False
@@ -92,7 +93,7 @@ class Dataset:
 class Job:
     """One network to train on `train_ids` and to validate on `validation_ids` (of a fold: the held-out images)."""
 
-    config: TrainConfig
+    config: TrainSettings
     data: Dataset
     fold: int | None
     train_ids: list[str]

@@ -18,18 +18,18 @@ from skinlesion_cli.models.training.memory import keep_freed_memory
 from skinlesion_cli.progress import Reporter, SilentReporter
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_precision, write_checkpoint
-from skinlesion_cli.stages.train.job import Dataset, Job, TrainConfig
+from skinlesion_cli.stages.train.job import Dataset, Job, TrainSettings
 from skinlesion_cli.stages.train.planning import plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
 
-__all__ = ["TrainConfig", "run"]
+__all__ = ["TrainSettings", "run"]
 
 _OTHER_FOLDS = (
     "After the other folds are trained, run the same command without --fold to join their predictions."
 )
 
 
-def run(config: TrainConfig, reporter: Reporter) -> StageResult:
+def run(config: TrainSettings, reporter: Reporter) -> StageResult:
     """Train, or resume an interrupted training; writes `models/<arch>/`, or one folder per fold."""
     keep_freed_memory()
     jobs = _jobs(config, reporter)
@@ -47,7 +47,7 @@ def run(config: TrainConfig, reporter: Reporter) -> StageResult:
     return _result(config, trained, written)
 
 
-def _jobs(config: TrainConfig, reporter: Reporter) -> list[Job]:
+def _jobs(config: TrainSettings, reporter: Reporter) -> list[Job]:
     backbone(config.arch)
     if not config.recipe.epochs and not config.models:
         raise UsageError(
@@ -101,7 +101,7 @@ def _train(job: Job) -> tuple[Checkpoint, list[Path]]:
     return checkpoint, predict_parts(job, checkpoint) if distributed.is_first else []
 
 
-def _result(config: TrainConfig, trained: list[Checkpoint], written: list[Path]) -> StageResult:
+def _result(config: TrainSettings, trained: list[Checkpoint], written: list[Path]) -> StageResult:
     figures = [{"name": c.name, **{k: v for k, v in c.figures.items() if k != "identity"}} for c in trained]
     return StageResult(
         command="train",
