@@ -22,6 +22,7 @@ EXTRAS = (
     "onnx",
     "openvino",
     "dicom",
+    "heif",
     "parquet",
     "dask",
     "browser",

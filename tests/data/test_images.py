@@ -151,7 +151,7 @@ def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
         (b"hello, this is no image", "not_an_image"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "not_an_image"),
         (b"\0" * 5000, "not_an_image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n", "not_an_image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n", "unsupported_kind"),
     ],
 )
 def test_what_is_no_image(data, expected):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.data.reading.images import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE_PX
+from skinlesion_cli.data.reading.limits import MAX_FILE_BYTES, MAX_PIXELS, MIN_SIDE_PX
 from skinlesion_cli.errors import ImageError
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})

@@ -1,55 +1,99 @@
 """Reading an image file: the one place where pixels come from, and every way in which that can fail.
 
-Whatever the file holds, what comes out is upright 8-bit RGB, or an `ImageError` that says why not. Nothing is
-guessed and no half image is ever returned.
+Whatever the file holds, what comes out is upright 8-bit sRGB, or an `ImageError` that says why not. Nothing is
+guessed and half an image is never returned.
 """
 
 from __future__ import annotations
 
 import io
-import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+    features,
+)
 
+from skinlesion_cli.data.reading import colour, completeness, kinds, modes
+from skinlesion_cli.data.reading import jpeg as jpegs
+from skinlesion_cli.data.reading.kinds import HEAD_BYTES, FileKind, kind_of
+from skinlesion_cli.data.reading.limits import MAX_PIXELS, MIN_SIDE_PX, check_file, check_size, read_bytes
 from skinlesion_cli.errors import ImageError
 
-# A 64-megapixel RGB image takes 192 MB; dermoscopes and cameras stay far below.
-MAX_PIXELS = 64_000_000
-MAX_FILE_BYTES = 1 << 30
-MIN_SIDE_PX = 16
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-# Only these decoders are tried (JPEG includes MPO): Pillow knows more, and some start other programs (EPS).
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
-# Transparent parts are shown over white: of the two usual backgrounds the one nearer to skin.
-_BACKGROUND = (255, 255, 255)
 # Reduced-scale decoding keeps at least this many times the pixels that are asked for on each side. On sharp
 # photographs (JPEG quality 92, brought to the same size afterwards) the gradients of the result are 1 % weaker
 # than without it at a margin of 2, 4 to 5 % at 1.2 and 6 to 7 % at 1.
 REDUCED_MARGIN = 2.0
 _ORIENTATION_TAG = 0x0112
-# Loading these two here spares Pillow the search through all of its plugins in the first file of their kind.
-_PLUGINS = (TiffImagePlugin, WebPImagePlugin)
+# The classes themselves, not `Image.open`: that tries others, some of which start programs (EPS), and refuses
+# sizes by a limit of its own, which is not the user's.
+_PLUGINS: dict[str, Callable[[io.BytesIO], Any]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
+# OpenJPEG keeps 4 bytes a sample, twice; the video decoders keep planes of 16 bits and their references.
+_COST = {"JPEG2000": 4, "AVIF": 2, "HEIF": 2}
+# Levels of 255 that a picture spans at least, without the lightest and darkest pixels. Photographs of skin span 60
+# and more.
+_LEAST_LEVELS = 16
+_SAMPLE_SIDE, _OUTLIERS = 64, 20
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
 
-# Pillow only warns of a bomb, and of broken metadata; what matters of it is an error here. For the whole
-# process, because filters that are set and reset for each image get mixed up between threads.
+# Pillow only warns of broken metadata; what matters of it is an error here. For the whole process, because
+# filters that are set and reset for each image get mixed up between threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def read_image(
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as it was read.
+
+    Attributes
+    ----------
+    pixels : uint8 (height, width, 3), upright sRGB.
+    notes : what was done or assumed on the way, one short sentence each; empty for an ordinary image.
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def read_image(source: Path | bytes, **options: Any) -> np.ndarray:
+    """The pixels of `decode_image`, with the same parameters and errors."""
+    return decode_image(source, **options).pixels
+
+
+def decode_image(
     source: Path | bytes,
     *,
     max_pixels: int = MAX_PIXELS,
     min_side_px: int = MIN_SIDE_PX,
     target_px: int | None = None,
     reduced_margin: float = REDUCED_MARGIN,
-) -> np.ndarray:
-    """Read an image as upright RGB.
+    frame: int = 1,
+) -> DecodedImage:
+    """Read an image as upright sRGB, by its content and not by its name.
 
     Parameters
     ----------
@@ -59,25 +103,34 @@ def read_image(
     target_px : the caller will shrink the image to about this many pixels a side. A JPEG much larger than
         that is decoded at 1/2, 1/4 or 1/8 scale.
     reduced_margin : decoding leaves at least this many times `target_px` on each side; 1 is faster and softer.
+    frame : the page of a TIFF, from 1.
 
     Returns
     -------
-    uint8 array of shape (height, width, 3): RGB, with the EXIF orientation applied. 16-bit grey is scaled
-    from 0..65535 to 0..255, transparency is laid over white, animations and stacks give their first frame.
+    The image with the EXIF orientation applied, embedded colour profiles converted to sRGB, 16-bit grey scaled
+    from its full range to 0..255, and transparency laid over white. Of an animation it is the first frame.
 
     Raises
     ------
     ImageError : with `reason` one of `missing`, `unreadable`, `not_a_file`, `empty`, `not_an_image`,
-        `truncated`, `damaged`, `too_large`, `too_small`, `unsupported_mode`.
+        `truncated`, `damaged`, `too_large`, `too_small`, `too_complex`, `unsupported_mode`, `unsupported_kind`,
+        `needs_extra`.
     """
-    data = source if isinstance(source, bytes) else _read_bytes(source)
-    with _opened(data, max_pixels, min_side_px) as image:
-        if target_px is not None and image.format in ("JPEG", "MPO"):
-            side_px = round(target_px * reduced_margin)
-            image.draft(None, (side_px, side_px))
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        image.load()
-        return np.asarray(_to_rgb(_upright(image)))
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    name = "" if isinstance(source, bytes) else source.name
+    with _opened(data, name, max_pixels, min_side_px, frame) as (image, header):
+        if header is not None:
+            side_px = None if target_px is None else round(target_px * reduced_margin)
+            pixels, notes = _from_jpeg(image, data, header, side_px)
+        else:
+            image.load()
+            if min(image.size) < 1:
+                raise ImageError("damaged", "the image has no pixels")
+            pixels, notes = _from_plugin(image, data)
+        orientation = _orientation(image)
+        if image.format in _ANIMATED and getattr(image, "is_animated", False):
+            notes.append("an animation: only its first frame is read")
+    return DecodedImage(_upright(pixels, orientation), tuple(notes))
 
 
 def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX) -> None:
@@ -85,34 +138,34 @@ def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int =
 
     Raises
     ------
-    ImageError : as `read_image`, but for damage that only decoding finds.
+    ImageError : as `decode_image`, but for damage that only decoding finds.
     """
-    with _opened(data, max_pixels, min_side_px):
+    with _opened(data, "", max_pixels, min_side_px, 1):
         pass
 
 
-@contextmanager
-def _opened(data: bytes, max_pixels: int, min_side_px: int) -> Iterator[Image.Image]:
-    """An image that passed all checks that need no decoding; what fails inside becomes an ImageError too."""
-    if not data:
-        raise ImageError("empty", "the file is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image, max_pixels, min_side_px)
-            _check_whole(image, data)
-            yield image
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError("not_an_image", f"this is no image that can be read ({_looks_like(data)})") from None
-    except Image.DecompressionBombError:
-        raise _too_large("", min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))) from None
-    except MemoryError:
-        raise ImageError("too_large", "the image does not fit into memory") from None
-    except Exception as error:
-        # Decoders raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error ...
-        reason = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise ImageError(reason, f"the image is {reason}: {error}") from None
+def check_not_blank(pixels: np.ndarray) -> None:
+    """Refuse a picture that shows nothing: black, white, one colour, or so few levels that nothing can be seen.
+
+    Values of 12 bits that are stored in 16 without a word end here too.
+
+    Parameters
+    ----------
+    pixels : uint8 (height, width, 3).
+
+    Raises
+    ------
+    ImageError : `blank`.
+    """
+    # A sample of rows and columns, the first and the last among them.
+    rows, columns = (np.linspace(0, side - 1, _SAMPLE_SIDE).astype(int) for side in pixels.shape[:2])
+    sample = pixels[np.ix_(rows, columns)].reshape(-1, 3)
+    ordered = np.partition(sample, (_OUTLIERS, -1 - _OUTLIERS), axis=0)
+    low, high = ordered[_OUTLIERS], ordered[-1 - _OUTLIERS]
+    if (high - low).max() < _LEAST_LEVELS:
+        raise ImageError(
+            "blank", f"the picture is the same nearly everywhere: {low.min()} to {high.max()} of 255"
+        )
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -122,86 +175,139 @@ def image_size(path: Path) -> tuple[int, int]:
     ------
     ImageError : it is missing, not readable, or no image.
     """
-    _check_file(path)
+    check_file(path)
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            turned = _orientation(image) >= 5
-            return (height, width) if turned else (width, height)
-    except UnidentifiedImageError:
-        raise ImageError("not_an_image", "this is no image that can be read") from None
+        with path.open("rb") as file:
+            kind = kind_of(file.read(HEAD_BYTES), path.name)
+            file.seek(0)
+            with _plugin(kind)(file) as image:  # type: ignore[arg-type]
+                width, height = image.size
+                turned = _orientation(image) >= 5
+                return (height, width) if turned else (width, height)
+    except ImageError:
+        raise
+    except (UnidentifiedImageError, SyntaxError):
+        raise ImageError("not_an_image", "this is not an image that can be read") from None
     except Exception as error:
         raise ImageError("damaged", f"the image is damaged: {error}") from None
 
 
-def _check_file(path: Path) -> None:
+@contextmanager
+def _opened(
+    data: bytes, name: str, max_pixels: int, min_side_px: int, frame: int
+) -> Iterator[tuple[Any, jpegs.JpegHeader | None]]:
+    """An image that passed all checks that need no decoding, and the header of a JPEG.
+
+    What fails inside becomes an ImageError too.
+    """
+    if not data:
+        raise ImageError("empty", "the file is empty")
+    kind = kind_of(data[:HEAD_BYTES], name)
+    # Where the name alone said so, the content is none of the kinds that are known.
+    if not kind_of(data[:HEAD_BYTES], "").image:
+        raise _not_an_image(data)
+    plugin = _plugin(kind)
     try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise ImageError("missing", "the file is not there") from None
-    except OSError as error:
-        raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
-    # A FIFO or a device would block for ever.
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("not_a_file", "not a regular file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ImageError("too_large", f"the file has more than {MAX_FILE_BYTES:,} bytes")
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        header = None
+        if kind is kinds.JPEG:
+            # Before Pillow, which goes through fill bytes one by one.
+            header = jpegs.read_header(data)
+            check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
+            jpegs.check_scans(data, header)
+        with plugin(io.BytesIO(data)) as image:
+            if frame > 1:
+                image.seek(frame - 1)
+            width, height = image.size
+            cost = _COST.get(kind.pillow, 1)
+            check_size(
+                width, height, max_pixels=max_pixels, min_side_px=min_side_px, cost=cost, kind=kind.name
+            )
+            _check_whole(image, kind, data)
+            yield image, header
+    except ImageError:
+        raise
+    except (UnidentifiedImageError, EOFError):
+        raise _not_an_image(data) from None
+    except MemoryError:
+        raise ImageError("too_large", "the image does not fit into memory") from None
+    except Exception as error:
+        # Decoders raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error ...
+        reason = "truncated" if "truncated" in str(error).lower() else "damaged"
+        raise ImageError(reason, f"the image is {reason}: {error}") from None
 
 
-def _read_bytes(path: Path) -> bytes:
-    _check_file(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
+def _plugin(kind: FileKind) -> Callable[[io.BytesIO], Any]:
+    """The Pillow class that reads a kind of file.
+
+    Raises
+    ------
+    ImageError : `unsupported_kind`, `needs_extra` or `not_an_image`.
+    """
+    if kind.reader == "heif":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise ImageError(
+                "needs_extra", "this is a HEIF image (HEIC); reading it needs `pip install 'skinlesion[heif]'`"
+            ) from None
+        return HeifImageFile
+    if kind.pillow == "AVIF":
+        try:
+            from PIL.AvifImagePlugin import AvifImageFile
+        except ImportError:
+            AvifImageFile = None
+        if AvifImageFile is None or not features.check("avif"):
+            raise ImageError("unsupported_kind", "this build of Pillow reads no AVIF; convert it to PNG")
+        return AvifImageFile
+    if kind.pillow == "JPEG2000" and not features.check("jpg_2000"):
+        raise ImageError("unsupported_kind", "this build of Pillow reads no JPEG 2000; convert it to PNG")
+    if kind.pillow in _PLUGINS:
+        return _PLUGINS[kind.pillow]
+    if kind.image:
+        raise ImageError("unsupported_kind", f"{kind.name} is not read. {kind.advice}".strip())
+    raise ImageError("not_an_image", f"this is not an image ({kind.name})")
 
 
-def _too_large(size_px: str, max_pixels: int) -> ImageError:
-    return ImageError(
-        "too_large",
-        f"the image has {size_px or 'far too many'} pixels; the limit is {max_pixels:,} (--max-pixels)",
-    )
+def _not_an_image(data: bytes) -> ImageError:
+    return ImageError("not_an_image", f"this is not an image that can be read ({_looks_like(data)})")
 
 
-def _check_size(image: Image.Image, max_pixels: int, min_side_px: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise _too_large(f"{width} x {height}", max_pixels)
-    if min(width, height) < min_side_px:
-        raise ImageError(
-            "too_small", f"the image has {width} x {height} pixels; at least {min_side_px} a side are needed"
-        )
-
-
-def _check_whole(image: Image.Image, data: bytes) -> None:
+def _check_whole(image: Any, kind: FileKind, data: bytes) -> None:
     """Find the damage that decoders pass over in silence."""
-    if image.format == "PNG":
-        # Decoding skips the checksums of the pixel data; verifying does not.
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
-            again.verify()
-    elif image.format in ("JPEG", "MPO") and not _jpeg_ends(data):
-        # A half-fetched file that was given its full length is padded with zeros, which decode as grey.
-        raise ImageError("truncated", "the image is truncated: the end of the JPEG data is missing")
+    if kind is kinds.PNG:
+        completeness.check_png(data)
+    elif kind is kinds.WEBP:
+        completeness.check_webp(data, image.width * image.height)
+    elif kind in (kinds.AVIF, kinds.HEIF, kinds.JPEG_2000):
+        completeness.check_media_boxes(data)
+    elif kind is kinds.BMP:
+        completeness.check_bmp(data, image)
+    elif kind is kinds.TIFF:
+        modes.check_tiff_values(image)
+        completeness.check_tiff(data, image)
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether an end-of-image marker follows the first scan; a thumbnail has its own, before that."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return False
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan
-            # From the end, where it is in a whole file; inside a scan these two bytes cannot follow one another.
-            return data.rfind(b"\xff\xd9", position) >= 0
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+def _from_jpeg(
+    image: Any, data: bytes, header: jpegs.JpegHeader, side_px: int | None
+) -> tuple[np.ndarray, list[str]]:
+    scale = 1 if side_px is None else jpegs.reduced_scale(header.width, header.height, side_px)
+    decoded = jpegs.decode_jpeg(data, header, scale=scale)
+    profile = image.info.get("icc_profile")
+    if decoded.shape[2] == 4:
+        return modes.from_cmyk(255 - decoded, profile)
+    return colour.from_profile(decoded, profile) if profile else (decoded, [])
 
 
-def _orientation(image: Image.Image) -> int:
+def _from_plugin(image: Any, data: bytes) -> tuple[np.ndarray, list[str]]:
+    pixels, notes = modes.to_rgb(image)
+    if "icc_profile" not in image.info and (points := completeness.code_points(data)):
+        pixels, more = colour.from_code_points(pixels, *points)
+        notes += more
+    return pixels, notes
+
+
+def _orientation(image: Any) -> int:
     """The EXIF orientation, 1 to 8."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -211,34 +317,16 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(2, 9) else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(np.asarray(image))
-    if image.mode == "I" and image.format == "PNG":
-        return _from_16_bit(np.asarray(image))
-    if image.mode in ("I", "F"):
-        # The range of such values is written nowhere; any scale would be a guess.
-        raise ImageError(
-            "unsupported_mode", f"{image.format} with 32-bit pixels: the range of values is unknown"
-        )
-    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        flat = Image.new("RGBA", layered.size, (*_BACKGROUND, 255))
-        flat.alpha_composite(layered)
-        return flat.convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_16_bit(values: np.ndarray) -> Image.Image:
-    # 65535 / 255 = 257: full scale stays full scale.
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _looks_like(data: bytes) -> str:

@@ -23,7 +23,9 @@ import numpy as np
 
 from skinlesion_cli.data.reading.archives import open_archive
 from skinlesion_cli.data.reading.dicom import DICOM_SUFFIXES, looks_like_dicom, read_dicom
-from skinlesion_cli.data.reading.images import IMAGE_SUFFIXES, MAX_PIXELS, read_image
+from skinlesion_cli.data.reading.images import check_not_blank, read_image
+from skinlesion_cli.data.reading.kinds import has_image_suffix
+from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import DataError, ImageError, UsageError, name_items
 
 ARCHIVE_SUFFIX = ".zip"
@@ -146,7 +148,7 @@ def _name(raw: bytes, separator: bytes) -> Iterator[str]:
 
 def _is_candidate(name: str) -> bool:
     suffix = Path(name).suffix.lower()
-    return suffix in IMAGE_SUFFIXES or suffix in DICOM_SUFFIXES or suffix == ARCHIVE_SUFFIX
+    return has_image_suffix(name) or suffix == ARCHIVE_SUFFIX
 
 
 def _one(name: str, prefix: str) -> Iterator[ImageInput]:
@@ -155,7 +157,7 @@ def _one(name: str, prefix: str) -> Iterator[ImageInput]:
     if suffix == ARCHIVE_SUFFIX and os.path.isfile(path):
         yield from _members(path, name, prefix)
     # Not Path.is_dir: that raises for a name too long for the file system, and a list may hold any text.
-    elif suffix not in IMAGE_SUFFIXES and os.path.isdir(path):
+    elif not has_image_suffix(name) and os.path.isdir(path):
         yield from _below(path, prefix)
     else:
         yield ImageInput(identity(name), path)
@@ -215,7 +217,7 @@ def count_quickly(named: Sequence[str], most: int) -> int | None:
         if not os.path.lexists(name) and glob.has_magic(name):
             found: Iterable[str] = (path for path in glob.iglob(name, recursive=True) if _is_candidate(path))
             waiting += islice(found, most + 1)
-        elif Path(name).suffix.lower() not in IMAGE_SUFFIXES and os.path.isdir(name):
+        elif not has_image_suffix(name) and os.path.isdir(name):
             with suppress(OSError), os.scandir(name) as entries:
                 for entry in entries:
                     kind = _kind_of(entry)
@@ -274,8 +276,11 @@ def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | N
     if source.member is not None:
         content = _member_bytes(source.path, source.member)
     if Path(name).suffix.lower() in DICOM_SUFFIXES or looks_like_dicom(content):
-        return read_dicom(content, max_pixels=max_pixels)
-    return read_image(content, max_pixels=max_pixels, target_px=target_px)
+        pixels = read_dicom(content, max_pixels=max_pixels)
+    else:
+        pixels = read_image(content, max_pixels=max_pixels, target_px=target_px)
+    check_not_blank(pixels)
+    return pixels
 
 
 def _member_bytes(path: Path, member: str) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from skinlesion_cli.data.reading.images import IMAGE_SUFFIXES
+from skinlesion_cli.data.reading.kinds import has_image_suffix
 from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import published_id
 from skinlesion_cli.errors import DataError, name_items
@@ -67,7 +67,7 @@ class ImageFinder:
             images = [
                 name
                 for name in names
-                if not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+                if not name.startswith(".") and has_image_suffix(name)
             ]
             self._directories[directory] = _index((name, name) for name in images)
         return self._directories[directory]
@@ -107,7 +107,7 @@ def _keys(name: str) -> tuple[str, str, str]:
     """
     whole = name.casefold()
     path = PurePosixPath(whole)
-    stem = path.stem if path.suffix in IMAGE_SUFFIXES else whole
+    stem = path.stem if has_image_suffix(path.name) else whole
     return whole, f"{stem}.", f"{published_id(stem)}.."
 
 
