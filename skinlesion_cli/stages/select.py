@@ -15,8 +15,8 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import decode_target_px
-from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
+from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.decisions import active_learning
 from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
 from skinlesion_cli.inference import tta

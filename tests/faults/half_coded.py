@@ -75,7 +75,9 @@ def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
     return data
 
 
-def png_header(width: int = WIDTH, height: int = HEIGHT, bits: int = 8, interlaced: int = 0) -> tuple[bytes, bytes]:
+def png_header(
+    width: int = WIDTH, height: int = HEIGHT, bits: int = 8, interlaced: int = 0
+) -> tuple[bytes, bytes]:
     return b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, interlaced)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -20,7 +19,11 @@ DISPLAY_P3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 ADOBE_RGB = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 # Chromatic adaptation from D65 to D50 (Bradford), as the ICC specification prints it.
 TO_D50 = np.array(
-    [[1.0478112, 0.0228866, -0.0501270], [0.0295424, 0.9904844, -0.0170491], [-0.0092345, 0.0150436, 0.7521316]]
+    [
+        [1.0478112, 0.0228866, -0.0501270],
+        [0.0295424, 0.9904844, -0.0170491],
+        [-0.0092345, 0.0150436, 0.7521316],
+    ]
 )
 PIXELS = np.asarray(picture())
 GREY = np.asarray(picture().convert("L"))
@@ -59,7 +62,10 @@ def profile(chromaticities: tuple[float, ...], gamma: float) -> bytes:
             (name, b"XYZ \0\0\0\0" + b"".join(s15(v) for v in column))
             for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)
         ),
-        *((name, b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))) for name in (b"rTRC", b"gTRC", b"bTRC")),
+        *(
+            (name, b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)))
+            for name in (b"rTRC", b"gTRC", b"bTRC")
+        ),
     ]
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
@@ -96,16 +102,31 @@ def tiff(values: np.ndarray, bits: int, *, photometric: int = 1, sample_format: 
     """A grey TIFF with one strip, by hand: Pillow writes none of these."""
     if bits == 12:
         pairs = values.reshape(-1, 2).astype(int)
-        strip = np.stack(
-            [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1
-        ).astype(np.uint8).tobytes()
+        strip = (
+            np.stack(
+                [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1
+            )
+            .astype(np.uint8)
+            .tobytes()
+        )
     else:
         strip = values.astype("<u2" if bits == 16 else "u1").tobytes()
     entries = [
-        *((256, WIDTH), (257, HEIGHT), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, HEIGHT)),
+        *(
+            (256, WIDTH),
+            (257, HEIGHT),
+            (258, bits),
+            (259, 1),
+            (262, photometric),
+            (273, 8),
+            (277, 1),
+            (278, HEIGHT),
+        ),
         *((279, len(strip)), (339, sample_format)),
     ]
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, v) for tag, v in entries)
+    directory = struct.pack("<H", len(entries)) + b"".join(
+        struct.pack("<HHII", tag, 4, 1, v) for tag, v in entries
+    )
     return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory + bytes(4)
 
 
@@ -146,7 +167,7 @@ FILES = {
     "alpha-of-zero.bmp": bmp_without_alpha(),
     "cmyk-unmarked.jpg": cmyk_without_adobe(),
     "black.png": save(np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
-    "nearly-black.png": encode(Image.fromarray((GREY.astype(np.uint16) * 16)), "PNG"),
+    "nearly-black.png": encode(Image.fromarray(GREY.astype(np.uint16) * 16), "PNG"),
     "transparent.png": save(np.dstack([PIXELS, np.zeros((HEIGHT, WIDTH), np.uint8)])),
 }
 

@@ -16,7 +16,9 @@ from skinlesion_cli.errors import DataError, ImageError, UsageError
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 150, 100)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (32, 24), colour).save(path)
+    image = Image.new("RGB", (32, 24), colour)
+    image.paste((40, 30, 20), (8, 6, 24, 18))
+    image.save(path)
     return path
 
 
@@ -150,7 +152,7 @@ def test_dicom_gives_the_pixels_that_were_put_in(tmp_path: Path) -> None:
     _dicom(tmp_path / "rgb.dcm", colour, "RGB", 8)
     # 12 bits stored in 16: 4095 is white, 2048 is 2048 / 4095 * 255 = 127.5, rounded to even.
     grey = np.full((24, 32), 2048, np.uint16)
-    grey[0, 0] = 4095
+    grey[0] = 4095
     _dicom(tmp_path / "grey.dcm", grey, "MONOCHROME2", 12)
     _dicom(tmp_path / "inverted.dcm", grey, "MONOCHROME1", 12)
     (tmp_path / "text.dcm").write_text("no")

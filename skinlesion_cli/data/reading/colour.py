@@ -84,7 +84,9 @@ def _transform(profile: bytes, mode: str) -> tuple[Callable[[np.ndarray], np.nda
         )
 
         def convert(values: np.ndarray) -> np.ndarray:
-            return np.asarray(ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(values), mode), transform))
+            return np.asarray(
+                ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(values), mode), transform)
+            )
 
         if mode != "CMYK" and _is_identity(convert, mode):
             return None, ""
@@ -147,7 +149,9 @@ def from_code_points(pixels: np.ndarray, primaries: int, transfer: int) -> tuple
         return pixels, []
     space = _PRIMARIES.get(primaries)
     if space is None or transfer not in _LIKE_SRGB:
-        return pixels, [f"colour space ignored: primaries {primaries} with transfer {transfer} are not known here"]
+        return pixels, [
+            f"colour space ignored: primaries {primaries} with transfer {transfer} are not known here"
+        ]
     values = np.arange(256) / 255.0
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     name = {9: "BT.2020", 12: "Display P3"}[primaries]

@@ -68,7 +68,10 @@ def check_webp(data: bytes, pixels: int) -> None:
         raise ImageError("truncated", f"the image is truncated: {len(data):,} of {size:,} bytes are there")
     position = 12
     while position + 8 <= size:
-        kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
+        kind, length = (
+            data[position : position + 4],
+            int.from_bytes(data[position + 4 : position + 8], "little"),
+        )
         if kind in (b"VP8 ", b"VP8L", b"ANMF"):
             allowed = _HOLE_BYTES + (0 if kind == b"VP8L" else pixels // _FLAT_PIXELS_PER_BYTE)
             _refuse_holes(data, position + 8, position + 8 + length, allowed)
@@ -127,7 +130,8 @@ def check_tiff(data: bytes, image: TiffImagePlugin.TiffImageFile) -> None:
     wanted = _tiff_parts(image)
     if len(offsets) < wanted or len(sizes) < wanted:
         raise ImageError(
-            "truncated", f"the image is truncated: {min(len(offsets), len(sizes))} of {wanted} strips are there"
+            "truncated",
+            f"the image is truncated: {min(len(offsets), len(sizes))} of {wanted} strips are there",
         )
     tables = tags.get(347)
     for offset, size in zip(offsets, sizes, strict=False):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -50,7 +51,10 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], Any]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
 }
+# Libraries that a build of Pillow may lack.
+_BUILT_IN = {"JPEG2000": "jpg_2000", "AVIF": "avif"}
 # OpenJPEG keeps 4 bytes a sample, twice; the video decoders keep planes of 16 bits and their references.
 _COST = {"JPEG2000": 4, "AVIF": 2, "HEIF": 2}
 # Levels of 255 that a picture spans at least, without the lightest and darkest pixels. Photographs of skin span 60
@@ -249,19 +253,13 @@ def _plugin(kind: FileKind) -> Callable[[io.BytesIO], Any]:
             from pillow_heif import HeifImageFile
         except ImportError:
             raise ImageError(
-                "needs_extra", "this is a HEIF image (HEIC); reading it needs `pip install 'skinlesion[heif]'`"
+                "needs_extra",
+                "this is a HEIF image (HEIC); reading it needs `pip install 'skinlesion[heif]'`",
             ) from None
         return HeifImageFile
-    if kind.pillow == "AVIF":
-        try:
-            from PIL.AvifImagePlugin import AvifImageFile
-        except ImportError:
-            AvifImageFile = None
-        if AvifImageFile is None or not features.check("avif"):
-            raise ImageError("unsupported_kind", "this build of Pillow reads no AVIF; convert it to PNG")
-        return AvifImageFile
-    if kind.pillow == "JPEG2000" and not features.check("jpg_2000"):
-        raise ImageError("unsupported_kind", "this build of Pillow reads no JPEG 2000; convert it to PNG")
+    needed = _BUILT_IN.get(kind.pillow)
+    if needed is not None and not features.check(needed):
+        raise ImageError("unsupported_kind", f"this build of Pillow reads no {kind.name}; convert it to PNG")
     if kind.pillow in _PLUGINS:
         return _PLUGINS[kind.pillow]
     if kind.image:

@@ -49,7 +49,9 @@ OWN_OUTPUT = FileKind("picture written by skinlesion")
 EMPTY = FileKind("empty file")
 
 _RAW = FileKind(
-    "camera raw", True, advice="Develop it in the camera's software and export TIFF, PNG or JPEG with sRGB colours."
+    "camera raw",
+    True,
+    advice="Develop it in the camera's software and export TIFF, PNG or JPEG with sRGB colours.",
 )
 _VIDEO = FileKind("video", True, advice="Export the frames to be judged as PNG.")
 _UNREAD = {
@@ -57,8 +59,31 @@ _UNREAD = {
     **{
         name: FileKind(name, True, advice=_CONVERT)
         for name in (
-            *("JPEG XR", "Photoshop", "PostScript", "PNM", "icon", "QOI", "OpenEXR", "Radiance HDR", "DDS", "BPG"),
-            *("FLIF", "FITS", "GIMP", "DjVu", "PCX", "Sun raster", "SGI", "Targa", "SVG", "metafile", "JBIG2"),
+            *(
+                "JPEG XR",
+                "Photoshop",
+                "PostScript",
+                "PNM",
+                "icon",
+                "QOI",
+                "OpenEXR",
+                "Radiance HDR",
+                "DDS",
+                "BPG",
+            ),
+            *(
+                "FLIF",
+                "FITS",
+                "GIMP",
+                "DjVu",
+                "PCX",
+                "Sun raster",
+                "SGI",
+                "Targa",
+                "SVG",
+                "metafile",
+                "JBIG2",
+            ),
             *("JPEG-LS", "NIfTI"),
         )
     },
@@ -126,8 +151,34 @@ _BRANDS: dict[bytes, FileKind] = {
 }
 # Formats of cameras that begin like a TIFF, whose first page is a thumbnail.
 _RAW_SUFFIXES = frozenset(
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
-    ".rwl .sr2 .srf .srw .x3f".split()
+    [
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dcr",
+        ".dng",
+        ".erf",
+        ".fff",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".rwl",
+        ".sr2",
+        ".srf",
+        ".srw",
+        ".x3f",
+    ]
 )
 _SUFFIXES: dict[str, FileKind] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo"), JPEG),

@@ -42,7 +42,9 @@ def to_rgb(image: Image.Image) -> tuple[np.ndarray, list[str]]:
         top, inverted = _grey_range(image)
         grey = _in_strips(image, lambda part: _scaled(part, top, inverted), 1)
         if top == 65535 and (highest := _highest(image)) < 32768:
-            notes.append(f"grey values reach {highest} of {top} only: the bits that are used may be fewer than 16")
+            notes.append(
+                f"grey values reach {highest} of {top} only: the bits that are used may be fewer than 16"
+            )
         return _in_profile(grey, profile, notes)
     if image.mode in ("L", "1") and "transparency" not in image.info:
         return _in_profile(_in_strips(image, lambda part: np.asarray(part.convert("L")), 1), profile, notes)
@@ -78,7 +80,8 @@ def check_tiff_values(image: TiffImagePlugin.TiffImageFile) -> None:
     photometric = tags.get(262, 1)
     if photometric not in _TIFF_PHOTOMETRIC:
         raise ImageError(
-            "unsupported_mode", f"a TIFF of photometric interpretation {photometric}; export it with RGB colours"
+            "unsupported_mode",
+            f"a TIFF of photometric interpretation {photometric}; export it with RGB colours",
         )
 
 
@@ -143,7 +146,7 @@ def _repeated(grey: np.ndarray) -> np.ndarray:
 
 
 def _from_cmyk(pixels: np.ndarray, profile: bytes | None) -> tuple[np.ndarray, list[str]]:
-    notes = []
+    notes: list[str] = []
     if profile:
         converted, notes = colour.from_profile(pixels, profile)
         if converted.shape[2] == 3:

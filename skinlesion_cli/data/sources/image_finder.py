@@ -64,11 +64,7 @@ class ImageFinder:
                 names = sorted(os.listdir(self.folder / directory))
             except OSError:
                 names = []
-            images = [
-                name
-                for name in names
-                if not name.startswith(".") and has_image_suffix(name)
-            ]
+            images = [name for name in names if not name.startswith(".") and has_image_suffix(name)]
             self._directories[directory] = _index((name, name) for name in images)
         return self._directories[directory]
 

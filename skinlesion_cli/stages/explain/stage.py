@@ -14,8 +14,8 @@ from skinlesion_cli.artifacts import maps as records
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
+from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps

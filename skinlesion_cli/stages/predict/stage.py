@@ -14,8 +14,8 @@ from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
+from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.explain.overlay import STYLES as CAM_STYLES
 from skinlesion_cli.inference import loading

@@ -15,8 +15,8 @@ from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
-from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.inputs import ImageInput, load
+from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import Pixels
