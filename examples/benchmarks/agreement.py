@@ -87,7 +87,7 @@ def main() -> None:
         networks=len(spaces),
         policy=options.policy,
         test_images=len(ids),
-        mean_passes=float(np.concatenate([output.passes for output in outputs]).mean()),
+        mean_forward_passes=float(np.concatenate([output.forward_passes for output in outputs]).mean()),
         decisions_differing=differing,
         share_equal=1.0 - differing / len(ids),
         share_equal_interval_95=[round(1.0 - v, 5) for v in binomial_interval(differing, len(ids))[::-1]],

@@ -24,7 +24,7 @@ from skinlesion_cli.data.reading.inputs import expand, load
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.methods import library_maps
 from skinlesion_cli.explain.overlay_writer import overlay_writer
-from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.stages.predict.worker import Plan, Worker
 from skinlesion_cli.taxonomy import CLASS_INDEX
@@ -47,20 +47,20 @@ def main() -> None:
         cam = Worker(
             Plan(options.workspace, bundle.sha256, options.runtime, overlays=Path(folder) / "fast"), bundle
         )
-        engine = load_engine(bundle, "cpu", "torch")
-        writer = overlay_writer(Path(folder) / "library", bundle, engine)
+        predictor = Predictor.of_bundle(bundle, device="cpu", runtime="torch")
+        engine, writer = predictor.engine, overlay_writer(Path(folder) / "library", predictor)
 
         def by_library(chunk: list) -> None:
-            for (_number, source), row in zip(chunk, plain.rows(chunk), strict=True):
+            for (_number, source), prediction in zip(chunk, plain.predict(chunk), strict=True):
                 image = load(source)
-                classes = np.array([CLASS_INDEX[row["decision"]]])
+                classes = np.array([CLASS_INDEX[prediction.decision]])
                 maps = [
                     library_maps(
                         m.runtime.network, engine.to_input(image, m.preprocessing)[None], classes, "gradcam"
                     )
                     for m in engine.members
                 ]
-                p = np.array([[row[f"p_{name}"] for name in CLASS_INDEX]])
+                p = np.array([[prediction.probabilities[name] for name in CLASS_INDEX]])
                 writer.write_maps([source.id], [image], combined(maps, writer.weights), classes, classes, p)
 
         ways = {"predict": plain.rows, "predict --cam": cam.rows, "pytorch-grad-cam per image": by_library}

@@ -62,8 +62,8 @@ def main() -> None:
         differing = apply_rule(rule, means).decisions.decided != apply_rule(rule, full).decisions.decided
         passes = n_networks // len(weights)
         told[name] = {
-            "passes_of_all": passes * found.n_looks,
-            "passes_on_validation": round(passes * found.mean_looks, 3),
+            "passes_of_all": passes * found.n_steps,
+            "passes_on_validation": round(passes * found.mean_steps, 3),
             "passes_on_test": round(float(passes * taken.mean()), 3),
             "decisions_changed_on_test": int(differing.sum()),
             "share_changed_on_test": round(float(differing.mean()), 5),
@@ -71,7 +71,7 @@ def main() -> None:
                 round(value, 5) for value in binomial_interval(int(differing.sum()), len(differing))
             ],
             "look_shares_on_test": [
-                round(float((taken == n).mean()), 4) for n in range(1, found.n_looks + 1)
+                round(float((taken == n).mean()), 4) for n in range(1, found.n_steps + 1)
             ],
         }
     print(json.dumps(told, indent=1))

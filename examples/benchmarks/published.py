@@ -23,7 +23,8 @@ from typing import Any
 import common
 import numpy as np
 
-from skinlesion_cli.decisions.adaptive.forward_passes import Looks
+from skinlesion_cli.decisions.adaptive.forward_passes import Steps
+from skinlesion_cli.decisions.adaptive.stopping import stored_step_shares
 
 # What `examples/benchmarks/looks.py` printed for three trained networks (efficientnet_lite0, the runs default-seed1,
 # default-seed2 and equal-classes-seed1 of `examples/ablation.py --epochs 6`) on 2,004 test images: 7.30 of 24 looks.
@@ -34,10 +35,10 @@ CHECKS = [
 
 
 class Planned:
-    """Stops every image after a number of looks that was planned for it, in the `shares` of 1, 2, ... looks."""
+    """Stops every image after a number of steps that was planned for it, in the `shares` of 1, 2, ... steps."""
 
     def __init__(self, shares: np.ndarray, weights: tuple[float, ...], count: int) -> None:
-        self.weights, self.looks = weights, Looks(weights, len(shares) // len(weights))
+        self.weights, self.steps = weights, Steps(weights, len(shares) // len(weights))
         # Evenly spaced quantiles: few images have the same mean as many.
         quantiles = (np.arange(count) + 0.5) / count
         self.planned = np.searchsorted(shares.cumsum(), quantiles) + 1
@@ -49,11 +50,11 @@ class Planned:
         """Hand out the plan from its beginning."""
         self.left, self.lock = iter(self.planned), threading.Lock()
 
-    def settled(self, probabilities: np.ndarray, n_looks: int) -> np.ndarray:
-        if n_looks == 1:
+    def converged(self, probabilities: np.ndarray, n_steps: int) -> np.ndarray:
+        if n_steps == 1:
             with self.lock:
                 self.local.plan = np.array(list(itertools.islice(self.left, len(probabilities))))
-        done = self.local.plan <= n_looks
+        done = self.local.plan <= n_steps
         self.local.plan = self.local.plan[~done]
         return done
 
@@ -129,28 +130,29 @@ def our_way(
     worker = Worker(Plan(root, bundle.sha256, runtime), bundle)
     planned = None if shares is None else Planned(shares, bundle.ensemble.voice_weights, count)
     if planned is not None:
-        worker.engine.stopping = planned
+        worker.predictor.engine.stopping = planned
 
     def run(paths: list[Path]) -> None:
         if planned is not None:
             planned.start()
         numbered = [(index + 1, ImageInput(path.name, path)) for index, path in enumerate(paths)]
-        rows = [row for chunk in by_threads(worker, in_batches(numbered, 4), threads) for row in chunk]
-        assert len(rows) == len(paths)
+        chunks = by_threads(worker, in_batches(numbered, 4), threads)
+        predictions = [prediction for chunk in chunks for prediction in chunk]
+        assert len(predictions) == len(paths)
         if planned is not None:
-            assert sum(row["passes"] for row in rows) == planned.planned.sum()
+            assert sum(prediction.forward_passes for prediction in predictions) == planned.planned.sum()
 
     return run
 
 
 def measured(calibration: Path) -> tuple[float, ...]:
-    """Shares of images that need 1, 2, ... looks."""
+    """Shares of images that need 1, 2, ... steps."""
     from skinlesion_cli.artifacts import calibration as calibrations
 
     stopping = calibrations.read(calibration).stopping
-    if stopping is None or stopping["n_looks"] != 24:
+    if stopping is None or stopping["n_steps"] != 24:
         raise SystemExit("not a calibration with --adaptive of three networks over 8 views")
-    return tuple(stopping["look_shares"])
+    return tuple(stored_step_shares(stopping))
 
 
 def main() -> None:
@@ -185,7 +187,7 @@ def main() -> None:
     common.report(
         **common.compared(ways, "published", options.images),
         threads=options.threads,
-        mean_looks=float(np.dot(shares, np.arange(1, len(shares) + 1))),
+        mean_steps=float(np.dot(shares, np.arange(1, len(shares) + 1))),
     )
 
 

@@ -26,8 +26,8 @@ def main() -> None:
     from selenium import webdriver
     from selenium.webdriver.common.action_chains import ActionChains
 
-    from skinlesion_cli.artifacts.prediction_columns import empty_row
     from skinlesion_cli.explain.thumbnails import thumbnail
+    from skinlesion_cli.inference.prediction import Prediction
     from skinlesion_cli.report.batch import BatchPage, page
     from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -43,12 +43,17 @@ def main() -> None:
     for index in range(options.rows):
         p = rng.dirichlet(np.ones(7))
         rows.append(
-            empty_row()
-            | {f"p_{name}": float(value) for name, value in zip(CLASS_NAMES, p, strict=True)}
-            | {"id": f"folder/{index:06d}.jpg", "status": "ok", "decision": CLASS_NAMES[p.argmax()]}
-            | {"argmax": CLASS_NAMES[p.argmax()], "malignant_probability": float(p[[0, 2, 3]].sum())}
-            | {"triage": ("refer", "review", "routine")[index % 3], "conformal_set": "MEL|NV"}
-            | {"overlay": f"folder/{index:06d}.jpg.cam.png", "overlay_magnitude": 1.0}
+            Prediction(
+                id=f"folder/{index:06d}.jpg",
+                probabilities=dict(zip(CLASS_NAMES, map(float, p), strict=True)),
+                argmax=CLASS_NAMES[p.argmax()],
+                decision=CLASS_NAMES[p.argmax()],
+                malignant_probability=float(p[[0, 2, 3]].sum()),
+                conformal_set=("MEL", "NV"),
+                triage=("refer", "review", "routine")[index % 3],
+                overlay=f"folder/{index:06d}.jpg.cam.png",
+                overlay_magnitude=1.0,
+            )
         )
     about = BatchPage(
         title="Benchmark",

@@ -18,6 +18,7 @@ from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.prediction_columns import unescape_formula
 from skinlesion_cli.artifacts.predictions import PROBABILITY_COLUMNS, Predictions
 from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.errors import DataError, name_items
@@ -77,6 +78,9 @@ def _read(path: Path) -> pd.DataFrame:
     if identity is None:
         raise DataError(f"{path.name} has no column of image ids", "Name it `id` or `image`.")
     table = table.rename(columns={column: name for name, column in known.items()} | {identity: "id"})
+    if "model_sha256" in table.columns:
+        # Only tables that `predict` wrote have this column, and their ids are escaped for spreadsheets.
+        table["id"] = table["id"].map(unescape_formula)
     repeated = table["id"][table["id"].duplicated()]
     if len(repeated):
         raise DataError(f"{path.name} names these images more than once: {name_items(repeated)}")

@@ -1,7 +1,9 @@
-"""The table that prediction writes: its columns, and one row as a line of CSV or JSON.
+"""Rows of a prediction table as lines of CSV or JSON, and back.
 
-`COLUMNS` is the one place where a column is defined; the writer, the documentation and the tests read it.
-Every row is one line in every format, whatever a file is called.
+Which columns there are is the business of `inference.prediction`, where a prediction is defined; here is how a cell of
+each kind is written and read. Every row is one line in every format. CSV cells that a spreadsheet would take for a
+formula are escaped when they are written and unescaped when they are read, both here: everywhere else an id is the
+true id.
 """
 
 from __future__ import annotations
@@ -9,73 +11,35 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from skinlesion_cli.errors import ArtifactError
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES
 
 Kind = Literal["text", "integer", "float32", "flag"]
 Row = Mapping[str, Any]
 FORMATS = ("csv", "jsonl", "parquet")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. A cell that does not apply is empty in CSV and null elsewhere."""
-
-    name: str
-    kind: Kind
-    meaning: str
-
-
-COLUMNS: tuple[Column, ...] = (
-    Column("row", "integer", "position of the image in the input, from 1"),
-    Column(
-        "id", "text", "path below the folder that was named, or the file as named; control characters escaped"
-    ),
-    Column("status", "text", "`ok`, or `error`: the image could not be read"),
-    Column("error", "text", "reason code and message; empty where the status is `ok`"),
-    *(
-        Column(f"p_{name}", "float32", f"calibrated probability of {CLASS_TITLES[name]}, 0 to 1")
-        for name in CLASS_NAMES
-    ),
-    Column("argmax", "text", "class of the highest probability"),
-    Column("decision", "text", "class after the calibrated thresholds"),
-    Column("threshold_fired", "text", "class whose threshold overrode the argmax; empty where none did"),
-    Column("malignant_probability", "float32", "sum of the probabilities of MEL, BCC and AKIEC, at most 1"),
-    Column(
-        "conformal_set", "text", "classes that stay plausible, joined by `|`; empty without conformal sets"
-    ),
-    Column("triage", "text", "`refer`, `review` or `routine`"),
-    Column(
-        "quality", "text", "checks that the image failed, joined by `|`; `ok`; empty where none was fitted"
-    ),
-    Column("quality_score", "float32", "worst check, 0 to 1: share of good training images that look worse"),
-    Column("flagged", "flag", "the image failed a check, and was put to `review` for it"),
-    Column("passes", "integer", "forward passes that were averaged, each one network at one test-time view"),
-    Column("tta", "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"),
-    Column(
-        "overlay", "text", "overlay of the decided class, below the folder of overlays; empty without --cam"
-    ),
-    Column(
-        "overlay_magnitude", "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
-    ),
-    Column("model", "text", "the ensemble's members"),
-    Column("model_sha256", "text", "hash of the networks, the ensemble and the calibration together"),
-)
-NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
-_KINDS = {column.name: column.kind for column in COLUMNS}
 # A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def empty_row() -> dict[str, Any]:
-    """A row in which nothing applies."""
-    return {column.name: "" if column.kind == "text" else None for column in COLUMNS}
+@dataclass(frozen=True)
+class Column:
+    """One column. A cell that does not apply is empty text, or null where the kind is not `text` (empty in CSV).
+
+    Tables of earlier versions are read too: `older_names` are what they called this column, and a column that is
+    not `required` may be absent from them.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    older_names: tuple[str, ...] = ()
+    required: bool = True
 
 
 def shortest(value: float | np.floating) -> str:
@@ -84,53 +48,126 @@ def shortest(value: float | np.floating) -> str:
 
 
 def escape_formula(text: str) -> str:
-    """A CSV cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    """A CSV cell that no spreadsheet takes for a formula: an apostrophe is put before it.
 
-
-def header(kind: str) -> bytes:
-    """What comes before the first row."""
-    return (",".join(NAMES) + "\n").encode() if kind == "csv" else b""
-
-
-def encode(row: Row, kind: str) -> bytes:
-    """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from).
-
-    Cells that are neutral already, as in decoded CSV, stay as they are.
+    >>> escape_formula("=1+1"), escape_formula("'=1+1"), escape_formula("a.jpg")
+    ("'=1+1", "''=1+1", 'a.jpg')
     """
-    if kind == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow([_csv_cell(row[c.name], c.kind) for c in COLUMNS])
-        return text.getvalue().encode()
-    values = {column.name: _json_value(row[column.name], column.kind) for column in COLUMNS}
-    return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
-def decode(line: bytes, kind: str) -> dict[str, Any]:
-    """A line that `encode` wrote, as typed values; text of CSV stays neutralised.
+def unescape_formula(cell: str) -> str:
+    """The text that `escape_formula` made this cell of.
 
-    Raises
-    ------
-    ArtifactError : it is no whole row with these columns.
+    >>> unescape_formula("'=1+1"), unescape_formula("'a'.jpg")
+    ('=1+1', "'a'.jpg")
     """
-    try:
-        text = line.decode()
-        if not text.endswith("\n"):
-            raise ValueError("the line has no end")
+    return cell[1:] if cell.startswith("'") and escape_formula(cell[1:]) == cell else cell
+
+
+@dataclass(frozen=True)
+class ColumnSet:
+    """The columns of a table, in order, and how its rows are written and read."""
+
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def _by_any_name(self) -> dict[str, Column]:
+        return {name: column for column in self.columns for name in (column.name, *column.older_names)}
+
+    def empty_row(self) -> dict[str, Any]:
+        """A row in which nothing applies."""
+        return {column.name: "" if column.kind == "text" else None for column in self.columns}
+
+    def header(self, kind: str) -> bytes:
+        """What comes before the first row; `kind` as in `encode`."""
+        return (",".join(self.names) + "\n").encode() if kind == "csv" else b""
+
+    def encode(self, row: Row, kind: str) -> bytes:
+        """One row as one line. `kind`: `csv`, or `jsonl` (also what Parquet is made from)."""
         if kind == "csv":
-            (cells,) = csv.reader([text.rstrip("\n")], strict=True)
-            return {c.name: _parsed(cell, c.kind) for c, cell in zip(COLUMNS, cells, strict=True)}
-        values = json.loads(text)
-        if not isinstance(values, dict) or tuple(values) != NAMES:
-            raise ValueError("other columns")
-        return values
-    except (ValueError, csv.Error) as error:
-        raise ArtifactError(f"this is no row of a prediction table: {line[:80]!r} ({error})") from None
+            text = io.StringIO()
+            cells = [_csv_cell(row[column.name], column.kind) for column in self.columns]
+            csv.writer(text, lineterminator="\n").writerow(cells)
+            return text.getvalue().encode()
+        values = {column.name: _json_value(row[column.name], column.kind) for column in self.columns}
+        return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def read_header(self, line: bytes) -> tuple[Column, ...]:
+        """The columns of a CSV file whose first line this is, in the order of the file.
+
+        Raises
+        ------
+        ArtifactError : it is no table with these columns, under today's names or older ones.
+        """
+        try:
+            (names,) = csv.reader([line.decode().rstrip("\n")], strict=True)
+            return self.recognise(names)
+        except (ValueError, csv.Error) as error:
+            raise _no_table(line, error) from None
+
+    def recognise(self, names: Iterable[str]) -> tuple[Column, ...]:
+        """The column behind each name.
+
+        Raises
+        ------
+        ValueError : a name is unknown or there twice, or a column that every version wrote is missing.
+        """
+        listed = tuple(names)
+        unknown = [name for name in listed if name not in self._by_any_name]
+        if unknown:
+            raise ValueError(f"unknown columns: {', '.join(unknown)}")
+        found = tuple(self._by_any_name[name] for name in listed)
+        missing = [column.name for column in self.columns if column.required and column not in found]
+        if missing or len(set(found)) < len(found):
+            raise ValueError(
+                f"missing columns: {', '.join(missing)}" if missing else "a column is there twice"
+            )
+        return found
+
+    def decode(self, line: bytes, kind: str, columns: Sequence[Column] | None = None) -> dict[str, Any]:
+        """A line that `encode` wrote, as typed values under today's names.
+
+        Parameters
+        ----------
+        columns : of the CSV file, from `read_header`; None: those of this version.
+
+        Raises
+        ------
+        ArtifactError : it is no whole row with these columns.
+        """
+        try:
+            text = line.decode()
+            if not text.endswith("\n"):
+                raise ValueError("the line has no end")
+            if kind == "csv":
+                (cells,) = csv.reader([text.rstrip("\n")], strict=True)
+                read = {
+                    column.name: _parsed(cell, column.kind)
+                    for column, cell in zip(columns or self.columns, cells, strict=True)
+                }
+                return self.empty_row() | read
+            values = json.loads(text)
+            if not isinstance(values, dict):
+                raise ValueError("no JSON object")
+            return self.renamed(values)
+        except (ValueError, csv.Error) as error:
+            raise _no_table(line, error) from None
+
+    def renamed(self, values: Row) -> dict[str, Any]:
+        """Typed values under today's names, of a row that may have older ones; see `recognise`."""
+        columns = self.recognise(values)
+        return self.empty_row() | {
+            column.name: value for column, value in zip(columns, values.values(), strict=True)
+        }
 
 
-def is_same_id(stored: str, identity: str, kind: str) -> bool:
-    """Whether a decoded row is the one of this input."""
-    return stored == (escape_formula(identity) if kind == "csv" else identity)
+def _no_table(line: bytes, error: Exception) -> ArtifactError:
+    return ArtifactError(f"this is no row of a prediction table: {line[:80]!r} ({error})")
 
 
 def _csv_cell(value: Any, kind: Kind) -> str:
@@ -154,7 +191,7 @@ def _json_value(value: Any, kind: Kind) -> Any:
 
 def _parsed(cell: str, kind: Kind) -> Any:
     if kind == "text":
-        return cell
+        return unescape_formula(cell)
     if cell == "":
         return None
     if kind == "flag":

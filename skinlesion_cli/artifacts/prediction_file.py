@@ -1,8 +1,8 @@
-"""A prediction table on disk while it grows, and when it is whole.
+"""A prediction table on disk, while it grows and when it is complete.
 
 Rows are appended to `<output>.partial` as they are made, whole batches at a time; the file takes its final name
-when the last row is in it. `<output>.partial.run` says what the rows were made with, so that only the same run
-goes on with them. A shard keeps that record beside it, as `<output>.shard`, for merging.
+when the last row is in it. `<output>.partial.run` records what the rows were made with, so that only the same run
+resumes them. A shard keeps that record beside it, as `<output>.shard`, for merging.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts.files import atomic_file, atomic_write, exclusive
+from skinlesion_cli.artifacts.prediction_columns import FORMATS, ColumnSet, Row
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -32,7 +32,7 @@ def format_of(output: Path, wanted: str | None = None) -> str:
     UsageError : no such format, an unknown suffix, or Parquet without pyarrow.
     """
     kind = wanted or _SUFFIXES.get(output.suffix.lower())
-    if kind not in prediction_columns.FORMATS:
+    if kind not in FORMATS:
         raise UsageError(
             f"no table format for {wanted or output.name}",
             "Name the output .csv, .jsonl or .parquet, or give --format.",
@@ -50,11 +50,11 @@ def format_of(output: Path, wanted: str | None = None) -> str:
 class StreamSink:
     """Rows as JSON lines on a stream, each batch at once."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
+    def __init__(self, stream: IO[bytes], table: ColumnSet) -> None:
+        self.stream, self.table = stream, table
 
-    def write(self, rows: Iterable[prediction_columns.Row]) -> None:
-        self.stream.write(b"".join(prediction_columns.encode(row, "jsonl") for row in rows))
+    def write(self, rows: Iterable[Row]) -> None:
+        self.stream.write(b"".join(self.table.encode(row, "jsonl") for row in rows))
         self.stream.flush()
 
 
@@ -64,35 +64,40 @@ class PartialFile:
 
     output: Path
     kind: str
+    table: ColumnSet
     run: dict[str, Any]
     file: IO[bytes]
 
-    def write(self, rows: Iterable[prediction_columns.Row]) -> None:
-        data = b"".join(prediction_columns.encode(row, line_format(self.kind)) for row in rows)
-        with self._refusals_told():
+    @property
+    def _header(self) -> bytes:
+        return self.table.header(line_format(self.kind))
+
+    def write(self, rows: Iterable[Row]) -> None:
+        data = b"".join(self.table.encode(row, line_format(self.kind)) for row in rows)
+        with self._write_errors_named():
             self.file.write(data)
             self.file.flush()
 
-    def write_line(self, row: prediction_columns.Row) -> None:
+    def write_line(self, row: Row) -> None:
         """Append one row without pushing it to the disk at once."""
-        with self._refusals_told():
-            self.file.write(prediction_columns.encode(row, line_format(self.kind)))
+        with self._write_errors_named():
+            self.file.write(self.table.encode(row, line_format(self.kind)))
 
     @contextmanager
-    def _refusals_told(self) -> Iterator[None]:
+    def _write_errors_named(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise SkinLesionError(
                 f"cannot write {self.output.name}: {error.strerror or error}",
-                f"Make room and run it again; predict goes on with the rows in {partial_path(self.output).name} "
-                "when given --resume.",
+                f"Free some space and run it again: with --resume, predict keeps the rows in "
+                f"{partial_path(self.output).name}.",
             ) from error
 
     def finished_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of an earlier run, in order; half a line at the end is cut off."""
         self.file.seek(0)
-        header = prediction_columns.header(line_format(self.kind))
+        header = self._header
         if self.file.read(len(header)) != header:
             # The process ended between creating the file and its first line.
             self.file.seek(0)
@@ -103,21 +108,21 @@ class PartialFile:
         for line in self.file:
             if not line.endswith(b"\n"):
                 break
-            yield prediction_columns.decode(line, line_format(self.kind))
+            yield self.table.decode(line, line_format(self.kind))
             end += len(line)
         self.file.seek(end)
         self.file.truncate()
 
     def keep(self, rows: int) -> None:
         """Cut everything after the first `rows` rows."""
-        start = len(prediction_columns.header(line_format(self.kind)))
+        start = len(self._header)
         self.file.seek(start)
         self.file.truncate(start + sum(len(line) for line in islice(self.file, rows)))
         self.file.seek(0, os.SEEK_END)
 
     def finish(self, inputs: Mapping[str, Any] | None = None) -> None:
         """Give the whole table its final name; `inputs` is recorded for a shard."""
-        with self._refusals_told():
+        with self._write_errors_named():
             self.file.flush()
             os.fsync(self.file.fileno())
             if inputs is not None:
@@ -125,7 +130,8 @@ class PartialFile:
                 atomic_write(shard_path(self.output), (json.dumps(record, indent=1) + "\n").encode())
             if self.kind == "parquet":
                 self.file.seek(0)
-                write_parquet(self.output, (prediction_columns.decode(line, "jsonl") for line in self.file))
+                rows = (self.table.decode(line, "jsonl") for line in self.file)
+                write_parquet(self.output, rows, self.table)
                 partial_path(self.output).unlink()
             else:
                 os.replace(partial_path(self.output), self.output)
@@ -151,14 +157,14 @@ def shard_path(output: Path) -> Path:
 
 @contextmanager
 def open_partial(
-    output: Path, kind: str, run: Mapping[str, Any], *, resume: bool, overwrite: bool
+    output: Path, kind: str, table: ColumnSet, run: Mapping[str, Any], *, resume: bool, overwrite: bool
 ) -> Iterator[PartialFile]:
     """The unfinished table of an output, for one process at a time.
 
     Parameters
     ----------
-    run : what decides the rows, in JSON types; an earlier run is only gone on with where all of it is the same.
-    resume : go on with the rows of an earlier run, if there are any. overwrite : drop them.
+    run : what decides the rows, in JSON types; an earlier run is only resumed where all of it is the same.
+    resume : keep the rows of an earlier run, if there are any. overwrite : drop them.
 
     Raises
     ------
@@ -176,7 +182,7 @@ def open_partial(
         if partial.exists() and not resume and not overwrite:
             raise UsageError(
                 f"{partial.name} holds the rows of an unfinished run",
-                "Add --resume to go on with it, or --overwrite to begin again.",
+                "Add --resume to continue it, or --overwrite to start again.",
             )
         if partial.exists() and resume:
             _require_same_run(output, run)
@@ -185,7 +191,7 @@ def open_partial(
                 partial.unlink(missing_ok=True)
             if not partial.exists():
                 atomic_write(run_path(output), (json.dumps(dict(run), indent=1) + "\n").encode())
-                partial.write_bytes(prediction_columns.header(line_format(kind)))
+                partial.write_bytes(table.header(line_format(kind)))
             file = partial.open("r+b")
             file.seek(0, os.SEEK_END)
         except OSError as error:
@@ -193,35 +199,35 @@ def open_partial(
                 f"cannot write {partial}: {error.strerror or error}", "Choose another --output."
             ) from error
         try:
-            yield PartialFile(output, kind, dict(run), file)
+            yield PartialFile(output, kind, table, dict(run), file)
         except BaseException:
             # What a full disk refused is still in the buffer: closing tries it again, and must not speak last.
             with suppress(OSError):
                 file.close()
-            _forget_without_rows(output, kind)
+            _forget_without_rows(output, len(table.header(line_format(kind))))
             raise
         file.close()
 
 
-def _forget_without_rows(output: Path, kind: str) -> None:
-    """A run that failed before its first row leaves nothing to go on with."""
+def _forget_without_rows(output: Path, header_bytes: int) -> None:
+    """A run that failed before its first row leaves nothing to resume."""
     partial = partial_path(output)
-    if partial.exists() and partial.stat().st_size <= len(prediction_columns.header(line_format(kind))):
+    if partial.exists() and partial.stat().st_size <= header_bytes:
         partial.unlink()
         run_path(output).unlink(missing_ok=True)
 
 
 def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:
-    hint = "Use the same model and options, or begin again with --overwrite."
+    hint = "Use the same model and options, or start again with --overwrite."
     try:
         earlier = json.loads(run_path(output).read_text())
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{partial_path(output).name} cannot be gone on with: its record is unreadable ({error})", hint
+            f"{partial_path(output).name} cannot be resumed: its record is unreadable ({error})", hint
         ) from None
     now = json.loads(json.dumps(dict(run)))
     differing = [
-        f"{key}: {earlier.get(key)!r} then, {now.get(key)!r} now"
+        _difference(key, earlier.get(key), now.get(key))
         for key in sorted({*earlier, *now})
         if earlier.get(key) != now.get(key)
     ]
@@ -231,48 +237,56 @@ def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:
         )
 
 
-def write_parquet(output: Path, rows: Iterator[prediction_columns.Row]) -> None:
+def _difference(key: str, then: Any, now: Any) -> str:
+    if key == "columns" and isinstance(then, list) and isinstance(now, list):
+        then, now = [name for name in then if name not in now], [name for name in now if name not in then]
+    return f"{key}: {then!r} then, {now!r} now"
+
+
+def write_parquet(output: Path, rows: Iterator[Row], table: ColumnSet) -> None:
     """Rows as Parquet, a group at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"text": pa.string(), "integer": pa.int64(), "float32": pa.float32(), "flag": pa.bool_()}
-    schema = pa.schema([(column.name, kinds[column.kind]) for column in prediction_columns.COLUMNS])
+    schema = pa.schema([(column.name, kinds[column.kind]) for column in table.columns])
     with atomic_file(output) as file, pq.ParquetWriter(file, schema) as writer:
         while group := list(islice(rows, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist([dict(row) for row in group], schema=schema))
 
 
-def read_rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """Rows of a whole table, in order.
+def read_rows(path: Path, kind: str, table: ColumnSet) -> Iterator[dict[str, Any]]:
+    """Rows of a complete table, in order, under today's names; text is as it was before CSV escaping.
 
     Raises
     ------
-    ArtifactError : it is not there, or no table of predictions.
+    ArtifactError : it is not there, or no table of predictions by this version or an earlier one.
     """
     if kind == "parquet":
-        yield from _read_parquet(path)
+        yield from _read_parquet(path, table)
         return
     try:
         with path.open("rb") as file:
-            header = prediction_columns.header(kind)
-            if file.read(len(header)) != header:
-                raise ArtifactError(f"{path.name} is no table of predictions by this version")
+            columns = table.read_header(file.readline()) if kind == "csv" else None
             for line in file:
-                yield prediction_columns.decode(line, kind)
+                yield table.decode(line, kind, columns)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path.name} is no table of predictions: {error.message}") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(path: Path, table: ColumnSet) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            if tuple(file.schema_arrow.names) != prediction_columns.NAMES:
-                raise ArtifactError(f"{path.name} is no table of predictions by this version")
+            try:
+                table.recognise(file.schema_arrow.names)
+            except ValueError as error:
+                raise ArtifactError(f"{path.name} is no table of predictions: {error}") from None
             for batch in file.iter_batches():
-                yield from batch.to_pylist()
+                yield from map(table.renamed, batch.to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None

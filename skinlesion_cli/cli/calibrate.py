@@ -16,9 +16,7 @@ skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKI
 skinlesion calibrate --policy published --adaptive decision
 skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
-ADAPTIVE = (
-    "Let prediction stop looking at an image once its `decision`, or its `triage` level too, is settled."
-)
+ADAPTIVE = "Let prediction stop early once more forward passes are unlikely to change the `decision`, or the `triage` level too."
 TARGET = "What a class has to reach: sensitivity, and specificity where wanted, as above. Repeatable."
 POLICY = "How thresholds are found: guaranteed (default), published, cost, none."
 PROBABILITIES = "Probability calibration: temperature, vector or none."
@@ -61,14 +59,14 @@ def calibrate(
         Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
     ] = None,
     adaptive: Annotated[
-        str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.adaptive.stopping.GUARDS")
+        str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.adaptive.stopping.PROTECTABLE")
     ] = None,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
     """Fit probabilities, thresholds and triage on the stored validation predictions, with guarantees on new images."""
     from skinlesion_cli.config.policy import load_policy
-    from skinlesion_cli.decisions.adaptive.stopping import guard_named
+    from skinlesion_cli.decisions.adaptive.stopping import parse_protects
     from skinlesion_cli.stages.calibrate import stage
 
     given: dict[str, object] = {"policy": policy, "confidence": confidence, "horizon": horizon}
@@ -78,6 +76,6 @@ def calibrate(
     return StageCall(
         stage.run,
         stage.CalibrateSettings(
-            workspace=workspace, settings=settings, output=output, adaptive=guard_named(adaptive)
+            workspace=workspace, settings=settings, output=output, adaptive=parse_protects(adaptive)
         ),
     )

@@ -39,7 +39,7 @@ def reference() -> str:
 
 def _columns() -> str:
     """The table that `predict` writes."""
-    from skinlesion_cli.artifacts.prediction_columns import COLUMNS
+    from skinlesion_cli.inference.prediction import COLUMNS
 
     rows = "\n".join(f"| `{c.name}` | {c.kind} | {c.meaning.replace('|', chr(92) + '|')} |" for c in COLUMNS)
     return f"### Columns of the predictions\n\n| column | type | meaning |\n|---|---|---|\n{rows}\n"

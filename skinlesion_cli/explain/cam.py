@@ -1,4 +1,4 @@
-"""Class activation maps: which places spoke for a class.
+"""Class activation maps: which regions support a class.
 
 For a network that ends in global average pooling and one linear layer, Grad-CAM (Selvaraju et al., 2017,
 arXiv:1610.02391) of the last features needs no backward pass: the gradient of logit k with respect to
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 def class_maps(features: np.ndarray, classifier: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Grad-CAM of one class an image, not rescaled.
+    """Grad-CAM of one class per image, not rescaled.
 
     Parameters
     ----------
@@ -24,11 +24,11 @@ def class_maps(features: np.ndarray, classifier: np.ndarray, classes: np.ndarray
 
     Returns
     -------
-    float32 (n, h, w), >= 0; in units of the logit: its sum over a map is the positive part of what places
+    float32 (n, h, w), >= 0; in units of the logit: its sum over a map is the positive part of what regions
     contribute to the class's logit.
     """
     n, n_features, height, width = features.shape
-    # One small matrix product an image: einsum would copy the features to the layout it likes.
+    # One small matrix product per image: einsum would copy the features to the layout it likes.
     flat = features.reshape(n, n_features, height * width)
     weighted = np.matmul(classifier[classes][:, None, :], flat).reshape(n, height, width)
     return np.maximum(weighted, 0.0) / (height * width)
@@ -49,7 +49,7 @@ def combined(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndar
 
     Parameters
     ----------
-    members : one array (n, h, w) a member, h and w of its own.
+    members : one array (n, h, w) per member, h and w of its own.
     weights : the ensemble's weights, sum 1.
     """
     side = max(max(maps.shape[1:]) for maps in members)

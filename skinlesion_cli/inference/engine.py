@@ -17,30 +17,30 @@ from skinlesion_cli.taxonomy import N_CLASSES
 ToInput = Callable[[np.ndarray, Preprocessing], np.ndarray]
 
 
-class Looks(Protocol):
-    """The order of looks: a voice (some members, that speak together) at a view."""
+class Steps(Protocol):
+    """The order in which an ensemble sees an image: at each step one member group at one view."""
 
     @property
     def order(self) -> Sequence[tuple[int, int]]:
-        """Voice and view of every look."""
+        """Member group and view of every step."""
 
-    def estimate(self, sums: np.ndarray, n_looks: int) -> np.ndarray:
-        """float32 (n, 7), the ensemble's probabilities after `n_looks` looks, from sums (n, n_voices, 7)."""
+    def estimate(self, sums: np.ndarray, n_steps: int) -> np.ndarray:
+        """float32 (n, 7), the ensemble's probabilities after `n_steps` steps, from sums (n, n_groups, 7)."""
 
 
 class Stopping(Protocol):
-    """When an image has been looked at often enough."""
+    """When enough forward passes of an image have been averaged."""
 
     @property
     def weights(self) -> Sequence[float]:
-        """Of the voices; a single one: all members are one voice."""
+        """Of the member groups; a single one: all members are one group."""
 
     @property
-    def looks(self) -> Looks:
+    def steps(self) -> Steps:
         """In their order."""
 
-    def settled(self, probabilities: np.ndarray, n_looks: int) -> np.ndarray:
-        """bool (n,): which estimates after `n_looks` looks, shape (n, 7), need no further look."""
+    def converged(self, probabilities: np.ndarray, n_steps: int) -> np.ndarray:
+        """bool (n,): which estimates after `n_steps` steps, shape (n, 7), need no further forward pass."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,30 @@ class EngineMember:
 
 @dataclass(frozen=True)
 class BatchOutput:
-    """`probabilities` float32 (n, 7): the ensemble's mean over views, before calibration.
+    """What the ensemble says of n images.
 
-    `features` holds for each member the last feature map of the unturned view, float32
-    (n, n_features, h, w); empty unless asked for. `passes` int64 (n,): how many forward passes, each one member
-    at one view, were averaged.
+    Attributes
+    ----------
+    probabilities : float32 (n, 7), the ensemble's mean over views, before calibration.
+    forward_passes : int64 (n,), how many forward passes, each one member at one view, were averaged.
+    features : for each member the last feature map of the unturned view, float32 (n, n_features, h, w); empty
+        unless asked for.
+    view_probabilities : float32 (n_members, n_views, n, 7), of every member at every view, averaged or not; None
+        unless asked for.
     """
 
     probabilities: np.ndarray
-    features: tuple[np.ndarray, ...]
-    passes: np.ndarray
+    forward_passes: np.ndarray
+    features: tuple[np.ndarray, ...] = ()
+    view_probabilities: np.ndarray | None = None
 
 
 class Engine:
-    """Runs all members over all views, or with `stopping` as many looks as an image needs.
+    """Runs all members over all views, or with `stopping` as many forward passes as an image needs.
 
-    `voices` groups the members (by index) that speak together; without it each speaks for itself. `tta_mode` is
-    the name of what it does. It may be used from several threads at once.
+    `member_groups` are the members (by index) that a stopping rule takes together, such as the folds of one
+    network; without it each member is a group of its own. `tta_mode` is the name of the views' mode. It may be
+    used from several threads at once.
     """
 
     def __init__(
@@ -83,25 +90,34 @@ class Engine:
         to_input: ToInput,
         *,
         stopping: Stopping | None = None,
-        voices: Sequence[Sequence[int]] | None = None,
+        member_groups: Sequence[Sequence[int]] | None = None,
         tta_mode: str = "",
     ) -> None:
         self.members, self.views, self.to_input = tuple(members), tuple(views), to_input
         self.stopping, self.tta_mode = stopping, tta_mode
         self.rule = rule
         each = [[index] for index in range(len(self.members))]
-        whole = stopping is not None and len(stopping.weights) == 1
-        self.voices = [list(range(len(self.members)))] if whole else [list(v) for v in voices or each]
-        if stopping is not None and len(stopping.weights) != len(self.voices):
-            raise ValueError(f"{len(self.voices)} voices, a stopping rule for {len(stopping.weights)}")
+        as_one = stopping is not None and len(stopping.weights) == 1
+        self.member_groups = (
+            [list(range(len(self.members)))] if as_one else [list(group) for group in member_groups or each]
+        )
+        if stopping is not None and len(stopping.weights) != len(self.member_groups):
+            raise ValueError(
+                f"{len(self.member_groups)} member groups, but a stopping rule for {len(stopping.weights)}"
+            )
 
     @property
     def runtime(self) -> str:
         """Name of the runtime of the members."""
         return self.members[0].runtime.name
 
-    def run(self, images: Sequence[np.ndarray], *, keep_features: bool = False) -> BatchOutput:
-        """Predict a batch of images, each uint8 (height, width, 3) of any size."""
+    def run(
+        self, images: Sequence[np.ndarray], *, keep_features: bool = False, keep_views: bool = False
+    ) -> BatchOutput:
+        """Predict a batch of images, each uint8 (height, width, 3) of any size.
+
+        With `keep_views` every member sees every view, also where a stopping rule needs fewer for its estimate.
+        """
         inputs: dict[Preprocessing, np.ndarray] = {}
         for member in self.members:
             if member.preprocessing not in inputs:
@@ -110,61 +126,69 @@ class Engine:
                 )
         batch = _Batch(self.members, inputs)
         features = [batch.features(index) for index in range(len(self.members))] if keep_features else []
-        probabilities, passes = (
-            self._all(batch) if self.stopping is None else self._some(batch, self.stopping)
+        by_view = self._every_view(batch) if keep_views or self.stopping is None else None
+        if self.stopping is not None:
+            probabilities, forward_passes = self._until_converged(batch, self.stopping)
+        else:
+            assert by_view is not None
+            means = by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
+            probabilities = self.rule.merge(means)
+            forward_passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
+        return BatchOutput(probabilities, forward_passes, tuple(features), by_view if keep_views else None)
+
+    def _every_view(self, batch: _Batch) -> np.ndarray:
+        """Every member at every view, (n_members, n_views, n, 7); a view that was drawn twice runs once."""
+        rows = np.arange(batch.n)
+        return np.stack(
+            [
+                np.stack([batch.probabilities(index, view, rows) for view in self.views])
+                for index in range(len(self.members))
+            ]
         )
-        return BatchOutput(probabilities, tuple(features), passes)
 
-    def _all(self, batch: _Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Every member at every view; one that was drawn twice counts twice and runs once."""
-        everyone, rows = range(len(self.members)), np.arange(batch.n)
-        known = {
-            view: np.stack([batch.see(index, view, rows) for index in everyone], axis=1)
-            for view in dict.fromkeys(self.views)
-        }
-        means = np.stack([known[view] for view in self.views]).mean(axis=0, dtype=np.float64)
-        passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
-        return self.rule.merge(np.moveaxis(means.astype(np.float32), 1, 0)), passes
-
-    def _some(self, batch: _Batch, stopping: Stopping) -> tuple[np.ndarray, np.ndarray]:
-        """One look after the other, at the images that are not settled."""
-        looks, weights = stopping.looks, self.rule.weights
-        sums = np.zeros((batch.n, len(self.voices), N_CLASSES))
-        found = np.empty((batch.n, N_CLASSES), dtype=np.float32)
-        passes = np.zeros(batch.n, dtype=np.int64)
+    def _until_converged(self, batch: _Batch, stopping: Stopping) -> tuple[np.ndarray, np.ndarray]:
+        """Step after step, for the images that have not converged."""
+        steps, weights = stopping.steps, self.rule.weights
+        sums = np.zeros((batch.n, len(self.member_groups), N_CLASSES))
+        estimates = np.empty((batch.n, N_CLASSES), dtype=np.float32)
+        forward_passes = np.zeros(batch.n, dtype=np.int64)
         waiting = np.arange(batch.n)
-        for n_looks, (voice, view) in enumerate(looks.order, start=1):
-            speaking = self.voices[voice]
-            share = weights[speaking] / weights[speaking].sum()
-            for index, part in zip(speaking, share, strict=True):
-                sums[waiting, voice] += part * batch.see(index, self.views[view], waiting)
-            passes[waiting] += len(speaking)
-            found[waiting] = looks.estimate(sums[waiting], n_looks)
-            waiting = waiting[~stopping.settled(found[waiting], n_looks)]
+        for n_steps, (group, view) in enumerate(steps.order, start=1):
+            members = self.member_groups[group]
+            shares = weights[members] / weights[members].sum()
+            for index, share in zip(members, shares, strict=True):
+                sums[waiting, group] += share * batch.probabilities(index, self.views[view], waiting)
+            forward_passes[waiting] += len(members)
+            estimates[waiting] = steps.estimate(sums[waiting], n_steps)
+            waiting = waiting[~stopping.converged(estimates[waiting], n_steps)]
             if not len(waiting):
                 break
-        return found, passes
+        return estimates, forward_passes
 
 
 class _Batch:
-    """Images of one batch at every member's input size, and what was already seen of them."""
+    """Images of one batch at every member's input size, and the probabilities that are known of them."""
 
     def __init__(self, members: Sequence[EngineMember], inputs: dict[Preprocessing, np.ndarray]) -> None:
         self.members, self.inputs = members, inputs
         self.n = len(next(iter(inputs.values())))
-        self._unturned: dict[int, np.ndarray] = {}
+        self._known: dict[tuple[int, str], np.ndarray] = {}
 
     def features(self, index: int) -> np.ndarray:
-        """A member's last feature maps of all images, unturned; that view need not be seen again."""
+        """A member's last feature maps of all images, unturned; that view need not run again."""
         member = self.members[index]
         pixels = tta.apply("identity", self.inputs[member.preprocessing])
         logits, maps = member.runtime.logits_and_features(pixels)
-        self._unturned[index] = softmax(logits)
+        self._known[index, "identity"] = softmax(logits)
         return maps
 
-    def see(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
+    def probabilities(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
         """A member's softmax of a view of some images, float32 (n_rows, 7)."""
-        if view == "identity" and index in self._unturned:
-            return self._unturned[index][rows]
+        if (index, view) in self._known:
+            return self._known[index, view][rows]
         member = self.members[index]
-        return softmax(member.runtime.logits(tta.apply(view, self.inputs[member.preprocessing][rows])))
+        pixels = self.inputs[member.preprocessing]
+        values = softmax(member.runtime.logits(tta.apply(view, pixels[rows])))
+        if len(rows) == self.n:
+            self._known[index, view] = values
+        return values

@@ -48,7 +48,7 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
     if other and not force:
         raise UsageError(
             f"--tta {mode} was asked for, but the thresholds were calibrated with {calibration.tta_mode}",
-            "Leave --tta away, calibrate with that mode, or add --force (the output then says so).",
+            "Omit --tta, calibrate with that mode, or add --force (the output then says so).",
         )
     if mode == tta.ADAPTIVE:
         stopping = calibration.stopping_rule
@@ -110,7 +110,7 @@ def gpu_is_there(device: str = "auto") -> bool:
         return False
 
 
-def settle_runtime(
+def resolve_runtime(
     bundle: Bundle, wanted: str, device: str, note: Callable[[str], None], *, model: str | None = None
 ) -> str:
     """The runtime to use with this bundle; `auto` takes onnx only where every network has been exported.
@@ -118,13 +118,12 @@ def settle_runtime(
     `model` is the name that the user gave it, for the command to run where one has not.
     """
     kind = choose_runtime(wanted, device)
-    if wanted == AUTO and kind == "onnx":
-        lacking = [member.name for member in bundle.members if not exports.is_there(member, kind)]
-        if lacking:
-            named = model or (BUILTIN if bundle.is_bundled else None)
-            command = "skinlesion export" + (f" --model {shlex.quote(named)}" if named else "")
-            note(f"predicting with torch; run `{command}` once, and onnxruntime predicts much faster")
-            return "torch"
+    exported = kind == "torch" or all(exports.is_there(member, kind) for member in bundle.members)
+    if wanted == AUTO and not exported:
+        name = model or (BUILTIN if bundle.is_bundled else None)
+        command = "skinlesion export" + (f" --model {shlex.quote(name)}" if name else "")
+        note(f"predicting with torch; run `{command}` once, and onnxruntime predicts much faster")
+        return "torch"
     return kind
 
 
@@ -144,23 +143,23 @@ def load_engine(
     ----------
     runtime : see `choose_runtime`. `auto` needs exports that are there (`skinlesion export`), or takes torch.
     tta_mode, force : see `choose_tta`.
-    model : see `settle_runtime`.
-    note : is told of choices that were made.
+    model : see `resolve_runtime`.
+    note : called with a sentence about each choice that was made.
 
     Raises
     ------
     ArtifactError : an export is missing, or was made from another network.
     """
     choice = choose_tta(bundle.calibration, tta_mode, force=force)
-    kind = settle_runtime(bundle, runtime, device, note, model=model)
+    kind = resolve_runtime(bundle, runtime, device, note, model=model)
     members = [
         RUNTIMES[kind].member(checkpoint, float(weight), device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
     ]
-    voices, stopping = bundle.ensemble.voices, choice.stopping
-    if stopping is not None and len(stopping.weights) not in (1, len(voices)):
+    groups, stopping = bundle.ensemble.voices, choice.stopping
+    if stopping is not None and len(stopping.weights) not in (1, len(groups)):
         raise ArtifactError(
-            f"the stopping rule is for {len(stopping.weights)} voices, but the ensemble has {len(voices)}",
+            f"the stopping rule is for {len(stopping.weights)} member groups, but the ensemble has {len(groups)}",
             "Run `skinlesion calibrate --adaptive decision` again.",
         )
     return Engine(
@@ -169,6 +168,6 @@ def load_engine(
         choice.views,
         to_input,
         stopping=stopping,
-        voices=voices,
+        member_groups=groups,
         tta_mode=choice.label,
     )

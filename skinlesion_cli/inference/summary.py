@@ -1,41 +1,43 @@
-"""What a run adds up to, in constant memory."""
+"""Totals of a run, in constant memory."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from skinlesion_cli.data.reading.inputs import ImageInput
+from skinlesion_cli.decisions.triage import LEVELS
+from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _SHOWN = 5
 
 
 class Tally:
-    """Counts rows as they pass."""
+    """Counts predictions."""
 
     def __init__(self) -> None:
         self.decisions: Counter[str] = Counter()
         self.triage: Counter[str] = Counter()
-        self.images = self.failed = self.flagged = self.passes = 0
+        self.images = self.failed = self.flagged = self.forward_passes = 0
         self.first_failed: list[str] = []
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count one row."""
-        if row["status"] == "error":
+    def add(self, prediction: Prediction) -> None:
+        """Count one prediction."""
+        if prediction.status == ERROR:
             self.failed += 1
             if len(self.first_failed) < _SHOWN:
-                self.first_failed.append(f"{row['id']} ({row['error']})")
+                self.first_failed.append(f"{prediction.id} ({prediction.error})")
             return
         self.images += 1
-        self.decisions[row["decision"]] += 1
-        self.triage[row["triage"]] += 1
-        self.flagged += bool(row["flagged"])
-        self.passes += row["passes"] or 0
+        self.decisions[prediction.decision or ""] += 1
+        self.triage[prediction.triage or ""] += 1
+        self.flagged += bool(prediction.flagged)
+        self.forward_passes += prediction.forward_passes or 0
 
-    def named_failures(self) -> str:
+    def name_failures(self) -> str:
         """The first few that failed, and how many there are."""
         more = f" ... ({self.failed} in all)" if self.failed > _SHOWN else ""
         return ", ".join(self.first_failed) + more
@@ -46,14 +48,14 @@ class Tally:
             "images": self.images,
             "failed": self.failed,
             "decisions": {name: self.decisions[name] for name in CLASS_NAMES},
-            "triage": {level: self.triage[level] for level in ("refer", "review", "routine")},
+            "triage": {level: self.triage[level] for level in LEVELS},
             "flagged": self.flagged,
-            "mean_passes": round(self.passes / self.images, 3) if self.images else None,
+            "mean_forward_passes": round(self.forward_passes / self.images, 3) if self.images else None,
         }
 
 
 class Numbering:
-    """Numbers inputs from 1 as they pass, with a running hash of their ids: the same list, the same hash."""
+    """Numbers inputs from 1, with a running hash of their ids: the same list has the same hash."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""The page to review a batch: counts, a gallery sorted worst first, keyboard review, and its export."""
+"""The page to review a batch: counts, a gallery with the most urgent first, keyboard review, and its export."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
+from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.report.page import data_uri, facts_table, render, script_json
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-ERROR = "error"
-# Refer first; what nobody could look at comes before what needs no look.
+# Refer first; images that could not be read come before those that need no review.
 _ORDER = {REFER: 0, REVIEW: 1, ERROR: 2, ROUTINE: 3}
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class BatchPage:
-    """What the page needs besides the rows.
+    """What the page needs besides the predictions.
 
-    `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` the
-    place of it and of an overlay (the row's `overlay`), relative to the page, with `/`. `halves`: thumbnails have
+    `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` give the
+    place of it and of an overlay (a prediction's `overlay`), relative to the page, with `/`. `halves`: thumbnails have
     the image left and the overlay right. `thresholds`: class name -> threshold. `facts`: shown as they are.
     """
 
@@ -40,32 +39,36 @@ class BatchPage:
     max_rows: int = 20_000
 
 
-def severity(row: Row) -> tuple[int, float, float]:
-    """Sorts worst first: by triage level, then by malignant probability, then by how unsure."""
-    if row["status"] == ERROR:
-        return _ORDER[ERROR], 0.0, 0.0
-    top = max(row[f"p_{name}"] for name in CLASS_NAMES)
-    return _ORDER[row["triage"]], -row["malignant_probability"], top
+def severity(prediction: Prediction) -> tuple[int, float, float]:
+    """Sorts the most urgent first: by triage level, then by malignant probability, then by uncertainty."""
+    level = _level(prediction)
+    if level == ERROR or prediction.probabilities is None or prediction.malignant_probability is None:
+        return _ORDER[level], 0.0, 0.0
+    return _ORDER[level], -prediction.malignant_probability, max(prediction.probabilities.values())
 
 
-def page(rows: Iterable[Row], about: BatchPage) -> str:
-    """The page as HTML. Memory grows with the rows shown, not with the rows read."""
+def _level(prediction: Prediction) -> str:
+    return prediction.triage or ERROR
+
+
+def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
+    """The page as HTML. Memory grows with the predictions shown, not with those read."""
     levels: Counter[str] = Counter()
     decisions: Counter[str] = Counter()
     flagged = 0
 
-    def counted() -> Iterable[tuple[tuple[int, float, float], int, Row]]:
+    def counted() -> Iterable[tuple[tuple[int, float, float], int, Prediction]]:
         nonlocal flagged
-        for number, row in enumerate(rows):
-            levels[ERROR if row["status"] == ERROR else row["triage"]] += 1
-            if row["decision"]:
-                decisions[row["decision"]] += 1
-            flagged += bool(row["flagged"])
-            yield severity(row), number, row
+        for number, prediction in enumerate(predictions):
+            levels[_level(prediction)] += 1
+            if prediction.decision:
+                decisions[prediction.decision] += 1
+            flagged += bool(prediction.flagged)
+            yield severity(prediction), number, prediction
 
     worst = heapq.nsmallest(about.max_rows, counted(), key=lambda item: item[:2])
     total = sum(levels.values())
-    shown = [_cells(row, about, embed=place < about.max_embedded) for place, (_, _, row) in enumerate(worst)]
+    shown = [_cells(one, about, embed=place < about.max_embedded) for place, (_, _, one) in enumerate(worst)]
     embedded = sum(1 for row in shown if row["thumb"].startswith("data:"))
     data = {
         "rows": shown,
@@ -92,29 +95,30 @@ def page(rows: Iterable[Row], about: BatchPage) -> str:
     )
 
 
-def _cells(row: Row, about: BatchPage, *, embed: bool) -> dict[str, Any]:
-    """What the page shows of a row."""
-    identity = row["id"]
+def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str, Any]:
+    """What the page shows of a prediction."""
+    identity, failed = prediction.id, prediction.status == ERROR
     thumb = ""
-    small = about.thumbnail(identity) if row["status"] != ERROR else None
+    small = None if failed else about.thumbnail(identity)
     if small is not None:
         thumb = data_uri(small, "image/jpeg") if embed else about.thumbnail_url(identity)
+    probabilities = prediction.probabilities or {}
     return {
         "id": identity,
-        "level": ERROR if row["status"] == ERROR else row["triage"],
-        "error": row["error"],
-        "p": [_rounded(row[f"p_{name}"]) for name in CLASS_NAMES],
-        "malignant": _rounded(row["malignant_probability"]),
-        "argmax": row["argmax"],
-        "decision": row["decision"],
-        "fired": row["threshold_fired"],
-        "set": row["conformal_set"].split("|") if row["conformal_set"] else [],
-        "quality": "" if row["quality"] == "ok" else row["quality"].replace("|", ", "),
-        "flagged": bool(row["flagged"]),
-        "zero": row["overlay_magnitude"] == 0,
-        "magnitude": _rounded(row["overlay_magnitude"]),
+        "level": _level(prediction),
+        "error": prediction.error or "",
+        "p": [_rounded(probabilities.get(name)) for name in CLASS_NAMES],
+        "malignant": _rounded(prediction.malignant_probability),
+        "argmax": prediction.argmax or "",
+        "decision": prediction.decision or "",
+        "fired": prediction.threshold_fired or "",
+        "set": list(prediction.conformal_set or ()),
+        "quality": ", ".join(prediction.quality or ()),
+        "flagged": bool(prediction.flagged),
+        "zero": prediction.overlay_magnitude == 0,
+        "magnitude": _rounded(prediction.overlay_magnitude),
         "thumb": thumb,
-        "overlay": about.overlay_url(row["overlay"]) if row["overlay"] else "",
+        "overlay": about.overlay_url(prediction.overlay) if prediction.overlay else "",
     }
 
 

@@ -8,10 +8,11 @@ from heapq import merge as merge_sorted
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts.prediction_columns import Row
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
+from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
@@ -45,13 +46,13 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
     total, tally = run_of.pop("inputs")["count"], Tally()
     # What an earlier merge left behind says nothing that the shards do not.
     with (
-        store.open_partial(config.output, kind, run_of, resume=False, overwrite=True) as partial,
+        store.open_partial(config.output, kind, TABLE, run_of, resume=False, overwrite=True) as partial,
         reporter.task("merging", total=total, unit="rows") as task,
     ):
-        streams = [store.read_rows(path, kind) for path in config.shards]
+        streams = [store.read_rows(path, kind, TABLE) for path in config.shards]
         for row in _checked(merge_sorted(*streams, key=lambda row: row["row"]), total):
             partial.write_line(row)
-            tally.add(row)
+            tally.add(Prediction.from_row(row))
             task.advance()
         partial.finish()
     return StageResult(
@@ -59,7 +60,7 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
         headline=[f"{total} rows of {len(records)} shards"],
         figures=tally.figures() | {"shards": len(records), "model_sha256": run_of["model_sha256"]},
         artifacts=[str(config.output)],
-        warnings=[f"{tally.failed} images could not be read: {tally.named_failures()}"]
+        warnings=[f"{tally.failed} images could not be read: {tally.name_failures()}"]
         if tally.failed
         else [],
         exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,
@@ -106,7 +107,7 @@ def _check(records: dict[Path, dict[str, Any]]) -> None:
         raise ArtifactError(f"a shard was named twice: {name_items(sorted(found))}")
 
 
-def _checked(rows: Iterator[prediction_columns.Row], total: int) -> Iterator[prediction_columns.Row]:
+def _checked(rows: Iterator[Row], total: int) -> Iterator[Row]:
     expected = 1
     for row in rows:
         if row["row"] != expected:

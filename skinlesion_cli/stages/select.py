@@ -14,19 +14,15 @@ from skinlesion_cli.artifacts.files import atomic_file, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.preprocess import decode_target_px
-from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
+from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.decisions import active_learning
-from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
-from skinlesion_cli.inference import tta
-from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.inference.loading import load_engine
-from skinlesion_cli.inference.runtimes.base import softmax
+from skinlesion_cli.errors import ExitCode, UsageError, name_items
+from skinlesion_cli.inference.prediction import ERROR, Prediction
+from skinlesion_cli.inference.predictor import PredictedBatch, Predictor
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 COLUMNS = (
     "rank",
@@ -58,7 +54,7 @@ class SelectConfig:
 
 
 def run(config: SelectConfig, reporter: Reporter) -> StageResult:
-    """Write the list, most wanted first; images that the dataset already has are left out."""
+    """Write the list, most informative first; images that the dataset already has are omitted."""
     if config.strategy not in active_learning.STRATEGIES:
         raise UsageError(
             f"no strategy named {config.strategy!r}", "Strategies: " + ", ".join(active_learning.STRATEGIES)
@@ -66,42 +62,40 @@ def run(config: SelectConfig, reporter: Reporter) -> StageResult:
     check_named(config.inputs)
     workspace = Workspace(config.workspace)
     bundle = bundles.from_workspace(workspace)
-    engine = load_engine(bundle, config.device, config.runtime, note=reporter.note)
+    predictor = Predictor.of_bundle(
+        bundle,
+        device=config.device,
+        runtime=config.runtime,
+        max_pixels=config.max_pixels,
+        note=reporter.note,
+    )
     known = _labelled(workspace)
-    ids: list[str] = []
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    predictions: list[Prediction] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     failed: list[str] = []
     n_known = 0
-    with reporter.task("looking at images", unit="images") as task:
+    with reporter.task("predicting", unit="images") as task:
         for batch in in_batches(expand(config.inputs, config.listed), _BATCH):
             fresh = [s for s in batch if not known or s.member or not _is_known(s, known)]
             n_known += len(batch) - len(fresh)
-            images = {}
-            for source in fresh:
-                try:
-                    images[source.id] = load(
-                        source, max_pixels=config.max_pixels, target_px=_target_px(engine)
-                    )
-                except ImageError as error:
-                    failed.append(f"{source.id} ({error.reason}: {error.message})")
-            if images:
-                ids += images
-                found.append(_look(engine, list(images.values())))
+            predicted = predictor.run(fresh, keep_features=True, keep_views=True)
+            failed += [f"{p.id} ({p.error})" for p in predicted.predictions if p.status == ERROR]
+            predictions += [p for p in predicted.predictions if p.status != ERROR]
+            parts += _measured(predicted)
             task.advance(len(batch))
-    if not ids:
+    if not predictions:
         raise UsageError(
             "there is no unlabelled image to choose from"
             + (f"; {n_known} are in the dataset already" if n_known else ""),
             "Name a folder with images that were not labelled yet.",
         )
-    merged, opinions, features = (
-        np.concatenate(parts, axis=axis)
-        for parts, axis in zip(zip(*found, strict=True), (0, 1, 0), strict=True)
+    probabilities, opinions, features = (
+        np.concatenate(values, axis=axis)
+        for values, axis in zip(zip(*parts, strict=True), (0, 1, 0), strict=True)
     )
-    outcome = bundle.calibration.decide(merged)
     scores = {
-        "margin": active_learning.margin_uncertainty(outcome.probabilities),
-        "entropy": active_learning.entropy(outcome.probabilities),
+        "margin": active_learning.margin_uncertainty(probabilities),
+        "entropy": active_learning.entropy(probabilities),
         "disagreement": active_learning.disagreement(opinions),
     }
     chosen = active_learning.select(config.strategy, config.count, scores, features)
@@ -109,20 +103,28 @@ def run(config: SelectConfig, reporter: Reporter) -> StageResult:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for rank, index in enumerate(chosen, start=1):
-            decision = CLASS_NAMES[outcome.decisions.decided[index]]
+            chosen_one = predictions[index]
             values = [shortest(scores[name][index]) for name in ("margin", "entropy", "disagreement")]
             table.writerow(
-                [rank, escape_formula(ids[index]), "", decision, *values, config.strategy, bundle.sha256]
+                [
+                    rank,
+                    escape_formula(chosen_one.id),
+                    "",
+                    chosen_one.decision,
+                    *values,
+                    config.strategy,
+                    bundle.sha256,
+                ]
             )
-    whose = "views" if len(engine.members) == 1 else "networks"
+    whose = "views" if len(predictor.engine.members) == 1 else "networks"
     return StageResult(
         command="select",
         headline=[
-            f"{len(chosen)} of {len(ids)} images to label, by {config.strategy}; {n_known} are labelled already",
+            f"{len(chosen)} of {len(predictions)} images to label, by {config.strategy}; {n_known} are labelled already",
             f"fill in the column label, then `skinlesion download --from {config.output} --append`",
         ],
         figures={
-            "images": len(ids),
+            "images": len(predictions),
             "selected": len(chosen),
             "already_labelled": n_known,
             "failed": len(failed),
@@ -148,30 +150,17 @@ def _is_known(source: ImageInput, known: frozenset[str]) -> bool:
     try:
         return sha256_file(source.path) in known
     except OSError:
-        return False  # reading it will tell what is wrong
+        return False  # predicting it reports what is wrong
 
 
-def _target_px(engine: Engine) -> int:
-    return max(decode_target_px(member.preprocessing) for member in engine.members)
+def _measured(batch: PredictedBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Calibrated probabilities (n, 7), opinions (m, n, 7), and features (n, n_features) of a batch; or nothing.
 
-
-def _look(engine: Engine, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Merged probabilities (n, 7), opinions (m, n, 7), and features (n, n_features) of a batch.
-
-    Opinions are the networks, each averaged over its views; with a single network its views.
+    Opinions are the networks, each averaged over all views; with a single network its views.
     """
-    views = tuple(dict.fromkeys(("identity", *engine.views)))
-    members, pooled = [], []
-    for member in engine.members:
-        pixels = np.stack([engine.to_input(image, member.preprocessing) for image in images])
-        seen = {}
-        for view in views:
-            logits, maps = member.runtime.logits_and_features(tta.apply(view, pixels))
-            seen[view] = softmax(logits)
-            if view == "identity":
-                pooled.append(maps.mean(axis=(2, 3)))
-        members.append(np.stack([seen[view] for view in engine.views]))
-    stacked = np.stack(members)  # (members, views, n, 7)
-    means = stacked.mean(axis=1, dtype=np.float64).astype(np.float32)
-    opinions = stacked[0] if len(stacked) == 1 else means
-    return engine.rule.merge(means), opinions, np.concatenate(pooled, axis=1)
+    if batch.output is None or batch.outcome is None or batch.output.view_probabilities is None:
+        return []
+    by_view = batch.output.view_probabilities  # (members, views, n, 7)
+    opinions = by_view[0] if len(by_view) == 1 else by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
+    features = np.concatenate([maps.mean(axis=(2, 3)) for maps in batch.output.features], axis=1)
+    return [(batch.outcome.probabilities, opinions, features)]

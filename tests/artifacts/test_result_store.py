@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
+from skinlesion_cli.inference.prediction import TABLE
 
 RUN = {"model": "one", "views": ["identity"], "shard": None}
 
 
 def row(number: int) -> dict:
-    return prediction_columns.empty_row() | {
+    return TABLE.empty_row() | {
         "row": number,
         "id": f"{number}.jpg",
         "status": "ok",
@@ -26,7 +26,7 @@ def row(number: int) -> dict:
 
 
 def write(output: Path, kind: str, count: int, *, resume: bool = False, overwrite: bool = False) -> None:
-    with store.open_partial(output, kind, RUN, resume=resume, overwrite=overwrite) as partial:
+    with store.open_partial(output, kind, TABLE, RUN, resume=resume, overwrite=overwrite) as partial:
         partial.write(row(number) for number in range(1, count + 1))
 
 
@@ -58,7 +58,7 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
 
 def test_a_stream_gets_one_line_a_row():
     stream = io.BytesIO()
-    store.StreamSink(stream).write([row(1), row(2)])
+    store.StreamSink(stream, TABLE).write([row(1), row(2)])
     assert [json.loads(line)["row"] for line in stream.getvalue().splitlines()] == [1, 2]
 
 
@@ -69,11 +69,11 @@ def test_an_unfinished_table_is_never_passed_over(kind: str, tmp_path):
     assert not output.exists()
     with pytest.raises(UsageError, match="unfinished run"):
         write(output, kind, 1)
-    with store.open_partial(output, kind, RUN, resume=True, overwrite=False) as partial:
+    with store.open_partial(output, kind, TABLE, RUN, resume=True, overwrite=False) as partial:
         assert [found["row"] for found in partial.finished_rows()] == [1, 2, 3]
         partial.write_line(row(4))
         partial.finish()
-    assert [found["row"] for found in store.read_rows(output, kind)] == [1, 2, 3, 4]
+    assert [found["row"] for found in store.read_rows(output, kind, TABLE)] == [1, 2, 3, 4]
     assert sorted(path.name for path in tmp_path.glob("a.*")) == [f"a.{kind}"]
 
 
@@ -89,7 +89,7 @@ def test_half_a_line_is_cut_off_and_made_again(tmp_path):
     write(output, "csv", 2)
     whole = store.partial_path(output).read_bytes()
     store.partial_path(output).write_bytes(whole[:-5])
-    with store.open_partial(output, "csv", RUN, resume=True, overwrite=False) as partial:
+    with store.open_partial(output, "csv", TABLE, RUN, resume=True, overwrite=False) as partial:
         assert [found["row"] for found in partial.finished_rows()] == [1]
         partial.write([row(2)])
     assert store.partial_path(output).read_bytes() == whole
@@ -99,19 +99,19 @@ def test_a_file_without_its_first_line_begins_again(tmp_path):
     output = tmp_path / "a.csv"
     write(output, "csv", 2)
     store.partial_path(output).write_bytes(b"row,i")
-    with store.open_partial(output, "csv", RUN, resume=True, overwrite=False) as partial:
+    with store.open_partial(output, "csv", TABLE, RUN, resume=True, overwrite=False) as partial:
         assert list(partial.finished_rows()) == []
-    assert store.partial_path(output).read_bytes() == prediction_columns.header("csv")
+    assert store.partial_path(output).read_bytes() == TABLE.header("csv")
 
 
 def test_only_the_rows_that_still_stand_are_kept(tmp_path):
     output = tmp_path / "a.csv"
     write(output, "csv", 5)
-    with store.open_partial(output, "csv", RUN, resume=True, overwrite=False) as partial:
+    with store.open_partial(output, "csv", TABLE, RUN, resume=True, overwrite=False) as partial:
         partial.keep(2)
         partial.write([row(9)])
         partial.finish()
-    assert [found["row"] for found in store.read_rows(output, "csv")] == [1, 2, 9]
+    assert [found["row"] for found in store.read_rows(output, "csv", TABLE)] == [1, 2, 9]
 
 
 def test_rows_of_another_model_are_not_gone_on_with(tmp_path):
@@ -120,7 +120,7 @@ def test_rows_of_another_model_are_not_gone_on_with(tmp_path):
     other = RUN | {"model": "two"}
     with (
         pytest.raises(ArtifactError, match="model: 'one' then, 'two' now"),
-        store.open_partial(output, "csv", other, resume=True, overwrite=False),
+        store.open_partial(output, "csv", TABLE, other, resume=True, overwrite=False),
     ):
         pass
     store.run_path(output).write_text("{")
@@ -131,7 +131,7 @@ def test_rows_of_another_model_are_not_gone_on_with(tmp_path):
 
 def test_a_shard_says_what_it_was_made_from(tmp_path):
     output = tmp_path / "a.csv"
-    with store.open_partial(output, "csv", RUN, resume=False, overwrite=False) as partial:
+    with store.open_partial(output, "csv", TABLE, RUN, resume=False, overwrite=False) as partial:
         partial.write([row(1)])
         partial.finish({"count": 7})
     record = json.loads(store.shard_path(output).read_text())
@@ -141,12 +141,12 @@ def test_a_shard_says_what_it_was_made_from(tmp_path):
 def test_parquet_holds_the_same_rows_with_types(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     output = tmp_path / "a.parquet"
-    with store.open_partial(output, "parquet", RUN, resume=False, overwrite=False) as partial:
+    with store.open_partial(output, "parquet", TABLE, RUN, resume=False, overwrite=False) as partial:
         partial.write([row(1), row(2) | {"flagged": True, "p_MEL": None}])
         partial.finish()
     assert not store.partial_path(output).exists()
     assert str(parquet.read_schema(output).field("p_MEL").type) == "float"
-    found = list(store.read_rows(output, "parquet"))
+    found = list(store.read_rows(output, "parquet", TABLE))
     assert [(one["row"], one["p_MEL"], one["flagged"]) for one in found] == [
         (1, 0.25, None),
         (2, None, True),
@@ -167,7 +167,7 @@ class FullDisk(io.BytesIO):
 
 @pytest.mark.parametrize("method", ["write", "write_line"])
 def test_a_full_disk_is_told_with_the_way_on(method: str, tmp_path):
-    partial = store.PartialFile(tmp_path / "a.csv", "csv", RUN, FullDisk())
+    partial = store.PartialFile(tmp_path / "a.csv", "csv", TABLE, RUN, FullDisk())
     with pytest.raises(SkinLesionError, match="No space left") as told:
         partial.write([row(1)]) if method == "write" else partial.write_line(row(1))
     assert "--resume" in told.value.hint
@@ -176,9 +176,9 @@ def test_a_full_disk_is_told_with_the_way_on(method: str, tmp_path):
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("row,id\n1,x\n")
     with pytest.raises(ArtifactError, match="no table of predictions"):
-        list(store.read_rows(tmp_path / "a.csv", "csv"))
+        list(store.read_rows(tmp_path / "a.csv", "csv", TABLE))
     with pytest.raises(ArtifactError, match="cannot be read"):
-        list(store.read_rows(tmp_path / "none.csv", "csv"))
+        list(store.read_rows(tmp_path / "none.csv", "csv", TABLE))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
@@ -187,25 +187,25 @@ def test_what_is_no_parquet_is_refused(content: bytes | None, tmp_path):
     if content is not None:
         (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"a\.parquet"):
-        list(store.read_rows(tmp_path / "a.parquet", "parquet"))
+        list(store.read_rows(tmp_path / "a.parquet", "parquet", TABLE))
 
 
 def test_a_parquet_table_of_something_else_is_refused(tmp_path):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"name": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(ArtifactError, match="no table of predictions"):
-        list(store.read_rows(tmp_path / "a.parquet", "parquet"))
+        list(store.read_rows(tmp_path / "a.parquet", "parquet", TABLE))
 
 
 @pytest.mark.parametrize("line", [b"[1, 2]\n", b'{"row": 1}\n', b"\xff\n", b"{}"])
 def test_a_line_that_is_no_row(line: bytes):
     with pytest.raises(ArtifactError, match="no row of a prediction table"):
-        prediction_columns.decode(line, "jsonl")
+        TABLE.decode(line, "jsonl")
 
 
 def test_cells_read_back_as_they_were():
-    made = row(3) | {"flagged": False, "passes": 8, "overlay": "x.png"}
+    made = row(3) | {"flagged": False, "forward_passes": 8, "overlay": "x.png"}
     for kind in ("csv", "jsonl"):
-        found = prediction_columns.decode(prediction_columns.encode(made, kind), kind)
-        assert (found["row"], found["flagged"], found["passes"], found["p_NV"]) == (3, False, 8, None)
-        assert prediction_columns.is_same_id(found["id"], "3.jpg", kind)
+        found = TABLE.decode(TABLE.encode(made, kind), kind)
+        assert (found["row"], found["flagged"], found["forward_passes"], found["p_NV"]) == (3, False, 8, None)
+        assert found["id"] == "3.jpg"

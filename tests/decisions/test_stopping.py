@@ -9,8 +9,8 @@ from skinlesion_cli.decisions.adaptive.fit import fit_stopping, upper_bound
 from skinlesion_cli.decisions.adaptive.stopping import (
     StoppingRule,
     changed,
-    guard_named,
     margin,
+    parse_protects,
     stopped_means,
 )
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
@@ -35,8 +35,8 @@ def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
     np.testing.assert_allclose(margin(rule, probabilities), [0.5390, 0.2283, 0.0972, 0.5878], atol=1e-4)
     # The last is benign with 0.55 malignant: logit 0.6 - logit 0.55 = 0.4055 - 0.2007 = 0.2048 from referral.
     # The first has 0.2: 1.7918 away, further than MEL's threshold.
-    guarded = margin(rule, probabilities, "triage")
-    np.testing.assert_allclose(guarded, [0.5390, 0.2283, 0.0972, 0.2048], atol=1e-4)
+    protected = margin(rule, probabilities, "triage")
+    np.testing.assert_allclose(protected, [0.5390, 0.2283, 0.0972, 0.2048], atol=1e-4)
 
 
 def test_the_margin_of_the_triage_level_counts_the_prediction_set() -> None:
@@ -56,24 +56,24 @@ def test_a_malignant_decision_is_referred_whatever_the_operating_point() -> None
     np.testing.assert_allclose(margin(rule, probabilities, "triage"), [0.2231], atol=1e-4)
 
 
-def test_settled_is_strict_and_always_true_after_the_last_look() -> None:
-    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=2)
+def test_convergence_is_strict_and_always_reached_after_the_last_step() -> None:
+    stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=2)
     even = np.array([[0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert stopping.settled(even, 1).tolist() == [False]
-    last = stopping.settled(np.repeat(even, 3, axis=0), 2)
+    assert stopping.converged(even, 1).tolist() == [False]
+    last = stopping.converged(np.repeat(even, 3, axis=0), 2)
     assert last.tolist() == [True, True, True]
     assert last.dtype == bool
 
 
-def test_settled_minds_what_is_guarded() -> None:
+def test_convergence_minds_what_is_protected() -> None:
     # NV leads by ln 2 = 0.69; 0.3 malignant is logit 0.32 - logit 0.3 = 0.0935 from referral. One look of two views
     # has a spread of sqrt(1/2) = 0.71, times 0.5.
     rule = DecisionRule(malignant_threshold=0.32)
     probabilities = np.array([[0.30, 0.60, 0.0, 0.0, 0.10, 0.0, 0.0]])
-    by_class = StoppingRule(rule, reach=0.5, n_views=2)
-    by_level = StoppingRule(rule, reach=0.5, n_views=2, guard="triage")
-    assert by_class.settled(probabilities, 1).tolist() == [True]
-    assert by_level.settled(probabilities, 1).tolist() == [False]
+    by_class = StoppingRule(rule, margin_factor=0.5, n_views=2)
+    by_level = StoppingRule(rule, margin_factor=0.5, n_views=2, protects="triage")
+    assert by_class.converged(probabilities, 1).tolist() == [True]
+    assert by_level.converged(probabilities, 1).tolist() == [False]
 
 
 def test_what_changed_is_the_class_or_the_level_too() -> None:
@@ -96,10 +96,10 @@ def test_a_stored_rule_is_the_same_rule() -> None:
     assert StoppingRule.from_json(stopping.to_json()) == stopping
 
 
-def test_nothing_else_is_guarded() -> None:
-    assert [guard_named(name) for name in (None, "decision", "triage")] == [None, "decision", "triage"]
-    with pytest.raises(UsageError, match="'views' guards nothing"):
-        guard_named("views")
+def test_nothing_else_can_be_protected() -> None:
+    assert [parse_protects(name) for name in (None, "decision", "triage")] == [None, "decision", "triage"]
+    with pytest.raises(UsageError, match="'views'"):
+        parse_protects("views")
 
 
 def test_the_upper_bound_is_exact() -> None:
@@ -126,7 +126,7 @@ def test_the_fitted_rule_keeps_its_word_on_new_images() -> None:
     by_view, labels, lesions = _by_view(3000, 0.5)
     fit = fit_stopping(DecisionRule(), by_view[:1500, None], labels[:1500], lesions[:1500])
     assert fit.upper_bound <= 0.005
-    assert fit.mean_looks < 6
+    assert fit.mean_steps < 6
     means, _ = stopped_means(fit.stopping, by_view[1500:, None])
     full = by_view[1500:].mean(axis=1)
     assert (means.argmax(1) != full.argmax(1)).mean() <= 0.005
@@ -136,7 +136,7 @@ def test_noisier_views_need_more_of_them() -> None:
     calm, labels, lesions = _by_view(1500, 0.2)
     noisy, _, _ = _by_view(1500, 1.5)
     views = [
-        fit_stopping(DecisionRule(), found[:, None], labels, lesions).mean_looks for found in (calm, noisy)
+        fit_stopping(DecisionRule(), found[:, None], labels, lesions).mean_steps for found in (calm, noisy)
     ]
     assert views[0] < views[1]
 

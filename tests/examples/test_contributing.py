@@ -142,7 +142,7 @@ def test_the_view_is_stored_averaged_and_calibrated_on(used):
     ):
         assert artifact(used, name)["body"]["views"] == views
     with (used / "single.csv").open(newline="") as file:
-        assert {(row["passes"], row["tta"]) for row in csv.DictReader(file)} == {("9", "d4-shifted")}
+        assert {(row["forward_passes"], row["tta"]) for row in csv.DictReader(file)} == {("9", "d4-shifted")}
 
 
 def test_the_view_changes_no_mode_that_was_there(used, extended):

@@ -121,30 +121,30 @@ def test_bench_of_an_adaptive_model_counts_the_looks_of_validation_not_of_its_ow
 ) -> None:
     from tests.inference.tiny import make_workspace
 
-    # A reach that nothing meets: the generated image itself gets all looks.
-    rule = StoppingRule(DecisionRule(), reach=1e9, n_views=8, weights=(0.5, 0.5))
+    # A margin factor that nothing meets: the generated image itself gets all steps.
+    rule = StoppingRule(DecisionRule(), margin_factor=1e9, n_views=8, weights=(0.5, 0.5))
     shares = [0.75, 0.0, 0.0, 0.25, *[0.0] * 12]
-    stopping = {"stopping_rule": rule.to_json(), "look_shares": shares}
+    stopping = {"stopping_rule": rule.to_json(), "step_shares": shares}
     workspace = make_workspace(tmp_path / "ws", stopping=stopping)
     config = BenchConfig(workspace, images=1000, seconds=0.1, runtime="torch")
     result = bench.run(config, SilentReporter())
     figures, adaptive = result.figures, result.figures["adaptive"]
     # 0.75 * 1 + 0.25 * 4 = 1.75.
-    assert adaptive["mean_looks"] == 1.75
-    assert (adaptive["n_looks"], adaptive["sample_mean_passes"]) == (16, 16.0)
+    assert adaptive["mean_steps"] == 1.75
+    assert (adaptive["n_steps"], adaptive["sample_mean_forward_passes"]) == (16, 16.0)
     assert adaptive["all_looks_seconds"] == pytest.approx(
         1000 / max(adaptive["all_looks_images_per_s"].values())
     )
     assert figures["seconds"] == pytest.approx(1000 / max(figures["whole_images_per_s"].values()))
-    assert {"all networks, adaptive", "all networks, all looks"} <= set(figures["images_per_s"])
+    assert {"all networks, adaptive", "all networks, all steps"} <= set(figures["images_per_s"])
     assert "1.75 of 16 looks" in result.headline[1]
 
 
 def test_looks_as_measured_come_in_the_shares_given() -> None:
-    rule = StoppingRule(DecisionRule(), reach=1.0, n_views=4)
+    rule = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=4)
     drawn, waiting, gone = _AsMeasured(rule, np.array([0.5, 0.0, 0.3, 0.2])), 20_000, []
-    for n_looks in (1, 2, 3, 4):
-        settled = drawn.settled(np.zeros((waiting, 7)), n_looks)
+    for n_steps in (1, 2, 3, 4):
+        settled = drawn.converged(np.zeros((waiting, 7)), n_steps)
         gone.append(int(settled.sum()))
         waiting -= gone[-1]
     assert waiting == 0

@@ -110,7 +110,7 @@ def test_the_engine_averages_the_softmax_of_the_views() -> None:
     high, low = 0.5518729, 0.0746879
     expected = [(high + low) / 2, (high + low) / 2, low, low, low, low, low]
     np.testing.assert_allclose(found.probabilities, [expected], atol=1e-6)
-    assert found.passes.tolist() == [2]
+    assert found.forward_passes.tolist() == [2]
 
 
 def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
@@ -121,14 +121,14 @@ def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
     assert runtime.images == 2
 
 
-def test_settled_images_are_not_looked_at_again() -> None:
-    stopping = StoppingRule(DecisionRule(), reach=2.0, n_views=8)
+def test_converged_images_are_not_run_again() -> None:
+    stopping = StoppingRule(DecisionRule(), margin_factor=2.0, n_views=8)
     engine, runtime = _engine(tta.MODES["d4"], stopping)
     sure, unsure = _image(250, 0, 250, 0), _image(66, 64, 66, 64)
     found = engine.run([sure, unsure])
     # sure: logits 250/64 = 3.906 and 0, so 3.906 ahead in log odds; 2 * sqrt(1 - 1/8) = 1.871 is asked for.
     # unsure: (66 - 64) / 64 = 0.031 ahead.
-    assert found.passes.tolist() == [1, 8]
+    assert found.forward_passes.tolist() == [1, 8]
     assert runtime.images == 1 + 8
     alone = engine.run([sure])
     np.testing.assert_array_equal(alone.probabilities[0], found.probabilities[0])
@@ -151,11 +151,11 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     generator = np.random.default_rng(5)
     images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
     by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
-    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), reach=2.0, n_views=8)
+    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), margin_factor=2.0, n_views=8)
     means, views = stopped_means(stopping, by_view[:, None])
     found = _engine(tta.MODES["d4"], stopping)[0].run(images)
     assert 1.0 < views.mean() < 8.0
-    np.testing.assert_array_equal(found.passes, views)
+    np.testing.assert_array_equal(found.forward_passes, views)
     np.testing.assert_allclose(found.probabilities, means, atol=2e-7)
 
 
@@ -298,8 +298,8 @@ def test_a_loss_of_balanced_accuracy_is_refused() -> None:
         _accept("net", ExportSettings(workspace=Path(), format="onnx-int8", max_bacc_drop=0.01), figures)
 
 
-def _two_voices(stopping: StoppingRule | None) -> Engine:
-    """Three members, of which the last two are one voice."""
+def _two_groups(stopping: StoppingRule | None) -> Engine:
+    """Three members, of which the last two are one member group."""
     runtimes = [Corner(), Corner(), Corner()]
     members = [
         EngineMember(f"corner{index}", weight, Preprocessing(input_size_px=16), runtime, np.zeros((7, 1)))
@@ -307,26 +307,26 @@ def _two_voices(stopping: StoppingRule | None) -> Engine:
     ]
     rule = MergeRule("bacc", np.array([0.5, 0.25, 0.25]))
     return Engine(
-        members, rule, tta.MODES["d4"], lambda image, _: image, stopping=stopping, voices=[[0], [1, 2]]
+        members, rule, tta.MODES["d4"], lambda image, _: image, stopping=stopping, member_groups=[[0], [1, 2]]
     )
 
 
 def test_looks_pass_through_the_networks_of_one_voice_at_a_time() -> None:
-    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.5, 0.5))
-    engine = _two_voices(stopping)
+    stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
+    engine = _two_groups(stopping)
     sure, unsure = _image(250, 0, 250, 0), _image(64, 64, 64, 64)
     found = engine.run([sure, unsure])
     # The first look is member 0 alone; looking at everything takes 8 views of all three members.
-    assert found.passes.tolist() == [1, 24]
-    everything = _two_voices(None).run([unsure])
-    assert everything.passes.tolist() == [24]
+    assert found.forward_passes.tolist() == [1, 24]
+    everything = _two_groups(None).run([unsure])
+    assert everything.forward_passes.tolist() == [24]
     np.testing.assert_allclose(found.probabilities[1], everything.probabilities[0], atol=1e-7)
 
 
-def test_maps_cost_no_second_look_at_the_same_view_and_change_nothing() -> None:
-    stopping = StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.5, 0.5))
+def test_maps_cost_no_second_forward_pass_and_change_nothing() -> None:
+    stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
     images = [_image(250, 0, 250, 0), _image(66, 64, 66, 64)]
-    plain, mapped = _two_voices(stopping), _two_voices(stopping)
+    plain, mapped = _two_groups(stopping), _two_groups(stopping)
     found, with_maps = plain.run(images), mapped.run(images, keep_features=True)
     np.testing.assert_array_equal(found.probabilities, with_maps.probabilities)
     assert [maps.shape for maps in with_maps.features] == [(2, 1, 16, 16)] * 3
@@ -335,6 +335,6 @@ def test_maps_cost_no_second_look_at_the_same_view_and_change_nothing() -> None:
     assert mapped.members[1].runtime.images == plain.members[1].runtime.images + 1
 
 
-def test_a_rule_for_other_voices_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 voices, a stopping rule for 3"):
-        _two_voices(StoppingRule(DecisionRule(), reach=1.0, n_views=8, weights=(0.4, 0.3, 0.3)))
+def test_a_rule_for_other_member_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 member groups, but a stopping rule for 3"):
+        _two_groups(StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.4, 0.3, 0.3)))

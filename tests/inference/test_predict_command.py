@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.artifacts import prediction_columns
+from skinlesion_cli.artifacts.prediction_columns import shortest
+from skinlesion_cli.inference.prediction import TABLE
 
 pytestmark = pytest.mark.command_line
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBABILITIES = [name for name in prediction_columns.NAMES if name.startswith("p_")]
+PROBABILITIES = [name for name in TABLE.names if name.startswith("p_")]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -95,11 +96,11 @@ def listed(
 
 def test_one_row_an_image_in_input_order(whole: Path) -> None:
     rows = rows_of(whole)
-    assert list(rows[0]) == list(prediction_columns.NAMES)
+    assert list(rows[0]) == list(TABLE.names)
     assert [row["id"] for row in rows[:2]] == ["a/image 000.jpg", "a/image 002.jpg"]
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert [int(row["row"]) for row in rows] == list(range(1, 41))
-    assert {row["passes"] for row in rows} == {"16"}
+    assert {row["forward_passes"] for row in rows} == {"16"}
     total = sum(float(rows[0][f"p_{name}"]) for name in ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"))
     assert total == pytest.approx(1.0, abs=1e-6)
     assert len({row["model_sha256"] for row in rows}) == 1
@@ -267,7 +268,7 @@ def test_another_tta_needs_force_and_is_recorded(
     forced = skinlesion(*arguments, "--tta", "none", "--force")
     assert forced.returncode == 0, forced.stderr
     (row,) = rows_of(tmp_path / "o.csv")
-    assert (row["tta"], row["passes"]) == ("none (forced)", "2")
+    assert (row["tta"], row["forward_passes"]) == ("none (forced)", "2")
 
 
 def test_a_reader_that_leaves_ends_it_quietly(tiny_workspace: Path, names: list[Path]) -> None:
@@ -318,7 +319,7 @@ def test_dicom_by_a_pattern_into_json_lines(
     assert (row["row"], row["id"], row["status"]) == (1, "one.dcm", "ok")
     # The same pixels as the photograph, and the same float32 to the last digit.
     first = rows_of(whole)[0]
-    assert {name: prediction_columns.shortest(row[name]) for name in PROBABILITIES} == {
+    assert {name: shortest(row[name]) for name in PROBABILITIES} == {
         name: first[name] for name in PROBABILITIES
     }
 
@@ -330,10 +331,10 @@ def test_the_parquet_table_holds_the_same(
     done = skinlesion("predict", images, "-o", tmp_path / "all.parquet", "-w", tiny_workspace)
     assert done.returncode == 0, done.stderr
     table = parquet.read_table(tmp_path / "all.parquet")
-    assert table.column_names == list(prediction_columns.NAMES)
+    assert table.column_names == list(TABLE.names)
     assert str(table.schema.field("p_MEL").type) == "float"
     wanted = [row["p_MEL"] for row in rows_of(whole)]
-    assert [prediction_columns.shortest(value) for value in table["p_MEL"].to_pylist()] == wanted
+    assert [shortest(value) for value in table["p_MEL"].to_pylist()] == wanted
 
 
 def test_a_read_only_folder_is_a_clear_error(skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path):

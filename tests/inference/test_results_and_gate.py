@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts.quality_gate import StoredGate
 from skinlesion_cli.artifacts.quality_gate import read as read_gate
 from skinlesion_cli.artifacts.quality_gate import write as write_gate
@@ -15,44 +14,43 @@ from skinlesion_cli.data.quality import STATISTICS, statistics
 from skinlesion_cli.data.reading.inputs import identity
 from skinlesion_cli.decisions.quality_gate import CHECKS, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError
+from skinlesion_cli.inference.prediction import COLUMNS, TABLE
 
 
 @given(st.text(), st.floats(0, 1, width=32), st.sampled_from(["csv", "jsonl"]))
 def test_a_row_is_one_line_and_reads_back_as_it_was(name: str, probability: float, kind: str) -> None:
-    row = prediction_columns.empty_row() | {
+    row = TABLE.empty_row() | {
         "row": 7,
         "id": identity(name),
         "status": "ok",
         "p_MEL": np.float32(probability),
     }
-    line = prediction_columns.encode(row, kind)
+    line = TABLE.encode(row, kind)
     assert line.count(b"\n") == 1
-    found = prediction_columns.decode(line, kind)
+    found = TABLE.decode(line, kind)
     assert np.float32(found["p_MEL"]) == np.float32(probability)
-    assert prediction_columns.is_same_id(found["id"], identity(name), kind)
+    assert found["id"] == identity(name)
     assert found["row"] == 7
     assert found["p_NV"] is None
-    assert prediction_columns.encode(found, kind) == line
+    assert TABLE.encode(found, kind) == line
 
 
 def test_half_a_row_is_no_row() -> None:
-    line = prediction_columns.encode(prediction_columns.empty_row() | {"row": 1}, "csv")
+    line = TABLE.encode(TABLE.empty_row() | {"row": 1}, "csv")
     for end in range(len(line)):
         with pytest.raises(ArtifactError):
-            prediction_columns.decode(line[:end], "csv")
+            TABLE.decode(line[:end], "csv")
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
 def test_no_spreadsheet_takes_an_id_for_a_formula(start: str) -> None:
-    line = prediction_columns.encode(
-        prediction_columns.empty_row() | {"row": 1, "id": f"{start}cmd|x.jpg"}, "csv"
-    )
+    line = TABLE.encode(TABLE.empty_row() | {"row": 1, "id": f"{start}cmd|x.jpg"}, "csv")
     assert line.startswith(f"1,'{start}cmd".encode())
 
 
 def test_every_column_says_what_it_means() -> None:
-    assert len(set(prediction_columns.NAMES)) == len(prediction_columns.COLUMNS)
-    assert all(column.meaning for column in prediction_columns.COLUMNS)
+    assert len(set(TABLE.names)) == len(COLUMNS)
+    assert all(column.meaning for column in COLUMNS)
 
 
 def skin(seed: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts.prediction_columns import empty_row
 from skinlesion_cli.explain.thumbnails import thumbnail
+from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.report.batch import BatchPage
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -64,27 +64,29 @@ def browser(_driver: Any) -> Iterator[Any]:
     assert urls, "the browser's log of requests is empty: nothing was checked"
 
 
-def predicted(identity: str, triage: str, malignant: float, decision: str = "NV", **changes: Any) -> dict:
-    """A row with 0.4 for the decided class and the rest shared out."""
-    probabilities = {f"p_{name}": 0.4 if name == decision else 0.1 for name in CLASS_NAMES}
-    return (
-        empty_row()
-        | {"status": "ok", "id": identity, "triage": triage, "malignant_probability": malignant}
-        | {"decision": decision, "argmax": decision, "conformal_set": decision, "quality": "ok"}
-        | {
-            "overlay": f"{identity}.cam.png",
-            "overlay_magnitude": 0.5,
-            "passes": 16,
-            "model": "m",
-            "model_sha256": "ab",
-        }
-        | probabilities
-        | changes
-    )
+def predicted(
+    identity: str, triage: str, malignant: float, decision: str = "NV", **changes: Any
+) -> Prediction:
+    """A prediction with 0.4 for the decided class and 0.1 for each other."""
+    values: dict[str, Any] = {
+        "probabilities": {name: 0.4 if name == decision else 0.1 for name in CLASS_NAMES},
+        "argmax": decision,
+        "decision": decision,
+        "malignant_probability": malignant,
+        "conformal_set": (decision,),
+        "triage": triage,
+        "quality": (),
+        "forward_passes": 16,
+        "overlay": f"{identity}.cam.png",
+        "overlay_magnitude": 0.5,
+        "model": "m",
+        "model_sha256": "ab",
+    }
+    return Prediction(id=identity, **(values | changes))
 
 
-def failed(identity: str, error: str) -> dict:
-    return empty_row() | {"status": "error", "id": identity, "error": error}
+def failed(identity: str, error: str) -> Prediction:
+    return Prediction(id=identity, status=ERROR, error=error)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ HOSTILE = "</script><img src=x onerror=\"document.title='run'\">&amp;.jpg"
 def rows() -> list[dict]:
     return [
         predicted("calm.jpg", "routine", 0.1),
-        predicted("sub/odd name #1%20.jpg", "review", 0.3, "BKL", quality="dark|hair", flagged=True),
+        predicted("sub/odd name #1%20.jpg", "review", 0.3, "BKL", quality=("dark", "hair"), flagged=True),
         predicted("worst.jpg", "refer", 0.9, "MEL", threshold_fired="MEL", argmax="NV"),
         failed("broken.jpg", "truncated: the image is truncated"),
         predicted("bad.jpg", "refer", 0.6, "BCC", overlay_magnitude=0.0),

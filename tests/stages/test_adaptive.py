@@ -38,8 +38,8 @@ def test_the_rule_is_stored_with_what_it_costs(adaptive: Workspace) -> None:
     assert rule is not None
     assert told is not None
     assert len(rule.weights) == 2
-    assert told["n_looks"] == 16
-    assert 1.0 < told["mean_looks"] < 10.0
+    assert told["n_steps"] == 16
+    assert 1.0 < told["mean_steps"] < 10.0
     assert told["upper_bound"] <= 0.005
     assert told["changed_images"] / told["images"] <= 0.005
 
@@ -94,7 +94,7 @@ def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
     )
     rule = calibrations.read(workspace.calibration).stopping_rule
     assert rule is not None
-    assert (rule.weights, rule.looks.n) == ((0.5, 0.5), 16)
+    assert (rule.weights, rule.steps.n) == ((0.5, 0.5), 16)
 
 
 def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
     found = calibrations.read(workspace.calibration)
     assert (found.tta_mode, found.views) == ("adaptive", tta.MODES["zoom"])
     assert found.stopping is not None
-    assert found.stopping["n_looks"] == 16
+    assert found.stopping["n_steps"] == 16
 
 
 def test_looks_of_few_views_are_refused(tmp_path: Path) -> None:

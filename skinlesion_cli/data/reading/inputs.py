@@ -44,13 +44,14 @@ class ImageInput:
 
     `id` is the path below the folder or archive that was named (with `/`), or the file as it was named, in
     printable characters. `member` is set for images inside the zip archive at `path`. `refusal` is a reason
-    and a message where it must not be opened.
+    and a message where it must not be opened. `content` are its bytes where it is no file at all.
     """
 
     id: str
     path: Path
     member: str | None = None
     refusal: tuple[str, str] | None = None
+    content: bytes | None = None
 
 
 def identity(name: str) -> str:
@@ -272,7 +273,7 @@ def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | N
     if source.refusal is not None:
         raise ImageError(*source.refusal)
     name = source.member or source.path.name
-    content: Path | bytes = source.path
+    content: Path | bytes = source.path if source.content is None else source.content
     if source.member is not None:
         content = _member_bytes(source.path, source.member)
     if Path(name).suffix.lower() in DICOM_SUFFIXES or looks_like_dicom(content):

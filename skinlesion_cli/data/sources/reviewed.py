@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.artifacts import user_tables
-from skinlesion_cli.artifacts.prediction_columns import escape_formula
+from skinlesion_cli.artifacts.prediction_columns import unescape_formula
 from skinlesion_cli.data.sources import labels_csv, table_kinds
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
 from skinlesion_cli.errors import DataError
@@ -64,4 +64,5 @@ def read(path: Path, options: SourceOptions) -> Collection:
 
 def _plain(image: str) -> str:
     """The name as it is on disk: an apostrophe that keeps a spreadsheet from calculating is taken off."""
-    return image[1:] if image[:1] == "'" and escape_formula(image[1:]) == image else str(PurePosixPath(image))
+    plain = unescape_formula(image)
+    return str(PurePosixPath(image)) if plain == image else plain

@@ -1,4 +1,4 @@
-"""Fitting the stopping rule of adaptive test-time augmentation, and saying honestly what it costs."""
+"""Fitting the stopping rule of adaptive test-time augmentation, with what it costs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skinlesion_cli.decisions.adaptive.forward_passes import Looks
-from skinlesion_cli.decisions.adaptive.stopping import Guard, StoppingRule, changed, margin, stopped_means
+from skinlesion_cli.decisions.adaptive.forward_passes import Steps
+from skinlesion_cli.decisions.adaptive.stopping import Protects, StoppingRule, changed, margin, stopped_means
 from skinlesion_cli.decisions.fit import fit_rule
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
@@ -18,18 +18,18 @@ from skinlesion_cli.errors import DataError
 
 MOST_CHANGED = 0.005
 CONFIDENCE = 0.95
-# From "never stop early" down; walked in this order, and the walk ends at the first that fails.
-REACHES = tuple(float(reach) for reach in np.geomspace(20.0, 0.02, 100))
+# From "never stop early" down; tested in this order, and the search ends at the first that fails.
+MARGIN_FACTORS = tuple(float(factor) for factor in np.geomspace(20.0, 0.02, 100))
 
 
 @dataclass(frozen=True)
 class StoppingFit:
     """What the rule is worth.
 
-    `changed_images` of `images` differ, in what is guarded, from all looks; `upper_bound` is the exact binomial
+    `changed_images` of `images` differ, in what is protected, from all steps; `upper_bound` is the exact binomial
     bound on the share of lesions with such an image. `cross_fitted_share` is the share among images whose lesion
     the rule was not fitted on, `triage_changed_share` that of images with another decision or triage level.
-    `mean_looks` of `n_looks` is the mean number of looks that an image needs, `look_shares` the share of images
+    `mean_steps` of `n_steps` is the mean number of steps that an image needs, `step_shares` the share of images
     that need 1, 2, ... of them.
     """
 
@@ -41,9 +41,9 @@ class StoppingFit:
     upper_bound: float
     cross_fitted_share: float | None
     triage_changed_share: float
-    n_looks: int
-    mean_looks: float
-    look_shares: tuple[float, ...]
+    n_steps: int
+    mean_steps: float
+    step_shares: tuple[float, ...]
     decisions_changed_in_all: float | None = None
 
 
@@ -56,8 +56,8 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
 
 @dataclass(frozen=True)
 class _Trajectories:
-    """Every image's way through the looks: after each, its `margins` and whether what is guarded is then
-    `differing` from what all looks say. Both (n_images, n_looks); neither depends on how careful a rule is."""
+    """Every image after each of the steps: its `margins`, and whether what is protected is then `differing` from
+    the result of all steps. Both (n_images, n_steps); neither depends on how careful a rule is."""
 
     margins: np.ndarray
     differing: np.ndarray
@@ -72,33 +72,36 @@ class _Trajectories:
             lesion_ids=self.lesion_ids[rows],
         )
 
-    def changed_by(self, reach: float) -> np.ndarray:
-        """bool (n_images,): what a rule with this reach decides otherwise than all looks do."""
-        settled = self.margins > reach * self.spreads
-        settled[:, -1] = True
-        return self.differing[np.arange(len(settled)), settled.argmax(axis=1)]
+    def changed_by(self, margin_factor: float) -> np.ndarray:
+        """bool (n_images,): what a rule with this margin factor decides otherwise than all steps do."""
+        converged = self.margins > margin_factor * self.spreads
+        converged[:, -1] = True
+        return self.differing[np.arange(len(converged)), converged.argmax(axis=1)]
 
 
 def _follow(
-    rule: DecisionRule, looks: Looks, voice_probabilities: np.ndarray, lesion_ids: np.ndarray, guard: Guard
+    rule: DecisionRule,
+    steps: Steps,
+    group_probabilities: np.ndarray,
+    lesion_ids: np.ndarray,
+    protects: Protects,
 ) -> _Trajectories:
-    estimates = looks.estimates(voice_probabilities)
-    steps = np.moveaxis(estimates, 1, 0)
+    estimates = np.moveaxis(steps.estimates(group_probabilities), 1, 0)
     return _Trajectories(
-        margins=np.stack([margin(rule, step, guard) for step in steps], axis=1),
-        differing=np.stack([changed(rule, steps[-1], step, guard) for step in steps], axis=1),
-        spreads=looks.spreads,
+        margins=np.stack([margin(rule, after, protects) for after in estimates], axis=1),
+        differing=np.stack([changed(rule, estimates[-1], after, protects) for after in estimates], axis=1),
+        spreads=steps.spreads,
         lesion_ids=lesion_ids,
     )
 
 
 def fit_stopping(
     rule: DecisionRule,
-    voice_probabilities: np.ndarray,
+    group_probabilities: np.ndarray,
     labels: np.ndarray,
     lesion_ids: np.ndarray,
     weights: Sequence[float] = (1.0,),
-    guard: Guard = "decision",
+    protects: Protects = "decision",
     most_changed: float = MOST_CHANGED,
 ) -> StoppingFit:
     """The least careful rule of which it is certain enough that it changes few decisions.
@@ -110,20 +113,20 @@ def fit_stopping(
 
     Parameters
     ----------
-    voice_probabilities : float32 (n_images, n_voices, n_views, 7), in view order.
-    weights : of the voices.
+    group_probabilities : float32 (n_images, n_groups, n_views, 7), in view order.
+    weights : of the member groups.
 
     Raises
     ------
     DataError : too few lesions to be certain of anything (598 for 0.5 %).
     """
-    looks = Looks(tuple(weights), voice_probabilities.shape[2])
-    ways = _follow(rule, looks, voice_probabilities, lesion_ids, guard)
-    reach = _least_careful(ways, most_changed)
-    stopping = StoppingRule(rule, reach, looks.n_views, guard, looks.weights)
-    estimates, taken = stopped_means(stopping, voice_probabilities)
-    full = looks.estimates(voice_probabilities)[:, -1]
-    differing = changed(rule, full, estimates, guard)
+    steps = Steps(tuple(weights), group_probabilities.shape[2])
+    trajectories = _follow(rule, steps, group_probabilities, lesion_ids, protects)
+    margin_factor = _least_careful(trajectories, most_changed)
+    stopping = StoppingRule(rule, margin_factor, steps.n_views, protects, steps.weights)
+    estimates, taken = stopped_means(stopping, group_probabilities)
+    full = steps.estimates(group_probabilities)[:, -1]
+    differing = changed(rule, full, estimates, protects)
     lesions = group(lesion_ids)
     hits = len(np.unique(lesions.codes[differing]))
     return StoppingFit(
@@ -133,63 +136,63 @@ def fit_stopping(
         changed_images=int(differing.sum()),
         changed_lesions=hits,
         upper_bound=upper_bound(hits, lesions.n),
-        cross_fitted_share=_cross_fitted(ways, labels, most_changed),
+        cross_fitted_share=_cross_fitted(trajectories, labels, most_changed),
         triage_changed_share=float(changed(rule, full, estimates, "triage").mean()),
-        n_looks=looks.n,
-        mean_looks=float(taken.mean()),
-        look_shares=tuple(float((taken == n).mean()) for n in range(1, looks.n + 1)),
+        n_steps=steps.n,
+        mean_steps=float(taken.mean()),
+        step_shares=tuple(float((taken == n).mean()) for n in range(1, steps.n + 1)),
     )
 
 
-def _least_careful(ways: _Trajectories, most_changed: float) -> float:
-    lesions = group(ways.lesion_ids)
-    found = None
-    for reach in REACHES:
-        hits = len(np.unique(lesions.codes[ways.changed_by(reach)]))
+def _least_careful(trajectories: _Trajectories, most_changed: float) -> float:
+    lesions = group(trajectories.lesion_ids)
+    least = None
+    for margin_factor in MARGIN_FACTORS:
+        hits = len(np.unique(lesions.codes[trajectories.changed_by(margin_factor)]))
         if upper_bound(hits, lesions.n) > most_changed:
             break
-        found = reach
-    if found is None:
+        least = margin_factor
+    if least is None:
         needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - most_changed)))
         raise DataError(
-            f"{lesions.n} validation lesions are too few to stop early: that at most {most_changed:.1%} of the "
-            f"decisions change takes at least {needed} lesions",
-            "Use --tta d4, or bring more validation images.",
+            f"{lesions.n} validation lesions are too few to stop early: to show that at most {most_changed:.1%} of "
+            f"the decisions change, at least {needed} lesions are needed",
+            "Use --tta d4, or add more validation images.",
         )
-    return found
+    return least
 
 
-def _cross_fitted(ways: _Trajectories, labels: np.ndarray, most_changed: float) -> float | None:
+def _cross_fitted(trajectories: _Trajectories, labels: np.ndarray, most_changed: float) -> float | None:
     """Share of images decided otherwise by rules fitted without their lesion; None where folds are too small."""
     differing = np.zeros(len(labels), dtype=bool)
-    for fit_on, held_out in grouped_folds(labels, ways.lesion_ids):
+    for fit_on, held_out in grouped_folds(labels, trajectories.lesion_ids):
         try:
-            reach = _least_careful(ways.at(fit_on), most_changed)
+            margin_factor = _least_careful(trajectories.at(fit_on), most_changed)
         except DataError:
             return None
-        differing[held_out] = ways.at(held_out).changed_by(reach)
+        differing[held_out] = trajectories.at(held_out).changed_by(margin_factor)
     return float(differing.mean())
 
 
 def fit_adaptive(
     labels: np.ndarray,
-    voice_probabilities: np.ndarray,
+    group_probabilities: np.ndarray,
     weights: Sequence[float],
     lesion_ids: np.ndarray,
     settings: FitSettings,
-    guard: Guard,
+    protects: Protects,
 ) -> tuple[StoppingFit, np.ndarray]:
     """The stopping rule for these settings, and the probabilities that it leaves to decide on.
 
-    It guards a decision rule that is fitted on all looks. The rule in use is to be fitted on what the stopping
-    leaves, float32 (n_images, 7), so that thresholds are calibrated under the very looks of prediction;
+    It protects the decisions of a rule that is fitted on all steps. The rule in use is to be fitted on what the
+    stopping leaves, float32 (n_images, 7), so that thresholds are calibrated on the forward passes of prediction;
     `decisions_changed_in_all` counts that change too.
     """
-    full = Looks(tuple(weights), voice_probabilities.shape[2]).estimates(voice_probabilities)[:, -1]
-    guarded = fit_rule(labels, full, lesion_ids, settings).rule
-    found = fit_stopping(guarded, voice_probabilities, labels, lesion_ids, weights, guard)
-    probabilities, _ = stopped_means(found.stopping, voice_probabilities)
+    full = Steps(tuple(weights), group_probabilities.shape[2]).estimates(group_probabilities)[:, -1]
+    protected = fit_rule(labels, full, lesion_ids, settings).rule
+    fitted = fit_stopping(protected, group_probabilities, labels, lesion_ids, weights, protects)
+    probabilities, _ = stopped_means(fitted.stopping, group_probabilities)
     in_use = fit_rule(labels, probabilities, lesion_ids, settings).rule
-    before = apply_rule(guarded, full).decisions.decided
+    before = apply_rule(protected, full).decisions.decided
     after = apply_rule(in_use, probabilities).decisions.decided
-    return replace(found, decisions_changed_in_all=float((before != after).mean())), probabilities
+    return replace(fitted, decisions_changed_in_all=float((before != after).mean())), probabilities

@@ -19,7 +19,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.decisions.adaptive.fit import CONFIDENCE, fit_adaptive
-from skinlesion_cli.decisions.adaptive.stopping import Guard
+from skinlesion_cli.decisions.adaptive.stopping import Protects
 from skinlesion_cli.decisions.fit import FittedRule, cross_fit, fit_rule
 from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.policies.registry import POLICIES
@@ -39,14 +39,14 @@ class CalibrateSettings(StageSettings):
 
     `output` is where the calibration goes, such as a second one to compare with; None: its place in the
     workspace, where prediction finds it.
-    `adaptive` also fits when prediction may stop looking at an image because its `decision` (or its `triage`
-    level too) cannot change any more, and calibrates all else on what is left.
+    `adaptive` also fits when prediction may stop early because an image's `decision` (or its `triage` level
+    too) is unlikely to change with more forward passes, and calibrates all else on what is left.
     """
 
     workspace: Path
     settings: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
     output: Path | None = None
-    adaptive: Guard | None = None
+    adaptive: Protects | None = None
 
 
 def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
@@ -90,7 +90,7 @@ def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
 
 
 def _stopping(
-    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, guard: Guard
+    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, protects: Protects
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
     if tta_mode(ensemble.views) not in _ADAPTIVE or ensemble.method == "rank":
@@ -110,7 +110,7 @@ def _stopping(
         ensemble.voice_weights,
         validation.lesion_ids,
         settings,
-        guard,
+        protects,
     )
     return asdict(found) | {
         "stopping_rule": found.stopping.to_json(),
@@ -169,9 +169,9 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
     if calibration.stopping is not None:
         stop = calibration.stopping
         headline.append(
-            f"adaptive: {stop['mean_looks']:.2f} of {stop['n_looks']} looks (a network at a view) on average; "
+            f"adaptive: {stop['mean_steps']:.2f} of {stop['n_steps']} steps (a network at a view) on average; "
             f"{stop['changed_images']} of "
-            f"{stop['images']:,} images get another {stop['stopping_rule']['guard']} than on all looks (at most "
+            f"{stop['images']:,} images get another {stop['stopping_rule']['protects']} than on all steps (at most "
             f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
             f"{stop['triage_changed_share']:.1%} another triage level"
         )

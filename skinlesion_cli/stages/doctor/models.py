@@ -1,4 +1,4 @@
-"""The models: weights to start from, the one in the box, the workspace's own, and a prediction with a known answer."""
+"""The models: weights to start from, the bundled one, the workspace's own, and a prediction with a known answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorConfig, Finding
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-# What the built-in model says of `picture`: the mean over its networks and views, before calibration. A new
-# built-in model needs a new answer: `skinlesion doctor --json` prints what it says.
+# The bundled model's probabilities of `picture`: the mean over its networks and views, before calibration. A new
+# bundled model needs a new answer: `skinlesion doctor --json` prints its probabilities.
 KNOWN_ANSWER = (0.02382, 0.50684, 0.01420, 0.01927, 0.09078, 0.03280, 0.31229)
 # Resizing may round a few pixels differently in another version of Pillow; swapped colours are 0.2 away.
 TOLERANCE = 5e-3
@@ -36,7 +36,7 @@ def weights(_config: DoctorConfig) -> Iterator[Finding]:
 
 
 def models(config: DoctorConfig) -> Iterator[Finding]:
-    """The model in the box, and what the workspace holds."""
+    """The bundled model, and what the workspace holds."""
     from skinlesion_cli.artifacts import bundle as bundles
 
     built_in = None
@@ -44,13 +44,13 @@ def models(config: DoctorConfig) -> Iterator[Finding]:
         built_in = bundles.from_workspace(bundles.bundled_model())
         figures = {"model": built_in.model_id, "sha256": built_in.sha256}
         found = f"whole; networks: {len(built_in.members)}"
-        yield Finding("model in the box", "ok", found, figures=figures)
+        yield Finding("bundled model", "ok", found, figures=figures)
     except SkinLesionError as error:
-        yield Finding("model in the box", "problem", error.message, error.hint or REINSTALL)
+        yield Finding("bundled model", "problem", error.message, error.hint or REINSTALL)
     workspace = Workspace(config.workspace)
     if not workspace.begun():
         bundles.locate(workspace)
-        yield Finding("workspace", "ok", f"no model in {config.workspace}: the one in the box predicts")
+        yield Finding("workspace", "ok", f"no model in {config.workspace}: the bundled one predicts")
         if built_in is not None:
             yield _exports(built_in, f"skinlesion export --model {bundles.BUILTIN}")
     elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
@@ -97,17 +97,19 @@ def self_test(_config: DoctorConfig) -> Iterator[Finding]:
     import numpy as np
 
     from skinlesion_cli.artifacts import bundle as bundles
-    from skinlesion_cli.data.reading.images import read_image
-    from skinlesion_cli.inference.loading import load_engine
+    from skinlesion_cli.inference.predictor import Predictor, as_source
     from skinlesion_cli.models.devices import resolve_device
 
-    bundle, image = bundles.from_workspace(bundles.bundled_model()), read_image(picture())
+    bundle, image = bundles.from_workspace(bundles.bundled_model()), as_source(picture(), 0)
     for device in dict.fromkeys(("cpu", resolve_device("auto").type)):
         started = time.perf_counter()
-        said = load_engine(bundle, device, "torch").run([image]).probabilities[0]
-        away = float(np.abs(said - np.array(KNOWN_ANSWER)).max())
+        batch = Predictor.of_bundle(bundle, device=device, runtime="torch").run([image])
+        assert batch.output is not None
+        mean = batch.output.probabilities[0]
+        away = float(np.abs(mean - np.array(KNOWN_ANSWER)).max())
         figures = {
-            "probabilities": dict(zip(CLASS_NAMES, map(float, said), strict=True)),
+            "probabilities": dict(zip(CLASS_NAMES, map(float, mean), strict=True)),
+            "prediction": batch.predictions[0].to_row(),
             "largest_difference": away,
             "tolerance": TOLERANCE,
             "seconds": time.perf_counter() - started,
@@ -116,7 +118,7 @@ def self_test(_config: DoctorConfig) -> Iterator[Finding]:
         if away <= TOLERANCE:
             yield Finding(f"self-test on {device}", "ok", found, figures=figures)
             continue
-        wrong = f"another answer than the known one: {away:.3f} away, {TOLERANCE} is allowed"
+        wrong = f"the probabilities differ from the known ones by {away:.3f}; {TOLERANCE} is allowed"
         to_do = (
             REINSTALL if device == "cpu" else "Predict with --device cpu, and update torch and the driver."
         )

@@ -1,4 +1,4 @@
-"""The page of an evaluation: worst errors looked at again with the model, and the model's facts."""
+"""The page of an evaluation: the worst errors with maps of the model, and the model's facts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.data.reading.inputs import ImageInput, load
 from skinlesion_cli.decisions.evaluation.figures import Labelled
 from skinlesion_cli.errors import ArtifactError, ImageError
-from skinlesion_cli.explain.cam import combined
-from skinlesion_cli.explain.member_maps import member_maps
-from skinlesion_cli.explain.methods import FAST
+from skinlesion_cli.explain.member_maps import ensemble_maps
 from skinlesion_cli.explain.overlay import blend, steps
-from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.report.evaluation import Mistake, page, worst
 from skinlesion_cli.report.plots_operating import operating_points
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -99,33 +96,35 @@ def _pictures(
     if not ids or not workspace.manifest.exists():
         return [None] * len(ids)
     files = dict(Manifest.load(workspace.manifest).table.set_index("id")["file"])
-    engine = load_engine(bundle, "auto", "torch") if bundle else None
-    found: list[bytes | None] = []
+    predictor = Predictor.of_bundle(bundle) if bundle else None
+    pictures: list[bytes | None] = []
     for identity, label, decision in zip(ids, labels, decided, strict=True):
         try:
-            image = read_image(workspace.images / files[identity])
+            source = ImageInput(identity, workspace.images / files[identity])
+            image = load(source)
         except (KeyError, ImageError):
-            found.append(None)
+            pictures.append(None)
             continue
         height, width = image.shape[:2]
         size = max(1, round(width * _HEIGHT_PX / height)), _HEIGHT_PX
         small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         parts = [small]
-        if engine is not None and decision < len(CLASS_NAMES):
-            parts += [blend(small, steps(_map(engine, image, int(k)), *size)) for k in (decision, label)]
+        if predictor is not None and decision < len(CLASS_NAMES):
+            maps = _maps(predictor, source, [int(decision), int(label)])
+            parts += [blend(small, steps(heat, *size)) for heat in maps]
         content = BytesIO()
         Image.fromarray(np.concatenate(parts, axis=1)).save(content, format="JPEG", quality=85)
-        found.append(content.getvalue())
-    return found
+        pictures.append(content.getvalue())
+    return pictures
 
 
-def _map(engine: Engine, image: np.ndarray, index: int) -> np.ndarray:
-    classes = np.array([index])
-    members = [
-        member_maps(engine.to_input, member, [image], classes, FAST, ("identity",))
-        for member in engine.members
-    ]
-    return combined(members, [member.weight for member in engine.members])[0]
+def _maps(predictor: Predictor, source: ImageInput, classes: Sequence[int]) -> list[np.ndarray]:
+    """The maps of an image for some classes, from one forward pass."""
+    output = predictor.run([source], keep_features=True).output
+    if output is None:
+        return []
+    members = predictor.engine.members
+    return [ensemble_maps(members, output.features, np.array([index]))[0] for index in classes]
 
 
 def _facts(bundle: Bundle) -> dict[str, object]:

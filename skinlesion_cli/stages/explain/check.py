@@ -12,9 +12,9 @@ import numpy as np
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.preprocess import decode_target_px, resize_square
-from skinlesion_cli.data.reading.inputs import check_named, expand, load
-from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
+from skinlesion_cli.data.preprocess import resize_square
+from skinlesion_cli.data.reading.inputs import check_named, expand
+from skinlesion_cli.errors import ExitCode, UsageError, name_items
 from skinlesion_cli.explain import sanity
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
@@ -22,7 +22,9 @@ from skinlesion_cli.explain.methods import FAST, checked_method
 from skinlesion_cli.explain.sanity import MeanOf, mean_of
 from skinlesion_cli.explain.shuffling import cascading
 from skinlesion_cli.inference.engine import Engine, EngineMember, ToInput
-from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.inference.prediction import ERROR
+from skinlesion_cli.inference.predictor import Predictor
+from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 
@@ -51,15 +53,10 @@ def run(config: CheckConfig, reporter: Reporter) -> StageResult:
     checked_method(config.method)
     check_named(config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
-    loaded = load_engine(bundle, config.device, "torch")
-    engine = Engine(loaded.members, loaded.rule, _VIEWS, loaded.to_input)
-    images, failed = _images(config, engine)
-    decided = np.concatenate(
-        [
-            bundle.calibration.decide(engine.run(images[at : at + _BATCH]).probabilities).decisions.decided
-            for at in range(0, len(images), _BATCH)
-        ]
-    )
+    predictor = Predictor.of_bundle(bundle, device=config.device, runtime="torch")
+    images, decided, failed = _predicted(config, predictor)
+    whole = predictor.engine
+    engine = Engine(whole.members, whole.rule, _VIEWS, whole.to_input)
     with reporter.task("explaining", unit="images"):
         maps = _maps(engine.members, engine.to_input, images, decided, config.method)
     with reporter.task("shuffling parameters", unit="networks"):
@@ -72,21 +69,27 @@ def run(config: CheckConfig, reporter: Reporter) -> StageResult:
     return _result(config, bundle, maps, randomised, np.array(areas), failed)
 
 
-def _images(config: CheckConfig, engine: Engine) -> tuple[list[np.ndarray], list[str]]:
-    """Squares, at the size that the networks see, so that what is taken away is taken from what they see."""
-    side_px = max(decode_target_px(member.preprocessing) for member in engine.members)
-    images, failed = [], []
-    for source in islice(expand(config.inputs, config.listed), config.n_images):
-        try:
-            images.append(resize_square(load(source), side_px))
-        except ImageError as error:
-            failed.append(f"{source.id} ({error.reason})")
+def _predicted(config: CheckConfig, predictor: Predictor) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    """The images that could be read, the class decided for each, int64 (n,), and those that could not be read.
+
+    Images are squares at the size that the networks see, so that what is deleted is deleted from what they see.
+    """
+    images: list[np.ndarray] = []
+    decided: list[np.ndarray] = []
+    failed: list[str] = []
+    sources = islice(expand(config.inputs, config.listed), config.n_images)
+    for part in in_batches(sources, _BATCH):
+        batch = predictor.run(part)
+        failed += [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
+        images += [resize_square(image, predictor.target_px) for image in batch.images]
+        if batch.outcome is not None:
+            decided.append(batch.outcome.decisions.decided)
     if not images:
         raise UsageError(
             "there is no image to check on" + (f": {name_items(failed)}" if failed else ""),
             "Name a folder with a few dozen images of the kind that you predict.",
         )
-    return images, failed
+    return images, np.concatenate(decided), failed
 
 
 def _maps(
@@ -172,7 +175,7 @@ def _result(
         _verdict_gain("the centre of the image", gains, names[2]),
     ]
     if zero:
-        verdicts.append(f"{zero} of {len(maps)} maps are all zero: no place speaks for the decided class.")
+        verdicts.append(f"{zero} of {len(maps)} maps are all zero: no region supports the decided class.")
     tables = [
         Table(
             "Shuffled parameters: rank correlation with the trained network's maps",

@@ -1,30 +1,29 @@
-"""Explain predictions: maps of what spoke for a class, laid over the images."""
+"""Explain predictions: maps of the regions that support a class, laid over the images."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import maps as records
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
+from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand, load
+from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
-from skinlesion_cli.errors import ExitCode, ImageError, UsageError, name_items
+from skinlesion_cli.errors import ExitCode, UsageError, name_items
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
 from skinlesion_cli.explain.methods import FAST, checked_method
 from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter
-from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.inference.prediction import ERROR
+from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
@@ -60,37 +59,40 @@ class ExplainConfig:
 
 
 def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
-    """Write an overlay an image and class, and the table `maps.csv`; a bad file costs its own maps only."""
+    """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
     classes = _check(config)
     check_named(config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     # Only the fast path does without a backward pass, and so without torch.
     runtime = "auto" if config.method == FAST else "torch"
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
-    engine = load_engine(bundle, config.device, runtime, model=config.model, note=reporter.note)
-    writer = overlay_writer(
-        config.output, bundle, engine, style=config.style, raw=config.raw, classes=classes
+    predictor = Predictor.of_bundle(
+        bundle,
+        device=config.device,
+        runtime=runtime,
+        max_pixels=config.max_pixels,
+        model=config.model,
+        note=reporter.note,
     )
-    n_images, zero, failed = 0, [], []
+    writer = overlay_writer(config.output, predictor, style=config.style, raw=config.raw, classes=classes)
+    n_images = 0
+    zero: list[str] = []
+    failed: list[str] = []
     with (
         exclusive(config.output, "explain"),
         atomic_file(config.output / TABLE, "w") as file,
         reporter.task("explaining", unit="images") as task,
     ):
-        table = csv.DictWriter(file, records.COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         for batch in in_batches(expand(config.inputs, config.listed), _BATCH):
-            images: dict[ImageInput, np.ndarray] = {}
-            for source in batch:
-                try:
-                    images[source] = load(source, max_pixels=config.max_pixels)
-                except ImageError as error:
-                    failed.append(f"{source.id} ({error.reason}: {error.message})")
-            for record in _explain(config, bundle, engine, writer, images):
+            records, errors = _explain(config, predictor, writer, batch)
+            for record in records:
                 table.writerow({key: escape_formula(value) for key, value in record.row().items()})
                 if record.all_zero:
                     zero.append(f"{record.id} ({record.class_name})")
-            n_images += len(images)
+            failed += errors
+            n_images += len(batch) - len(errors)
             task.advance(len(batch))
         if not n_images and not failed:
             raise UsageError(
@@ -117,34 +119,36 @@ def _check(config: ExplainConfig) -> list[int] | None:
 
 
 def _explain(
-    config: ExplainConfig,
-    bundle: bundles.Bundle,
-    engine: Engine,
-    writer: OverlayWriter,
-    images: dict[ImageInput, np.ndarray],
-) -> list[records.MapRecord]:
-    if not images:
-        return []
-    pixels = list(images.values())
+    config: ExplainConfig, predictor: Predictor, writer: OverlayWriter, sources: Sequence[ImageInput]
+) -> tuple[list[MapRecord], list[str]]:
+    """The maps of a batch, and the images that could not be read."""
     fast = config.method == FAST and not config.cam_tta
-    output = engine.run(pixels, keep_features=fast)
-    outcome = bundle.calibration.decide(output.probabilities)
-    decided = outcome.decisions.decided
-    ids = [source.id for source in images]
+    batch = predictor.run(sources, keep_features=fast)
+    failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
+    if batch.output is None or batch.outcome is None:
+        return [], failed
+    ids = [sources[index].id for index in batch.decoded]
+    # Maps are of what was predicted; they are drawn over the image at its own size.
+    images = [
+        partial(predictor.decode_in_full, sources[index], image)
+        for index, image in zip(batch.decoded, batch.images, strict=True)
+    ]
+    decided, probabilities = batch.outcome.decisions.decided, batch.outcome.probabilities
     if fast:
-        return writer.write(ids, pixels, output.features, decided, outcome.probabilities)
+        return writer.write(ids, images, batch.output.features, decided, probabilities), failed
+    engine = predictor.engine
     views = engine.views if config.cam_tta else ("identity",)
-    found = []
+    records = []
     for explained in writer.explained(decided):
         maps = combined(
             [
-                member_maps(engine.to_input, member, pixels, explained, config.method, views)
+                member_maps(engine.to_input, member, batch.images, explained, config.method, views)
                 for member in engine.members
             ],
             writer.weights,
         )
-        found += writer.write_maps(ids, pixels, maps, explained, decided, outcome.probabilities)
-    return found
+        records += writer.write_maps(ids, images, maps, explained, decided, probabilities)
+    return records, failed
 
 
 def _result(
@@ -155,9 +159,7 @@ def _result(
     if failed:
         warnings.append(f"{len(failed)} images could not be read: {name_items(failed)}")
     if zero:
-        warnings.append(
-            f"{len(zero)} maps are all zero, so no place speaks for the class: {name_items(zero)}"
-        )
+        warnings.append(f"{len(zero)} maps are all zero, so no region supports the class: {name_items(zero)}")
     return StageResult(
         command="explain",
         headline=[f"{n_images} images explained with {config.method} for {which}, by {bundle.model_id}"],

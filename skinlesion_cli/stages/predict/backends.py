@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.errors import SkinLesionError, UsageError
+from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.parallel import available_cores, in_batches, in_order
-from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker, rows_of
+from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker, predictions_of
 
 BACKENDS = ("threads", "local", "dask", "ray")
-Rows = list[dict[str, Any]]
+Predictions = list[Prediction]
 # Chunks that travel together: one message a few seconds of work.
 _CHUNKS_A_MESSAGE = 4
 _RETRIES = 3
@@ -28,9 +29,11 @@ _RETRIES = 3
 _RAY_FIRST_WAVE, _RAY_WAVE = 4, 64
 
 
-def by_threads(worker: Worker, chunks: Iterable[Sequence[Numbered]], threads: int | None) -> Iterator[Rows]:
+def by_threads(
+    worker: Worker, chunks: Iterable[Sequence[Numbered]], threads: int | None
+) -> Iterator[Predictions]:
     """Decoding, networks and writing side by side in this process."""
-    yield from in_order(chunks, worker.rows, threads=threads or available_cores())
+    yield from in_order(chunks, worker.predict, threads=threads or available_cores())
 
 
 def by_processes(
@@ -41,7 +44,7 @@ def by_processes(
     workers: int | None,
     address: str | None,
     note: Callable[[str], None],
-) -> Iterator[Rows]:
+) -> Iterator[Predictions]:
     """Through joblib. A worker that dies costs the chunks that it held, which are predicted again.
 
     Raises
@@ -64,10 +67,10 @@ def by_processes(
             def tasks(again: list[list[Sequence[Numbered]]] = again) -> Iterator[Any]:
                 for message in again:
                     unanswered.append(message)
-                    yield delayed(rows_of)(plan, message)
+                    yield delayed(predictions_of)(plan, message)
                 for message in messages:
                     unanswered.append(message)
-                    yield delayed(rows_of)(plan, message)
+                    yield delayed(predictions_of)(plan, message)
 
             try:
                 for answer in _answers(name, n_jobs, tasks()):
@@ -87,7 +90,7 @@ def by_processes(
                 note(f"a worker died ({type(error).__name__}); its images are predicted again")
 
 
-def _answers(name: str, n_jobs: int, tasks: Iterator[Any]) -> Iterator[list[Rows]]:
+def _answers(name: str, n_jobs: int, tasks: Iterator[Any]) -> Iterator[list[Predictions]]:
     from joblib import Parallel, parallel_config
 
     # Ray's backend hands back lists only: wave after wave, so that memory stays bounded.

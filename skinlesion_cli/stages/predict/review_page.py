@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from skinlesion_cli import __version__
-from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
 from skinlesion_cli.explain.thumbnails import thumbnail_name
+from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.report.batch import BatchPage, page
 
 
@@ -62,18 +61,7 @@ def write_report(
         model_sha256=bundle.sha256,
     )
     path = page_path(output)
-    html = page(_rows(output, kind), about)
+    html = page(map(Prediction.from_row, store.read_rows(output, kind, TABLE)), about)
     with atomic_file(path, "w") as file:
         file.write(html)
     return path
-
-
-def _rows(output: Path, kind: str) -> Iterator[dict[str, Any]]:
-    for row in store.read_rows(output, kind):
-        if (
-            kind == "csv"
-            and row["id"][:1] == "'"
-            and prediction_columns.escape_formula(row["id"][1:]) == row["id"]
-        ):
-            row["id"] = row["id"][1:]
-        yield row

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import prediction_columns
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -19,6 +18,7 @@ from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.explain.overlay import STYLES as CAM_STYLES
 from skinlesion_cli.inference import loading
+from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.inference.summary import Numbering, Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter, Task
@@ -70,7 +70,7 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
     Raises
     ------
     UsageError : nothing to predict, or options that do not go together.
-    ArtifactError : the model is missing or damaged, or the rows to go on with are another model's.
+    ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
     _check(config)
     check_named(config.inputs)
@@ -94,11 +94,11 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
     ):
         if config.resume and isinstance(sink, store.PartialFile):
             batches = _skip_finished(sink, batches, config, tally, task)
-        for rows in _rows(config, plan, bundle, batches, reporter):
-            sink.write(rows)
-            for row in rows:
-                tally.add(row)
-            task.advance(len(rows))
+        for predictions in _predictions(config, plan, bundle, batches, reporter):
+            sink.write(prediction.to_row() for prediction in predictions)
+            for prediction in predictions:
+                tally.add(prediction)
+            task.advance(len(predictions))
         if isinstance(sink, store.PartialFile):
             sink.finish(numbering.record() if config.shard else None)
     return _result(config, plan, bundle, tally, _report(config, kind, plan, bundle, reporter))
@@ -121,8 +121,8 @@ def _check(config: PredictConfig) -> None:
         )
     if config.report and config.shard:
         raise UsageError(
-            "--report and --shard exclude each other: a share is not the batch",
-            "Predict all of it with --report, or join the shares and look at the table.",
+            "--report and --shard exclude each other: a shard is not the whole batch",
+            "Predict all of it with --report, or merge the shards and read the table.",
         )
     if config.resume and config.overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -139,7 +139,9 @@ def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Re
             f"--tta {choice.mode} is forced; the thresholds were calibrated with {bundle.calibration.tta_mode} "
             "and their guarantees do not hold"
         )
-    runtime = loading.settle_runtime(bundle, config.runtime, config.device, reporter.note, model=config.model)
+    runtime = loading.resolve_runtime(
+        bundle, config.runtime, config.device, reporter.note, model=config.model
+    )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
@@ -167,7 +169,7 @@ def _sink(config: PredictConfig, kind: str, plan: Plan, size: int) -> Any:
     if config.output == STDOUT:
         if config.stream is None:
             raise UsageError("--output - needs a stream to write to")
-        return nullcontext(store.StreamSink(config.stream))
+        return nullcontext(store.StreamSink(config.stream, TABLE))
     # Where things lie and how the work is shared out may change between two runs; what decides a row may not.
     run = {
         "model_sha256": plan.model_sha256,
@@ -181,9 +183,11 @@ def _sink(config: PredictConfig, kind: str, plan: Plan, size: int) -> Any:
         "batch": size,
         "format": kind,
         "shard": list(config.shard) if config.shard else None,
-        "columns": list(prediction_columns.NAMES),
+        "columns": list(TABLE.names),
     }
-    return store.open_partial(config.output, kind, run, resume=config.resume, overwrite=config.overwrite)
+    return store.open_partial(
+        config.output, kind, TABLE, run, resume=config.resume, overwrite=config.overwrite
+    )
 
 
 def _skip_finished(
@@ -193,44 +197,42 @@ def _skip_finished(
     tally: Tally,
     task: Task,
 ) -> Iterator[Sequence[Numbered]]:
-    """Go past the batches whose rows are there already; a batch that is there in part is predicted again."""
-    finished, kept = partial.finished_rows(), 0
+    """Skip the batches whose rows are complete; a batch that is there in part is predicted again."""
+    hint = "Restore the inputs, or start again with --overwrite."
+    finished, kept = map(Prediction.from_row, partial.finished_rows()), 0
     for batch in batches:
-        rows = list(islice(finished, len(batch)))
-        for row, (number, source) in zip(rows, batch, strict=False):
-            if row["row"] != number or not prediction_columns.is_same_id(
-                row["id"], source.id, store.line_format(partial.kind)
-            ):
+        predictions = list(islice(finished, len(batch)))
+        for prediction, (number, source) in zip(predictions, batch, strict=False):
+            if (prediction.row, prediction.id) != (number, source.id):
                 raise ArtifactError(
-                    f"the inputs have changed: row {number} was {row['id']} (row {row['row']}), "
+                    f"the inputs have changed: row {number} was {prediction.id} (row {prediction.row}), "
                     f"now it is {source.id}",
-                    "Bring the inputs back, or begin again with --overwrite.",
+                    hint,
                 )
-        if len(rows) < len(batch):
+        if len(predictions) < len(batch):
             partial.keep(kept)
             yield from chain([batch], batches)
             return
-        kept += len(rows)
-        for row in rows:
-            tally.add(row)
-        task.advance(len(rows))
+        kept += len(predictions)
+        for prediction in predictions:
+            tally.add(prediction)
+        task.advance(len(predictions))
     surplus = next(finished, None)
     if surplus is not None:
         raise ArtifactError(
-            f"the inputs have changed: they end after {kept} images, but there is a row {surplus['row']}",
-            "Bring the inputs back, or begin again with --overwrite.",
+            f"the inputs have changed: they end after {kept} images, but there is a row {surplus.row}", hint
         )
     # The generator has to come to its end, where it cuts off half a line.
     partial.keep(kept)
 
 
-def _rows(
+def _predictions(
     config: PredictConfig,
     plan: Plan,
     bundle: Bundle,
     batches: Iterable[Sequence[Numbered]],
     reporter: Reporter,
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[Prediction]]:
     if config.backend == "threads":
         return backends.by_threads(Worker(plan, bundle), batches, config.workers)
     absolute = (list(backends.absolute(batch)) for batch in batches)
@@ -254,25 +256,27 @@ def _total(config: PredictConfig) -> int | None:
 def _result(
     config: PredictConfig, plan: Plan, bundle: Bundle, tally: Tally, reports: list[str]
 ) -> StageResult:
-    found = tally.figures()
-    counted = ", ".join(f"{n} {name}" for name, n in found["decisions"].items() if n)
+    figures = tally.figures()
+    counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
     headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
     if tally.images:
-        levels = ", ".join(f"{n} {level}" for level, n in found["triage"].items() if n)
-        headline.append(f"triage: {levels}; {found['mean_passes']:g} forward passes an image")
+        levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
+        headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
     artifacts = [] if config.output == STDOUT else [str(config.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
     artifacts += reports
     warnings = []
     if tally.failed:
-        warnings.append(f"{tally.failed} images could not be read: {tally.named_failures()}")
+        warnings.append(f"{tally.failed} images could not be read: {tally.name_failures()}")
     if tally.flagged:
-        warnings.append(f"{tally.flagged} images failed a check of quality and are flagged for review")
+        warnings.append(
+            f"{tally.flagged} images failed a check of the quality gate and are flagged for review"
+        )
     return StageResult(
         command="predict",
         headline=headline,
-        figures=found
+        figures=figures
         | {
             "model": bundle.model_id,
             "model_sha256": bundle.sha256,

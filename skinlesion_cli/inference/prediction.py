@@ -1,0 +1,212 @@
+"""What is said of one image: one typed value, its row in a table, and the columns of that table.
+
+To add something to every row, add a field to `Prediction`: its column, its kind and its meaning are given there, and
+the writers, the readers and the documentation follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet, Kind
+from skinlesion_cli.decisions.quality_gate import Verdict
+from skinlesion_cli.decisions.triage import Outcome
+from skinlesion_cli.errors import ImageError
+from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES
+
+OK: Final = "ok"
+ERROR: Final = "error"
+_SEPARATOR = "|"
+_REQUIRED: Any = object()
+
+
+def _column(
+    kind: Kind | Literal["names", "probabilities"],
+    meaning: str,
+    *,
+    default: Any = None,
+    older_names: tuple[str, ...] = (),
+    added_later: bool = False,
+    if_no_names: str = "",
+) -> Any:
+    """A field with its column. `names` is a tuple of names, joined by `|` in the table, `if_no_names` if empty.
+
+    `added_later`: tables of earlier versions do not have it, and are read without.
+    """
+    about = {
+        "kind": kind,
+        "meaning": meaning,
+        "older_names": older_names,
+        "required": not added_later,
+        "if_no_names": if_no_names,
+    }
+    return field(metadata=about) if default is _REQUIRED else field(default=default, metadata=about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model says of one image, or why the image could not be read.
+
+    Probabilities are calibrated, float32 values between 0 and 1 by class name. Where `error` is set, all else but
+    the position, the id and the model is None: no default stands in for a result. None elsewhere means that the
+    thing does not apply, such as the quality score of a model without a quality gate.
+
+    The meaning of each field is that of its column; see `COLUMNS`.
+    """
+
+    row: int | None = _column("integer", "position of the image in the input, from 1")
+    id: str = _column(
+        "text",
+        "path below the folder that was named, or the file as named; control characters escaped",
+        default=_REQUIRED,
+    )
+    status: Literal["ok", "error"] = _column(
+        "text", "`ok`, or `error`: the image could not be read", default=OK
+    )
+    error: str | None = _column("text", "reason code and message; empty where the status is `ok`")
+    probabilities: Mapping[str, float] | None = _column(
+        "probabilities", "calibrated probability of {title}, 0 to 1"
+    )
+    argmax: str | None = _column("text", "class of the highest probability")
+    decision: str | None = _column("text", "class after the calibrated thresholds")
+    threshold_fired: str | None = _column(
+        "text", "class whose threshold overrode the argmax; empty where none did"
+    )
+    malignant_probability: float | None = _column(
+        "float32", "sum of the probabilities of MEL, BCC and AKIEC, at most 1"
+    )
+    conformal_set: tuple[str, ...] | None = _column(
+        "names", "classes that stay plausible, joined by `|`; empty without conformal sets"
+    )
+    triage: str | None = _column("text", "`refer`, `review` or `routine`")
+    quality: tuple[str, ...] | None = _column(
+        "names",
+        "checks of the quality gate that the image failed, joined by `|`; `ok`; empty where none was fitted",
+        if_no_names=OK,
+    )
+    quality_score: float | None = _column(
+        "float32", "worst check, 0 to 1: share of good training images that look worse"
+    )
+    flagged: bool | None = _column(
+        "flag",
+        "the image failed a check of the quality gate and is flagged for `review`",
+        older_names=("doubtful",),
+    )
+    forward_passes: int | None = _column(
+        "integer",
+        "forward passes that were averaged, each one network at one test-time view",
+        older_names=("passes",),
+    )
+    tta: str | None = _column(
+        "text", "mode of test-time augmentation; `(forced)` where it is not the calibrated one"
+    )
+    overlay: str | None = _column(
+        "text", "overlay of the decided class, below the folder of overlays; empty without --cam"
+    )
+    overlay_magnitude: float | None = _column(
+        "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
+    )
+    model: str | None = _column("text", "the ensemble's members")
+    model_sha256: str | None = _column(
+        "text", "hash of the networks, the ensemble and the calibration together"
+    )
+
+    def __post_init__(self) -> None:
+        if (self.status == ERROR) != (self.error is not None):
+            raise ValueError(f"status {self.status!r} does not go with error {self.error!r}")
+
+    @property
+    def source(self) -> str:
+        """The image as it was named: the id."""
+        return self.id
+
+    @classmethod
+    def failed(cls, id: str, error: ImageError, **origin: Any) -> Prediction:
+        """Of an image that could not be read; `origin` are the fields that say what was to predict it."""
+        text = " ".join(f"{error.reason}: {error.message}".split())
+        return cls(id=id, status=ERROR, error=text, **origin)
+
+    @classmethod
+    def decided(
+        cls,
+        id: str,
+        outcome: Outcome,
+        index: int,
+        *,
+        forward_passes: int,
+        quality: Verdict | None,
+        **origin: Any,
+    ) -> Prediction:
+        """Of the image at `index` of an outcome; `quality` is the quality gate's verdict, None without a gate."""
+        decisions = outcome.decisions
+        fired = int(decisions.fired[index])
+        sets = outcome.conformal_sets
+        return cls(
+            id=id,
+            probabilities=dict(zip(CLASS_NAMES, map(float, outcome.probabilities[index]), strict=True)),
+            argmax=CLASS_NAMES[decisions.argmax[index]],
+            decision=CLASS_NAMES[decisions.decided[index]],
+            threshold_fired=CLASS_NAMES[fired] if fired >= 0 else None,
+            malignant_probability=float(outcome.malignant_probability[index]),
+            conformal_set=None
+            if sets is None
+            else tuple(name for name, held in zip(CLASS_NAMES, sets[index], strict=True) if held),
+            triage=str(outcome.triage[index]),
+            quality=None if quality is None else quality.failed,
+            quality_score=None if quality is None else quality.score,
+            flagged=None if quality is None else quality.flagged,
+            forward_passes=forward_passes,
+            **origin,
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """As cells by column name: empty text, or None in columns that are not text, where nothing applies."""
+        row: dict[str, Any] = {}
+        for column in _FIELDS:
+            value, kind = getattr(self, column.name), column.metadata["kind"]
+            if kind == "probabilities":
+                row |= {f"p_{name}": None if value is None else value[name] for name in CLASS_NAMES}
+            elif kind == "names":
+                joined = "" if value is None else _SEPARATOR.join(value) or column.metadata["if_no_names"]
+                row[column.name] = joined
+            else:
+                row[column.name] = "" if kind == "text" and value is None else value
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Prediction:
+        """From cells as `to_row` gives them. (An empty conformal set reads as None: both are empty cells.)"""
+        values: dict[str, Any] = {}
+        for column in _FIELDS:
+            kind = column.metadata["kind"]
+            if kind == "probabilities":
+                each = {name: row[f"p_{name}"] for name in CLASS_NAMES}
+                values[column.name] = None if any(p is None for p in each.values()) else each
+            elif kind == "names":
+                cell = row[column.name]
+                none = () if cell and cell == column.metadata["if_no_names"] else None
+                values[column.name] = tuple(cell.split(_SEPARATOR)) if cell and none is None else none
+            else:
+                cell = row[column.name]
+                values[column.name] = None if kind == "text" and cell == "" else cell
+        return cls(**values)
+
+
+_FIELDS = fields(Prediction)
+
+
+def _columns_of(about: Any) -> list[Column]:
+    more = {"older_names": about.metadata["older_names"], "required": about.metadata["required"]}
+    kind, meaning = about.metadata["kind"], about.metadata["meaning"]
+    if kind == "probabilities":
+        return [
+            Column(f"p_{name}", "float32", meaning.format(title=CLASS_TITLES[name]), **more)
+            for name in CLASS_NAMES
+        ]
+    return [Column(about.name, "text" if kind == "names" else kind, meaning, **more)]
+
+
+TABLE: Final = ColumnSet(tuple(column for about in _FIELDS for column in _columns_of(about)))
+COLUMNS: Final = TABLE.columns

@@ -1,0 +1,221 @@
+"""The one way to run a model on images; every command and the Python interface use it.
+
+A `Predictor` holds all that decides a prediction: the networks, their runtime, the test-time views, how images are
+decoded, the quality gate and the decision rule. Whoever asks, the same image gets the same `Prediction`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.data.preprocess import decode_target_px
+from skinlesion_cli.data.quality import statistics
+from skinlesion_cli.data.reading.images import check_not_blank
+from skinlesion_cli.data.reading.inputs import ImageInput, identity, load
+from skinlesion_cli.data.reading.limits import MAX_PIXELS, check_size
+from skinlesion_cli.decisions.triage import Outcome
+from skinlesion_cli.errors import ArtifactError, ImageError, name_items
+from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
+from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.inference.prediction import Prediction
+from skinlesion_cli.parallel import in_batches
+
+# What a caller of the Python interface may hand in.
+ImageLike = str | os.PathLike[str] | bytes | np.ndarray | ImageInput
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image whose pixels were handed in: uint8 (height, width, 3), upright RGB."""
+
+    id: str
+    pixels: np.ndarray
+
+
+Source = ImageInput | DecodedImage
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """What was predicted of a batch of sources, and what it was made from.
+
+    Attributes
+    ----------
+    predictions : one of each source, in order; some may be errors.
+    decoded : indexes of the sources that could be read; `images`, `output` and `outcome` are of these alone.
+    images : their pixels as they were decoded, uint8 (height, width, 3).
+    output, outcome : of the engine and of the decision rule; None where no source could be read.
+    """
+
+    predictions: tuple[Prediction, ...]
+    decoded: tuple[int, ...] = ()
+    images: tuple[np.ndarray, ...] = ()
+    output: BatchOutput | None = None
+    outcome: Outcome | None = None
+
+
+class Predictor:
+    """A model, ready to predict. It may be used from several threads at once.
+
+    Attributes
+    ----------
+    bundle : networks, ensemble, calibration and quality gate.
+    engine : the networks on their runtime, with the test-time views.
+    target_px : pixels a side that decoding leaves (a large JPEG is decoded at reduced scale; see `read_image`).
+    max_pixels : images with more pixels than this are refused.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.bundle, self.engine, self.max_pixels = bundle, engine, max_pixels
+        self.target_px = max(decode_target_px(member.preprocessing) for member in engine.members)
+
+    @classmethod
+    def of_bundle(
+        cls,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        runtime: str = "auto",
+        tta: str | None = None,
+        force: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        model: str | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> Self:
+        """Load the networks of a bundle; parameters and errors as in `loading.load_engine`.
+
+        `tta` None: as calibrated. Any other mode needs `force`.
+        """
+        engine = load_engine(bundle, device, runtime, tta_mode=tta, force=force, model=model, note=note)
+        return cls(bundle, engine, max_pixels=max_pixels)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The fields of a prediction that say what made it."""
+        return {
+            "tta": self.engine.tta_mode,
+            "model": self.bundle.model_id,
+            "model_sha256": self.bundle.sha256,
+        }
+
+    def stopping_by(self, stopping: Stopping | None) -> Self:
+        """The same predictor with another stopping rule; None: every forward pass of every image."""
+        engine = copy(self.engine)
+        engine.stopping = stopping
+        return type(self)(self.bundle, engine, max_pixels=self.max_pixels)
+
+    def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:
+        """Predict images: paths, encoded bytes, uint8 RGB arrays (height, width, 3), or `ImageInput`s. Order is kept.
+
+        An image that cannot be read becomes a prediction with `error` set. What `data.reading.inputs.expand` makes
+        of folders and archives can be handed in too.
+
+        Raises
+        ------
+        ValueError : an array of another shape or dtype.
+        """
+        sources = (as_source(image, index) for index, image in enumerate(images))
+        return [
+            prediction for batch in in_batches(sources, _BATCH) for prediction in self.run(batch).predictions
+        ]
+
+    def decode(self, source: Source) -> np.ndarray:
+        """The pixels that are predicted, uint8 (height, width, 3); possibly at reduced scale.
+
+        Raises
+        ------
+        ImageError : it was refused or cannot be read.
+        """
+        if isinstance(source, DecodedImage):
+            height, width = source.pixels.shape[:2]
+            check_size(width, height, max_pixels=self.max_pixels)
+            check_not_blank(source.pixels)
+            return source.pixels
+        return load(source, max_pixels=self.max_pixels, target_px=self.target_px)
+
+    def decode_in_full(self, source: Source, decoded: np.ndarray) -> np.ndarray:
+        """The image at its own size: `decoded` itself where nothing larger can have been read."""
+        if isinstance(source, DecodedImage) or min(decoded.shape[:2]) < 2 * self.target_px:
+            return decoded
+        return load(source, max_pixels=self.max_pixels)
+
+    def run(
+        self, sources: Sequence[Source], *, keep_features: bool = False, keep_views: bool = False
+    ) -> PredictedBatch:
+        """Predict one batch; what else to keep as in `Engine.run`.
+
+        Raises
+        ------
+        ArtifactError : a network returned something that is not finite.
+        """
+        images: dict[int, np.ndarray] = {}
+        errors: dict[int, ImageError] = {}
+        for index, source in enumerate(sources):
+            try:
+                images[index] = self.decode(source)
+            except ImageError as error:
+                errors[index] = error
+        failed = {i: Prediction.failed(sources[i].id, error, **self.origin) for i, error in errors.items()}
+        if not images:
+            return PredictedBatch(tuple(failed.values()))
+        pixels = tuple(images.values())
+        try:
+            output = self.engine.run(pixels, keep_features=keep_features, keep_views=keep_views)
+        except FloatingPointError as error:
+            raise ArtifactError(
+                f"{error}, for one of {name_items(sources[index].id for index in images)}",
+                "The network is damaged or its training diverged: train it again.",
+            ) from None
+        gate = self.bundle.gate
+        verdicts = [None if gate is None else gate.verdict(statistics(image)) for image in pixels]
+        flagged = np.array([verdict is not None and verdict.flagged for verdict in verdicts])
+        outcome = self.bundle.calibration.decide(output.probabilities, flagged)
+        predicted = {
+            index: Prediction.decided(
+                sources[index].id,
+                outcome,
+                row,
+                forward_passes=int(output.forward_passes[row]),
+                quality=verdicts[row],
+                **self.origin,
+            )
+            for row, index in enumerate(images)
+        }
+        everything = predicted | failed
+        return PredictedBatch(
+            tuple(everything[index] for index in range(len(sources))),
+            tuple(images),
+            pixels,
+            output,
+            outcome,
+        )
+
+
+def as_source(image: ImageLike, index: int) -> Source:
+    """What a caller handed in, as a source; `index` names those that have no name.
+
+    Raises
+    ------
+    ValueError : an array that is not uint8 (height, width, 3).
+    """
+    if isinstance(image, ImageInput):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"image {index}: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
+            )
+        return DecodedImage(f"array {index}", image)
+    if isinstance(image, bytes):
+        name = f"bytes {index}"
+        return ImageInput(name, Path(name), content=image)
+    return ImageInput(identity(os.fspath(image)), Path(image))
