@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+import platformdirs
 
 from skinlesion_cli.errors import UsageError
 
@@ -12,24 +13,16 @@ VARIABLE = "SKINLESION_CACHE"
 
 
 def user_cache() -> Path:
-    """`SKINLESION_CACHE`, else `skinlesion` in the user's folder for caches. Nothing is created.
-
-    That folder is `XDG_CACHE_HOME` where it is set (the specification has relative paths ignored), `LOCALAPPDATA`
-    on Windows, `~/Library/Caches` on macOS and `~/.cache` elsewhere.
+    """`SKINLESION_CACHE` if it is set, else `skinlesion` in the cache folder of the user's system. Nothing is created.
 
     Raises
     ------
     UsageError : this user has no home folder.
     """
-    if named := os.environ.get(VARIABLE):
-        return Path(named).absolute()
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(shared):
-        return Path(shared) / "skinlesion"
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "skinlesion" / "cache"
-    try:
-        home = Path.home()
-    except RuntimeError:
-        raise UsageError("this user has no home folder for a cache", f"Set {VARIABLE} to a folder.") from None
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "skinlesion"
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder).absolute()
+    path = platformdirs.user_cache_path("skinlesion", appauthor=False)
+    # Without a home folder, `~` is not expanded.
+    if not path.is_absolute():
+        raise UsageError("this user has no home folder for a cache", f"Set {VARIABLE} to a folder.")
+    return path

@@ -1,49 +1,57 @@
-"""Where a user's cache lies on each system, and that asking creates nothing."""
+"""Where a user's cache is, that it is where earlier versions had it, and that asking creates nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import platformdirs
 import pytest
+from platformdirs.macos import MacOS
 
-from skinlesion_cli.artifacts import user_cache as place
+from skinlesion_cli.artifacts.user_cache import user_cache
 from skinlesion_cli.errors import UsageError
 
-VARIABLES = ("SKINLESION_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA")
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    for name in ("SKINLESION_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
+    ("variables", "expected"),
     [
-        ("linux", {"SKINLESION_CACHE": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
-        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/skinlesion"),
-        ("linux", {"XDG_CACHE_HOME": "relative"}, "/home/of/.cache/skinlesion"),
-        ("linux", {"LOCALAPPDATA": "/local"}, "/home/of/.cache/skinlesion"),
-        ("darwin", {}, "/home/of/Library/Caches/skinlesion"),
-        ("win32", {"LOCALAPPDATA": "/local"}, "/local/skinlesion/cache"),
+        ({"SKINLESION_CACHE": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/skinlesion"),
+        ({"XDG_CACHE_HOME": "relative"}, "HOME/.cache/skinlesion"),
+        ({}, "HOME/.cache/skinlesion"),
     ],
 )
-def test_the_folder_of_each_system(
-    platform: str, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+def test_the_folder_on_linux(
+    variables: dict[str, str], expected: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(place.sys, "platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/of"))
-    assert place.user_cache() == Path(expected)
-    assert not Path(expected).exists()
+    assert user_cache() == Path(expected.replace("HOME", str(home)))
+    assert not home.exists()
+
+
+def test_a_relative_folder_is_relative_to_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKINLESION_CACHE", "own")
+    assert user_cache() == tmp_path / "own"
+
+
+def test_macos_has_the_folder_of_earlier_versions(home: Path) -> None:
+    assert MacOS("skinlesion", appauthor=False).user_cache_path == home / "Library/Caches/skinlesion"
 
 
 def test_a_user_without_a_home_is_told_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-
-    def without_lesion() -> Path:
-        raise RuntimeError
-
-    monkeypatch.setattr(Path, "home", without_lesion)
-    with pytest.raises(UsageError, match="no home folder") as told:
-        place.user_cache()
-    assert told.value.hint == "Set SKINLESION_CACHE to a folder."
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/skinlesion"))
+    with pytest.raises(UsageError, match="no home folder") as refused:
+        user_cache()
+    assert refused.value.hint == "Set SKINLESION_CACHE to a folder."

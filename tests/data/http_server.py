@@ -1,10 +1,12 @@
-"""A server on 127.0.0.1 that plays the official one, with every fault that a download can meet.
+"""A server on 127.0.0.1 in place of the official one, with every fault that a download can meet.
 
-Faults are queued for a path and used up one a GET request; when the queue is empty the server behaves well.
+Faults are queued for a path, and each GET request uses up one; when the queue is empty the server behaves well. It
+also answers as a proxy does, whatever host it is asked for.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 import time
@@ -12,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class OfficialServer(ThreadingHTTPServer):
@@ -29,6 +32,7 @@ class OfficialServer(ThreadingHTTPServer):
         self.chunk_delay_s = 0.0
         self.etags = True
         self.head_allowed = True
+        self.redirects: dict[str, str] = {}
         self.bytes_lock = threading.Lock()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -77,6 +81,21 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(3)
             self.close_connection = True
             return None
+        if fault == "gzip":
+            return self._compressed(name, content)
+        if fault == "no_length":
+            return self._without_length(name, content)
+        if fault == "no_length_no_end":
+            return self._without_length(name, content * 1000)
+        if fault == "trickle":
+            self._head(206 if start else 200, len(content) - start, content, start)
+            return self._trickle(content[start:])
+        if fault == "trickle_header":
+            return self._trickle(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 1000)
+        if fault == "five_terabytes":
+            return self._head(200, 5_000_000_000_000, content)
+        if fault == "other_range":
+            return self._head(206, len(content) - start, content, start + 1)
         if fault == "wrong_offset" and start:
             self._head(206, len(content) - start, content, start)
             return self._send(name, content[:1] * (len(content) - start))
@@ -95,8 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(name, body)
 
     def _arrive(self) -> str | None:
-        name = self.path.removeprefix("/data/")
+        # A proxy is sent the whole address.
+        name = urlsplit(self.path).path.removeprefix("/data/")
         self.server.requests.append((self.command, name, self.headers.get("Range")))
+        if name in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[name])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
         if name not in self.server.files:
             self._fail(404)
             return None
@@ -127,6 +153,29 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.sent_bytes[name] += len(piece)
             if self.server.chunk_delay_s:
                 time.sleep(self.server.chunk_delay_s)
+
+    def _compressed(self, name: str, content: bytes) -> None:
+        body = gzip.compress(content)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self._send(name, body)
+
+    def _without_length(self, name: str, content: bytes) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self._send(name, content)
+
+    def _trickle(self, body: bytes) -> None:
+        """A few bytes now and then, for at most ten seconds."""
+        self.close_connection = True
+        for byte in body[:500]:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.02)
 
     def _fail(self, status: int) -> None:
         self.send_response(status)

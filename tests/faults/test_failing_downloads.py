@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from command_line import assert_refused, files_below, room_for, run
@@ -22,7 +20,7 @@ from tests.data.http_server import OfficialServer
 pytestmark = pytest.mark.command_line
 
 INPUT = "ISIC2018_Task3_Training_Input.zip"
-PATIENCE = Patience(tries=3, first_wait_s=0.0, timeout_s=1.0, chunk_bytes=8192, sleep=lambda seconds: None)
+PATIENCE = Patience(tries=3, first_wait_s=0.0, timeout_s=1.0, sleep=lambda seconds: None)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def zips() -> dict[str, bytes]:
 def server(zips: dict[str, bytes]) -> Iterator[OfficialServer]:
     server = OfficialServer()
     server.files.update(zips)
-    server.cut_after_bytes = 98_304  # twelve of the pieces in which it is fetched
+    server.cut_after_bytes = 98_304
     yield server
     server.shutdown()
     server.server_close()
@@ -43,12 +41,8 @@ def server(zips: dict[str, bytes]) -> Iterator[OfficialServer]:
 @pytest.fixture(autouse=True)
 def small_official_files(zips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command knows of the server's small files instead of the official ones, and waits for nothing."""
-    from huggingface_hub import file_download
-
     known = functools.partial(stage.run, files=tiny.catalogue(zips), patience=PATIENCE)
     monkeypatch.setattr(stage, "run", known)
-    # The client pauses for a second before it goes on after a cut.
-    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
 
 
 def download(server: OfficialServer, folder: Path, *more: object):
@@ -80,7 +74,6 @@ RECOVERED = {
     "503": (["cut", "503"], [None, "bytes=98304-", "bytes=98304-"]),
     "wrong place": (["cut", "wrong_offset"], [None, "bytes=98304-", None]),
     "flipped once": (["flipped"], [None, None]),
-    "too long": (["too_long"], [None, None]),
 }
 
 
@@ -97,6 +90,32 @@ def test_a_line_that_fails_for_a_while_costs_no_byte(
     assert done.exit_code == 0, done.output
     assert server.gets(INPUT) == ranges
     assert_whole(tmp_path, zips)
+
+
+@pytest.mark.parametrize("fault", ["gzip", "no_length", "trickle", "trickle_header"])
+def test_a_server_that_misbehaves_once_costs_only_time(
+    fault: str,
+    server: OfficialServer,
+    zips: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hurried = replace(PATIENCE, answer_s=0.5, rate_window_s=0.5)
+    monkeypatch.setattr(stage, "run", functools.partial(stage.run, patience=hurried))
+    server.faults[INPUT].append(fault)
+    done = download(server, tmp_path)
+    assert done.exit_code == 0, done.output
+    assert_whole(tmp_path, zips)
+
+
+def test_a_server_that_states_5_terabytes_is_refused(server: OfficialServer, tmp_path: Path) -> None:
+    server.faults[INPUT].extend(["five_terabytes"] * 4)
+    done = download(server, tmp_path)
+    assert_refused(
+        done, 1, INPUT, "5,000,000,000,000 bytes on the server", "skinlesion download --from FOLDER"
+    )
+    assert_no_dataset(tmp_path)
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_a_file_that_changes_between_two_tries_is_not_mixed(
@@ -150,14 +169,14 @@ def test_a_file_of_the_wrong_size_is_not_even_begun(
     monkeypatch.setattr(stage, "run", functools.partial(stage.run, files=files))
     done = download(server, tmp_path)
     assert_refused(done, 1, "on the server, expected 5", "skinlesion download --from FOLDER")
-    assert [ranges for method, _, ranges in server.requests if method == "GET"] == []
+    assert not list(tmp_path.rglob("*.part*"))
     assert_no_dataset(tmp_path)
 
 
 def test_no_connection_tells_the_addresses_and_the_manual_way(zips: dict[str, bytes], tmp_path: Path) -> None:
     done = run("download", "--base-url", "http://127.0.0.1:9/none/", "-w", tmp_path)
     addresses = [f"http://127.0.0.1:9/none/{name}" for name in zips]
-    assert_refused(done, 1, "could not be fetched", "skinlesion download --from FOLDER", *addresses)
+    assert_refused(done, 1, "could not be downloaded", "skinlesion download --from FOLDER", *addresses)
     assert files_below(tmp_path) == []
 
 
@@ -166,7 +185,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(
 ) -> None:
     with room_for(150_000):
         done = download(server, tmp_path)
-    assert_refused(done, 1, f"cannot write {INPUT}", "Free some space", "goes on where it was")
+    assert_refused(done, 1, f"cannot write {INPUT}", "Free some space", "to resume")
     assert_no_dataset(tmp_path)
     server.requests.clear()
     done = download(server, tmp_path)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import user_cache
-from skinlesion_cli.artifacts.user_cache import user_cache as cache_folder
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
 
@@ -39,21 +37,6 @@ def packed(tiny_workspace: Path, tmp_path: Path) -> Path:
 def needs_onnx() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason=f"{name} is not installed: nothing can be exported")
-
-
-def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(user_cache.sys, "platform", "linux")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("SKINLESION_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("SKINLESION_CACHE")
-    assert cache_folder() == tmp_path / "xdg" / "skinlesion"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache_folder() == tmp_path / "home" / ".cache" / "skinlesion"
-    monkeypatch.setattr(user_cache.sys, "platform", "darwin")
-    assert cache_folder() == tmp_path / "home" / "Library" / "Caches" / "skinlesion"
-    assert everything(tmp_path) == []
 
 
 @pytest.mark.usefixtures("needs_onnx")

@@ -183,6 +183,7 @@ def _expected(file: OfficialFile, ledger: dict[str, dict[str, object]], ignore_h
     return Expected(
         name=file.name,
         size_bytes=None if ignore_hashes else file.size_bytes,
+        limit_bytes=4 * file.about_bytes + 10_000_000,
         md5=None if ignore_hashes else file.md5,
         unconfirmed_md5=file.unconfirmed_md5,
         sha256=None if ignore_hashes or not isinstance(recorded, str) else recorded,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
 
 _LITTLE_SPACE_BYTES = 200e6
@@ -85,20 +86,20 @@ def disk(config: DoctorConfig) -> Iterator[Finding]:
 def network(_config: DoctorConfig) -> Iterator[Finding]:
     from huggingface_hub import hf_hub_url
 
-    from skinlesion_cli.data.download.http import Patience, Unreachable, client_settings, status
+    from skinlesion_cli.data.download.http import Patience, Unreachable, open_client, status
     from skinlesion_cli.data.download.isic2018_files import BASE_URLS, OFFICIAL_FILES
     from skinlesion_cli.models.backbones import BACKBONES
     from skinlesion_cli.models.pretrained import HUB_FILE
 
-    patience = Patience(tries=1, timeout_s=5.0)
+    patience = Patience(tries=1, timeout_s=5.0, answer_s=15.0)
     urls = {f"ISIC archive, {n}": base + OFFICIAL_FILES[0].name for n, base in enumerate(BASE_URLS, start=1)}
     urls["model hub"] = hf_hub_url(str(BACKBONES[_HUB_SAMPLE].hub_id), HUB_FILE)
     for name, url in urls.items():
         host = url.split("/")[2]
         try:
-            with client_settings(patience):
-                answer = status(url, patience)
+            with open_client(patience) as client:
+                answer = status(client, url, patience)
             yield Finding(name, "ok", f"{host} answers {answer}", figures={"status": answer})
-        except Unreachable as error:
+        except (Unreachable, SkinLesionError) as error:
             to_do = "Behind a proxy set HTTPS_PROXY. Without a network: `download --from`, and `train --weights FILE`."
             yield Finding(name, "problem", f"{host}: {error}", to_do)

@@ -96,7 +96,7 @@ def run(
     """Fetch or read a source, bring its images in, write manifest and split."""
     workspace = Workspace(config.workspace)
     if config.dry_run:
-        return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0))
+        return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0, answer_s=15.0))
     if config.source is not None:
         # Before anything is made: a slip of the pen must not leave an empty workspace behind.
         require_there(config.source)
