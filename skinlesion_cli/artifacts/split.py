@@ -75,7 +75,7 @@ class Split(StoredArtifact):
         Raises
         ------
         ArtifactError : see `StoredArtifact.load`; or it was made from another manifest.
-        DataError : it puts one lesion on two sides; see `guard`.
+        DataError : it puts one lesion or patient on two sides; see `guard`.
         """
         split = super().load(path)
         if manifest.artifact is not None and split.artifact is not None:
@@ -119,17 +119,27 @@ class Split(StoredArtifact):
 
 def leaking_lesions(split_table: pd.DataFrame, manifest: Manifest) -> list[str]:
     """Lesions that have images in more than one part, or in more than one fold."""
-    joined = split_table.merge(manifest.table[["id", "lesion_id"]], on="id", how="left")
-    sides = (joined["part"] + "/" + joined["fold"]).groupby(joined["lesion_id"]).nunique()
+    return _on_several_sides(split_table, manifest, "lesion_id")
+
+
+def leaking_patients(split_table: pd.DataFrame, manifest: Manifest) -> list[str]:
+    """Patients, where known, who have images in more than one part, or in more than one fold."""
+    return _on_several_sides(split_table, manifest, "patient_id")
+
+
+def _on_several_sides(split_table: pd.DataFrame, manifest: Manifest, column: str) -> list[str]:
+    joined = split_table.merge(manifest.table[["id", column]], on="id")
+    known = joined[joined[column] != ""]
+    sides = (known["part"] + "/" + known["fold"]).groupby(known[column]).nunique()
     return sorted(sides[sides > 1].index)
 
 
 def guard(split: Split, manifest: Manifest) -> None:
-    """The leakage guard: refuse a split that puts one lesion on two sides.
+    """The leakage guard: refuse a split that puts one lesion, or one patient, on two sides.
 
     Raises
     ------
-    DataError : naming the lesions; or the split names unknown_ids, an image twice, or an unknown part.
+    DataError : naming the lesions or patients; or the split names unknown images, an image twice, or an unknown part.
     """
     unknown_ids = sorted(set(split.table["id"]) - set(manifest.table["id"]))
     if unknown_ids:
@@ -140,9 +150,12 @@ def guard(split: Split, manifest: Manifest) -> None:
     unknown = sorted(set(split.table["part"]) - set(PARTS))
     if unknown:
         raise DataError(f"the split has unknown parts: {name_items(unknown)}", "Known: " + ", ".join(PARTS))
-    leaking = leaking_lesions(split.table, manifest)
-    if leaking and not split.leaks_lesions:
-        raise DataError(
-            f"these lesions have images on more than one side of the split: {name_items(leaking)}",
-            "Figures on such a split would be too good. Make a new one with `skinlesion download`.",
-        )
+    for kind, leaking in (
+        ("lesions", leaking_lesions(split.table, manifest)),
+        ("patients", leaking_patients(split.table, manifest)),
+    ):
+        if leaking and not split.leaks_lesions:
+            raise DataError(
+                f"these {kind} have images on more than one side of the split: {name_items(leaking)}",
+                "Figures on such a split would be too good. Make a new one with `skinlesion download`.",
+            )

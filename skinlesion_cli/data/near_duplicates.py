@@ -21,6 +21,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.fft import dctn
 
+from skinlesion_cli.data.groups import connected
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import DataError, ImageError, name_items
@@ -106,17 +107,9 @@ def pairs_of(
 
 def merged_lesions(lesion_of: Mapping[str, str], pairs: Sequence[Pair]) -> dict[str, str]:
     """Lesion ids in which near duplicates share one, as image id -> lesion id; chains are followed."""
-    leader: dict[str, str] = {}
-
-    def lead(lesion: str) -> str:
-        while leader.get(lesion, lesion) != lesion:
-            lesion = leader[lesion]
-        return lesion
-
-    for pair in pairs:
-        first, second = sorted((lead(lesion_of[pair.first]), lead(lesion_of[pair.second])))
-        leader[second] = first
-    return {identity: lead(lesion) for identity, lesion in lesion_of.items()}
+    links = [(lesion_of[pair.first], lesion_of[pair.second]) for pair in pairs]
+    leader = connected(lesion_of.values(), links)
+    return {identity: leader[lesion] for identity, lesion in lesion_of.items()}
 
 
 def _spectra(rows: Sequence[tuple[str, str]], images_folder: Path, reporter: Reporter) -> np.ndarray:

@@ -1,19 +1,24 @@
 """Ways to split a dataset. Pure: tables in, parts out; the same for a seed on any machine.
 
-The order in which lesions are dealt out is that of sha256(seed, lesion id): it depends neither on the order
-of the rows, nor on a locale, nor on the version of any library's random numbers.
+What is divided are groups (`groups.split_groups`): the images of a lesion stay together, and those of a patient. The
+order in which groups are dealt out is that of sha256(seed, group): it depends neither on the order of the rows, nor on
+a locale, nor on the version of any library's random numbers. Splits are stratified by class and, where images come
+from several sources, by source.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
 
+from skinlesion_cli.data.groups import split_groups
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
@@ -22,26 +27,28 @@ OFFICIAL_SHARES: Mapping[str, int] = {"train": 80, "val": 20}
 
 
 def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED_SHARES) -> dict[str, str]:
-    """Split by lesion, stratified by class.
+    """Split by lesion and patient, stratified by class and source.
 
-    Every class is dealt out by itself: where it has as many lesions as there are parts, each part gets one,
-    then each lesion goes to the part that lacks most images of its share.
+    Every stratum is dealt out by itself: where it has as many groups as there are parts, each part gets one,
+    then each group goes to the part that is furthest below its share of the images. (The folds of
+    `StratifiedGroupKFold` are of equal size, and leave it to chance which parts a class of three lesions reaches.)
 
     Parameters
     ----------
-    images : columns `id`, `label`, `lesion_id`.
+    images : columns `id`, `label`, `lesion_id`; `patient_id` and `source` where known.
     shares : part -> share of the images, in percent.
 
     Returns
     -------
-    dict of id -> part, one entry an image.
+    dict of id -> part, one entry per image.
     """
-    sizes = Counter(images["lesion_id"])
-    part_of_lesion: dict[str, str] = {}
-    for lesions in _lesions_by_class(images).values():
-        ordered = sorted(lesions, key=lambda lesion: _rank(seed, lesion))
-        part_of_lesion |= _deal(ordered, sizes, shares)
-    return {row.id: part_of_lesion[row.lesion_id] for row in images.itertuples()}
+    group_of = split_groups(images)
+    sizes = Counter(group_of)
+    part_of_group: dict[str, str] = {}
+    for groups in _groups_by_stratum(images, group_of).values():
+        ordered = sorted(groups, key=lambda group: rank(seed, group))
+        part_of_group |= _deal(ordered, sizes, shares)
+    return {identity: part_of_group[group] for identity, group in zip(images["id"], group_of, strict=True)}
 
 
 def official(
@@ -51,43 +58,67 @@ def official(
     *,
     leave_out_overlap: bool = False,
 ) -> dict[str, str]:
-    """The official training images, split by lesion into train and validation; the test set stays the test.
+    """The official training images, split into train and validation as by `grouped`; the test set stays the test.
 
-    Images that the source puts nowhere count as training images; the official validation images join the
+    Images without a part in the source count as training images; the official validation images join the
     validation part.
 
     Parameters
     ----------
-    images : columns `id`, `label`, `lesion_id`, `part` (train, val, test or empty).
-    leave_out_overlap : leave training images out whose lesion is in the validation or test set, instead of
+    images : columns as for `grouped`, and `part` (train, val, test or empty).
+    leave_out_overlap : leave out training images whose lesion or patient is in the validation or test set, instead of
         refusing; they get no part.
+
+    Raises
+    ------
+    DataError : lesions or patients of the validation or test set are in the training set too, or in both.
     """
     given = images["part"].isin(["val", "test"])
     fixed = dict(zip(images.loc[given, "id"], images.loc[given, "part"], strict=True))
-    overlap = ~given & images["lesion_id"].isin(set(images.loc[given, "lesion_id"]))
-    if overlap.any() and not leave_out_overlap:
+    group_of = split_groups(images)
+    parts_of_group = images.loc[given, "part"].groupby(group_of[given]).nunique()
+    both = set(parts_of_group.index[parts_of_group > 1])
+    overlap = ~given & group_of.isin(set(group_of[given]))
+    if (both or overlap.any()) and not leave_out_overlap:
+        concerned = sorted(set(images.loc[overlap | group_of.isin(both), "lesion_id"]))
         raise DataError(
-            "lesions of the official validation or test set are in the training set too: "
-            f"{name_items(sorted(set(images.loc[overlap, 'lesion_id'])))}"
+            "lesions or patients of the official validation or test set are in another part too; "
+            f"their lesions: {name_items(concerned)}"
         )
     return grouped(images[~given & ~overlap], seed, shares) | fixed
 
 
 def kfold(images: pd.DataFrame, seed: int, n_folds: int) -> dict[str, int]:
-    """Deal lesions into folds of nearly equal size, stratified by class.
+    """Deal lesions and patients into folds of nearly equal size, stratified by class and source.
 
     Returns
     -------
-    dict of id -> fold (0 to n_folds - 1), one entry an image.
+    dict of id -> fold (0 to n_folds - 1), one entry per image.
 
     Raises
     ------
-    DataError : there are fewer lesions than folds.
+    DataError : there are fewer groups than folds.
     """
-    if images["lesion_id"].nunique() < n_folds:
-        raise DataError(f"{n_folds} folds need at least {n_folds} lesions")
-    folds = grouped(images, seed, {str(fold): 1 for fold in range(n_folds)})
-    return {identity: int(fold) for identity, fold in folds.items()}
+    group_of = split_groups(images)
+    if group_of.nunique() < n_folds:
+        raise DataError(f"{n_folds} folds need at least {n_folds} lesions of different patients")
+    table = pd.DataFrame(
+        {
+            "id": images["id"],
+            "group": group_of.map({group: rank(seed, group) for group in set(group_of)}),
+            "stratum": [" ".join(stratum) for stratum in _strata(images)],
+        }
+    ).sort_values(["group", "id"])
+    if table["stratum"].value_counts().max() < n_folds:
+        # scikit-learn refuses strata that are all smaller than the number of folds.
+        table["stratum"] = "all"
+    with warnings.catch_warnings():
+        # That a class has fewer images than there are folds is said by `gaps`.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        # Without shuffling, groups of equal shape are dealt out in the order of their names, here that of `rank`.
+        folds = StratifiedGroupKFold(n_folds).split(table, table["stratum"], table["group"])
+        held_out = [table["id"].to_numpy()[test] for _, test in folds]
+    return {str(identity): fold for fold, ids in enumerate(held_out) for identity in ids}
 
 
 def published(images: pd.DataFrame, seed: int) -> dict[str, str]:
@@ -111,13 +142,11 @@ def published(images: pd.DataFrame, seed: int) -> dict[str, str]:
     return parts
 
 
-def leaking_images(parts: Mapping[str, str], lesion_of: Mapping[str, str], part: str) -> list[str]:
-    """Images of one part whose lesion has images in a part that came before it (train, then val, then test)."""
+def leaking_images(parts: Mapping[str, str], group_of: Mapping[str, str], part: str) -> list[str]:
+    """Images of one part whose group has images in a part that came before it (train, then val, then test)."""
     order = ("train", "val", "test")
-    seen = {lesion_of[identity] for identity, name in parts.items() if name in order[: order.index(part)]}
-    return sorted(
-        identity for identity, name in parts.items() if name == part and lesion_of[identity] in seen
-    )
+    seen = {group_of[identity] for identity, name in parts.items() if name in order[: order.index(part)]}
+    return sorted(identity for identity, name in parts.items() if name == part and group_of[identity] in seen)
 
 
 STRATEGIES = ("official", "grouped", "kfold", "published")
@@ -161,7 +190,7 @@ def make(strategy: str, images: pd.DataFrame, seed: int, n_folds: int, *, leave_
 
 
 def class_counts(images: pd.DataFrame, split_table: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Images of each class in each part, as part -> class -> count; zeros are told."""
+    """Images of each class in each part, as part -> class -> count; zeros included."""
     label_of = dict(zip(images["id"], images["label"], strict=True))
     pairs = Counter((row.part, label_of[row.id]) for row in split_table.itertuples())
     return {part: {name: pairs[part, name] for name in CLASS_NAMES} for part in ("train", "val", "test")}
@@ -197,30 +226,39 @@ def table(parts: Mapping[str, str], folds: Mapping[str, int] | None = None) -> p
     )
 
 
-def _rank(seed: int, lesion_id: str) -> str:
-    return hashlib.sha256(f"{seed}:{lesion_id}".encode()).hexdigest()
+def rank(seed: int, group: str) -> str:
+    """What groups are ordered by before they are dealt out."""
+    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
 
 
-def _lesions_by_class(images: pd.DataFrame) -> dict[str, list[str]]:
-    """Lesions of each class; one with images of several classes counts to its commonest, then the first."""
-    labels: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in images.itertuples():
-        labels[row.lesion_id][row.label] += 1
-    found: dict[str, list[str]] = {name: [] for name in CLASS_NAMES}
-    for lesion, counts in labels.items():
-        label = min(counts, key=lambda name: (-counts[name], CLASS_INDEX[name]))
-        found[label].append(lesion)
-    return found
+def _strata(images: pd.DataFrame) -> list[tuple[str, str]]:
+    """(source, class) of each image."""
+    sources = images["source"] if "source" in images else [""] * len(images)
+    return list(zip(sources, images["label"], strict=True))
 
 
-def _deal(lesions: Sequence[str], sizes: Mapping[str, int], shares: Mapping[str, int]) -> dict[str, str]:
-    total = sum(sizes[lesion] for lesion in lesions)
+def _groups_by_stratum(images: pd.DataFrame, group_of: pd.Series) -> dict[tuple[str, str], list[str]]:
+    """Groups of each stratum; one with images of several strata counts to the rarest, so that none runs short."""
+    strata = _strata(images)
+    rarity = Counter(strata)
+    of_group: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for group, stratum in zip(group_of, strata, strict=True):
+        of_group[group].add(stratum)
+    by_stratum: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for group, known in of_group.items():
+        rarest = min(known, key=lambda stratum: (rarity[stratum], CLASS_INDEX[stratum[1]], stratum[0]))
+        by_stratum[rarest].append(group)
+    return by_stratum
+
+
+def _deal(groups: Sequence[str], sizes: Mapping[str, int], shares: Mapping[str, int]) -> dict[str, str]:
+    total = sum(sizes[group] for group in groups)
     # In hundredths of an image, so that all arithmetic is in whole numbers.
     lacking = {part: share * total for part, share in shares.items()}
     dealt: dict[str, str] = {}
-    first = list(shares) if len(lesions) >= len(shares) else []
-    for position, lesion in enumerate(lesions):
+    first = list(shares) if len(groups) >= len(shares) else []
+    for position, group in enumerate(groups):
         part = first[position] if position < len(first) else max(lacking, key=lambda name: lacking[name])
-        dealt[lesion] = part
-        lacking[part] -= 100 * sizes[lesion]
+        dealt[group] = part
+        lacking[part] -= 100 * sizes[group]
     return dealt

@@ -62,3 +62,32 @@ def test_what_is_refused_and_not_written(rows, message, tmp_path, manifest):
 def test_only_the_published_split_may_leak_and_says_so(tmp_path, manifest):
     leaking = [("a", "train", ""), ("b", "test", "")]
     assert write(tmp_path, split_of(leaking, leaks=True), manifest).leaks_lesions
+
+
+@pytest.fixture
+def of_patients(tmp_path) -> Manifest:
+    """Images a, b of patient P (two lesions) and c, d of patients who are not known."""
+    rows = [
+        {"id": name, "file": f"{name}.jpg", "label": "NV", "lesion_id": name, "patient_id": patient}
+        for name, patient in (("a", "P"), ("b", "P"), ("c", ""), ("d", ""))
+    ]
+    table = pd.DataFrame(rows, columns=list(Manifest.COLUMNS), dtype=str).fillna("")
+    Manifest(table, "none", "none").save(tmp_path / "manifest.json")
+    return Manifest.load(tmp_path / "manifest.json")
+
+
+def test_a_patient_on_two_sides_is_refused_when_written_and_when_read(tmp_path, of_patients, monkeypatch):
+    assert write(tmp_path, split_of(GOOD), of_patients).ids("val") == ["c", "d"]
+    torn = split_of([("a", "train", ""), ("b", "val", ""), ("c", "val", ""), ("d", "test", "")])
+    with pytest.raises(DataError, match="patients have images on more than one side of the split: P"):
+        torn.save(tmp_path / "other.json", of_patients)
+    with monkeypatch.context() as patched:
+        patched.setattr("skinlesion_cli.artifacts.split.guard", lambda split, manifest: None)
+        torn.save(tmp_path / "split.json", of_patients)
+    with pytest.raises(DataError, match="patients have images on more than one side of the split: P"):
+        Split.load(tmp_path / "split.json", of_patients)
+
+
+def test_a_manifest_from_before_patients_were_known_is_read(tmp_path, manifest):
+    table = manifest.table.drop(columns="patient_id")
+    assert Manifest(table, "none", "none").table["patient_id"].tolist() == [""] * 4

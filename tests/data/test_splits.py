@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skinlesion_cli.data import splits
+from skinlesion_cli.data.groups import split_groups
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -114,6 +115,83 @@ def test_kfold_deals_every_class_evenly_and_leaves_the_test_set_alone():
     assert not any("test" in identity for identity in sides.folds)
     table = splits.table(sides.parts, sides.folds)
     assert table.loc[table["part"] == "test", "fold"].eq("").all()
+
+
+def patients_of(rows: list[tuple[str, str, str, str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["id", "label", "lesion_id", "patient_id", "source"], dtype=str).assign(
+        part=""
+    )
+
+
+def test_groups_are_what_lesions_and_patients_connect():
+    images = patients_of(
+        [
+            ("a", "NV", "L3", "P1", ""),
+            ("b", "NV", "L2", "P1", ""),
+            ("c", "NV", "L2", "P2", ""),
+            ("d", "NV", "L1", "P2", ""),
+            ("e", "NV", "L4", "", ""),
+            ("f", "NV", "L5", "", ""),
+            ("g", "NV", "L5", "P3", ""),
+        ]
+    )
+    assert split_groups(images).tolist() == ["L1", "L1", "L1", "L1", "L4", "L5", "L5"]
+    assert split_groups(images.assign(patient_id="")).tolist() == images["lesion_id"].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12), st.sampled_from(CLASS_NAMES)), min_size=40),
+    st.integers(0, 1000),
+)
+def test_no_patient_is_ever_on_two_sides(drawn, seed):
+    images = patients_of(
+        [(f"I{n}", label, f"L{le}", f"P{p}" if p else "", "s") for n, (le, p, label) in enumerate(drawn)]
+    )
+    n_groups = split_groups(images).nunique()
+    for strategy in ("official", "grouped", "kfold"):
+        if strategy == "kfold" and n_groups < 2:
+            continue
+        sides = splits.make(strategy, images, seed, 2, leave_out_overlap=False)
+        for column in ("lesion_id", "patient_id"):
+            where: dict[str, set] = {}
+            for row in images.itertuples():
+                if getattr(row, column):
+                    side = (sides.parts[row.id], sides.folds.get(row.id))
+                    where.setdefault(getattr(row, column), set()).add(side)
+            assert all(len(found) == 1 for found in where.values())
+
+
+def test_folds_are_balanced_by_class_although_patients_have_several():
+    # 30 patients with three nevi each; ten of them have a melanoma too.
+    rows = [(f"n{p}_{n}", "NV", f"L{p}_{n}", f"P{p}", "s") for p in range(30) for n in range(3)]
+    rows += [(f"m{p}", "MEL", f"M{p}", f"P{p}", "s") for p in range(10)]
+    sides = splits.make("kfold", patients_of(rows), 42, 5, leave_out_overlap=False)
+    melanomas = [fold for identity, fold in sides.folds.items() if identity.startswith("m")]
+    assert sorted(melanomas) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert sorted(list(sides.folds.values()).count(fold) for fold in range(5)) == [20] * 5
+
+
+def test_every_source_is_dealt_out_by_itself():
+    rows = [(f"a{n}", "NV", f"A{n}", "", "one") for n in range(60)]
+    rows += [(f"b{n}", "NV", f"B{n}", "", "two") for n in range(10)]
+    images = patients_of(rows)
+    parts = splits.grouped(images, 42)
+    assert counts({i: p for i, p in parts.items() if i.startswith("b")}) == {"test": 2, "train": 6, "val": 2}
+    folds = splits.kfold(images, 42, 5)
+    assert sorted(fold for identity, fold in folds.items() if identity.startswith("b")) == [
+        0, 0, 1, 1, 2, 2, 3, 3, 4, 4,
+    ]  # fmt: skip
+
+
+def test_official_refuses_a_patient_of_the_test_set_in_training():
+    images = patients_of(
+        [("a", "NV", "L1", "P1", ""), ("b", "NV", "L2", "P1", ""), ("c", "NV", "L3", "", "")]
+    )
+    images["part"] = ["train", "test", "train"]
+    with pytest.raises(DataError, match="L1"):
+        splits.official(images, seed=1)
+    assert splits.make("official", images, 1, 5, leave_out_overlap=True).left_out == ("a",)
 
 
 def test_kfold_needs_a_lesion_a_fold():

@@ -1,116 +1,254 @@
-"""Add newly labelled images to the dataset, without touching what validation and test are made of."""
+"""Add labelled images to the dataset, from a list that people filled in or a second dataset; none that is there moves."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from skinlesion_cli.artifacts.files import exclusive, sha256_bytes
+from skinlesion_cli.artifacts.files import atomic_write, exclusive, sha256_bytes
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.ingest import import_images
-from skinlesion_cli.data.sources.base import Collection, Record
-from skinlesion_cli.data.sources.registry import read_source
+from skinlesion_cli.data.sources.base import Collection, Record, published_id
+from skinlesion_cli.data.sources.registry import read_source, require_there
+from skinlesion_cli.data.split_extension import extended
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.download.stage import DownloadSettings
-from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.stages.download.stage import NEXT, DownloadSettings, attribution_text
+from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
+
+# Ids of the ISIC archive name one photograph, whichever dataset it is handed out in; other names may come again.
+_ARCHIVE_ID = re.compile(r"ISIC_\d{7}")
 
 
 def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
-    """Bring in the images that are new; they go to training, or where their lesion is already.
+    """Import the images that are new. Those of a lesion or patient that is there go to its side; all others train,
+    with a fold each where the dataset has folds (`split_extension.extended`).
 
     Raises
     ------
     ArtifactError : there is no dataset yet.
-    DataError : an id is taken by another image, or a label contradicts the dataset's.
+    DataError : nothing is new; labels contradict the dataset's; new images tie different sides together.
+    UsageError : without a source, or with options that make a new split.
     """
-    if config.source is None:
-        raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
+    source = _appendable(config)
     workspace = Workspace(config.workspace)
-    collection = read_source(config.source, config.source_format, config.source_options, config.source_name)
+    collection = read_source(source, config.source_format, config.source_options, config.source_name)
     with exclusive(workspace.dataset, "download"):
         manifest = Manifest.load(workspace.manifest)
         split = Split.load(workspace.split, manifest)
-        fresh, n_there = _fresh(collection, manifest)
-        if not fresh:
-            raise DataError(
-                f"{config.source.name} holds no image that the dataset lacks",
-                f"{n_there} of its images are there already.",
+        if config.split not in ("official", split.strategy):
+            raise UsageError(
+                f"the dataset has a split of kind {split.strategy}, which --append keeps",
+                "Leave --split out, or make a new workspace.",
             )
-        brought = import_images(
-            replace(collection, records=fresh), workspace.images, reporter, link=config.link
+        known = _sort_out(collection, manifest, reporter)
+        if not known.fresh:
+            raise DataError(
+                f"{source.name} holds no image that the dataset lacks",
+                f"{known.n_there + known.n_same_id} of its images are there already.",
+            )
+        added = import_images(
+            replace(collection, records=known.fresh), workspace.images, reporter, link=config.link
         )
-        table = pd.concat([manifest.table, brought], ignore_index=True)
-        replace(manifest, table=table, artifact=None).save(workspace.manifest)
+        # Before anything is written: images that tie two sides together are refused.
+        rows = extended(added, manifest.table, split.table, split.seed, leaks=split.leaks_lesions)
+        joined = _joined(manifest, added, collection)
+        joined.save(workspace.manifest)
         written = Manifest.load(workspace.manifest)
-        rows = _sides(brought, manifest, split)
-        joined = pd.concat([split.table, rows], ignore_index=True)
-        replace(split, table=joined, artifact=None).save(workspace.split, written)
-    labels, parts = Counter(brought["label"]), Counter(rows["part"])
-    counted = ", ".join(f"{labels[name]} {name}" for name in CLASS_NAMES if labels[name])
-    held_out = parts["val"] + parts["test"]
-    notes = list(collection.notes)
-    if held_out:
-        notes.append(f"{held_out} new images show lesions of validation or test, and went there")
-    return StageResult(
-        command="download",
-        headline=[f"{len(brought)} images added ({counted}); {n_there} were there already"],
-        figures={
-            "added": len(brought),
-            "already_there": n_there,
-            "labels": {name: labels[name] for name in CLASS_NAMES},
-            "parts": {part: parts[part] for part in PARTS},
-            "images": len(written.table),
-        },
-        artifacts=[str(workspace.manifest), str(workspace.split)],
-        warnings=notes,
-        next_command="skinlesion train --arch efficientnet_lite0",
-    )
+        table = pd.concat([split.table, rows], ignore_index=True)
+        replace(split, table=table, artifact=None).save(workspace.split, written)
+        atomic_write(workspace.attribution, attribution_text(joined))
+    return _result(workspace, collection, known, added, rows, manifest, written)
 
 
-def _fresh(collection: Collection, manifest: Manifest) -> tuple[list[Record], int]:
-    """Records whose content the dataset lacks, and how many it has already."""
-    label_of = dict(zip(manifest.table["sha256"], manifest.table["label"], strict=True))
+def _appendable(config: DownloadSettings) -> Path:
+    """The source; refuses settings that --append has no use for."""
+    if config.source is None:
+        raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
+    unfit = [
+        option
+        for option, given in (
+            ("--check-duplicates", config.check_duplicates),
+            ("--move-duplicates", config.move_duplicates),
+            ("--dry-run", config.dry_run),
+        )
+        if given
+    ]
+    if unfit:
+        raise UsageError(f"--append cannot be combined with {', '.join(unfit)}")
+    require_there(config.source)
+    return config.source
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Records that are new, and how many are not: of the same content, or of the same archive id."""
+
+    fresh: list[Record] = field(default_factory=list)
+    n_there: int = 0
+    n_same_id: int = 0
+    n_renamed: int = 0
+
+
+def _sort_out(collection: Collection, manifest: Manifest, reporter: Reporter) -> _Sorted:
+    """Tell new records from those that the dataset has, by content and by id."""
+    by_content = dict(zip(manifest.table["sha256"], manifest.table["label"], strict=True))
+    by_archive_id = {
+        identity: label
+        for name, label in zip(manifest.table["id"], manifest.table["label"], strict=True)
+        if (identity := _archive_id(name))
+    }
     taken = set(manifest.table["id"]) | set(manifest.table["file"])
-    fresh, there, contradicting = [], 0, []
-    for record in collection.records:
-        known = label_of.get(sha256_bytes(record.origin.read()))
-        if known is None:
+    fresh: list[Record] = []
+    n_there = n_same_id = n_renamed = 0
+    contradicting, clashing = [], []
+    with reporter.task("comparing with the dataset", total=len(collection.records), unit="images") as task:
+        for record in collection.records:
+            task.advance()
+            label = by_content.get(_content_hash(record))
+            n_there += label is not None
+            if label is None and (label := by_archive_id.get(_archive_id(record.id))):
+                n_same_id += 1
+            if label is not None:
+                if label != record.label:
+                    contradicting.append(f"{record.id} ({label} there, {record.label} here)")
+                continue
+            if record.id in taken or record.file in taken:
+                record = _renamed(record, record.source or collection.name)
+                n_renamed += 1
+                if record.id in taken or record.file in taken:
+                    clashing.append(record.id)
             fresh.append(record)
-            continue
-        there += 1
-        if known != record.label:
-            contradicting.append(f"{record.id} ({known} there, {record.label} here)")
     if contradicting:
         raise DataError(
             f"these images are in the dataset with another label: {name_items(contradicting)}",
-            "Which one is right? Correct the list, or the source of the dataset.",
+            "Which one is right? Correct the new table, or the source of the dataset.",
         )
-    clashing = [record.id for record in fresh if record.id in taken or record.file in taken]
     if clashing:
         raise DataError(
-            f"these names belong to other images of the dataset: {name_items(clashing)}", "Rename the files."
+            f"these names belong to other images of the dataset: {name_items(clashing)}",
+            "Rename the files, or give the new dataset another name with --source-name.",
         )
-    return fresh, there
+    return _Sorted(fresh, n_there, n_same_id, n_renamed)
 
 
-def _sides(brought: pd.DataFrame, manifest: Manifest, split: Split) -> pd.DataFrame:
-    """Part and fold of the new images: those of their lesion, or training (folds in turn)."""
-    joined = split.table.merge(manifest.table[["id", "lesion_id"]], on="id")
-    side_of = {
-        lesion: (part, fold)
-        for lesion, part, fold in zip(joined["lesion_id"], joined["part"], joined["fold"], strict=True)
-    }
-    n_folds, turn = split.n_folds, 0
-    rows = []
-    for identity, lesion in zip(brought["id"], brought["lesion_id"], strict=True):
-        if lesion not in side_of:
-            side_of[lesion] = ("train", str(turn % n_folds) if n_folds else "")
-            turn += 1
-        rows.append((identity, *side_of[lesion]))
-    return pd.DataFrame(rows, columns=list(Split.COLUMNS), dtype=str)
+def _content_hash(record: Record) -> str:
+    try:
+        return sha256_bytes(record.origin.read())
+    except Exception:  # whatever is wrong with it, importing it names the image and the reason
+        return ""
+
+
+def _archive_id(name: str) -> str:
+    """The id in the ISIC archive that an image's id ends in; empty where it is none."""
+    stem = published_id(PurePosixPath(name).name)
+    return stem if _ARCHIVE_ID.fullmatch(stem) else ""
+
+
+def _renamed(record: Record, source: str) -> Record:
+    """The record with its source before its id and file, and before its lesion id where that was its own id."""
+    identity = f"{source}/{record.id}"
+    own_lesion = record.lesion_id == record.id
+    return replace(
+        record,
+        id=identity,
+        file=f"{source}/{record.file}",
+        lesion_id=identity if own_lesion else record.lesion_id,
+    )
+
+
+def _joined(manifest: Manifest, added: pd.DataFrame, collection: Collection) -> Manifest:
+    licence, attribution = manifest.licence, manifest.attribution
+    if collection.licence not in licence.split("; "):
+        licence = f"{licence}; {collection.licence}"
+    if collection.attribution not in attribution:
+        attribution = f"{attribution}\n{collection.attribution}"
+    table = pd.concat([manifest.table, added], ignore_index=True)
+    return Manifest(table, licence, attribution)
+
+
+def _result(
+    workspace: Workspace,
+    collection: Collection,
+    known: _Sorted,
+    added: pd.DataFrame,
+    rows: pd.DataFrame,
+    before: Manifest,
+    after: Manifest,
+) -> StageResult:
+    labels, parts = Counter(added["label"]), Counter(rows["part"])
+    counted = ", ".join(f"{labels[name]:,} {name}" for name in CLASS_NAMES if labels[name])
+    sources = Counter(after.table["source"])
+    return StageResult(
+        command="download",
+        headline=[
+            f"{len(added):,} images of {collection.name} added ({counted}); "
+            f"{known.n_there:,} were there already",
+            f"the dataset now has {len(after.table):,} images of {after.n_lesions:,} lesions: "
+            + ", ".join(f"{count:,} of {source}" for source, count in sorted(sources.items())),
+        ],
+        figures={
+            "added": len(added),
+            "already_there": known.n_there,
+            "same_archive_id": known.n_same_id,
+            "renamed": known.n_renamed,
+            "labels": {name: labels[name] for name in CLASS_NAMES},
+            "parts": {part: parts[part] for part in PARTS},
+            "images": len(after.table),
+            "sources": dict(sorted(sources.items())),
+        },
+        tables=[_sides_table(added, rows)],
+        artifacts=[str(workspace.manifest), str(workspace.split)],
+        warnings=[*collection.notes, *_notes(known, added, rows, before)],
+        next_command=NEXT,
+    )
+
+
+def _notes(known: _Sorted, added: pd.DataFrame, rows: pd.DataFrame, before: Manifest) -> list[str]:
+    notes = []
+    if known.n_same_id:
+        notes.append(
+            f"{known.n_same_id:,} images have the ISIC id of an image that is there (the same photograph in another "
+            "file) and were left out"
+        )
+    if known.n_renamed:
+        notes.append(
+            f"{known.n_renamed:,} images have the name of another image that is there; their ids begin with the name "
+            "of their source"
+        )
+    patients = set(before.table["patient_id"]) - {""}
+    mates = added["lesion_id"].isin(set(before.table["lesion_id"])) | added["patient_id"].isin(patients)
+    part_of = dict(zip(rows["id"], rows["part"], strict=True))
+    held_out = sum(part_of[identity] != "train" for identity in added.loc[mates, "id"])
+    if mates.any():
+        notes.append(
+            f"{int(mates.sum()):,} new images show lesions or patients that are there, and went to their side "
+            f"({held_out:,} to validation or test)"
+        )
+    aside = sum(part_of[identity] != "train" for identity in added.loc[~mates, "id"])
+    if aside:
+        notes.append(
+            f"{aside:,} new images are set aside for validation or test by their source, and went there"
+        )
+    return notes
+
+
+def _sides_table(added: pd.DataFrame, rows: pd.DataFrame) -> Table:
+    """Added images by class and side: folds, and parts outside of them."""
+    names = dict(
+        zip(rows["id"], ("fold " + rows["fold"]).where(rows["fold"] != "", rows["part"]), strict=True)
+    )
+    counts: Mapping[tuple[str, str], int] = Counter(
+        (label, names[identity]) for identity, label in zip(added["id"], added["label"], strict=True)
+    )
+    sides = sorted(set(names.values()))
+    cells = [[label, *(counts.get((label, side), 0) for side in sides)] for label in CLASS_NAMES]
+    return Table("Added images by class and side", ["class", *sides], cells)

@@ -21,6 +21,7 @@ from skinlesion_cli.data import splits
 from skinlesion_cli.data.download import isic2018_files
 from skinlesion_cli.data.download.fetch import Patience
 from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES, OfficialFile
+from skinlesion_cli.data.groups import split_groups
 from skinlesion_cli.data.ingest import import_images, intact
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
 from skinlesion_cli.data.sources.base import IMAGE_TYPES, SourceOptions, parse_class_map
@@ -121,6 +122,11 @@ def run(
     return _result(manifest, split, artifacts, notes, pairs)
 
 
+def attribution_text(manifest: Manifest) -> bytes:
+    """What lies beside the images: their licence, and whom to cite."""
+    return f"Licence: {manifest.licence}\n\n{manifest.attribution}\n".encode()
+
+
 def _dry_run(
     config: DownloadSettings, workspace: Workspace, files: Sequence[OfficialFile], patience: Patience
 ) -> StageResult:
@@ -190,8 +196,7 @@ def _dataset(
     notes += collection.notes
     table = import_images(collection, workspace.images, reporter, link=config.link)
     manifest = Manifest(table, collection.licence, collection.attribution)
-    attribution = f"Licence: {collection.licence}\n\n{collection.attribution}\n"
-    atomic_write(workspace.attribution, attribution.encode())
+    atomic_write(workspace.attribution, attribution_text(manifest))
     manifest.save(workspace.manifest)
     return Manifest.load(workspace.manifest)
 
@@ -225,9 +230,12 @@ def _split(
         )
     notes += splits.gaps(images, sides)
     if "test" not in sides.parts.values():
-        notes.append(
-            "there are no test images; --split grouped sets a fifth of the lesions aside for the test"
+        hint = (
+            ""
+            if config.split == "grouped"
+            else "; --split grouped sets a fifth of the lesions aside for the test"
         )
+        notes.append(f"there are no test images{hint}")
     table = splits.table(sides.parts, sides.folds)
     return Split(table, config.split, config.seed, leaks_lesions=config.split == "published")
 
@@ -237,12 +245,12 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]
     if not split.leaks_lesions:
         return {"val": 0, "test": 0}
     parts = dict(zip(split.table["id"], split.table["part"], strict=True))
-    lesion_of = dict(zip(manifest.table["id"], manifest.table["lesion_id"], strict=True))
-    leaking = {part: len(splits.leaking_images(parts, lesion_of, part)) for part in ("val", "test")}
+    group_of = dict(zip(manifest.table["id"], split_groups(manifest.table), strict=True))
+    leaking = {part: len(splits.leaking_images(parts, group_of, part)) for part in ("val", "test")}
     n_test = Counter(parts.values())["test"]
     notes.append(
-        f"the published split ignores lesions: {leaking['test']:,} of {n_test:,} test images "
-        f"({leaking['test'] / max(n_test, 1):.0%}) show a lesion that is in train or validation too, and "
+        f"the published split ignores lesions and patients: {leaking['test']:,} of {n_test:,} test images "
+        f"({leaking['test'] / max(n_test, 1):.0%}) show one that is in train or validation too, and "
         f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
     )
     return leaking

@@ -47,12 +47,15 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     near = _near_duplicates(workspace, split)
     title = f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions ({split.strategy} split)"
     atomic_write(workspace.class_distribution, class_distribution(counts, title))
+    n_patients = len(set(manifest.table["patient_id"]) - {""})
     in_split = set(split.table["id"])
     left_out = [identity for identity in manifest.table["id"] if identity not in in_split]
     figures: dict[str, Any] = {
         "images": len(manifest.table),
         "lesions": manifest.n_lesions,
         "class_counts": manifest.class_counts,
+        "sources": dict(sorted(Counter(manifest.table["source"]).items())),
+        "patients": n_patients,
         "split": {
             "strategy": split.strategy,
             "seed": split.seed,
@@ -149,9 +152,11 @@ def _facts(figures: Mapping[str, Any], sizes: Counter[tuple[int, int]]) -> Table
     near = figures["near_duplicates"]
     per_lesion = figures["images_per_lesion"]
     rows = [
+        ["sources", "; ".join(f"{source}: {count:,}" for source, count in figures["sources"].items())],
+        ["patients", f"{figures['patients']:,}" if figures["patients"] else "not known"],
         ["image sizes", "; ".join(shown)],
         [
-            "images a lesion",
+            "images per lesion",
             "; ".join(f"{images}: {lesions:,} lesions" for images, lesions in per_lesion.items()),
         ],
         ["identical files", f"{figures['identical_files']:,}"],
@@ -165,4 +170,4 @@ def _facts(figures: Mapping[str, Any], sizes: Counter[tuple[int, int]]) -> Table
         ["not known", "; ".join(f"{name}: {count:,}" for name, count in figures["missing_metadata"].items())],
         ["left out of the split", f"{figures['split']['left_out']:,}"],
     ]
-    return Table("Facts", ["what", "found"], rows)
+    return Table("Facts", ["what", "value"], rows)
