@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "no_length":
             return self._without_length(name, content)
         if fault == "no_length_no_end":
-            return self._without_length(name, content * 1000)
+            return self._without_length(name, content, times=1000)
         if fault == "trickle":
             self._head(206 if start else 200, len(content) - start, content, start)
             return self._trickle(content[start:])
@@ -162,12 +162,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self._send(name, body)
 
-    def _without_length(self, name: str, content: bytes) -> None:
+    def _without_length(self, name: str, content: bytes, times: int = 1) -> None:
         self.close_connection = True
         self.send_response(200)
         self.send_header("Connection", "close")
         self.end_headers()
-        self._send(name, content)
+        for _ in range(times):
+            self._send(name, content)
 
     def _trickle(self, body: bytes) -> None:
         """A few bytes now and then, for at most ten seconds."""

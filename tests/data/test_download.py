@@ -28,7 +28,7 @@ from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.data import tiny
 from tests.data.http_server import OfficialServer
 
-PATIENCE = Patience(tries=2, first_wait_s=0.0, timeout_s=2.0, sleep=lambda seconds: None)
+PATIENCE = Patience(tries=2, first_wait_s=0.0, timeout_s=20.0, sleep=lambda seconds: None)
 INPUT = "ISIC2018_Task3_Training_Input.zip"
 
 

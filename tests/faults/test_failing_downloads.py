@@ -20,7 +20,7 @@ from tests.data.http_server import OfficialServer
 pytestmark = pytest.mark.command_line
 
 INPUT = "ISIC2018_Task3_Training_Input.zip"
-PATIENCE = Patience(tries=3, first_wait_s=0.0, timeout_s=1.0, sleep=lambda seconds: None)
+PATIENCE = Patience(tries=3, first_wait_s=0.0, timeout_s=20.0, sleep=lambda seconds: None)
 
 
 @pytest.fixture(scope="module")
