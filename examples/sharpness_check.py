@@ -27,7 +27,7 @@ from PIL import Image, ImageFilter
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from skinlesion_cli.artifacts import checkpoint as checkpoints  # noqa: E402
+from skinlesion_cli.artifacts.checkpoint import Checkpoint  # noqa: E402
 from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
 from skinlesion_cli.artifacts.split import Split  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
@@ -116,7 +116,7 @@ def main() -> None:
     workspace = Workspace(options.workspace)
     manifest = Manifest.load(workspace.manifest)
     rows = manifest.rows(Split.load(workspace.split, manifest).ids(options.part))
-    done = checkpoints.read(workspace.checkpoint(options.arch))
+    done = Checkpoint.load(workspace.checkpoint(options.arch))
     network = restore_network(done)
     originals = [Image.fromarray(read_image((workspace.images / file).read_bytes())) for file in rows["file"]]
     harmonised = done.preprocessing.harmonise_px

@@ -18,7 +18,7 @@ from pathlib import Path
 import common
 import numpy as np
 
-from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -38,7 +38,7 @@ from skinlesion_cli.models.onnx_export import to_onnx
 
 def member(workspace: Workspace, arch: str, weight: float, kind: str) -> EngineMember:
     """The workspace's network in the runtime."""
-    checkpoint = checkpoints.read(workspace.checkpoint(arch))
+    checkpoint = Checkpoint.load(workspace.checkpoint(arch))
     network = restore_network(checkpoint)
     model = to_onnx(network, checkpoint.preprocessing.input_size_px)
     classifier = network.classifier.weight.detach().numpy()

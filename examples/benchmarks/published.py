@@ -128,7 +128,7 @@ def our_way(
 
     bundle = bundles.from_workspace(Workspace(root))
     worker = Worker(Plan(root, bundle.sha256, runtime), bundle)
-    planned = None if shares is None else Planned(shares, bundle.ensemble.voice_weights, count)
+    planned = None if shares is None else Planned(shares, bundle.ensemble.group_weights, count)
     if planned is not None:
         worker.predictor.engine.stopping = planned
 
@@ -147,9 +147,9 @@ def our_way(
 
 def measured(calibration: Path) -> tuple[float, ...]:
     """Shares of images that need 1, 2, ... steps."""
-    from skinlesion_cli.artifacts import calibration as calibrations
+    from skinlesion_cli.artifacts.calibration import Calibration
 
-    stopping = calibrations.read(calibration).stopping
+    stopping = Calibration.load(calibration).stopping
     if stopping is None or stopping["n_steps"] != 24:
         raise SystemExit("not a calibration with --adaptive of three networks over 8 views")
     return tuple(stored_step_shares(stopping))

@@ -12,17 +12,22 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.envelope import RUN_AGAIN, Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.legacy import with_present_names
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.errors import ArtifactError, DataError
-
-_RUN_AGAIN = "Run the stage that wrote it again."
 
 
 class Body(BaseModel):
     """Base of all schemas: no conversion of types, no unknown keys, no NaN, no infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class OpenBody(Body):
+    """Base of schemas of figures: those that nobody reads may stand beside the fields that are known."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 _BodyT = TypeVar("_BodyT", bound=BaseModel)
@@ -108,8 +113,18 @@ class StoredArtifact(ABC):
         return cls.HINT
 
 
-def parsed(schema: type[_BodyT], stored: Mapping[str, Any], name: str) -> _BodyT:
-    """Check values from an artifact against their schema.
+def parsed(schema: type[_BodyT], artifact: Artifact) -> _BodyT:
+    """The body of an artifact, checked against its schema; names of earlier versions are accepted.
+
+    Raises
+    ------
+    ArtifactError : naming the first field that is not what the schema says, and its value.
+    """
+    return checked_values(schema, with_present_names(artifact.kind, artifact.body), artifact.path.name)
+
+
+def checked_values(schema: type[_BodyT], stored: Mapping[str, Any], name: str) -> _BodyT:
+    """Values from an artifact, checked against a schema.
 
     Raises
     ------
@@ -119,16 +134,19 @@ def parsed(schema: type[_BodyT], stored: Mapping[str, Any], name: str) -> _BodyT
         # By way of JSON: in it, lists may become tuples while types are kept apart strictly.
         return schema.model_validate_json(canonical_json(stored), strict=True)
     except ValidationError as error:
-        raise ArtifactError(f"{name}: {_first_problem(error)}", _RUN_AGAIN) from None
+        raise ArtifactError(f"{name}: {_first_problem(error)}", RUN_AGAIN) from None
 
 
 def _first_problem(error: ValidationError) -> str:
     first, others = error.errors()[0], error.error_count() - 1
-    where = ".".join(str(part) for part in first["loc"]) or "its body"
-    value = ascii(first["input"])
-    value = value if len(value) <= 80 else f"{value[:77]}..."
-    more = f" (and {others} more fields)" if others else ""
-    return f"{where} is {value}, which is not valid: {first['msg']}{more}"
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    problem = first["msg"].removeprefix("Value error, ")
+    # The input of a rule between fields is the whole object, and says nothing; that of a missing field too.
+    if not isinstance(first["input"], dict):
+        value = ascii(first["input"])
+        where = f"{where} is {value if len(value) <= 80 else f'{value[:77]}...'}"
+    more = f" (and {others} more problems)" if others else ""
+    return f"{where}: {problem}{more}"
 
 
 @contextmanager
@@ -137,8 +155,8 @@ def malformed_as_artifact_error(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise ArtifactError(f"{path.name}: {error.message}", error.hint or _RUN_AGAIN) from error
+        raise ArtifactError(f"{path.name}: {error.message}", error.hint or RUN_AGAIN) from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, SafetensorError) as error:
         raise ArtifactError(
-            f"{path.name} cannot be used: {type(error).__name__} {error}", _RUN_AGAIN
+            f"{path.name} cannot be used: {type(error).__name__} {error}", RUN_AGAIN
         ) from error

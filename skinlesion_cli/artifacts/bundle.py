@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import quality_gate as gates
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
-from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.decisions.quality_gate import QualityGate
@@ -118,8 +115,8 @@ def from_workspace(workspace: Workspace) -> Bundle:
             "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`; "
             "or predict with --model builtin.",
         )
-    ensemble = ensembles.read(workspace.ensemble)
-    calibration = calibrations.read(workspace.calibration)
+    ensemble = Ensemble.load(workspace.ensemble)
+    calibration = Calibration.load(workspace.calibration)
     if ensemble.artifact is None or calibration.artifact is None:
         raise ValueError("artifacts read from disk carry their envelope")
     calibration.artifact.require_input("ensemble", ensemble.artifact)
@@ -130,7 +127,7 @@ def from_workspace(workspace: Workspace) -> Bundle:
             "Combine by bacc, equal or stacked: `skinlesion ensemble --method bacc`.",
         )
     members = tuple(_member(workspace, member) for member in ensemble.members)
-    gate = gates.read(workspace.gate) if workspace.gate.exists() else None
+    gate = StoredQualityGate.load(workspace.gate) if workspace.gate.exists() else None
     parts = [member.artifact.sha256 for member in members if member.artifact]
     parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
     parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
@@ -148,13 +145,13 @@ def from_workspace(workspace: Workspace) -> Bundle:
     )
 
 
-def _member(workspace: Workspace, member: ensembles.Member) -> Checkpoint:
+def _member(workspace: Workspace, member: Member) -> Checkpoint:
     if member.checkpoint_sha256 is None:
         raise ArtifactError(
             f"member {member.name} of the ensemble is a table of predictions from elsewhere, not a network",
             "Such an ensemble can be calibrated and evaluated, but it cannot predict new images.",
         )
-    found = checkpoints.read(workspace.checkpoint(member.name))
+    found = Checkpoint.load(workspace.checkpoint(member.name))
     digest = found.artifact.sha256 if found.artifact else ""
     if digest != member.checkpoint_sha256:
         raise ArtifactError(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from skinlesion_cli.artifacts.envelope import (
-    Artifact,
-    malformed_as_artifact_error,
-    read_artifact,
-    write_artifact,
-)
+from skinlesion_cli.artifacts.base import Content, StoredArtifact, parsed
+from skinlesion_cli.artifacts.calibration_schema import CalibrationBody
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.legacy import with_present_names
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
@@ -23,29 +20,28 @@ if TYPE_CHECKING:
     # It loads pandas, and completing an option must not.
     from skinlesion_cli.artifacts.predictions import Predictions
 
-KIND = "calibration"
-SCHEMA_VERSION = 1
-HINT = "Run `skinlesion calibrate` first."
-
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(StoredArtifact):
     """`rule` is all that prediction needs; the rest says where it came from and what it is worth.
 
     Attributes
     ----------
-    policy : `published`, `guaranteed` or `cost`.
-    tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that looks
-        are taken from); others were not calibrated.
-    targets : one mapping a target: class, sensitivity, specificity.
-    guarantees : one mapping a target: what holds on new images, at which confidence, on which support; where it
-        was refused, what would be possible and how many more positive lesions it would take.
+    policy : name of the threshold policy.
+    tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that forward
+        passes are taken from); others were not calibrated.
+    targets : one mapping per target: class, sensitivity, specificity.
+    guarantees : one mapping per target: what holds on new images, at which confidence, on which support; where
+        it was refused, what would be possible and how many more positive lesions it would take.
     guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them once more; empty where nothing
         is guaranteed, and in the calibrations of older workspaces.
     probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
     triage_figures : measured rates of refer, review and routine, and the operating point's guarantee.
-    stopping : rule of adaptive TTA, where one was fitted.
+    stopping : rule of adaptive TTA with what was measured of it, where one was fitted.
     """
+
+    KIND: ClassVar[str] = "calibration"
+    HINT: ClassVar[str] = "Run `skinlesion calibrate` first."
 
     rule: DecisionRule
     policy: str
@@ -68,10 +64,12 @@ class Calibration:
     @property
     def stopping_rule(self) -> StoppingRule | None:
         """The rule of adaptive TTA, where one was fitted."""
-        return None if self.stopping is None else StoppingRule.from_json(self.stopping["stopping_rule"])
+        if self.stopping is None:
+            return None
+        return StoppingRule.from_json(with_present_names(self.KIND, self.stopping["stopping_rule"]))
 
     def averaged(self, predictions: Predictions) -> np.ndarray:
-        """What prediction would decide on: the mean over the looks that it would take.
+        """What prediction would decide on: the mean over the forward passes that it would take.
 
         Returns
         -------
@@ -79,20 +77,24 @@ class Calibration:
 
         Raises
         ------
-        ArtifactError : the stopping rule was fitted on another number of voices.
+        ArtifactError : the stopping rule was fitted on another number of member groups.
         """
         stopping = self.stopping_rule
         if stopping is None:
             return predictions.probabilities
-        # With a single weight the ensemble speaks as one.
-        voices = predictions.view_probabilities[:, None] if len(stopping.weights) == 1 else predictions.voices
-        if voices.shape[1] != len(stopping.weights):
+        # With a single weight the whole ensemble is one group.
+        groups = (
+            predictions.view_probabilities[:, None]
+            if len(stopping.weights) == 1
+            else predictions.member_groups
+        )
+        if groups.shape[1] != len(stopping.weights):
             raise ArtifactError(
-                f"the stopping rule is for {len(stopping.weights)} voices, but these predictions hold "
-                f"{voices.shape[1]}",
+                f"the stopping rule is for {len(stopping.weights)} member groups, but these predictions hold "
+                f"{groups.shape[1]}",
                 "Run `skinlesion ensemble` and `skinlesion calibrate` again.",
             )
-        return stopped_means(stopping, voices)[0]
+        return stopped_means(stopping, groups)[0]
 
     def require_views(self, views: tuple[str, ...]) -> None:
         """Refuse probabilities that are the mean of other TTA views than those calibrated on.
@@ -108,44 +110,40 @@ class Calibration:
                 "Predict with the same --tta as the validation predictions, or calibrate again.",
             )
 
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        body = parsed(CalibrationBody, artifact)
+        settings = body.guarantee_settings
+        return cls(
+            rule=DecisionRule.from_json(body.rule.model_dump()),
+            policy=body.policy,
+            tta_mode=body.tta_mode,
+            views=body.views,
+            targets=tuple(target.model_dump() for target in body.targets),
+            guarantees=tuple(guarantee.model_dump(exclude_unset=True) for guarantee in body.guarantees),
+            confidence=body.confidence,
+            guarantee_settings={} if settings is None else settings.model_dump(exclude_unset=True),
+            probability_figures=body.probability_figures,
+            triage_figures=body.triage_figures,
+            support=body.support,
+            stopping=None if body.stopping is None else body.stopping.model_dump(),
+            artifact=artifact,
+        )
 
-def write(path: Path, calibration: Calibration, *, inputs: Mapping[str, Artifact | str]) -> Artifact:
-    """Write a calibration; `inputs` names the predictions and the ensemble behind it."""
-    body = {
-        "rule": asdict(calibration.rule),
-        "policy": calibration.policy,
-        "tta_mode": calibration.tta_mode,
-        "views": list(calibration.views),
-        "targets": [dict(target) for target in calibration.targets],
-        "guarantees": [dict(guarantee) for guarantee in calibration.guarantees],
-        "confidence": calibration.confidence,
-        "guarantee": dict(calibration.guarantee_settings),
-        "probability_figures": dict(calibration.probability_figures),
-        "triage_figures": dict(calibration.triage_figures),
-        "support": dict(calibration.support),
-        "stopping": dict(calibration.stopping) if calibration.stopping is not None else None,
-    }
-    return write_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, body=body, inputs=inputs)
-
-
-@malformed_as_artifact_error
-def read(path: Path) -> Calibration:
-    """Read and verify a calibration."""
-    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
-    body = artifact.body
-    return Calibration(
-        rule=DecisionRule.from_json(body["rule"]),
-        policy=body["policy"],
-        tta_mode=body["tta_mode"],
-        views=tuple(body["views"]),
-        targets=tuple(body["targets"]),
-        # The key of calibrations that were written before it was renamed.
-        guarantees=tuple(body["guarantees"] if "guarantees" in body else body["promises"]),
-        confidence=body["confidence"],
-        guarantee_settings=body.get("guarantee", {}),
-        probability_figures=body["probability_figures"],
-        triage_figures=body["triage_figures"],
-        support=body["support"],
-        stopping=body["stopping"],
-        artifact=artifact,
-    )
+    def _content(self) -> Content:
+        return Content(
+            {
+                "rule": asdict(self.rule),
+                "policy": self.policy,
+                "tta_mode": self.tta_mode,
+                "views": list(self.views),
+                "targets": [dict(target) for target in self.targets],
+                "guarantees": [dict(guarantee) for guarantee in self.guarantees],
+                "confidence": self.confidence,
+                "guarantee_settings": dict(self.guarantee_settings) or None,
+                "probability_figures": dict(self.probability_figures),
+                "triage_figures": dict(self.triage_figures),
+                "support": dict(self.support),
+                "stopping": None if self.stopping is None else with_present_names(self.KIND, self.stopping),
+            }
+        )

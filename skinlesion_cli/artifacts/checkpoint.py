@@ -5,28 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
-from skinlesion_cli.artifacts.envelope import (
-    Artifact,
-    malformed_as_artifact_error,
-    read_artifact,
-    write_artifact,
-)
+from pydantic import Field
+
+from skinlesion_cli.artifacts.base import Body, Content, OpenBody, StoredArtifact, checked_values, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.schema import Count, FileName, Share, Text
+from skinlesion_cli.artifacts.tensors import read_header
 from skinlesion_cli.config.schema import Preprocessing, Recipe, canonical_json
 from skinlesion_cli.errors import ArtifactError
 
-KIND = "checkpoint"
-SCHEMA_VERSION = 1
+
+class CheckpointFigures(OpenBody):
+    """What was measured in training. Stored as far as known; others may stand beside them."""
+
+    best_epoch: Annotated[int, Field(ge=-1, le=100_000)] = -1
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
+    val_bacc: Share | None = None
+    validation_images: Count = 0
+    metadata_columns: Annotated[int, Field(ge=0, le=1_000)] = 0
+    weights: Text = ""
+    processes: Annotated[int, Field(ge=1, le=100_000)] = 1
+    stored_precision: Text = "float32"
+
+
+class CheckpointBody(Body):
+    """Which network this is, the recipe that trained it, and where it started."""
+
+    arch: FileName
+    fold: Annotated[int, Field(ge=0, le=1_000)] | None
+    recipe: Recipe
+    figures: CheckpointFigures
+    initial_weights: Text
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(StoredArtifact):
     """`weights` is the content of a safetensors file; `figures` holds the epoch kept and its validation BACC.
 
     `initial_weights` says where training started (a file's hash, a package and version, `none`).
     """
+
+    KIND: ClassVar[str] = "checkpoint"
 
     arch: str
     recipe: Recipe
@@ -43,53 +65,51 @@ class Checkpoint:
     def name(self) -> str:
         return self.arch if self.fold is None else f"{self.arch}-fold{self.fold}"
 
+    @property
+    def validation_bacc(self) -> float | None:
+        """Balanced accuracy (0 to 1) of the epoch that was kept; None where it was not measured."""
+        return self.figures.get("val_bacc")
 
-def write(path: Path, checkpoint: Checkpoint, *, inputs: Mapping[str, Artifact]) -> Artifact:
-    """Write a checkpoint; the one that was there before stays whole until the last step."""
-    return write_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={
-            "arch": checkpoint.arch,
-            "fold": checkpoint.fold,
-            "recipe": checkpoint.recipe.model_dump(mode="json"),
-            "figures": dict(checkpoint.figures),
-            "initial_weights": checkpoint.initial_weights,
-        },
-        payloads={
-            "weights": (".safetensors", checkpoint.weights),
-            "history": (".csv", checkpoint.history_csv),
-        },
-        inputs=inputs,
-        config_sha256=checkpoint.recipe.sha256(),
-        preprocessing=checkpoint.preprocessing.model_dump(mode="json"),
-        seed=checkpoint.seed,
-    )
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        name = artifact.path.name
+        body = parsed(CheckpointBody, artifact)
+        # The hash is that of the recipe as it was stored: one of an earlier version lacks the newest settings.
+        if sha256_bytes(canonical_json(artifact.body["recipe"])) != artifact.config_sha256:
+            raise ArtifactError(f"{name}: the recipe does not have the hash that is stated")
+        if artifact.preprocessing is None:
+            raise ArtifactError(f"{name} does not say what preprocessing its network expects")
+        weights = artifact.payload("weights")
+        read_header(weights, artifact.payloads["weights"].name)
+        return cls(
+            arch=body.arch,
+            fold=body.fold,
+            recipe=body.recipe,
+            preprocessing=checked_values(Preprocessing, artifact.preprocessing, f"{name}, preprocessing"),
+            weights=weights,
+            history_csv=artifact.payload("history"),
+            figures=body.figures.model_dump(exclude_unset=True),
+            initial_weights=body.initial_weights,
+            seed=artifact.seed or 0,
+            artifact=artifact,
+        )
 
+    def _content(self) -> Content:
+        body = {
+            "arch": self.arch,
+            "fold": self.fold,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "figures": dict(self.figures),
+            "initial_weights": self.initial_weights,
+        }
+        return Content(
+            body,
+            payloads={"weights": (".safetensors", self.weights), "history": (".csv", self.history_csv)},
+            config_sha256=self.recipe.sha256(),
+            preprocessing=self.preprocessing.model_dump(mode="json"),
+            seed=self.seed,
+        )
 
-@malformed_as_artifact_error
-def read(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint."""
-    artifact = read_artifact(
-        path,
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        hint=f"Train it first: `skinlesion train --arch {path.parent.name}`.",
-    )
-    # The hash is that of the recipe as it was stored: one of an earlier version lacks the newest settings.
-    if sha256_bytes(canonical_json(artifact.body["recipe"])) != artifact.config_sha256:
-        raise ArtifactError(f"{path.name}: the recipe does not have the hash that is stated")
-    recipe = Recipe.model_validate(artifact.body["recipe"])
-    return Checkpoint(
-        arch=artifact.body["arch"],
-        fold=artifact.body["fold"],
-        recipe=recipe,
-        preprocessing=Preprocessing.model_validate(artifact.preprocessing),
-        weights=artifact.payloads["weights"].read_bytes(),
-        history_csv=artifact.payloads["history"].read_bytes(),
-        figures=artifact.body["figures"],
-        initial_weights=artifact.body["initial_weights"],
-        seed=int(artifact.seed or 0),
-        artifact=artifact,
-    )
+    @classmethod
+    def _missing_hint(cls, path: Path) -> str:
+        return f"Train it first: `skinlesion train --arch {path.parent.name}`."

@@ -8,26 +8,29 @@ hashes of the payloads, so it names the whole artifact.
 
 from __future__ import annotations
 
-import functools
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skinlesion_cli import __version__
 from skinlesion_cli.artifacts.files import atomic_write, remove_unfinished, sha256_bytes, sha256_file
+from skinlesion_cli.artifacts.reading import read_regular, sha256_regular
+from skinlesion_cli.artifacts.schema import FileName, Sha256, Text
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.errors import ArtifactError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 FORMAT = "skinlesion-artifact"
+RUN_AGAIN = "Run the stage that wrote it again."
 _LIBRARIES = ("numpy", "pandas", "pillow", "scikit-learn", "timm", "torch")
-_MAX_ENVELOPE_BYTES = 64 << 20
+MOST_ENVELOPE_BYTES = 64 << 20
+MOST_PAYLOAD_BYTES = 16 << 30
 # Formats that can run code when they are opened; they are refused by name, before anything is read.
 _PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".pth", ".pt", ".ckpt", ".bin"})
 
@@ -37,24 +40,25 @@ class _Strict(BaseModel):
 
 
 class _Payload(_Strict):
-    file: str
-    sha256: str
-    bytes: int
+    # A plain name: nothing that could lead out of the folder.
+    file: FileName
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0, le=MOST_PAYLOAD_BYTES)]
 
 
 class _Envelope(_Strict):
     format: str
-    kind: str
-    schema_version: int
-    made_with: dict[str, str]
-    class_order: list[str]
-    config_sha256: str | None
-    inputs: dict[str, str]
+    kind: Text
+    schema_version: Annotated[int, Field(ge=1)]
+    made_with: dict[Text, Text]
+    class_order: list[Text]
+    config_sha256: Sha256 | None
+    inputs: dict[Text, Text]
     preprocessing: dict[str, Any] | None
-    seed: int | None
-    payloads: dict[str, _Payload]
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None
+    payloads: Annotated[dict[Text, _Payload], Field(max_length=20)]
     body: dict[str, Any]
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,17 @@ class Artifact:
     preprocessing: dict[str, Any] | None
     seed: int | None
     made_with: dict[str, str] = field(default_factory=dict)
+
+    def payload(self, role: str) -> bytes:
+        """The content of one payload.
+
+        Raises
+        ------
+        ArtifactError : there is none of this role, or it cannot be read.
+        """
+        if role not in self.payloads:
+            raise ArtifactError(f"{self.path.name} names no payload {role!r}", RUN_AGAIN)
+        return read_regular(self.payloads[role], MOST_PAYLOAD_BYTES)
 
     def require_input(self, role: str, expected: Artifact) -> None:
         """Refuse this artifact unless it was made from exactly `expected`."""
@@ -181,12 +196,17 @@ def read_artifact(
         )
     _require(path, "class order", envelope.class_order, list(CLASS_NAMES))
     del content["sha256"]
-    actual = sha256_bytes(canonical_json(content))
+    try:
+        actual = sha256_bytes(canonical_json(content))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path.name} holds a value that is no finite number: {error}", RUN_AGAIN
+        ) from None
     if envelope.sha256 != actual:
         raise ArtifactError(
             f"{path.name} was altered after it was written: it states {_short(envelope.sha256)}, "
             f"its content has {_short(actual)}",
-            "Run the stage that wrote it again.",
+            RUN_AGAIN,
         )
     return Artifact(
         path=path,
@@ -210,49 +230,28 @@ def payload_files(path: Path) -> list[Path]:
     return [_verify_payload(path, record, True) for record in envelope.payloads.values()]
 
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-
-
-def malformed_as_artifact_error(read: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Wraps a kind's `read`: content of the wrong shape is a damaged artifact, not a fault of the program."""
-
-    @functools.wraps(read)
-    def wrapped(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        try:
-            return read(*args, **kwargs)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            path = args[0] if args else next(iter(kwargs.values()))
-            raise ArtifactError(
-                f"{getattr(path, 'name', path)} does not hold what it must: {type(error).__name__} {error}",
-                "Run the stage that wrote it again.",
-            ) from error
-
-    return wrapped
-
-
 def _read_envelope(path: Path, hint: str) -> tuple[dict[str, Any], _Envelope]:
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         raise ArtifactError(
             f"{path.name} is refused: pickled files can run code when they are opened",
             "Hand in artifacts that skinlesion wrote (JSON and safetensors).",
         )
-    again = "Run the stage that wrote it again."
     try:
-        if path.stat().st_size > _MAX_ENVELOPE_BYTES:
-            raise ArtifactError(f"{path.name} is too large to be an artifact of skinlesion")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, MOST_ENVELOPE_BYTES))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there", hint) from None
     except (ValueError, RecursionError, OSError) as error:
-        raise ArtifactError(f"{path.name} cannot be read: {error}", again) from None
+        raise ArtifactError(f"{path.name} cannot be read: {error}", RUN_AGAIN) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path.name} is not an artifact of skinlesion", hint)
     try:
         return content, _Envelope.model_validate(content)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtifactError(f"{path.name} is not a whole artifact: see {where}", again) from None
+        problem = error.errors()[0]["msg"]
+        raise ArtifactError(
+            f"{path.name} is not a complete artifact: {where}: {problem}", RUN_AGAIN
+        ) from None
 
 
 def _require(path: Path, what: str, found: object, expected: object) -> None:
@@ -261,16 +260,18 @@ def _require(path: Path, what: str, found: object, expected: object) -> None:
 
 
 def _verify_payload(path: Path, record: _Payload, verify: bool) -> Path:
-    if Path(record.file).name != record.file:
-        raise ArtifactError(f"{path.name} names a payload outside its own folder: {record.file!r}")
     file = path.with_name(record.file)
-    if not file.is_file():
-        raise ArtifactError(
-            f"{path.name} names {record.file}, which is missing", "Run the stage that wrote it again."
-        )
-    if verify and (digest := sha256_file(file)) != record.sha256:
-        raise ArtifactError(
-            f"{record.file} is damaged: its hash is {_short(digest)}, {path.name} states {_short(record.sha256)}",
-            "Run the stage that wrote it again.",
-        )
+    try:
+        if verify and (digest := sha256_regular(file, record.bytes)) != record.sha256:
+            raise ArtifactError(
+                f"{record.file} is damaged: its hash is {_short(digest)}, "
+                f"{path.name} states {_short(record.sha256)}",
+                RUN_AGAIN,
+            )
+        if not verify:
+            file.lstat()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path.name} names {record.file}, which is missing", RUN_AGAIN) from None
+    except OSError as error:
+        raise ArtifactError(f"{record.file} cannot be read: {error}", "Check its permissions.") from None
     return file

@@ -76,9 +76,9 @@ class Manifest(StoredArtifact):
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
-        body = parsed(ManifestBody, artifact.body, artifact.path.name)
+        body = parsed(ManifestBody, artifact)
         return cls(
-            table=tables.read_csv(artifact.payloads["table"], artifact.path.name),
+            table=tables.read_csv(artifact.payload("table"), artifact.path.name),
             licence=body.licence,
             attribution=body.attribution,
             artifact=artifact,

@@ -51,8 +51,8 @@ class Duplicates(StoredArtifact):
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
-        body = parsed(DuplicatesBody, artifact.body, artifact.path.name)
-        table = tables.read_csv(artifact.payloads["table"], artifact.path.name)
+        body = parsed(DuplicatesBody, artifact)
+        table = tables.read_csv(artifact.payload("table"), artifact.path.name)
         tables.require_columns(table, cls.COLUMNS, artifact.path.name)
         return cls(table, body.moved, artifact)
 

@@ -12,13 +12,14 @@ from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.legacy import RENAMED_TENSORS
 from skinlesion_cli.artifacts.schema import Count, FileName, Text, ViewNames
+from skinlesion_cli.artifacts.tensors import load_float32, read_header
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
 
@@ -40,8 +41,8 @@ class Predictions(StoredArtifact):
 
     `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row an image.
     `view_probabilities` is float32 of shape (n_images, n_views, 7): softmax per TTA view, in the order of
-    `views`. `source` names who predicted; `part` which images these are. `voice_probabilities`, float32
-    (n_images, n_voices, n_views, 7), is what each member of an ensemble said; None where one speaks alone.
+    `views`. `source` names who predicted; `part` which images these are. `group_probabilities`, float32
+    (n_images, n_groups, n_views, 7), are those of each member group of an ensemble; None where there is a single one.
     """
 
     KIND: ClassVar[str] = "predictions"
@@ -53,20 +54,20 @@ class Predictions(StoredArtifact):
     source: str
     part: str
     artifact: Artifact | None = field(default=None, compare=False)
-    voice_probabilities: np.ndarray | None = None
+    group_probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.table), len(self.views), N_CLASSES)
-        voices = self.voice_probabilities
+        groups = self.group_probabilities
         found = [self.view_probabilities.shape]
-        if voices is not None:
-            found.append(voices.shape[:1] + voices.shape[2:])
+        if groups is not None:
+            found.append(groups.shape[:1] + groups.shape[2:])
         for shape in found:
             if shape != expected:
                 raise ArtifactError(f"predictions of {self.source}: shape {shape}, expected {expected}")
         bad = ~np.isfinite(self.view_probabilities).all(axis=(1, 2))
-        if voices is not None:
-            bad |= ~np.isfinite(voices).all(axis=(1, 2, 3))
+        if groups is not None:
+            bad |= ~np.isfinite(groups).all(axis=(1, 2, 3))
         if bad.any():
             raise ArtifactError(
                 f"predictions of {self.source} are not finite for {name_items(self.table['id'][bad])}",
@@ -79,19 +80,19 @@ class Predictions(StoredArtifact):
         return self.view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
 
     @property
-    def voices(self) -> np.ndarray:
-        """float32 (n_images, n_voices, n_views, 7): of each member, or of the one that speaks alone."""
-        alone = self.view_probabilities[:, None]
-        return alone if self.voice_probabilities is None else self.voice_probabilities
+    def member_groups(self) -> np.ndarray:
+        """float32 (n_images, n_groups, n_views, 7): of each member group; of the only one where there is a single one."""
+        single = self.view_probabilities[:, None]
+        return single if self.group_probabilities is None else self.group_probabilities
 
     def at(self, rows: Sequence[int] | np.ndarray) -> Predictions:
         """The same predictions of these rows only, in this order."""
-        voices = self.voice_probabilities
+        groups = self.group_probabilities
         return replace(
             self,
             table=self.table.iloc[rows].reset_index(drop=True),
             view_probabilities=self.view_probabilities[rows],
-            voice_probabilities=None if voices is None else voices[rows],
+            group_probabilities=None if groups is None else groups[rows],
         )
 
     @property
@@ -106,22 +107,22 @@ class Predictions(StoredArtifact):
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
-        body = parsed(PredictionsBody, artifact.body, artifact.path.name)
-        table = tables.read_csv(artifact.payloads["table"], artifact.path.name)
+        body = parsed(PredictionsBody, artifact)
+        table = tables.read_csv(artifact.payload("table"), artifact.path.name)
         tables.require_columns(table, cls.COLUMNS, artifact.path.name)
-        try:
-            tensors = load(artifact.payloads["views"].read_bytes())
-            tensor = tensors["view_probabilities"]
-        except (SafetensorError, KeyError) as error:
-            raise ArtifactError(f"{artifact.payloads['views'].name} cannot be read: {error}") from None
+        if len(table) != body.images:
+            raise ArtifactError(
+                f"{artifact.path.name} states {body.images} images, but its table has {len(table)}"
+            )
+        tensors = _tensors(artifact, (len(table), len(body.views), N_CLASSES))
         return cls(
             table=table,
-            view_probabilities=tensor,
+            view_probabilities=tensors["view_probabilities"],
             views=body.views,
             source=body.source,
             part=body.part,
             artifact=artifact,
-            voice_probabilities=tensors.get("voice_probabilities"),
+            group_probabilities=tensors.get("group_probabilities"),
         )
 
     def _content(self) -> Content:
@@ -131,11 +132,24 @@ class Predictions(StoredArtifact):
         for index, column in enumerate(PROBABILITY_COLUMNS):
             readable[column] = tables.shortest(mean[:, index])
         tensors = {"view_probabilities": self.view_probabilities}
-        if self.voice_probabilities is not None:
-            tensors["voice_probabilities"] = self.voice_probabilities
+        if self.group_probabilities is not None:
+            tensors["group_probabilities"] = self.group_probabilities
         tensors = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
         body = PredictionsBody(source=self.source, part=self.part, views=self.views, images=len(readable))
         return Content(
             body.model_dump(mode="json"),
             payloads={"table": (".csv", tables.to_csv(readable)), "views": (".safetensors", save(tensors))},
         )
+
+
+def _tensors(artifact: Artifact, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """The tensors of stored predictions under their present names; `shape` is (n_images, n_views, 7)."""
+    content, name = artifact.payload("views"), artifact.payloads["views"].name
+    shapes: dict[str, tuple[int, ...]] = {"view_probabilities": shape}
+    for key, info in read_header(content, name).items():
+        if RENAMED_TENSORS.get(key, key) == "group_probabilities" and len(info.shape) == 4:
+            shapes[key] = (shape[0], info.shape[1], *shape[1:])
+    tensors = load_float32(content, shapes, name)
+    if "view_probabilities" not in tensors:
+        raise ArtifactError(f"{name} holds no view_probabilities")
+    return {RENAMED_TENSORS.get(key, key): tensor for key, tensor in tensors.items()}

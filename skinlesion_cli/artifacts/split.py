@@ -92,8 +92,8 @@ class Split(StoredArtifact):
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
-        body = parsed(SplitBody, artifact.body, artifact.path.name)
-        table = tables.read_csv(artifact.payloads["table"], artifact.path.name)
+        body = parsed(SplitBody, artifact)
+        table = tables.read_csv(artifact.payload("table"), artifact.path.name)
         tables.require_columns(table, cls.COLUMNS, artifact.path.name)
         return cls(
             table=table,

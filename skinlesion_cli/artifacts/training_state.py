@@ -1,63 +1,81 @@
-"""The state of an unfinished training: everything needed to resume it, replaced as training advances."""
+"""The state of an unfinished training: everything needed to resume it, replaced as it advances."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
 
-from skinlesion_cli.artifacts.envelope import malformed_as_artifact_error, read_artifact, write_artifact
+from pydantic import Field
 
-KIND = "training-state"
-SCHEMA_VERSION = 1
+from skinlesion_cli.artifacts.base import Body, Content, OpenBody, StoredArtifact, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.schema import Text
+from skinlesion_cli.artifacts.tensors import read_header
+
+_Counter = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class ProgressBody(OpenBody):
+    """Position in the training; the trainer's own counters stand beside these."""
+
+    epoch: _Counter = 0
+    step: _Counter = 0
+
+
+class CountersBody(OpenBody):
+    """What a trainer counts; see `models.training.state`."""
+
+    progress: ProgressBody = ProgressBody()
+
+
+class TrainingStateBody(Body):
+    """`identity` in JSON, and the counters."""
+
+    identity: Text
+    counters: CountersBody
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """`identity` is the JSON of everything that determines the result; `tensors` the content of a safetensors file."""
+class TrainingState(StoredArtifact):
+    """`identity` holds, as JSON text, everything that decides the result.
+
+    `tensors` is the content of a safetensors file; `counters` are JSON types.
+    """
+
+    KIND: ClassVar[str] = "training-state"
 
     identity: str
     tensors: bytes
     counters: Mapping[str, Any]
+    artifact: Artifact | None = field(default=None, compare=False)
+
+    @property
+    def epochs_finished(self) -> int:
+        """How many epochs of the training are done."""
+        return int(self.counters.get("progress", {}).get("epoch", 0))
+
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        body = parsed(TrainingStateBody, artifact)
+        tensors = artifact.payload("tensors")
+        read_header(tensors, artifact.payloads["tensors"].name)
+        return cls(body.identity, tensors, body.counters.model_dump(exclude_unset=True), artifact)
+
+    def _content(self) -> Content:
+        return Content(
+            {"identity": self.identity, "counters": dict(self.counters)},
+            payloads={"tensors": (".safetensors", self.tensors)},
+        )
 
 
-def state_path(model_folder: Path) -> Path:
-    return model_folder / "state" / "state.json"
-
-
-def write(model_folder: Path, state: TrainingState) -> None:
-    """Replace the saved state atomically."""
-    write_artifact(
-        state_path(model_folder),
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={"identity": state.identity, "counters": dict(state.counters)},
-        payloads={"tensors": (".safetensors", state.tensors)},
-    )
-
-
-@malformed_as_artifact_error
-def read(model_folder: Path) -> TrainingState | None:
-    """The saved state, verified; None if there is no unfinished training."""
-    path = state_path(model_folder)
-    if not path.exists():
-        return None
-    artifact = read_artifact(path, kind=KIND, schema_version=SCHEMA_VERSION)
-    return TrainingState(
-        identity=artifact.body["identity"],
-        tensors=artifact.payloads["tensors"].read_bytes(),
-        counters=artifact.body["counters"],
-    )
-
-
-def remove(model_folder: Path) -> None:
-    """Remove the state of a finished training."""
-    folder = state_path(model_folder).parent
-    if not folder.is_dir():
+def remove_state(path: Path) -> None:
+    """Remove a training state and its folder; a finished network does not need it."""
+    if not path.parent.is_dir():
         return
-    # The envelope is removed first: without it, the remaining files are not a training state.
-    state_path(model_folder).unlink(missing_ok=True)
-    for file in folder.iterdir():
+    # The envelope is removed first: without it the rest is no longer a state.
+    path.unlink(missing_ok=True)
+    for file in path.parent.iterdir():
         file.unlink(missing_ok=True)
-    folder.rmdir()
+    path.parent.rmdir()

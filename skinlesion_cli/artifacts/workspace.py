@@ -63,6 +63,10 @@ class Workspace:
     def checkpoint(self, name: str) -> Path:
         return self.model(name) / "checkpoint.json"
 
+    def training_state(self, name: str) -> Path:
+        """State of an unfinished training of one network."""
+        return self.model(name) / "state" / "state.json"
+
     def predictions(self, name: str, part: str) -> Path:
         """Predictions of one network on one part (`val`, `test`) of the split."""
         return self.model(name) / f"predictions-{part}.json"

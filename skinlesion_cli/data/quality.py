@@ -17,22 +17,6 @@ _HAIR_CONTRAST = 25
 _INK_EXCESS = 12
 _DARK, _BRIGHT = 40, 250
 
-STATISTICS: tuple[str, ...] = (
-    "log_sharpness",
-    "brightness",
-    "contrast",
-    "dark_share",
-    "bright_share",
-    "hair_share",
-    "marker_share",
-    "red_over_green",
-    "green_over_blue",
-    "red_spread",
-    "blue_spread",
-    "log_edges",
-    "centre_minus_border",
-)
-
 
 def statistics(image: np.ndarray) -> dict[str, float]:
     """Statistics of an image, by the names in `STATISTICS`; all finite.

@@ -16,6 +16,22 @@ from skinlesion_cli.errors import DataError
 
 TOO_BLURRED, TOO_DARK, TOO_BRIGHT = "too_blurred", "too_dark", "too_bright"
 HAIR, MARKER, NOT_DERMOSCOPIC = "hair", "marker", "not_dermoscopic"
+# What is measured of an image (`data.quality.statistics`), in this order.
+STATISTICS: tuple[str, ...] = (
+    "log_sharpness",
+    "brightness",
+    "contrast",
+    "dark_share",
+    "bright_share",
+    "hair_share",
+    "marker_share",
+    "red_over_green",
+    "green_over_blue",
+    "red_spread",
+    "blue_spread",
+    "log_edges",
+    "centre_minus_border",
+)
 # check -> (statistic, sign): larger values of sign * statistic are worse.
 ONE_SIDED: Mapping[str, tuple[str, float]] = {
     TOO_BLURRED: ("log_sharpness", -1.0),
@@ -26,7 +42,7 @@ ONE_SIDED: Mapping[str, tuple[str, float]] = {
 }
 CHECKS: tuple[str, ...] = (*ONE_SIDED, NOT_DERMOSCOPIC)
 FALSE_ALARM_RATE = 0.02
-_N_QUANTILES = 401
+N_QUANTILES = 401
 _FEWEST_IMAGES = 200
 # Added to the covariance, as a share of its diagonal, so that it can be inverted.
 _RIDGE = 1e-3
@@ -64,7 +80,7 @@ class QualityGate:
         bad = {check: float(found[0]) for check, found in _badness(self, values).items()}
         failed = tuple(check for check in CHECKS if bad[check] > self.limits[check])
         ranks = [
-            1.0 - float(np.interp(bad[check], self.quantiles[check], np.linspace(0, 1, _N_QUANTILES)))
+            1.0 - float(np.interp(bad[check], self.quantiles[check], np.linspace(0, 1, N_QUANTILES)))
             for check in CHECKS
         ]
         return Verdict(score=min(ranks), failed=failed)
@@ -95,7 +111,7 @@ def fit_gate(
     bare = QualityGate(names, mean, np.linalg.inv(covariance), {}, {})
     quantiles, limits = {}, {}
     for check, found in _badness(bare, values).items():
-        quantiles[check] = np.quantile(found, np.linspace(0, 1, _N_QUANTILES))
+        quantiles[check] = np.quantile(found, np.linspace(0, 1, N_QUANTILES))
         limits[check] = float(np.quantile(found, 1.0 - false_alarm_rate / len(CHECKS)))
     return QualityGate(names, mean, bare.precision, quantiles, limits)
 

@@ -156,7 +156,7 @@ def load_engine(
         RUNTIMES[kind].member(checkpoint, float(weight), device)
         for checkpoint, weight in zip(bundle.members, bundle.ensemble.weights, strict=True)
     ]
-    groups, stopping = bundle.ensemble.voices, choice.stopping
+    groups, stopping = bundle.ensemble.member_groups, choice.stopping
     if stopping is not None and len(stopping.weights) not in (1, len(groups)):
         raise ArtifactError(
             f"the stopping rule is for {len(stopping.weights)} member groups, but the ensemble has {len(groups)}",

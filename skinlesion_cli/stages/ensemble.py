@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import external_predictions
-from skinlesion_cli.artifacts import member_predictions as voices
+from skinlesion_cli.artifacts import external_predictions, member_predictions
+from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -51,7 +50,7 @@ def run(config: EnsembleSettings, reporter: Reporter) -> StageResult:
         names, views = [p.source for p in found.validation], external_predictions.VIEWS
     else:
         names, views = _members(workspace, config.members), tta.MODES[config.tta_mode]
-        read = [voices.read_validation(workspace, name) for name in names]
+        read = [member_predictions.read_validation(workspace, name) for name in names]
         found = _Members([with_views(predictions, views) for predictions in read], [])
     validation = found.validation
     require_same(validation)
@@ -59,7 +58,7 @@ def run(config: EnsembleSettings, reporter: Reporter) -> StageResult:
     with exclusive(workspace.ensemble.parent, "ensemble"):
         sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
         networks = _networks(ensemble, validation)
-        written = ensembles.write(workspace.ensemble, networks, inputs=sources)
+        written = networks.save(workspace.ensemble, inputs=sources)
         paths = [workspace.ensemble]
         for part in ("val", "test"):
             parts = validation if part == "val" else _test(workspace, names, views, config, reporter)
@@ -74,7 +73,7 @@ def run(config: EnsembleSettings, reporter: Reporter) -> StageResult:
     return _result(ensemble, paths, found.notes)
 
 
-def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -> ensembles.Ensemble:
+def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -> Ensemble:
     """Weights, and what the ensemble is worth on the validation images."""
     first = validation[0]
     labels, stack = first.labels, np.stack([p.probabilities for p in validation])
@@ -89,10 +88,10 @@ def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -
     if method == "rank":
         parameters["rank_reference"] = merging.rank_reference(stack).tolist()
     members = tuple(
-        ensembles.Member(p.source, _checkpoint(p), float(weight), _defined(value))
+        Member(p.source, _checkpoint(p), float(weight), _defined(value))
         for p, weight, value in zip(validation, weights, bacc, strict=True)
     )
-    ensemble = ensembles.Ensemble(members, method, tuple(views), {}, parameters)
+    ensemble = Ensemble(members, method, tuple(views), {}, parameters)
     merged = ensemble.rule.merge(stack)
     figures: dict[str, Any] = {
         "validation_bacc": _defined(metrics.balanced_accuracy(labels, merged.argmax(axis=1))),
@@ -105,18 +104,16 @@ def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -
     return replace(ensemble, figures=figures)
 
 
-def _networks(ensemble: ensembles.Ensemble, validation: Sequence[Predictions]) -> ensembles.Ensemble:
+def _networks(ensemble: Ensemble, validation: Sequence[Predictions]) -> Ensemble:
     """The same ensemble, a member trained in folds replaced by its networks, which share its weight."""
-    found: list[ensembles.Member] = []
+    found: list[Member] = []
     reference: list[Any] = []
     ranks = ensemble.parameters.get("rank_reference")
     for index, (member, predictions) in enumerate(zip(ensemble.members, validation, strict=True)):
-        behind = voices.networks(predictions)
+        behind = member_predictions.networks(predictions)
         for name, checkpoint in behind:
             found.append(
-                ensembles.Member(
-                    name, checkpoint, member.weight / len(behind), member.validation_bacc, member.name
-                )
+                Member(name, checkpoint, member.weight / len(behind), member.validation_bacc, member.name)
             )
             if ranks is not None:
                 reference.append(ranks[index])
@@ -232,19 +229,21 @@ def _test(
     reporter: Reporter,
 ) -> list[Predictions]:
     """Predictions of the test images by all members; empty, and said so, where one of them lacks them."""
-    lacking = [] if config.tables else [name for name in names if not voices.has_test(workspace, name)]
+    lacking = (
+        [] if config.tables else [name for name in names if not member_predictions.has_test(workspace, name)]
+    )
     if config.tables or lacking:
         if lacking and len(lacking) < len(names):
             reporter.note(f"no merged predictions of the test images: {', '.join(lacking)} lack them")
         return []
-    found = [with_views(voices.read_test(workspace, name), views) for name in names]
+    found = [with_views(member_predictions.read_test(workspace, name), views) for name in names]
     require_same(found)
     return found
 
 
-def _merge(members: Sequence[Predictions], ensemble: ensembles.Ensemble) -> Predictions:
+def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:
     first, rule = members[0], ensemble.rule
-    voices = None
+    groups = None
     if ensemble.method == "rank":
         # Ranks of a mean are no mean of ranks: every view carries the result of the mean.
         merged = rule.merge(np.stack([p.probabilities for p in members]))
@@ -252,9 +251,9 @@ def _merge(members: Sequence[Predictions], ensemble: ensembles.Ensemble) -> Pred
     else:
         stack = np.stack([p.view_probabilities for p in members])
         views = rule.merge(stack.reshape(len(members), -1, stack.shape[-1])).reshape(stack.shape[1:])
-        voices = np.moveaxis(stack, 0, 1) if len(members) > 1 else None
+        groups = np.moveaxis(stack, 0, 1) if len(members) > 1 else None
     source = f"ensemble ({ensemble.method})"
-    return Predictions(first.table, views, first.views, source, first.part, voice_probabilities=voices)
+    return Predictions(first.table, views, first.views, source, first.part, group_probabilities=groups)
 
 
 def _artifact(predictions: Predictions) -> Artifact:
@@ -270,7 +269,7 @@ def _defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _result(ensemble: ensembles.Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> StageResult:
+def _result(ensemble: Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> StageResult:
     def shown(value: object) -> str:
         return "undefined" if value is None else f"{value:.4f}"
 

@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import PositiveInt
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
@@ -87,7 +86,7 @@ def run(config: ExportSettings, reporter: Reporter) -> StageResult:
         )
     rows, written, figures = [], [], {}
     for name in names:
-        checkpoint = checkpoints.read(source.checkpoint(name))
+        checkpoint = Checkpoint.load(source.checkpoint(name))
         sample = _sample(source, config, checkpoint.fold)
         place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
         with exclusive(place, "export"), reporter.task(f"exporting {name}", None) as task:
@@ -136,7 +135,7 @@ def _edge(
 
     written = []
     for name in names:
-        checkpoint = checkpoints.read(source.checkpoint(name))
+        checkpoint = Checkpoint.load(source.checkpoint(name))
         place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
         target = place / "edge" / f"{name}{exports.EDGE_SUFFIXES[kind]}"
         with exclusive(place, "export"), reporter.task(f"exporting {name}", None):

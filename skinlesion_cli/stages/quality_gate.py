@@ -10,15 +10,15 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from skinlesion_cli.artifacts import quality_gate as gates
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
-from skinlesion_cli.data.quality import STATISTICS, statistics
+from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import read_image
-from skinlesion_cli.decisions.quality_gate import CHECKS, FALSE_ALARM_RATE, fit_gate
+from skinlesion_cli.decisions.quality_gate import CHECKS, FALSE_ALARM_RATE, STATISTICS, fit_gate
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
@@ -61,7 +61,7 @@ def run(config: GateSettings, reporter: Reporter) -> StageResult:
     }
     with exclusive(workspace.gate.parent, "gate"):
         assert parts.artifact is not None
-        gates.write(workspace.gate, gates.StoredGate(gate, figures), inputs={"split": parts.artifact})
+        StoredQualityGate(gate, figures).save(workspace.gate, inputs={"split": parts.artifact})
     told = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
     return StageResult(
         command="gate",

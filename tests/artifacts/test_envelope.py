@@ -89,7 +89,7 @@ def test_payload_outside_the_folder_is_refused(tmp_path):
     (tmp_path / "secret").write_bytes(b"x")
     record = {"file": "../secret", "sha256": sha256_bytes(b"x"), "bytes": 1}
     rewrite(tmp_path / "in" / "a.json", resign=True, payloads={"table": record})
-    with pytest.raises(ArtifactError, match="outside its own folder"):
+    with pytest.raises(ArtifactError, match=r"payloads\.table\.file: .* plain name"):
         read(tmp_path / "in" / "a.json")
 
 

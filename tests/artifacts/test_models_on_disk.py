@@ -8,45 +8,41 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save as save_tensors
 
-from skinlesion_cli.artifacts import (
-    bundle,
-    calibration,
-    checkpoint,
-    ensemble,
-    envelope,
-    exports,
-    member_predictions,
-    training_state,
-)
+from skinlesion_cli.artifacts import bundle, envelope, exports, member_predictions
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.training_state import TrainingState
+from skinlesion_cli.artifacts.training_state import TrainingState, remove_state
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import ArtifactError
 
 VIEWS = ("identity", "hflip")
+WEIGHTS = save_tensors({"weight": np.zeros(2, np.float32)})
 
 
-def network(path: Path, arch: str = "tiny", fold: int | None = None, seed: int = 1) -> checkpoint.Checkpoint:
+def network(path: Path, arch: str = "tiny", fold: int | None = None, seed: int = 1) -> Checkpoint:
     recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=32, learning_rate=1e-3)
-    made = checkpoint.Checkpoint(
-        arch, recipe, Preprocessing(input_size_px=32), b"w", b"epoch\n", {}, "none", seed, fold
+    made = Checkpoint(
+        arch, recipe, Preprocessing(input_size_px=32), WEIGHTS, b"epoch\n", {}, "none", seed, fold
     )
-    checkpoint.write(path, made, inputs={})
-    return checkpoint.read(path)
+    made.save(path)
+    return Checkpoint.load(path)
 
 
 def finished(workspace: Workspace, **changes) -> Workspace:
     """One network, an ensemble of it and a calibration of that."""
     made = network(workspace.checkpoint("tiny"))
     assert made.artifact
-    member = ensemble.Member("tiny", made.artifact.sha256, 1.0, 0.5)
+    member = Member("tiny", made.artifact.sha256, 1.0, 0.5)
     values = {"members": (member,), "method": "equal", "views": VIEWS} | changes
-    combined = ensemble.write(workspace.ensemble, ensemble.Ensemble(**values), inputs={})
-    calibrated = calibration.Calibration(DecisionRule(), "none", "d4", VIEWS)
-    calibration.write(workspace.calibration, calibrated, inputs={"ensemble": combined})
+    combined = Ensemble(**values).save(workspace.ensemble)
+    calibrated = Calibration(DecisionRule(), "none", "d4", VIEWS)
+    calibrated.save(workspace.calibration, inputs={"ensemble": combined})
     return workspace
 
 
@@ -69,13 +65,13 @@ def test_a_network_trained_again_no_longer_fits(tmp_path):
 
 
 def test_a_table_from_elsewhere_cannot_predict(tmp_path):
-    outside = ensemble.Member("table", None, 1.0, None)
+    outside = Member("table", None, 1.0, None)
     with pytest.raises(ArtifactError, match="member table of the ensemble is a table of predictions"):
         bundle.from_workspace(finished(Workspace(tmp_path), members=(outside,)))
 
 
 def test_a_rank_ensemble_cannot_predict(tmp_path):
-    ranked = {"method": "rank", "parameters": {"rank_reference": [[[0.0, 1.0]] * 7]}}
+    ranked = {"method": "rank", "parameters": {"rank_reference": [[[0.5] * 257] * 7]}}
     with pytest.raises(ArtifactError, match="combined by rank"):
         bundle.from_workspace(finished(Workspace(tmp_path), **ranked))
 
@@ -83,7 +79,7 @@ def test_a_rank_ensemble_cannot_predict(tmp_path):
 def test_networks_of_two_architectures_are_no_one_start(tmp_path):
     workspace = Workspace(tmp_path)
     made = [network(workspace.checkpoint(name), name) for name in ("one", "two")]
-    parts = tuple(ensemble.Member(m.arch, m.artifact.sha256, 0.5, 0.5) for m in made if m.artifact)
+    parts = tuple(Member(m.arch, m.artifact.sha256, 0.5, 0.5) for m in made if m.artifact)
     finished(workspace, members=parts)
     with pytest.raises(ArtifactError, match="are of one, two"):
         bundle.architecture(str(tmp_path))
@@ -168,14 +164,17 @@ def test_an_export_belongs_to_one_network(tmp_path):
 
 
 def test_the_state_of_a_training_is_replaced_and_dropped(tmp_path):
-    assert training_state.read(tmp_path) is None
-    training_state.remove(tmp_path)
+    path = Workspace(tmp_path).training_state("tiny")
+    remove_state(path)
     for epoch in (1, 2):
-        training_state.write(tmp_path, TrainingState("same", b"t" * epoch, {"epoch": epoch}))
-    assert training_state.read(tmp_path) == TrainingState("same", b"tt", {"epoch": 2})
-    assert len(list((tmp_path / "state").iterdir())) == 2
-    training_state.remove(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        tensors = save_tensors({"weight": np.full(epoch, 1.0, np.float32)})
+        TrainingState("same", tensors, {"progress": {"epoch": epoch}}).save(path)
+    found = TrainingState.load(path)
+    assert found == TrainingState("same", tensors, {"progress": {"epoch": 2}})
+    assert found.epochs_finished == 2
+    assert len(list(path.parent.iterdir())) == 2
+    remove_state(path)
+    assert list(path.parent.parent.iterdir()) == []
 
 
 def test_a_recipe_that_was_changed_by_hand(tmp_path):
@@ -184,24 +183,24 @@ def test_a_recipe_that_was_changed_by_hand(tmp_path):
     body = made.artifact.body | {"recipe": made.artifact.body["recipe"] | {"epochs": 9}}
     envelope.write_artifact(
         tmp_path / "checkpoint.json",
-        kind=checkpoint.KIND,
+        kind=Checkpoint.KIND,
         schema_version=1,
         body=body,
-        payloads={"weights": (".safetensors", b"w"), "history": (".csv", b"")},
+        payloads={"weights": (".safetensors", WEIGHTS), "history": (".csv", b"")},
         config_sha256=made.recipe.sha256(),
         preprocessing=made.artifact.preprocessing,
     )
     with pytest.raises(ArtifactError, match="does not have the hash"):
-        checkpoint.read(tmp_path / "checkpoint.json")
+        Checkpoint.load(tmp_path / "checkpoint.json")
 
 
 def test_an_ensemble_has_members():
     with pytest.raises(ArtifactError, match="without members"):
-        ensemble.Ensemble((), "equal", VIEWS)
+        Ensemble((), "equal", VIEWS)
 
 
 def test_without_a_stopping_rule_the_mean_is_over_all_views():
-    found = calibration.Calibration(DecisionRule(), "none", "d4", VIEWS)
+    found = Calibration(DecisionRule(), "none", "d4", VIEWS)
     values = np.zeros((1, 2, 7), np.float32)
     values[0, 0, 0], values[0, 1, 1] = 1.0, 1.0
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})

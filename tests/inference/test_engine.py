@@ -262,8 +262,8 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     pytest.importorskip("onnxscript")
     import shutil
 
-    from skinlesion_cli.artifacts import checkpoint as checkpoints
     from skinlesion_cli.artifacts import exports
+    from skinlesion_cli.artifacts.checkpoint import Checkpoint
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.errors import ArtifactError, UsageError
     from skinlesion_cli.models import onnx_export
@@ -272,7 +272,7 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
 
     shutil.copytree(tiny_workspace, tmp_path / "ws")
     workspace = Workspace(tmp_path / "ws")
-    first, second = (checkpoints.read(workspace.checkpoint(name)) for name in workspace.trained())
+    first, second = (Checkpoint.load(workspace.checkpoint(name)) for name in workspace.trained())
     other = exports.read(second, "onnx").model
     shutil.rmtree(exports.path_of(first, "onnx").parent)
     monkeypatch.setattr(onnx_export, "to_onnx", lambda network, size_px: other)

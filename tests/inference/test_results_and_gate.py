@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skinlesion_cli.artifacts.quality_gate import StoredGate
-from skinlesion_cli.artifacts.quality_gate import read as read_gate
-from skinlesion_cli.artifacts.quality_gate import write as write_gate
-from skinlesion_cli.data.quality import STATISTICS, statistics
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
+from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.inputs import identity
-from skinlesion_cli.decisions.quality_gate import CHECKS, fit_gate
+from skinlesion_cli.decisions.quality_gate import CHECKS, STATISTICS, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.inference.prediction import COLUMNS, TABLE
 
@@ -66,8 +64,8 @@ def skin(seed: int) -> np.ndarray:
 def test_the_gate_knows_what_it_was_shown_and_doubts_the_rest(tmp_path) -> None:
     shown = np.array([[statistics(skin(seed))[name] for name in STATISTICS] for seed in range(220)])
     fitted = fit_gate(STATISTICS, shown, false_alarm_rate=0.06)
-    write_gate(tmp_path / "gate.json", StoredGate(fitted, {"false_alarms": 1}), inputs={})
-    gate = read_gate(tmp_path / "gate.json").gate
+    StoredQualityGate(fitted, {"false_alarms": 1}).save(tmp_path / "gate.json")
+    gate = StoredQualityGate.load(tmp_path / "gate.json").gate
     new = [gate.verdict(statistics(skin(1000 + seed))) for seed in range(80)]
     # 6 % wanted of 80: 4.8; three standard deviations of that count are 6.4, and the limits are estimates too.
     assert sum(verdict.flagged for verdict in new) <= 14

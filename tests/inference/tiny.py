@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.decisions.triage import DecisionRule
@@ -40,21 +40,21 @@ def make_workspace(
             # So that classes differ between images.
             torch.nn.init.normal_(network.classifier.weight, std=spread)
         recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=side_px, learning_rate=1e-3)
-        checkpoint = checkpoints.Checkpoint(
+        checkpoint = Checkpoint(
             arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", {}, "none", 0, fold
         )
-        artifact = checkpoints.write(workspace.checkpoint(checkpoint.name), checkpoint, inputs={})
-        members.append(ensembles.Member(checkpoint.name, artifact.sha256, 1 / len(archs), 0.5))
-    ensemble = ensembles.Ensemble(tuple(members), "equal", tta.MODES["d4"])
-    made = ensembles.write(workspace.ensemble, ensemble, inputs={})
-    calibration = calibrations.Calibration(
+        artifact = checkpoint.save(workspace.checkpoint(checkpoint.name))
+        members.append(Member(checkpoint.name, artifact.sha256, 1 / len(archs), 0.5))
+    ensemble = Ensemble(tuple(members), "equal", tta.MODES["d4"])
+    made = ensemble.save(workspace.ensemble)
+    calibration = Calibration(
         DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.5),
         "published",
         "adaptive" if stopping else "d4",
         tta.MODES["d4"],
         stopping=stopping,
     )
-    calibrations.write(workspace.calibration, calibration, inputs={"ensemble": made})
+    calibration.save(workspace.calibration, inputs={"ensemble": made})
     return root
 
 

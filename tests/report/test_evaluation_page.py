@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     views = np.repeat(np.array(values, np.float32)[:, None], 8, axis=1)
     Predictions(table, views, MODES["d4"], "ensemble", "test").save(
         workspace.ensemble_predictions("test"),
-        inputs={"ensemble": ensembles.read(workspace.ensemble).artifact},
+        inputs={"ensemble": Ensemble.load(workspace.ensemble).artifact},
     )
     folder = workspace.root / "evaluation"
     stage.run(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from made_workspace import make
 
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.statistics import metrics
@@ -32,7 +32,7 @@ def adaptive(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_the_rule_is_stored_with_what_it_costs(adaptive: Workspace) -> None:
-    found = calibrations.read(adaptive.calibration)
+    found = Calibration.load(adaptive.calibration)
     assert found.tta_mode == "adaptive"
     rule, told = found.stopping_rule, found.stopping
     assert rule is not None
@@ -45,9 +45,9 @@ def test_the_rule_is_stored_with_what_it_costs(adaptive: Workspace) -> None:
 
 
 def test_evaluation_decides_on_the_looks_that_prediction_would_take(adaptive: Workspace) -> None:
-    found = calibrations.read(adaptive.calibration)
+    found = Calibration.load(adaptive.calibration)
     test = Predictions.load(adaptive.ensemble_predictions("test"))
-    assert test.voices.shape[1:] == (2, 8, 7)
+    assert test.member_groups.shape[1:] == (2, 8, 7)
     averaged = found.averaged(test)
     # Some images were left before the last look, and the mean of all looks is another number there.
     assert 0.5 < (np.abs(averaged - test.probabilities).max(axis=1) > 1e-6).mean() < 1.0
@@ -61,9 +61,9 @@ def test_evaluation_decides_on_the_looks_that_prediction_would_take(adaptive: Wo
 
 
 def test_predictions_that_lack_the_voices_are_refused(adaptive: Workspace, tmp_path: Path) -> None:
-    found = calibrations.read(adaptive.calibration)
+    found = Calibration.load(adaptive.calibration)
     alone = Predictions.load(adaptive.predictions("one", "test"))
-    with pytest.raises(ArtifactError, match="for 2 voices, but these predictions hold 1"):
+    with pytest.raises(ArtifactError, match="for 2 member groups, but these predictions hold 1"):
         found.averaged(alone)
 
 
@@ -72,7 +72,7 @@ def test_rows_are_taken_from_what_each_network_said_as_well(adaptive: Workspace)
     chosen = test.at([5, 2])
     assert chosen.table["id"].tolist() == [test.table["id"][5], test.table["id"][2]]
     np.testing.assert_array_equal(chosen.view_probabilities, test.view_probabilities[[5, 2]])
-    np.testing.assert_array_equal(chosen.voices, test.voices[[5, 2]])
+    np.testing.assert_array_equal(chosen.member_groups, test.member_groups[[5, 2]])
 
 
 def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_the_folds_of_a_network_are_one_voice(tmp_path: Path) -> None:
     folds = {f"checkpoint-fold{fold}": f"{fold}" * 64 for fold in (0, 1)}
     found.save(workspace.predictions("one", "oof"), inputs={**inputs, **folds})
     ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, method="equal"), SilentReporter())
-    made = ensembles.read(workspace.ensemble)
+    made = Ensemble.load(workspace.ensemble)
     assert [member.name for member in made.members] == ["one-fold0", "one-fold1", "two"]
     assert made.weights.tolist() == [0.25, 0.25, 0.5]
     # Out of fold each image was judged by one fold alone: how far the folds differ was never measured.
-    assert made.voices == ((0, 1), (2,))
-    assert made.voice_weights == (0.5, 0.5)
+    assert made.member_groups == ((0, 1), (2,))
+    assert made.group_weights == (0.5, 0.5)
     calibrate.run(
         calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
     )
-    rule = calibrations.read(workspace.calibration).stopping_rule
+    rule = Calibration.load(workspace.calibration).stopping_rule
     assert rule is not None
     assert (rule.weights, rule.steps.n) == ((0.5, 0.5), 16)
 
@@ -103,7 +103,7 @@ def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
     calibrate.run(
         calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
     )
-    found = calibrations.read(workspace.calibration)
+    found = Calibration.load(workspace.calibration)
     assert (found.tta_mode, found.views) == ("adaptive", tta.MODES["zoom"])
     assert found.stopping is not None
     assert found.stopping["n_steps"] == 16

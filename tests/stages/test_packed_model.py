@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import checkpoint as checkpoints
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -128,7 +128,7 @@ def folds(skinlesion, generated, tmp_path_factory) -> Path:
 def test_folds_are_stored_and_predicted_with_in_half_precision(folds):
     workspace = Workspace(folds / "skinlesion-workspace")
     for fold in range(2):
-        done = checkpoints.read(workspace.checkpoint(f"tiny-fold{fold}"))
+        done = Checkpoint.load(workspace.checkpoint(f"tiny-fold{fold}"))
         assert done.figures["stored_precision"] == "float16"
         kernels = {t.dtype for t in load(done.weights).values() if t.dim() > 1}
         assert kernels == {torch.float16}
@@ -213,8 +213,8 @@ def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert "initial weights: model tiny-fold0+tiny-fold1, tiny-fold0" in done.stderr
-    before = checkpoints.read(Workspace(folds / "packed").checkpoint("tiny-fold0"))
-    after = checkpoints.read(Workspace(tmp_path / "skinlesion-workspace").checkpoint("tiny"))
+    before = Checkpoint.load(Workspace(folds / "packed").checkpoint("tiny-fold0"))
+    after = Checkpoint.load(Workspace(tmp_path / "skinlesion-workspace").checkpoint("tiny"))
     old, new = (dict(restore_network(c).named_parameters()) for c in (before, after))
     for name, tensor in old.items():
         np.testing.assert_allclose(new[name].detach(), tensor.detach(), atol=1e-6)
@@ -251,7 +251,7 @@ def test_the_mean_of_models_is_judged_fold_by_fold_without_training(folds, skinl
         assert done.returncode == 0, done.stderr
     for fold in range(2):
         one, two, made = (
-            checkpoints.read(Workspace(folder).checkpoint(f"tiny-fold{fold}"))
+            Checkpoint.load(Workspace(folder).checkpoint(f"tiny-fold{fold}"))
             for folder in (folds / "packed", tmp_path / "second", tmp_path / "mean")
         )
         states = [{k: t.double() for k, t in load(c.weights).items()} for c in (one, two, made)]

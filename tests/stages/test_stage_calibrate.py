@@ -8,7 +8,7 @@ import made_workspace
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts import calibration as calibrations
+from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
@@ -37,7 +37,7 @@ def run(workspace: Workspace, settings: FitSettings | None = None):
 
 def test_published_is_the_published_search_on_plain_probabilities(workspace: Workspace):
     run(workspace, FitSettings(policy="published"))
-    calibration = calibrations.read(workspace.calibration)
+    calibration = Calibration.load(workspace.calibration)
     validation = Predictions.load(workspace.ensemble_predictions("val"))
     wanted = published_thresholds(validation.labels, validation.probabilities).thresholds
     assert calibration.rule.thresholds == wanted
@@ -50,13 +50,13 @@ def test_published_is_the_published_search_on_plain_probabilities(workspace: Wor
 
 def test_the_settings_of_guarantees_are_stored(workspace: Workspace):
     run(workspace, FitSettings(guarantee=GuaranteeSettings(0.9, 50, 0.1)))
-    found = calibrations.read(workspace.calibration).guarantee_settings
+    found = Calibration.load(workspace.calibration).guarantee_settings
     assert found == {"confidence": 0.9, "horizon": 50, "max_bacc_loss": 0.1}
 
 
 def test_what_is_stored_decides_as_what_was_fitted(workspace: Workspace):
     result = run(workspace)
-    calibration = calibrations.read(workspace.calibration)
+    calibration = Calibration.load(workspace.calibration)
     assert calibration.policy == "guaranteed"
     assert (calibration.tta_mode, len(calibration.views)) == ("d4", 8)
     assert [guarantee["class_name"] for guarantee in calibration.guarantees] == ["MEL", "AKIEC"]
@@ -73,7 +73,7 @@ def test_what_is_stored_decides_as_what_was_fitted(workspace: Workspace):
 
 def test_figures_are_cross_fitted_and_honest(workspace: Workspace):
     run(workspace)
-    found = calibrations.read(workspace.calibration)
+    found = Calibration.load(workspace.calibration)
     before, after = found.probability_figures["before"], found.probability_figures["after_cross_fitted"]
     assert set(before) == set(after) == {"ece", "brier", "log_loss"}
     levels = found.triage_figures["levels"]
@@ -89,7 +89,7 @@ def test_figures_are_cross_fitted_and_honest(workspace: Workspace):
 
 def test_other_views_are_refused_with_both_named(workspace: Workspace):
     run(workspace)
-    calibration = calibrations.read(workspace.calibration)
+    calibration = Calibration.load(workspace.calibration)
     calibration.require_views(calibration.views)
     with pytest.raises(ArtifactError, match=r"rot90.*identity"):
         calibration.require_views(("identity",))
@@ -139,7 +139,7 @@ def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
     result = run(workspace)
     guarantee = next(p for p in result.figures["guarantees"] if p["class_name"] == "AKIEC")
     assert (guarantee["lesions"], guarantee["sensitivity"], guarantee["granted"]) == (0, None, False)
-    conformal = calibrations.read(workspace.calibration).rule.conformal_minimum
+    conformal = Calibration.load(workspace.calibration).rule.conformal_minimum
     assert conformal[3] == 0.0  # without a lesion, AKIEC is never left out of a set
     reduce_to(workspace, {"NV", "BKL"})
     result = run(workspace)
@@ -161,7 +161,7 @@ def test_every_policy_round_trips(workspace: Workspace, policy: str):
     costs = {"missed": {"MEL": 20, "BCC": 5, "AKIEC": 5}}
     settings = load_policy(None, overrides={"policy": policy, "costs": costs, "probabilities": "vector"})
     run(workspace, settings)
-    found = calibrations.read(workspace.calibration)
+    found = Calibration.load(workspace.calibration)
     values = Predictions.load(workspace.ensemble_predictions("val")).probabilities
     assert found.rule.probability_calibration.method == "vector"
     assert np.isfinite(found.decide(values).probabilities).all()

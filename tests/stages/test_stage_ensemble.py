@@ -9,7 +9,7 @@ import made_workspace
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
@@ -35,7 +35,7 @@ def change(workspace: Workspace, member: str, inputs: dict | None = None, **chan
 
 def test_merged_predictions_are_the_weighted_mean(workspace: Workspace):
     result = run(workspace)
-    ensemble = ensembles.read(workspace.ensemble)
+    ensemble = Ensemble.load(workspace.ensemble)
     one, two = (Predictions.load(workspace.predictions(name, "val")) for name in ("one", "two"))
     merged = Predictions.load(workspace.ensemble_predictions("val"))
     bacc = [member.validation_bacc for member in ensemble.members]
@@ -54,7 +54,7 @@ def test_every_method_can_be_calibrated(workspace: Workspace, method: str):
     from skinlesion_cli.stages.calibrate import stage
 
     run(workspace, method=method)
-    ensemble = ensembles.read(workspace.ensemble)
+    ensemble = Ensemble.load(workspace.ensemble)
     assert ensemble.method == method
     stack = np.stack(
         [Predictions.load(workspace.predictions(n, "val")).probabilities for n in ("one", "two")]
@@ -69,14 +69,14 @@ def test_fewer_views(workspace: Workspace):
     merged = Predictions.load(workspace.ensemble_predictions("val"))
     assert merged.views == ("identity",)
     one, two = (Predictions.load(workspace.predictions(name, "val")) for name in ("one", "two"))
-    weights = ensembles.read(workspace.ensemble).weights
+    weights = Ensemble.load(workspace.ensemble).weights
     expected = weights[0] * one.view_probabilities[:, 0] + weights[1] * two.view_probabilities[:, 0]
     assert merged.probabilities == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_member_alone(workspace: Workspace):
     run(workspace, members=("two",))
-    assert ensembles.read(workspace.ensemble).weights.tolist() == [1.0]
+    assert Ensemble.load(workspace.ensemble).weights.tolist() == [1.0]
 
 
 def test_members_of_different_splits_are_refused_with_both_values(tmp_path: Path):
@@ -159,7 +159,7 @@ def test_tables_from_elsewhere(tmp_path: Path):
     merged = Predictions.load(workspace.ensemble_predictions("val"))
     assert merged.table["id"].tolist() == ["x", "y"]
     assert merged.probabilities[:, 0].tolist() == pytest.approx([0.4, 0.2])
-    assert ensembles.read(workspace.ensemble).members[0].checkpoint_sha256 is None
+    assert Ensemble.load(workspace.ensemble).members[0].checkpoint_sha256 is None
     assert any("trained on these images" in warning for warning in result.warnings)
     with pytest.raises(UsageError, match="do not mix"):
         run(workspace, tables=tables, members=("one",))

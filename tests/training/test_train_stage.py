@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import ensemble as ensembles
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.files import exclusive, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -99,7 +99,7 @@ def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):
     result = train.run(config, said)
     workspace = Workspace(config.workspace)
     folder = workspace.model("tiny")
-    done = checkpoints.read(workspace.checkpoint("tiny"))
+    done = Checkpoint.load(workspace.checkpoint("tiny"))
     assert done.preprocessing.model_dump() == {
         "input_size_px": 32,
         "interpolation": "antialias",
@@ -183,7 +183,7 @@ def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch,
     said = Said()
     train.run(config, said)
     assert "resuming at epoch 2, step 1" in said.notes
-    left, right = (checkpoints.read(Workspace(c.workspace).checkpoint("tiny")) for c in (whole, config))
+    left, right = (Checkpoint.load(Workspace(c.workspace).checkpoint("tiny")) for c in (whole, config))
     assert left.weights == right.weights
     assert left.history_csv == right.history_csv
 
@@ -310,7 +310,7 @@ def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> 
     # The ensemble averages the views of `d4`, which are stored first.
     assert merged.views == out_of_fold.views[:8]
     assert np.array_equal(merged.view_probabilities, out_of_fold.view_probabilities[:, :8])
-    made = ensembles.read(workspace.ensemble)
+    made = Ensemble.load(workspace.ensemble)
     assert [member.name for member in made.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
     assert made.weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
     test = Predictions.load(workspace.ensemble_predictions("test"))
@@ -352,7 +352,7 @@ def test_metadata_encoding():
 def test_metadata_trains_a_branch_and_predictions_need_none(config):
     settings = small_recipe("metadata_fields=[age, sex, site]")
     train.run(config.replace(recipe=settings), SilentReporter())
-    done = checkpoints.read(Workspace(config.workspace).checkpoint("tiny"))
+    done = Checkpoint.load(Workspace(config.workspace).checkpoint("tiny"))
     assert done.figures["metadata_columns"] == 18
     network = restore_network(done)
     assert network.metadata is not None
@@ -372,11 +372,11 @@ def test_a_checkpoint_written_before_a_setting_existed_can_be_read(config):
     del envelope["sha256"], envelope["body"]["recipe"]["drop_last"], envelope["body"]["figures"]["weights"]
     envelope["config_sha256"] = sha256_bytes(canonical_json(envelope["body"]["recipe"]))
     path.write_text(json.dumps(envelope | {"sha256": sha256_bytes(canonical_json(envelope))}))
-    assert checkpoints.read(path).recipe.drop_last is True
+    assert Checkpoint.load(path).recipe.drop_last is True
     envelope["body"]["recipe"]["epochs"] = 9
     path.write_text(json.dumps(envelope | {"sha256": sha256_bytes(canonical_json(envelope))}))
     with pytest.raises(ArtifactError, match="does not have the hash"):
-        checkpoints.read(path)
+        Checkpoint.load(path)
 
 
 def test_published_recipe_trains(config):

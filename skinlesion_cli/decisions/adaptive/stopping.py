@@ -71,13 +71,12 @@ class StoppingRule:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> StoppingRule:
-        """What `to_json` wrote, or earlier versions, which called the fields `reach` and `guard`."""
-        factor = stored["margin_factor"] if "margin_factor" in stored else stored["reach"]
+        """What `to_json` wrote."""
         return cls(
             rule=DecisionRule.from_json(stored["rule"]),
-            margin_factor=float(factor),
+            margin_factor=float(stored["margin_factor"]),
             n_views=int(stored["n_views"]),
-            protects=stored["protects"] if "protects" in stored else stored["guard"],
+            protects=stored["protects"],
             weights=tuple(float(weight) for weight in stored.get("weights", (1.0,))),
         )
 
@@ -85,11 +84,10 @@ class StoppingRule:
 def stored_step_shares(stored: Mapping[str, Any]) -> np.ndarray | None:
     """Shares of validation images that needed 1, 2, ... steps, of a stored `fit.StoppingFit`; they sum to 1.
 
-    None where they were not stored. Earlier versions called them `look_shares`, and before that `view_shares`.
+    None where they were not stored.
     """
-    names = ("step_shares", "look_shares", "view_shares")
-    shares = next((stored[name] for name in names if stored.get(name)), None)
-    return None if shares is None else np.array(shares, dtype=np.float64) / np.sum(shares)
+    shares = stored.get("step_shares")
+    return np.array(shares, dtype=np.float64) / np.sum(shares) if shares else None
 
 
 def margin(

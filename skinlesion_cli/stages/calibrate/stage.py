@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field, InstanceOf
 
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -52,8 +51,8 @@ class CalibrateSettings(StageSettings):
 def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
     """Fit on the merged validation predictions and write `calibration/`."""
     workspace, settings = Workspace(config.workspace), config.settings
-    ensemble = ensembles.read(workspace.ensemble)
-    validation = Predictions.load(workspace.ensemble_predictions("val"), hint=ensembles.HINT)
+    ensemble = Ensemble.load(workspace.ensemble)
+    validation = Predictions.load(workspace.ensemble_predictions("val"), hint=Ensemble.HINT)
     assert ensemble.artifact is not None
     assert validation.artifact is not None
     validation.artifact.require_input("ensemble", ensemble.artifact)
@@ -81,16 +80,12 @@ def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
     )
     path = config.output or workspace.calibration
     with exclusive(path.parent, "calibrate"):
-        calibrations.write(
-            path,
-            calibration,
-            inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact},
-        )
+        calibration.save(path, inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact})
     return _result(calibration, fitted, path)
 
 
 def _stopping(
-    ensemble: ensembles.Ensemble, validation: Predictions, settings: FitSettings, protects: Protects
+    ensemble: Ensemble, validation: Predictions, settings: FitSettings, protects: Protects
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
     if tta_mode(ensemble.views) not in _ADAPTIVE or ensemble.method == "rank":
@@ -99,15 +94,15 @@ def _stopping(
             f"{ensemble.method} over {tta_mode(ensemble.views)}",
             f"Run `skinlesion ensemble --tta` with {' or '.join(_ADAPTIVE)} first.",
         )
-    if len(ensemble.voice_weights) != validation.voices.shape[1]:
+    if len(ensemble.group_weights) != validation.member_groups.shape[1]:
         raise ArtifactError(
             "the merged predictions do not hold what each network said",
             "Run `skinlesion ensemble` again.",
         )
     found, probabilities = fit_adaptive(
         validation.labels,
-        validation.voices,
-        ensemble.voice_weights,
+        validation.member_groups,
+        ensemble.group_weights,
         validation.lesion_ids,
         settings,
         protects,

@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import NonNegativeInt
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import evaluation as evaluations
 from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
@@ -166,7 +166,7 @@ def _judge(workspace: Workspace, config: EvaluateSettings, source: str, decision
                 "Trained: " + (", ".join(workspace.trained()) or "none"),
             )
         return _plain(Predictions.load(workspace.predictions(source, config.part)), ())
-    predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+    predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=Ensemble.HINT)
     if decision == ARGMAX:
         return _plain(predictions, ())
     if decision is None and not workspace.calibration.exists():
@@ -176,8 +176,8 @@ def _judge(workspace: Workspace, config: EvaluateSettings, source: str, decision
 
 def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | None = None) -> _Judged:
     ensemble, calibration = (
-        ensembles.read(workspace.ensemble),
-        calibrations.read(file or workspace.calibration),
+        Ensemble.load(workspace.ensemble),
+        Calibration.load(file or workspace.calibration),
     )
     assert ensemble.artifact is not None
     assert calibration.artifact is not None
@@ -204,7 +204,7 @@ def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | Non
     )
 
 
-def _guaranteed(calibration: calibrations.Calibration) -> tuple[Target, ...]:
+def _guaranteed(calibration: Calibration) -> tuple[Target, ...]:
     return tuple(
         Target(guarantee["class_name"], guarantee["sensitivity"], guarantee["specificity"])
         for guarantee in calibration.guarantees
@@ -238,7 +238,7 @@ def _judge_table(workspace: Workspace, config: EvaluateSettings, path: Path, dec
     return replace(judged, targets=targets, guaranteed=guaranteed)
 
 
-def _calibration_of(model_sha256: str, workspace: Workspace) -> calibrations.Calibration | None:
+def _calibration_of(model_sha256: str, workspace: Workspace) -> Calibration | None:
     """The calibration of the model that a table names: the workspace's or the bundled one; None for any other."""
     if not model_sha256:
         return None
@@ -285,7 +285,7 @@ def _compare(
         other = replace(judged, decided=metrics.scored_argmax(judged.probabilities), how=ARGMAX)
     else:
         if config.against.endswith(".json"):
-            predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=ensembles.HINT)
+            predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=Ensemble.HINT)
             other = _calibrated(workspace, predictions, Path(config.against))
         else:
             other = _judge(workspace, config, config.against, None)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import ensemble as ensembles
-from skinlesion_cli.artifacts import training_state
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import PARTS, Split
+from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, ExitCode
 from skinlesion_cli.progress import Reporter
@@ -92,14 +92,13 @@ def _networks(workspace: Workspace, status: _Status) -> None:
     status.figures["networks"] = {}
     for state in sorted(workspace.models.glob("*/state/state.json")):
         name = state.parent.parent.name
-        found = training_state.read(state.parent.parent)
-        epoch = found.counters["progress"]["epoch"] if found else 0
+        epoch = TrainingState.load(state).epochs_finished
         status.add(f"train {name}", "under way", f"{epoch} epochs finished")
         if name not in trained:
             status.suggest(f"skinlesion train --arch {name}")
     for name in trained:
         try:
-            checkpoint = checkpoints.read(workspace.checkpoint(name))
+            checkpoint = Checkpoint.load(workspace.checkpoint(name))
         except ArtifactError as error:
             status.add(f"train {name}", _DAMAGED, error.message)
             status.problems.append(error.message)
@@ -124,7 +123,7 @@ def _ensemble(workspace: Workspace, status: _Status) -> None:
         status.suggest("skinlesion ensemble")
         return
     try:
-        ensemble = ensembles.read(workspace.ensemble)
+        ensemble = Ensemble.load(workspace.ensemble)
     except ArtifactError as error:
         status.add("ensemble", _DAMAGED, error.message)
         status.problems.append(error.message)
@@ -142,7 +141,7 @@ def _calibration(workspace: Workspace, status: _Status) -> None:
         status.suggest("skinlesion calibrate")
         return
     try:
-        calibration = calibrations.read(workspace.calibration)
+        calibration = Calibration.load(workspace.calibration)
     except ArtifactError as error:
         status.add("calibrate", _DAMAGED, error.message)
         status.problems.append(error.message)

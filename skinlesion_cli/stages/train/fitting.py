@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
-from skinlesion_cli.artifacts import checkpoint as checkpoints
-from skinlesion_cli.artifacts import training_state
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
-from skinlesion_cli.artifacts.training_state import TrainingState
+from skinlesion_cli.artifacts.training_state import TrainingState, remove_state
 from skinlesion_cli.data.metadata import n_columns
 from skinlesion_cli.data.training.augmentation import make_augmentation
 from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches, default_workers
@@ -143,7 +141,7 @@ def _save(job: Job, trainer: Trainer) -> None:
         tensors=save(state_tensors(trainer)),
         counters=state_counters(trainer),
     )
-    training_state.write(job.folder, state)
+    state.save(job.workspace.training_state(job.name))
 
 
 def _resume(job: Job, trainer: Trainer) -> None:
@@ -157,11 +155,12 @@ def _resume(job: Job, trainer: Trainer) -> None:
 
 def _saved_state(job: Job) -> TrainingState | None:
     if job.config.fresh:
-        training_state.remove(job.folder)
+        remove_state(job.workspace.training_state(job.name))
         return None
-    state = training_state.read(job.folder)
-    if state is None:
+    path = job.workspace.training_state(job.name)
+    if not path.exists():
         return None
+    state = TrainingState.load(path)
     try:
         stored_identity = json.loads(state.identity)
     except ValueError:
@@ -185,7 +184,7 @@ def finished(job: Job) -> Checkpoint | None:
     path = job.workspace.checkpoint(job.name)
     if job.config.fresh or not path.exists():
         return None
-    stored = checkpoints.read(path)
+    stored = Checkpoint.load(path)
     changed = differences(identity_of(stored), job.identity())
     if changed:
         raise ArtifactError(
@@ -220,9 +219,9 @@ def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
         seed=job.config.seed,
     )
     path = job.workspace.checkpoint(job.name)
-    checkpoints.write(path, checkpoint, inputs=job.data.inputs)
-    training_state.remove(job.folder)
-    return checkpoints.read(path)
+    checkpoint.save(path, inputs=job.data.inputs)
+    remove_state(job.workspace.training_state(job.name))
+    return Checkpoint.load(path)
 
 
 def to_requested_precision(job: Job, checkpoint: Checkpoint) -> Checkpoint:
@@ -246,5 +245,5 @@ def to_requested_precision(job: Job, checkpoint: Checkpoint) -> Checkpoint:
         weights=to_half_precision(checkpoint.weights),
         figures={**checkpoint.figures, PRECISION: requested},
     )
-    checkpoints.write(path, rounded, inputs=job.data.inputs)
-    return checkpoints.read(path)
+    rounded.save(path, inputs=job.data.inputs)
+    return Checkpoint.load(path)

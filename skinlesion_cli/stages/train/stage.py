@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from skinlesion_cli.artifacts import checkpoint as checkpoints
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
@@ -96,7 +95,7 @@ def _train(job: Job) -> tuple[Checkpoint, list[Path]]:
         trained = fit(job)
         distributed.agree_on(lambda: bool(write_checkpoint(job, trained)))
     checkpoint = distributed.agree_on(
-        lambda: to_requested_precision(job, checkpoints.read(job.workspace.checkpoint(job.name)))
+        lambda: to_requested_precision(job, Checkpoint.load(job.workspace.checkpoint(job.name)))
     )
     return checkpoint, predict_parts(job, checkpoint) if distributed.is_first else []
 

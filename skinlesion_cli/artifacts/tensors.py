@@ -1,0 +1,85 @@
+"""Safetensors files from elsewhere: the header is bounded and checked before any tensor is made."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from skinlesion_cli.errors import ArtifactError
+
+_MOST_HEADER_BYTES = 16 << 20
+_MOST_TENSORS = 100_000
+_ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header states of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(content: bytes, name: str) -> dict[str, TensorInfo]:
+    """Names, types and shapes of the tensors in a safetensors file.
+
+    Raises
+    ------
+    ArtifactError : the header is damaged or too large, or states other sizes than the file has.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or not 2 <= length <= min(_MOST_HEADER_BYTES, len(content) - 8):
+        raise ArtifactError(f"{name} is not a safetensors file: its header is damaged or too large")
+    try:
+        stated = json.loads(content[8 : 8 + length])
+        del content
+        stated.pop("__metadata__", None)
+        if len(stated) > _MOST_TENSORS:
+            raise ValueError(f"{len(stated)} tensors")
+        return {str(key): _info(key, entry) for key, entry in stated.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{name} is not a safetensors file: {error}") from None
+
+
+def _info(key: str, entry: Mapping[str, object]) -> TensorInfo:
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        raise ValueError(f"{key} has the type {dtype!r}")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError(f"{key} has the shape {shape!r} at {offsets!r}")
+    assert isinstance(shape, list)
+    assert isinstance(offsets, list)
+    if (
+        len(shape) > 8
+        or len(offsets) != 2
+        or math.prod(shape) * _ITEM_BYTES[dtype] != offsets[1] - offsets[0]
+    ):
+        raise ValueError(f"{key} of shape {shape} does not fit its {offsets} bytes")
+    return TensorInfo(dtype, tuple(shape))
+
+
+def load_float32(content: bytes, shapes: Mapping[str, tuple[int, ...]], name: str) -> dict[str, np.ndarray]:
+    """The float32 tensors of a file; those that it has must have these shapes.
+
+    Raises
+    ------
+    ArtifactError : the file is damaged, or a tensor has another name, type or shape.
+    """
+    for key, info in read_header(content, name).items():
+        if key not in shapes:
+            raise ArtifactError(f"{name} holds an unknown tensor {key!r}")
+        if (info.dtype, info.shape) != ("F32", shapes[key]):
+            raise ArtifactError(
+                f"{name}: {key} has type {info.dtype} and shape {info.shape}, expected F32 and {shapes[key]}"
+            )
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ArtifactError(f"{name} cannot be read: {error}") from None
