@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
-# Imported for their registration, in the order of `skinlesion --help`: as the work goes. Each file imports its
-# stage, and with it torch, only when it runs.
+# Imported for their registration, in the order of `skinlesion --help`, which is that of the work. Each file
+# imports its stage, and with it torch, only when it runs.
 # isort: off
 from skinlesion_cli.cli import (  # noqa: F401
     download,

@@ -16,15 +16,16 @@ skinlesion bench
 skinlesion bench a.jpg b.jpg --images 250000 --runtime torch
 """
 
-RUNTIME = "auto, torch, onnx, onnx-int8 or openvino-bf16."
+RUNTIME = "How to run the networks: {names}."
 
 
 @command("bench", example=EXAMPLE, section="Workspace")
 def bench(
     sample: Annotated[
-        list[Path] | None, typer.Argument(help="Images to measure on; default: a generated one, 600 x 450.")
+        list[Path] | None,
+        typer.Argument(help="Images to measure on. Default: one generated image of 600 x 450 pixels."),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Say how long so many images take.")] = 10_000,
+    images: Annotated[int, typer.Option(min=1, help="Estimate how long this many images take.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
     runtime: Annotated[
         str, one_of("--runtime", help=RUNTIME, known="inference.runtimes.registry.RUNTIMES", also=("auto",))
@@ -34,7 +35,7 @@ def bench(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Measure prediction on this machine: decoding, networks, views, maps, writing, and the whole."""
+    """Measure how fast this machine predicts: decoding, networks, views, maps, writing, and all together."""
     from skinlesion_cli.stages import bench as stage
 
     config = stage.BenchConfig(workspace, tuple(sample or ()), images, seconds, runtime, device, model)

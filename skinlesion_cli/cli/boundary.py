@@ -28,8 +28,8 @@ _ParserError: Any = typer.BadParameter.__mro__[1]
 class Invocation:
     """One run of a sub-command, and how it reports its outcome.
 
-    `rows_on_stdout`: stdout carries rows, so the envelope goes to stderr. `silent`: another process of the same
-    distributed training reports.
+    `rows_on_stdout`: stdout carries rows, so the envelope goes to stderr. `silent`: another process of the
+    same distributed training reports.
     """
 
     command: str

@@ -16,11 +16,14 @@ skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKI
 skinlesion calibrate --policy published --adaptive decision
 skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
-ADAPTIVE = "Let prediction stop early once more forward passes are unlikely to change the `decision`, or the `triage` level too."
-TARGET = "What a class has to reach: sensitivity, and specificity where wanted, as above. Repeatable."
-POLICY = "How thresholds are found: guaranteed (default), published, cost, none."
-PROBABILITIES = "Probability calibration: temperature, vector or none."
-PRIORITY = "Class that wins where several thresholds fire, the first named first."
+ADAPTIVE = (
+    "Let prediction stop averaging views of an image once further forward passes are unlikely to change "
+    "its decision, or its triage level either: {names}."
+)
+TARGET = "Sensitivity that a class has to reach, and optionally specificity, as in the examples. Repeatable."
+POLICY = "How thresholds are chosen: {names}. Default: guaranteed."
+PROBABILITIES = "How probabilities are calibrated: {names}. Default: the policy's own method."
+PRIORITY = "Class that wins where several thresholds fire. Repeatable, the most important class first."
 
 
 @command("calibrate", example=EXAMPLE, section="Pipeline")
@@ -33,30 +36,44 @@ def calibrate(
         list[str] | None, one_of("--priority", help=PRIORITY, known="taxonomy.CLASS_NAMES")
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(help="Joint confidence level of all guarantees; default 0.95.")
+        float | None, typer.Option(help="Joint confidence level of all guarantees. Default: 0.95.")
     ] = None,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, help="New lesions to judge on; default: as many as a guarantee rests on."),
+        typer.Option(
+            min=1,
+            help="New lesions that each guarantee is about. Default: as many as it was fitted on.",
+        ),
     ] = None,
     max_bacc_loss: Annotated[
         float | None,
-        typer.Option(help="What all thresholds together may cost in balanced accuracy; default 0.05."),
+        typer.Option(
+            help="Largest loss of balanced accuracy that the thresholds may cause together. Default: 0.05."
+        ),
     ] = None,
     probabilities: Annotated[
         str | None, one_of("--probabilities", help=PROBABILITIES, known="decisions.calibration.METHODS")
     ] = None,
     costs: Annotated[
         list[str] | None,
-        typer.Option("--cost", help="For --policy cost: MALIGNANT_CLASS=COST of missing it."),
+        typer.Option(
+            "--cost", help="For --policy cost: MALIGNANT_CLASS=COST of missing that class. Repeatable."
+        ),
     ] = None,
-    coverage: Annotated[float | None, typer.Option(help="Of the prediction sets; default 0.90.")] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Coverage of the prediction sets. Default: 0.90.")
+    ] = None,
     malignant_sensitivity: Annotated[
-        float | None, typer.Option(help="Of the referral of malignant lesions; default 0.90.")
+        float | None, typer.Option(help="Sensitivity of referral for malignant lesions. Default: 0.90.")
     ] = None,
-    policy_file: Annotated[Path | None, typer.Option(help="YAML with these settings; options win.")] = None,
+    policy_file: Annotated[
+        Path | None, typer.Option(help="YAML file with these settings; options take precedence.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the calibration here, to compare with.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the calibration to this file instead, for example to compare it."
+        ),
     ] = None,
     adaptive: Annotated[
         str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.adaptive.stopping.PROTECTABLE")
@@ -64,7 +81,7 @@ def calibrate(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Fit probabilities, thresholds and triage on the stored validation predictions, with guarantees on new images."""
+    """Fit probabilities, thresholds and triage to validation predictions, with guarantees for new images."""
     from skinlesion_cli.config.policy import load_policy
     from skinlesion_cli.decisions.adaptive.stopping import parse_protects
     from skinlesion_cli.stages.calibrate import stage

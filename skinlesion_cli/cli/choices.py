@@ -1,46 +1,70 @@
-"""Options that take one of a few names: checked before anything runs, and completed in the shell.
+"""Options that take one of a few names: checked before anything runs, listed in the help, and completed.
 
-The names are those of the room that owns them, asked for only when the option is used. None of these modules loads
-torch: pressing Tab must not take seconds.
+The names are those of the registry that owns them, looked up only when the option is used.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from skinlesion_cli.cli.names import listed, names_of
 from skinlesion_cli.errors import unknown_name
+
+# What `{names}` in a help text becomes until the help is shown: further names, and the registry.
+_PLACEHOLDER = re.compile(r"\{([\w, -]*)@([\w.]+)\}")
 
 
 def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any:
-    """A `typer.Option` that takes one of the names in `skinlesion_cli.<known>`; several where it is repeatable.
+    """A `typer.Option` that takes one of the names in `skinlesion_cli.<known>`; several if it is repeatable.
 
-    `known` is a path such as `models.devices.NAMES`, to names or to a function that returns them; `also`: further
-    names. None, for an option that was not given, is left alone.
+    Parameters
+    ----------
+    help : may contain `{names}`, which is shown as the list of the names.
+    known : a registry such as `models.devices.NAMES` (see `names.names_of`).
+    also : further names, which come first.
     """
 
     def check(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
         if ctx.resilient_parsing or value == getattr(param, "default", None):
             return value
         for name in value if isinstance(value, list | tuple) else [value]:
-            if name is not None and name not in _names(known, also):
-                raise typer.BadParameter(unknown_name(name, _names(known, also)))
+            names = (*also, *names_of(known))
+            if name is not None and name not in names:
+                raise typer.BadParameter(unknown_name(name, names))
         return value
 
-    return typer.Option(*option, help=help, callback=check, autocompletion=_completion(known, also))
+    return typer.Option(
+        *option,
+        help=help.replace("{names}", f"{{{','.join(also)}@{known}}}"),
+        callback=check,
+        autocompletion=_completion(known, also),
+    )
 
 
 def suggested(*option: str, help: str, known: str) -> Any:
-    """A `typer.Option` whose names are completed, but that takes other things too (a file, say)."""
-    return typer.Option(*option, help=help, autocompletion=_completion(known))
+    """A `typer.Option` whose names are completed, but that takes other values too (a file, say)."""
+    return typer.Option(
+        *option, help=help.replace("{names}", f"{{@{known}}}"), autocompletion=_completion(known)
+    )
+
+
+def with_names(help: str) -> str:
+    """A help text with its names filled in."""
+
+    def fill(match: re.Match[str]) -> str:
+        also, registry = match.groups()
+        return listed([*filter(None, also.split(",")), *names_of(registry)])
+
+    return _PLACEHOLDER.sub(fill, help)
 
 
 def members(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completion by what the workspace that the command line names can make an ensemble of."""
+    """Completion by the networks, cross-validated ones as a whole, of the workspace on the command line."""
     from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 
     workspace = Workspace(Path(ctx.params.get("workspace") or DEFAULT_FOLDER))
@@ -48,7 +72,7 @@ def members(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def networks(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completion by the single networks of that workspace, each fold for itself."""
+    """Completion by the single networks of that workspace, each fold by itself."""
     from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 
     workspace = Workspace(Path(ctx.params.get("workspace") or DEFAULT_FOLDER))
@@ -57,12 +81,6 @@ def networks(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _completion(known: str, also: Sequence[str] = ()) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
-        return [name for name in _names(known, also) if name.startswith(incomplete)]
+        return [name for name in (*also, *names_of(known)) if name.startswith(incomplete)]
 
     return complete
-
-
-def _names(known: str, also: Sequence[str]) -> list[str]:
-    module, _, attribute = known.rpartition(".")
-    found = getattr(import_module(f"skinlesion_cli.{module}"), attribute)
-    return [*also, *(found() if callable(found) else found)]

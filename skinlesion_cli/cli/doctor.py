@@ -14,7 +14,7 @@ skinlesion doctor
 skinlesion doctor --network
 skinlesion doctor --json | jq '.figures.findings[] | select(.state != "ok")'
 """
-NETWORK = "Also ask the servers that download and train fetch from; nothing connects otherwise."
+NETWORK = "Also contact the servers that download and train fetch from. Without it, nothing connects."
 
 
 @command("doctor", example=EXAMPLE, section="Workspace")
@@ -23,10 +23,10 @@ def doctor(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Look whether this machine can do the work, and say what to do where it cannot.
+    """Check whether this machine can do the work, and say what to do where it cannot.
 
-    Versions, devices, threads, disk, weights and models, and a prediction with a known answer. Exit code 1 where
-    something is broken.
+    Checks versions, devices, threads, disk, weights and models, and makes a prediction whose answer is known.
+    The exit code is 1 if something is broken.
     """
     from skinlesion_cli.stages.doctor import stage
 

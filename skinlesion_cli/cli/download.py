@@ -20,26 +20,29 @@ skinlesion download --from ./labels.csv --split kfold --folds 5
 skinlesion download --from ./isic2017 --append
 skinlesion download --from ./mine.csv --images ./photos --map "common mole=NV"
 """
-SOURCE = "A copy on disk: a folder (with zips or images) or a table. Default: fetch."
-FORMAT = "What --from is: auto, isic2018, ham10000, isic2019, folders, csv, reviewed."
-PARTS = "Parts of the official data, of training, validation and test; all three by default."
+SOURCE = "Dataset on disk: a folder (with zips or images) or a table. Default: fetch ISIC 2018 Task 3."
+FORMAT = "Layout of --from: {names}."
+PARTS = "Parts of the official data, separated by commas: training, validation, test. Default: all three."
 SPLIT = (
-    "official (train, validation by lesion; official test set), grouped (60/20/20 by lesion), "
-    "kfold (by lesion), published (by image: leaks; for comparison only)."
+    "How to split: {names}. official keeps the official test set and splits off a validation set by "
+    "lesion; grouped is 60/20/20 by lesion; kfold is by lesion; published is by image, which leaks "
+    "lesions: for comparison only."
 )
-CHECK = "Look for one photograph under two lesion ids."
-MOVE = "Look for them, and keep each pair on one side."
-APPEND = "Add --from to the dataset that is there; new lesions go to training, or get a fold each."
+CHECK = "Look for photographs that occur under two lesion ids."
+MOVE = "Look for them, and keep each pair on one side of the split."
+APPEND = "Add --from to the existing dataset; new lesions go to training, or get a fold each."
 BASE_URL = "Fetch from this address (a mirror) instead of the official ones."
-DRY_RUN = "Say what would be fetched and how large it is; change nothing."
+DRY_RUN = "Show what would be fetched and how large it is; change nothing."
 IGNORE = "Accept files with other hashes; their content is still checked."
-LINK = "Hard-link images instead of copying, where the disk allows it."
-SCC = "Count squamous cell carcinoma as AKIEC; otherwise its images are dropped."
+LINK = "Hard-link images instead of copying them, where the file system allows it."
+SCC = "Count squamous cell carcinoma as AKIEC. Default: drop its images."
 MAP = "Class of a label in --from: NAME=CLASS, or NAME=skip to drop its images. Repeatable."
-IMAGES = "Folder of the images, where it is not that of the table."
-MISSING = "Leave out rows whose image file is missing, and say how many."
-TYPES = "ISIC archive: dermoscopic images only, or all."
-SOURCE_NAME = "Name of this dataset in the manifest. Default: its kind, or the folder of your own data."
+IMAGES = "Folder with the images, if it is not the folder of the table."
+MISSING = "Skip rows whose image file is missing, and report how many."
+TYPES = "Image types to import from the ISIC archive: {names}."
+SOURCE_NAME = (
+    "Name of this dataset in the manifest. Default: its layout, or for your own data the name of its folder."
+)
 
 
 @command("download", example=EXAMPLE, section="Pipeline")
@@ -70,7 +73,7 @@ def download(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Bring a dataset into the workspace and split it by lesion; without --from, fetch ISIC 2018 Task 3."""
+    """Import a dataset into the workspace and split it by lesion. Without --from, fetch ISIC 2018 Task 3."""
     from skinlesion_cli.stages.download import append as appending
     from skinlesion_cli.stages.download import stage
 

@@ -17,11 +17,14 @@ skinlesion ensemble densenet121 resnet50 --method equal
 skinlesion ensemble --predictions a.csv b.csv --truth truth.csv --method stacked
 """
 
-MEMBERS = "Trained networks to combine (default: all), or further CSVs after --predictions."
-METHOD = "bacc (weights proportional to validation BACC), equal, stacked or rank."
+MEMBERS = "Trained networks to combine, or further CSVs after --predictions. Default: all networks."
+METHOD = (
+    "How to combine the members: {names}. bacc weights them by their balanced accuracy on validation "
+    "images; stacked fits the weights."
+)
 TTA = (
-    "Views to average: d4 (8 views), zoom (8, half of them of the middle alone), flips (4), none, published (drawn at "
-    "random, once for all)."
+    "Views to average: {names}. d4 and zoom have 8 views (half of zoom's show the middle alone), flips "
+    "has 4, published has the 10 random rounds of the published system."
 )
 
 
@@ -36,17 +39,18 @@ def ensemble(
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
-            "--predictions", help="CSVs of predictions made elsewhere, instead of trained networks."
+            "--predictions",
+            help="CSVs of predictions made elsewhere, instead of trained networks. Repeatable.",
         ),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="CSV with labels (and lesion_id) for --predictions; default: the manifest."),
+        typer.Option(help="CSV with labels (and lesion_id) for --predictions. Default: the manifest."),
     ] = None,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Combine networks by their predictions of validation images, stored or from CSVs."""
+    """Combine networks by their predictions for the validation images, stored or from CSVs."""
     from skinlesion_cli.stages import ensemble as stage
 
     names = list(members or ())

@@ -18,16 +18,16 @@ skinlesion evaluate --source densenet121 --part val
 skinlesion evaluate --source ours.csv --against theirs.csv --truth truth.csv
 """
 
-SOURCE = "What to judge: ensemble, a trained network's name, or a CSV of predictions."
-DECISION = "calibrated or argmax; default: calibrated where there is a calibration."
-AGAINST = "Compare, image by image, with argmax, another calibration's file, a network, or a CSV."
+SOURCE = "What to evaluate: ensemble, the name of a trained network, or a table of predictions."
+DECISION = "Which decision to evaluate: {names}. Default: calibrated, if there is a calibration."
+AGAINST = "Compare image by image with argmax, the file of another calibration, a network or a table."
 
 
 @command("evaluate", example=EXAMPLE, section="Pipeline")
 def evaluate(
     source: Annotated[str, typer.Option(help=SOURCE, autocompletion=choices.networks)] = "ensemble",
     part: Annotated[
-        str, one_of("--part", help="Part of the split: test or val.", known="artifacts.split.HELD_OUT")
+        str, one_of("--part", help="Part of the split: {names}.", known="artifacts.split.HELD_OUT")
     ] = "test",
     decision: Annotated[
         str | None,
@@ -39,23 +39,24 @@ def evaluate(
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="CSV with labels (and lesion_id) for CSV sources; default: the manifest."),
+        typer.Option(help="CSV with labels (and lesion_id) for a table. Default: the manifest."),
     ] = None,
     thresholded: Annotated[
-        bool, typer.Option("--thresholded", help="In challenge.csv, the decision is the maximum of its row.")
+        bool,
+        typer.Option("--thresholded", help="In challenge.csv, make the decision the maximum of its row."),
     ] = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Also write report.html: all of it on one page, offline.")
+        bool, typer.Option("--report", help="Also write report.html, one page that works offline.")
     ] = False,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples, clustered by lesion.")] = 2000,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to; default: in the workspace.")
+        Path | None, typer.Option("--output", "-o", help="Folder to write to. Default: in the workspace.")
     ] = None,
     seed: options.SeedOption = 0,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Judge labelled predictions: every figure with an interval, pictures, and the official challenge table."""
+    """Evaluate labelled predictions: figures with intervals, plots, and the official challenge table."""
     from skinlesion_cli.stages.evaluate import stage
 
     config = stage.EvaluateSettings(

@@ -18,14 +18,11 @@ skinlesion explain ./images --class all --method layercam --raw npz --output map
 skinlesion explain ./images --check
 """
 
-CLASSES = "Class to explain, or all; repeatable. Default: the decided class."
-METHOD = (
-    "gradcam (no backward pass), or by pytorch-grad-cam: gradcam++, xgradcam, hirescam, layercam, "
-    "gradcamelementwise, eigengradcam, eigencam, scorecam, ablationcam."
-)
+CLASSES = "Class to explain: {names}. Repeatable. Default: the decided class."
+METHOD = "How maps are computed: {names}. gradcam needs no backward pass; the others use pytorch-grad-cam."
 CAM_TTA = "Average the maps over the views that prediction averages."
-RAW = "Also write the maps themselves: png16 (original size) or npz."
-CHECK = "Test whether maps mean anything for this model; writes no overlays."
+RAW = "Also write the maps themselves: {names}. png16 has the size of the image."
+CHECK = "Check whether the maps depend on what this model has learned; writes no overlays."
 
 
 @command("explain", example=EXAMPLE, section="Pipeline")
@@ -54,7 +51,7 @@ def explain(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Lay over each image what spoke for its class: Grad-CAM or another class activation map."""
+    """Overlay the regions that support its class on each image, with Grad-CAM or another activation map."""
     named, listed = options.named_and_listed(inputs)
     if check:
         from skinlesion_cli.stages.explain import check as check_stage

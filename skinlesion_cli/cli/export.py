@@ -18,9 +18,9 @@ skinlesion export --format onnx-int8 --max-bacc-drop 0.005
 skinlesion export --model builtin
 """
 FORMAT = (
-    "onnx (same probabilities within 1e-5); within --max-bacc-drop onnx-int8 (8-bit) and openvino-bf16 (on "
-    "processors with bfloat16: the fastest); through timmx: "
-    "openvino, coreml, litert, executorch."
+    "Format to write: {names}. onnx gives the same probabilities within 1e-5; onnx-int8 (8-bit) and "
+    "openvino-bf16 (fastest on processors with bfloat16) must stay within --max-bacc-drop; timmx writes "
+    "the others."
 )
 
 
@@ -29,11 +29,16 @@ def export(
     format: Annotated[str, one_of("--format", help=FORMAT, known="artifacts.exports.ALL_FORMATS")] = "onnx",
     members: Annotated[
         list[str] | None,
-        typer.Option("--member", help="Only this network. Repeatable.", autocompletion=choices.networks),
+        typer.Option(
+            "--member", help="Export only this network. Repeatable.", autocompletion=choices.networks
+        ),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Validation images to compare on, at most.")] = 512,
+    images: Annotated[
+        int, typer.Option(min=1, help="Maximum number of validation images to compare on.")
+    ] = 512,
     max_bacc_drop: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Balanced accuracy that an export may cost.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Largest loss of balanced accuracy that an export may cause."),
     ] = 0.01,
     model: options.ModelOption = None,
     *,
@@ -41,8 +46,8 @@ def export(
 ) -> StageCall[Any]:
     """Export networks for fast prediction on CPUs, after comparing them with torch.
 
-    Those of a model that is not the workspace's own go into the folder SKINLESION_CACHE, or else into the user's
-    cache; predict finds them there.
+    Exports of a model that is not the workspace's own go to the folder SKINLESION_CACHE, or else to the
+    user's cache, where predict finds them.
     """
     from skinlesion_cli.stages import export as stage
 

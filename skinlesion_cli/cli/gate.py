@@ -18,13 +18,13 @@ skinlesion gate --false-alarm-rate 0.01
 @command("gate", example=EXAMPLE, section="Pipeline")
 def gate(
     false_alarm_rate: Annotated[
-        float, typer.Option(help="Share of good images that may fail any of the checks.")
+        float, typer.Option(help="Share of good images that may be flagged by any of the checks.")
     ] = 0.02,
-    images: Annotated[int, typer.Option(min=200, help="Images to fit on, at most.")] = 4000,
+    images: Annotated[int, typer.Option(min=200, help="Maximum number of images to fit on.")] = 4000,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Fit the quality gate: blurred, dark, hairy, inked or foreign images are then put to review."""
+    """Fit the quality gate: blurred, dark, hairy, inked or unfamiliar images are then flagged for review."""
     from skinlesion_cli.stages import quality_gate as stage
 
     return StageCall(

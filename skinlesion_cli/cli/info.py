@@ -20,12 +20,12 @@ skinlesion info --workspace ./clinic-a --json
 def info(
     dataset: Annotated[
         bool,
-        typer.Option("--dataset", help="Look at the dataset: classes by part, lesions, duplicates, sizes."),
+        typer.Option("--dataset", help="Describe the dataset: classes by part, lesions, duplicates, sizes."),
     ] = False,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Show what is in the workspace: stages done, their figures, and what to run next."""
+    """Show what is in the workspace: completed stages, their figures, and what to run next."""
     from skinlesion_cli.stages.info.settings import InfoSettings
 
     if dataset:

