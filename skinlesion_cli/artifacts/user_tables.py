@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,8 +113,12 @@ class UserTable:
         return {}
 
 
-def read(source: Path | bytes, name: str) -> UserTable:
+def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambda header: True) -> UserTable:
     """Read a table: encoding and separator are found out, the first line is the header.
+
+    Parameters
+    ----------
+    keep : whether a column of this header is needed; large tables of the ISIC archive have many that are not.
 
     Raises
     ------
@@ -123,26 +127,32 @@ def read(source: Path | bytes, name: str) -> UserTable:
     """
     text, encoding = _decoded(_content(source, name), name)
     separator, text = _separator(text)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(row)]
+        first = next((row for row in lines if any(row)), [])
+        if not first:
+            raise DataError(f"{name} cannot be read as a CSV table: it is empty")
+        if len(first) > _MAX_COLUMNS:
+            raise DataError(f"{name} cannot be read as a CSV table: it has {len(first):,} columns")
+        named = _headers(first)
+        kept = [position for position, header in enumerate(named) if keep(header)]
+        rows, long = [], []
+        for row in lines:
+            if any(row[len(named) :]):
+                long.append(lines.line_num)
+            elif any(row):
+                # Spreadsheets cut empty cells off at the end of a row.
+                rows.append([row[position].strip() if position < len(row) else "" for position in kept])
     except csv.Error as error:
-        raise DataError(f"{name} cannot be read as a table: {error}") from None
-    if not rows:
-        raise DataError(f"{name} cannot be read as a CSV table: it is empty")
-    if len(rows[0]) > _MAX_COLUMNS:
-        raise DataError(f"{name} cannot be read as a table: it has {len(rows[0]):,} columns")
-    headers = _headers(rows[0])
-    long = [str(n) for n, row in enumerate(rows[1:], 2) if any(row[len(headers) :])]
+        raise DataError(f"{name} cannot be read as a CSV table: {error}") from None
     if long:
         raise DataError(
-            f"{name} cannot be read as a CSV table: rows with more cells than its header: {name_items(long)}",
+            f"{name} cannot be read as a CSV table: lines with more cells than its header: {name_items(long)}",
             f"Cells are separated by {separator!r}; a cell that holds one needs quotes around it.",
         )
-    width = len(headers)
-    # Spreadsheets cut empty cells off at the end of a row.
-    filled = [[cell.strip() for cell in row[:width]] + [""] * (width - len(row)) for row in rows[1:]]
     # Object columns: a pandas string type would turn cells into something other than str.
-    return UserTable(name, pd.DataFrame(filled, columns=headers, dtype=object), encoding, separator)
+    table = pd.DataFrame(rows, columns=[named[position] for position in kept], dtype=object)
+    return UserTable(name, table, encoding, separator)
 
 
 def headers(path: Path) -> list[str]:

@@ -14,6 +14,8 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from math import gcd
 
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
@@ -29,9 +31,10 @@ OFFICIAL_SHARES: Mapping[str, int] = {"train": 80, "val": 20}
 def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED_SHARES) -> dict[str, str]:
     """Split by lesion and patient, stratified by class and source.
 
-    Every stratum is dealt out by itself: where it has as many groups as there are parts, each part gets one,
-    then each group goes to the part that is furthest below its share of the images. (The folds of
-    `StratifiedGroupKFold` are of equal size, and leave it to chance which parts a class of three lesions reaches.)
+    Where every group is of one stratum (lesions, as a rule), strata are dealt out one by one: where there are as many
+    groups as parts, each part gets one, then each group goes to the part that is furthest below its share of the
+    images. Where groups are of several (patients), they are dealt into small folds of equal make-up (`kfold`), and
+    the parts are made of these.
 
     Parameters
     ----------
@@ -43,12 +46,38 @@ def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED
     dict of id -> part, one entry per image.
     """
     group_of = split_groups(images)
+    strata = pd.Series(_strata(images), index=images.index, dtype=object)
+    n_folds = sum(shares.values()) // gcd(*shares.values())
+    if strata.groupby(group_of).nunique().max() > 1 and group_of.nunique() >= n_folds:
+        return _parts_of_folds(images, kfold(images, seed, n_folds), shares)
     sizes = Counter(group_of)
     part_of_group: dict[str, str] = {}
     for groups in _groups_by_stratum(images, group_of).values():
         ordered = sorted(groups, key=lambda group: rank(seed, group))
         part_of_group |= _deal(ordered, sizes, shares)
     return {identity: part_of_group[group] for identity, group in zip(images["id"], group_of, strict=True)}
+
+
+def _parts_of_folds(
+    images: pd.DataFrame, folds: Mapping[str, int], shares: Mapping[str, int]
+) -> dict[str, str]:
+    """Parts that are made of whole folds, such that as few as can be lack a stratum; all others are the first part."""
+    unit = gcd(*shares.values())
+    first, *others = shares
+    wanted = [part for part in others for _ in range(shares[part] // unit)]
+    present: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    for identity, stratum in zip(images["id"], _strata(images), strict=True):
+        present[folds[identity]].add(stratum)
+
+    def coverage(chosen: tuple[int, ...]) -> int:
+        part_of = dict(zip(chosen, wanted, strict=True))
+        held = {(part_of.get(fold, first), stratum) for fold, known in present.items() for stratum in known}
+        return len(held)
+
+    # max takes the first of equals, so that the choice is the same everywhere.
+    chosen = max(permutations(sorted(present), len(wanted)), key=coverage)
+    part_of = dict(zip(chosen, wanted, strict=True))
+    return {identity: part_of.get(fold, first) for identity, fold in folds.items()}
 
 
 def official(

@@ -27,7 +27,7 @@ CHOICES = [
     ("calibrate", "--policy", "guaranteed, published, cost, none"),
     ("calibrate", "--priority", "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
     ("calibrate", "--probabilities", "temperature, vector, none"),
-    ("download", "--format", "auto, isic2018, ham10000, isic2019, folders, csv, reviewed"),
+    ("download", "--format", "auto, isic2018, ham10000, isic2019, isic-archive, folders, csv, reviewed"),
     ("download", "--image-types", "dermoscopic, all"),
     ("download", "--split", "official, grouped, kfold, published"),
     ("ensemble", "--method", "bacc, equal, stacked, rank"),
@@ -160,7 +160,7 @@ def test_help_lists_every_name(name: str, option: str, known: str) -> None:
         assert set(known.split(", ")) <= set(re.split(r"[ ,:.]+", parameter.help))
 
 
-@pytest.mark.parametrize("layout", ["csv", "reviewed", "isic2019", "ham10000", "folders"])
+@pytest.mark.parametrize("layout", ["csv", "reviewed", "isic-archive", "isic2019", "ham10000", "folders"])
 def test_a_source_of_another_layout_is_refused_by_name(layout: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("no dataset")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.listing import list_images
+from skinlesion_cli.data.sources import archive_diagnoses
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.data.sources.registry import SOURCES, read_source
 from skinlesion_cli.errors import DataError, UsageError
@@ -65,6 +67,26 @@ def make_isic2019(folder: Path) -> Path:
     return folder
 
 
+ARCHIVE_LEVELS = {
+    "MEL": "Malignant,Malignant melanocytic proliferations (Melanoma),Melanoma Invasive",
+    "NV": 'Benign,Benign melanocytic proliferations,"Nevus, Special"',
+    "DF": "Benign,Benign soft tissue proliferations - Fibro-histiocytic,Dermatofibroma",
+    "AKIEC": "Malignant,Malignant epidermal proliferations,Squamous cell carcinoma in situ",
+    "VASC": "Benign,Benign soft tissue proliferations - Vascular,",
+}
+
+
+def make_isic_archive(folder: Path) -> Path:
+    header = (
+        "isic_id,diagnosis_1,diagnosis_2,diagnosis_3,image_type,lesion_id,age_approx,sex,anatom_site_general"
+    )
+    rows = [f"{i},{ARCHIVE_LEVELS[label]},dermoscopic,L{i[0]},50,female,back" for i, label in LABELS.items()]
+    write(folder / "metadata.csv", "\n".join([header, *rows]) + "\n")
+    for identity in LABELS:
+        write(folder / f"{identity}.jpg", picture(identity))
+    return folder
+
+
 def make_folders(folder: Path) -> Path:
     for identity, label in LABELS.items():
         write(folder / label / f"{identity}.jpg", picture(identity))
@@ -92,6 +114,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "isic2018": make_isic2018,
     "ham10000": make_ham10000,
     "isic2019": make_isic2019,
+    "isic-archive": make_isic_archive,
     "folders": make_folders,
     "csv": make_csv,
     "reviewed": make_reviewed,
@@ -117,7 +140,7 @@ def test_contract(name, tmp_path):
         assert (workspace.images / row.file).read_bytes() == picture(identity)
         if name != "folders":
             assert row.lesion_id == f"L{identity[0]}"
-        if name in ("ham10000", "isic2019", "csv"):
+        if name in ("ham10000", "isic2019", "isic-archive", "csv"):
             assert (row.age_years, row.sex, row.site) == ("50", "female", "back")
         assert row.source == ("source" if name in ("folders", "csv", "reviewed") else name)
 
@@ -213,6 +236,172 @@ def test_kaggle_unknown_diagnosis(tmp_path):
     metadata.write_text(metadata.read_text().replace(",df,", ",wart,"))
     with pytest.raises(DataError, match=r"b2 \('wart'\)"):
         read(source)
+
+
+@pytest.mark.parametrize(
+    "layout", ["dataverse", "no suffix", "one folder", "beside", "double folders", "suffixed ids", "zips"]
+)
+def test_ham10000_however_it_lies(layout, tmp_path):
+    source = make_ham10000(tmp_path)
+    metadata = source / "HAM10000_metadata.csv"
+    parts = [source / f"HAM10000_images_part_{number}" for number in (1, 2)]
+    if layout == "dataverse":
+        text = metadata.read_text().replace(",", "\t")
+        (source / "HAM10000_metadata.tab").write_text(text)
+        metadata.unlink()
+        # The Dataverse adds the truth of the challenge's test part, with the columns of the metadata.
+        write(
+            source / "ISIC2018_Task3_Test_GroundTruth.csv",
+            "lesion_id,image_id,dx,dx_type,age,sex,localization\n",
+        )
+    elif layout == "no suffix":
+        metadata.rename(source / "HAM10000_metadata")
+    elif layout in ("one folder", "beside"):
+        target = source / "all images" if layout == "one folder" else source
+        target.mkdir(exist_ok=True)
+        for part in parts:
+            for file in part.iterdir():
+                file.rename(target / file.name)
+            part.rmdir()
+    elif layout == "double folders":
+        for part in parts:
+            part.rename(source / "inner")
+            part.mkdir()
+            (source / "inner").rename(part / part.name)
+    elif layout == "suffixed ids":
+        lines = metadata.read_text().splitlines()
+        cells = [line.split(",") for line in lines[1:]]
+        rows = [",".join([row[0], f"{row[1]}.jpg", *row[2:]]) for row in cells]
+        metadata.write_text("\n".join([lines[0], *rows]) + "\n")
+    else:
+        for part in parts:
+            members = {f"{file.name}": file.read_bytes() for file in part.iterdir()}
+            write(source / f"{part.name}.zip", tiny.zipped(members))
+            for file in part.iterdir():
+                file.unlink()
+            part.rmdir()
+    write(source / "._a1.jpg", b"not an image")
+    collection = read(tmp_path)
+    assert collection.name == "ham10000"
+    assert {record.id: record.label for record in collection.records} == LABELS
+    assert {record.id: record.origin.read() for record in collection.records} == {
+        i: picture(i) for i in LABELS
+    }
+    assert {record.lesion_id for record in collection.records} == {"La", "Lb", "Lc"}
+
+
+def test_part_1_of_ham10000_alone_is_the_half_that_it_is(tmp_path):
+    source = make_ham10000(tmp_path)
+    shutil.rmtree(source / "HAM10000_images_part_2")
+    collection = read(source)
+    assert [record.id for record in collection.records] == ["a1", "a2", "b1"]
+    assert collection.notes == (
+        "3 of 6 images have no file (HAM10000_images_part_2 is not there) and were left out",
+    )
+    (source / "HAM10000_images_part_1").rename(source / "pictures")
+    with pytest.raises(DataError, match="no file: b2, c1, c2"):
+        read(source)
+    assert len(read(source, allow_missing=True).records) == 3
+
+
+# --- ISIC archive
+
+
+def archive(folder: Path, text: str, *images: str, name: str = "metadata.csv") -> Path:
+    write(folder / name, text)
+    for number, image in enumerate(images):
+        write(folder / image, tiny.jpeg(number))
+    return folder
+
+
+def test_isic_archive_counts_what_it_drops_by_diagnosis(tmp_path):
+    header = "isic_id,diagnosis_1,diagnosis_2,diagnosis_3,diagnosis_4,image_type,patient_id,lesion_id\n"
+    fibro = "Benign soft tissue proliferations - Fibro-histiocytic"
+    epidermal = "Malignant epidermal proliferations"
+    rows = [
+        'ISIC_0000001,Benign,Benign melanocytic proliferations,Nevus,"Nevus, NOS, Dermal",dermoscopic,IP_1,IL_1',
+        f"ISIC_0000002,Benign,{fibro},Scar,,dermoscopic,IP_1,IL_2",
+        f"ISIC_0000003,Benign,{fibro},Scar,,dermoscopic,IP_2,IL_3",
+        "ISIC_0000004,Benign,,,,dermoscopic,IP_2,IL_4",
+        f'ISIC_0000005,Malignant,{epidermal},"Squamous cell carcinoma, Invasive",,dermoscopic,IP_3,IL_5',
+        "ISIC_0000006,Benign,Benign melanocytic proliferations,Nevus,,clinical: close-up,IP_3,IL_6",
+        "ISIC_0000007,Benign,Benign melanocytic proliferations,Nevus,,TBP tile: close-up,IP_3,IL_7",
+    ]
+    images = [f"ISIC_000000{number}.jpg" for number in range(1, 8)]
+    source = archive(tmp_path, header + "\n".join(rows) + "\n", *images)
+    collection = read(source)
+    assert [(r.id, r.label, r.patient_id, r.lesion_id) for r in collection.records] == [
+        ("ISIC_0000001", "NV", "IP_1", "IL_1")
+    ]
+    notes = " ".join(collection.notes)
+    assert "2 images that are not dermoscopic" in notes
+    assert "1 clinical: close-up" in notes
+    assert "4 images without a class were dropped, by diagnosis: 2 Scar, 1 Benign, 1 Squamous" in notes
+    assert len(read(source, image_types="all").records) == 3
+    asked = read(source, scc_as_akiec=True, class_map={"scar": "DF"}, image_types="all")
+    assert [record.label for record in asked.records] == ["NV", "DF", "DF", "AKIEC", "NV", "NV"]
+
+
+def test_isic_2020_and_2024_as_they_are_handed_out(tmp_path):
+    columns = (
+        "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
+    )
+    rows = (
+        "ISIC_0000001,IP_1,male,45.0,head/neck,lentigo NOS,benign,0\nISIC_0000002,IP_1,,,,unknown,benign,0\n"
+    )
+    source = archive(
+        tmp_path / "2020", f"{columns}\n{rows}", "jpeg/train/ISIC_0000001.jpg", "jpeg/train/ISIC_0000002.jpg",
+        name="train.csv",
+    )  # fmt: skip
+    collection = read(source)
+    (record,) = collection.records
+    assert (record.label, record.patient_id, record.site, record.age_years) == (
+        "BKL",
+        "IP_1",
+        "head/neck",
+        "45",
+    )
+    assert "1 unknown" in collection.notes[0]
+
+    nevus = "Benign::Benign melanocytic proliferations::Nevus::Nevus, NOS, Junctional"
+    truth = f"isic_id,copyright_license,iddx_full,iddx_1\nISIC_0000001,CC-0,{nevus!r},Benign\n".replace(
+        "'", '"'
+    )
+    metadata = "isic_id,patient_id,image_type,tbp_tile_type\nISIC_0000001,IP_9,TBP tile: close-up,3D: white\n"
+    source = archive(tmp_path / "2024", truth, "image/ISIC_0000001.jpg", name="supplement.csv")
+    write(source / "image" / "metadata.csv", metadata)
+    with pytest.raises(DataError, match="1 TBP tile: close-up") as refused:
+        read(source)
+    assert "--image-types all" in str(refused.value)
+
+
+def test_isic_archive_tables_of_one_word_and_of_two_files(tmp_path):
+    words = {
+        "melanoma": "MEL",
+        "nevus": "NV",
+        "basal cell carcinoma": "BCC",
+        "actinic keratosis": "AKIEC",
+        "seborrheic keratosis": "BKL",
+        "lichenoid keratosis": "BKL",
+        "dermatofibroma": "DF",
+        "vascular lesion": "VASC",
+    }
+    rows = [f"ISIC_000000{n},{word},dermoscopic" for n, word in enumerate(words)]
+    source = archive(
+        tmp_path, "isic_id,diagnosis,image_type\n" + "\n".join(rows) + "\n",
+        *(f"ISIC_000000{n}.jpg" for n in range(8)),
+    )  # fmt: skip
+    assert [record.label for record in read(source).records] == list(words.values())
+    write(tmp_path / "more.csv", "isic_id,image_type,patient_id\nISIC_0000000,dermoscopic,IP_7\n")
+    assert read(source).records[0].patient_id == "IP_7"
+    write(tmp_path / "more.csv", "isic_id,image_type,diagnosis\nISIC_0000000,dermoscopic,nevus\n")
+    with pytest.raises(DataError, match="two diagnoses: ISIC_0000000"):
+        read(source)
+
+
+def test_every_diagnosis_of_the_table_is_in_the_documents():
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+    assert archive_diagnoses.markdown() in readme
 
 
 # --- ISIC 2019

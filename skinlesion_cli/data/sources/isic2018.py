@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from skinlesion_cli.artifacts import tables
+from skinlesion_cli.artifacts import tables, user_tables
 from skinlesion_cli.data.reading.archives import image_members, open_archive
 from skinlesion_cli.data.sources.base import (
     Collection,
@@ -43,8 +43,12 @@ ATTRIBUTION = (
 
 
 def recognise(path: Path) -> bool:
-    """Whether the folder holds at least one part in the official layout."""
-    return path.is_dir() and any(_find(path, f"ISIC2018_Task3_{name}_GroundTruth") for name in PARTS)
+    """Whether the folder holds at least one part in the official layout.
+
+    The Harvard Dataverse hands out the test part's truth with other columns, beside HAM10000.
+    """
+    found = [table for name in PARTS if (table := _find(path, f"ISIC2018_Task3_{name}_GroundTruth"))]
+    return any(table.suffix == ".zip" or "image" in user_tables.headers(table) for table in found)
 
 
 def read(folder: Path, options: SourceOptions) -> Collection:
