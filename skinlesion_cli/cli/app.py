@@ -29,6 +29,7 @@ from skinlesion_cli.cli import (  # noqa: F401
 # isort: on
 from skinlesion_cli.cli.boundary import INTERRUPTED
 from skinlesion_cli.cli.root import app
+from skinlesion_cli.cli.terminal import open_standard_streams, say
 from skinlesion_cli.errors import ExitCode, Interruption
 
 
@@ -40,12 +41,13 @@ def _raise_interruption(number: int, _frame: object) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    open_standard_streams()
     signal.signal(signal.SIGINT, _raise_interruption)
     signal.signal(signal.SIGTERM, _raise_interruption)
     try:
         app()
     except Interruption as interruption:
-        print(INTERRUPTED, file=sys.stderr)
+        say(INTERRUPTED)
         # Not sys.exit: worker threads and processes must not keep an interrupted command alive.
         sys.stdout.flush()
         sys.exit(int(interruption.exit_code))

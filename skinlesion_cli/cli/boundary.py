@@ -4,8 +4,6 @@ the envelope too.
 
 from __future__ import annotations
 
-import os
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +13,12 @@ import typer
 from typer.core import TyperGroup
 
 from skinlesion_cli.cli import envelope
-from skinlesion_cli.cli.narrow import NarrowHelp, plain
+from skinlesion_cli.cli.narrow import NarrowHelp
+from skinlesion_cli.cli.terminal import discard_stdout, flush_stdout, printable, say
 from skinlesion_cli.errors import ExitCode, Interruption, SkinLesionError
 
 INTERRUPTED = "interrupted; finished work is kept"
+_REFUSED = "Check free space, permissions and paths; --debug shows where it happened."
 _REPORT = "This is a bug in skinlesion. Run the command again with --debug and report what it prints."
 # The base of all errors of the parser; newer versions of Typer carry their own copy of click's.
 _ParserError: Any = typer.BadParameter.__mro__[1]
@@ -46,7 +46,7 @@ def guarded(invocation: Invocation, run: Callable[[], None]) -> None:
         run()
     except BrokenPipeError:
         # The reader of our output has left (`| head`): there is nobody to report to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         raise SystemExit(int(ExitCode.OK)) from None
     except Interruption as interruption:
         _report_as_json(invocation, interruption.exit_code, INTERRUPTED)
@@ -54,6 +54,12 @@ def guarded(invocation: Invocation, run: Callable[[], None]) -> None:
     except SkinLesionError as error:
         _report(invocation, error.exit_code, error.message, error.hint)
         raise SystemExit(int(error.exit_code)) from None
+    except OSError as error:
+        where = "" if error.filename is None else f": {error.filename}"
+        # It may be stdout that failed.
+        flush_stdout()
+        _report(invocation, ExitCode.FAILURE, f"{error.strerror or error}{where}", _REFUSED)
+        raise SystemExit(int(ExitCode.FAILURE)) from None
     except Exception as error:
         message = f"this should not happen: {type(error).__name__}: {error}"
         _report(invocation, ExitCode.FAILURE, message, _REPORT)
@@ -82,6 +88,8 @@ class Commands(NarrowHelp, TyperGroup):
 
 
 def _report_wrong_usage(command: str | None, arguments: list[str], error: Any) -> None:
+    # The parser prints it.
+    error.message = printable(error.message)
     if "--json" in arguments:
         path = error.ctx.command_path if error.ctx is not None else "skinlesion"
         hint = f"See `{path} --help`."
@@ -90,12 +98,12 @@ def _report_wrong_usage(command: str | None, arguments: list[str], error: Any) -
 
 def _report(invocation: Invocation, code: ExitCode, message: str, hint: str) -> None:
     if invocation.debug:
-        traceback.print_exc()
+        say(traceback.format_exc())
     if invocation.silent:
         return
-    print(f"error: {plain(message)}", file=sys.stderr)
+    say(f"error: {message}")
     if hint:
-        print(plain(hint), file=sys.stderr)
+        say(hint)
     _report_as_json(invocation, code, message, hint)
 
 

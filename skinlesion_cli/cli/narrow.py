@@ -7,6 +7,8 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from skinlesion_cli.cli.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -17,11 +19,6 @@ _BOXES_NEED = 60
 # A longer word (the name of a file, say) may be broken.
 _FOLDED_FROM = 24
 _FIGURE = re.compile(r"[-+<>]?\d")
-
-
-def plain(text: object) -> str:
-    """Text as it may go to a terminal: control characters (from a file name, say) made visible."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in str(text))
 
 
 class NarrowHelp:
@@ -51,25 +48,25 @@ def drawn(table: Table, console: Console) -> RenderableType:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rows = [[plain(cell) for cell in row] for row in table.rows]
-    grid = RichTable(title=plain(table.title), title_justify="left")
+    rows = [[printable(cell) for cell in row] for row in table.rows]
+    grid = RichTable(title=printable(table.title), title_justify="left")
     for index, name in enumerate(table.columns):
         figures = index > 0 and all(_is_figure(row[index]) for row in rows)
-        grid.add_column(Text(plain(name)), justify="right" if figures else "left", overflow="fold")
+        grid.add_column(Text(printable(name)), justify="right" if figures else "left", overflow="fold")
     for row in rows:
         grid.add_row(*map(Text, row))
     # A column needs its longest word, and three characters for its border and the space around it.
     columns = zip(*rows, strict=True) if rows else [()] * len(table.columns)
     needed = 1 + sum(
         3 + max(min(len(word), _FOLDED_FROM) for cell in (name, *cells) for word in (cell.split() or [""]))
-        for name, cells in zip(map(plain, table.columns), columns, strict=True)
+        for name, cells in zip(map(printable, table.columns), columns, strict=True)
     )
     if needed <= console.width:
         return grid
-    lines = [plain(table.title)]
+    lines = [printable(table.title)]
     for row in rows:
         named = zip(table.columns[1:], row[1:], strict=True)
-        lines += [row[0], *(f"  {plain(name)}: {cell}" for name, cell in named if cell)]
+        lines += [row[0], *(f"  {printable(name)}: {cell}" for name, cell in named if cell)]
     return Text("\n".join(lines))
 
 

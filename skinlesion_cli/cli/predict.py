@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import StageCall, command
+from skinlesion_cli.cli.terminal import stdout_for_rows
 
 EXAMPLE = """
 skinlesion predict ./images --cam
@@ -106,6 +106,6 @@ def predict(
         batch=batch,
         max_pixels=max_pixels,
         model=model,
-        stream=sys.stdout.buffer,
+        stream=stdout_for_rows() if output == stage.STDOUT else None,
     )
     return StageCall(stage.run, settings)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from skinlesion_cli.cli import envelope
-from skinlesion_cli.cli.narrow import drawn, plain
-from skinlesion_cli.errors import ExitCode
+from skinlesion_cli.cli.narrow import drawn
+from skinlesion_cli.cli.terminal import discard_stdout, printable, say
+from skinlesion_cli.errors import ExitCode, SkinLesionError
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -19,11 +20,21 @@ if TYPE_CHECKING:
 
 def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = False) -> None:
     """Show a result and leave with its exit code. `aside`: on stderr, where stdout carries rows already."""
-    if as_json:
-        envelope.write(envelope.of_result(result), aside=aside)
-    elif not (aside and quiet):
-        _show(result, quiet=quiet, aside=aside)
-    sys.stdout.flush()
+    try:
+        if as_json:
+            envelope.write(envelope.of_result(result), aside=aside)
+        elif not (aside and quiet):
+            _show(result, quiet=quiet, aside=aside)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise SkinLesionError(
+            f"the result cannot be printed: {error.strerror}",
+            "The work itself is done"
+            + ("; written: " + ", ".join(result.artifacts) if result.artifacts else "."),
+        ) from None
     if result.exit_code is not ExitCode.OK:
         raise SystemExit(int(result.exit_code))
 
@@ -38,18 +49,18 @@ def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
 
     console = Results(stderr=aside, highlight=False, soft_wrap=not sys.stdout.isatty())
     for line in result.headline:
-        console.print(Text(plain(line)))
+        console.print(Text(printable(line)))
     for table in result.tables:
         console.print(drawn(table, console))
     if result.artifacts:
-        console.print(Text("wrote " + ", ".join(plain(path) for path in result.artifacts)))
+        console.print(Text("wrote " + ", ".join(printable(path) for path in result.artifacts)))
     if quiet:
         return
     stderr = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
     for warning in result.warnings:
-        stderr.print(Text("warning: " + plain(warning), style="yellow"))
+        stderr.print(Text("warning: " + printable(warning), style="yellow"))
     if result.next_command:
-        stderr.print(Text(f"next: {result.next_command}", style="dim"))
+        stderr.print(Text(printable(f"next: {result.next_command}"), style="dim"))
     stderr.print(Text(DISCLAIMER, style="dim"))
 
 
@@ -71,17 +82,17 @@ class _Lines:
     """One line a notice and one a row, for logs; a task tells its start and its end."""
 
     def note(self, text: str) -> None:
-        print(plain(text), file=sys.stderr, flush=True)
+        say(text)
 
     def row(self, table: str, values: dict[str, object]) -> None:
         cells = "  ".join(f"{key} {_cell(value)}" for key, value in values.items())
-        print(f"{table}: {plain(cells)}", file=sys.stderr, flush=True)
+        say(f"{table}: {cells}")
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
         from skinlesion_cli.cli.timing import LoggedTask
 
-        yield LoggedTask(plain(description), total, unit, self.note)
+        yield LoggedTask(printable(description), total, unit, self.note)
 
 
 @contextmanager
@@ -120,7 +131,7 @@ class _Live:
     def note(self, text: str) -> None:
         from rich.text import Text
 
-        self.console.print(Text(plain(text)))
+        self.console.print(Text(printable(text)))
 
     def row(self, table: str, values: dict[str, object]) -> None:
         widths = {key: max(len(key), 8) for key in values}
@@ -131,7 +142,7 @@ class _Live:
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        identity = self.progress.add_task(plain(description), total=total, speed="")
+        identity = self.progress.add_task(printable(description), total=total, speed="")
         try:
             yield _LiveTask(self.progress, identity, unit)
         finally:
@@ -149,7 +160,7 @@ class _LiveTask:
             self.progress.update(self.identity, speed=f"{speed:.1f} {self.unit}/s")
 
     def describe(self, text: str) -> None:
-        self.progress.update(self.identity, description=plain(text))
+        self.progress.update(self.identity, description=printable(text))
 
 
 def _cell(value: object) -> str:
