@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 import pandas as pd
 
-from skinlesion_cli.artifacts import tables
+from skinlesion_cli.artifacts import user_tables
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
@@ -22,7 +22,7 @@ from skinlesion_cli.artifacts.prediction_columns import unescape_formula
 from skinlesion_cli.artifacts.predictions import PROBABILITY_COLUMNS, Predictions
 from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.errors import DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, class_named, plain_name
 
 VIEWS: tuple[str, ...] = ("outside",)
 _ID_COLUMNS = ("id", "image", "image_id", "isic_id", "filename", "file", "image_name", "path")
@@ -68,16 +68,33 @@ class ExternalPredictions:
     notes: tuple[str, ...] = ()
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, *, label_synonyms: bool = False) -> pd.DataFrame:
+    """The table with the ids in `id` and known columns by the names of `_KNOWN_COLUMNS`; decimal commas are points.
+
+    With `label_synonyms`, a column `dx`, `diagnosis`, `class` and so on is the label: in a table of predictions it may
+    as well be what was predicted.
+    """
     if not path.is_file():
         raise DataError(f"there is no table {path}")
-    table = tables.read_csv(path, path.name)
-    lower = {str(column).strip().lower(): column for column in reversed(table.columns)}
-    known = {name: lower[name.lower()] for name in _KNOWN_COLUMNS if name.lower() in lower}
-    identity = next((lower[name] for name in _ID_COLUMNS if name in lower), None)
-    if identity is None:
+    written = user_tables.read(path, path.name)
+    table = written.cells
+    by_plain_name = {plain_name(header): header for header in reversed(table.columns)}
+    known = {
+        name: by_plain_name[plain_name(name)] for name in _KNOWN_COLUMNS if plain_name(name) in by_plain_name
+    }
+    for column in ("label", "lesion_id") if label_synonyms else ("lesion_id",):
+        if column not in known and (headers := written.headers_of(column)):
+            known[column] = headers[0]
+    if not any(set(names) <= set(known) for names in (PROBABILITY_COLUMNS, CLASS_NAMES)):
+        known |= {f"p_{name}": header for name, header in written.class_headers().items()}
+    ids = [by_plain_name[plain_name(name)] for name in _ID_COLUMNS if plain_name(name) in by_plain_name]
+    ids = ids or written.headers_of("image")
+    if not ids:
         raise DataError(f"{path.name} has no column of image ids", "Name it `id` or `image`.")
-    table = table.rename(columns={column: name for name, column in known.items()} | {identity: "id"})
+    table = table.rename(columns={column: name for name, column in known.items()} | {ids[0]: "id"})
+    if written.separator != ",":
+        for column in {*PROBABILITY_COLUMNS, *CLASS_NAMES} & set(table.columns):
+            table[column] = user_tables.with_decimal_points(table[column])
     if "model_sha256" in table.columns:
         # Only tables that `predict` wrote have this column, and their ids are escaped for spreadsheets.
         table["id"] = table["id"].map(unescape_formula)
@@ -119,12 +136,13 @@ def _numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarr
 def _labels(table: pd.DataFrame, name: str) -> pd.Series | None:
     if "label" not in table.columns:
         return None
-    unknown = table["id"][~table["label"].isin(CLASS_INDEX)]
+    labels = table["label"].map(class_named)
+    unknown = table["id"][labels.isna()]
     if len(unknown):
         raise DataError(
             f"{name} has no known class for {name_items(unknown)}", "Known: " + ", ".join(CLASS_NAMES)
         )
-    return table["label"]
+    return labels
 
 
 def read_truth(path: Path) -> Truth:
@@ -134,9 +152,10 @@ def read_truth(path: Path) -> Truth:
     ------
     DataError : no labels, an unknown class, an image without exactly one class.
     """
-    table = _read(path)
+    table = _read(path, label_synonyms=True)
     labels = _labels(table, path.name)
     if labels is None:
+        table = table.rename(columns=dict(zip(PROBABILITY_COLUMNS, CLASS_NAMES, strict=True)))
         if any(name not in table.columns for name in CLASS_NAMES):
             raise DataError(
                 f"{path.name} has no labels",

@@ -176,10 +176,14 @@ def means(header_names: Sequence[str], column: str) -> bool:
 
 
 def numbers(cells: pd.Series, separator: str = ",") -> pd.Series:
-    """float64, NaN for what is no number. With another separator than a comma, `0,5` is a half."""
-    if separator != ",":
-        cells = cells.str.replace(r"^([+-]?\d*),(\d+)$", r"\1.\2", regex=True)
-    return pd.to_numeric(cells, errors="coerce").astype(float)
+    """float64, NaN for what is not a number. With another separator than a comma, `0,5` is a half."""
+    points = cells if separator == "," else with_decimal_points(cells)
+    return pd.to_numeric(points, errors="coerce").astype(float)
+
+
+def with_decimal_points(cells: pd.Series) -> pd.Series:
+    """Cells in which `0,5` is written `0.5`."""
+    return cells.str.replace(r"^([+-]?\d*),(\d+)$", r"\1.\2", regex=True)
 
 
 def _content(source: Path | bytes, name: str) -> bytes:

@@ -33,7 +33,7 @@ def test_truth_one_hot_and_odd_ids_stay_text(tmp_path: Path):
         (HEADER + "a,1,1,0,0,0,0,0\n", "exactly one class for a"),
         (HEADER + "a,0,0,0,0,0,0,0\n", "exactly one class for a"),
         (HEADER + "a,1,0,0,0,0,0,0\na,1,0,0,0,0,0,0\n", "more than once: a"),
-        ("image,label\na,MELANOMA\n", "no known class for a"),
+        ("image,label\na,WART\n", "no known class for a"),
         ("name,label\na,MEL\n", "no column of image ids"),
         ("image\na\n", "no labels"),
     ],
@@ -121,3 +121,28 @@ def test_failed_rows_are_not_swallowed(tmp_path: Path):
     text = "id,status,error,p_MEL,p_NV,p_BCC,p_AKIEC,p_BKL,p_DF,p_VASC,label\na,error,truncated,,,,,,,,MEL\n"
     with pytest.raises(DataError, match="no prediction for a"):
         external_predictions.read_predictions(write(tmp_path, text), None)
+
+
+def test_truth_as_people_write_it(tmp_path: Path):
+    path = write(tmp_path, "")
+    path.write_bytes("Filename;DX;Lesion ID\r\na.jpg;melanoma;L1\r\nb.jpg;naevus;L1\r\n".encode("utf-16"))
+    found = external_predictions.read_truth(path)
+    assert found.table.to_dict("list") == {
+        "id": ["a.jpg", "b.jpg"],
+        "label": ["MEL", "NV"],
+        "lesion_id": ["L1", "L1"],
+    }
+
+
+def test_predictions_with_semicolons_and_decimal_commas(tmp_path: Path):
+    header = "image;Melanoma;Nevus;bcc;ak;Seborrheic Keratosis;dermatofibroma;vascular lesion;label\n"
+    path = write(tmp_path, header + "a;0,25;0,75;0;0;0;0;0;nevus\n")
+    found = external_predictions.read_predictions(path, None)
+    assert found.predictions.probabilities.ravel().tolist() == [0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert found.predictions.table["label"].tolist() == ["NV"]
+
+
+def test_a_class_column_of_predictions_is_no_truth(tmp_path: Path):
+    path = write(tmp_path, HEADER.replace("image,", "image,class,") + "a,MEL,1,0,0,0,0,0,0\n")
+    with pytest.raises(DataError, match="no truth was given"):
+        external_predictions.read_predictions(path, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -20,8 +19,8 @@ from skinlesion_cli.data.sources.registry import read_source, require_there
 from skinlesion_cli.data.split_extension import extended
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.download.stage import NEXT, DownloadSettings, attribution_text
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.stages.download.stage import DownloadSettings, attribution_text, next_command, sides_table
+from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # Ids of the ISIC archive name one photograph, whichever dataset it is handed out in; other names may come again.
@@ -66,7 +65,7 @@ def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
         table = pd.concat([split.table, rows], ignore_index=True)
         replace(split, table=table, artifact=None).save(workspace.split, written)
         atomic_write(workspace.attribution, attribution_text(joined))
-    return _result(workspace, collection, known, added, rows, manifest, written)
+    return _result(workspace, split, collection, known, added, rows, manifest, written)
 
 
 def _appendable(config: DownloadSettings) -> Path:
@@ -177,6 +176,7 @@ def _joined(manifest: Manifest, added: pd.DataFrame, collection: Collection) -> 
 
 def _result(
     workspace: Workspace,
+    split: Split,
     collection: Collection,
     known: _Sorted,
     added: pd.DataFrame,
@@ -185,6 +185,11 @@ def _result(
     after: Manifest,
 ) -> StageResult:
     labels, parts = Counter(added["label"]), Counter(rows["part"])
+    trained = workspace.trained()
+    # A network that is there is replaced only with --fresh.
+    following = (
+        f"{next_command(split, trained[0].split('-fold')[0])} --fresh" if trained else next_command(split)
+    )
     counted = ", ".join(f"{labels[name]:,} {name}" for name in CLASS_NAMES if labels[name])
     sources = Counter(after.table["source"])
     return StageResult(
@@ -205,10 +210,10 @@ def _result(
             "images": len(after.table),
             "sources": dict(sorted(sources.items())),
         },
-        tables=[_sides_table(added, rows)],
+        tables=[sides_table("Added images by class and side", added, rows)],
         artifacts=[str(workspace.manifest), str(workspace.split)],
         warnings=[*collection.notes, *_notes(known, added, rows, before)],
-        next_command=NEXT,
+        next_command=following,
     )
 
 
@@ -239,16 +244,3 @@ def _notes(known: _Sorted, added: pd.DataFrame, rows: pd.DataFrame, before: Mani
             f"{aside:,} new images are set aside for validation or test by their source, and went there"
         )
     return notes
-
-
-def _sides_table(added: pd.DataFrame, rows: pd.DataFrame) -> Table:
-    """Added images by class and side: folds, and parts outside of them."""
-    names = dict(
-        zip(rows["id"], ("fold " + rows["fold"]).where(rows["fold"] != "", rows["part"]), strict=True)
-    )
-    counts: Mapping[tuple[str, str], int] = Counter(
-        (label, names[identity]) for identity, label in zip(added["id"], added["label"], strict=True)
-    )
-    sides = sorted(set(names.values()))
-    cells = [[label, *(counts.get((label, side), 0) for side in sides)] for label in CLASS_NAMES]
-    return Table("Added images by class and side", ["class", *sides], cells)

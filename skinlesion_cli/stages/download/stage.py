@@ -33,7 +33,10 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-NEXT = "skinlesion train --arch efficientnet_lite0"
+
+def next_command(split: Split, arch: str = "efficientnet_lite0") -> str:
+    """The training that comes next."""
+    return f"skinlesion train --arch {arch}" + (f" --folds {split.n_folds}" if split.n_folds else "")
 
 
 class DownloadSettings(StageSettings):
@@ -295,6 +298,20 @@ def _about_pairs(found: Duplicates) -> list[str]:
     return notes
 
 
+def sides_table(title: str, images: pd.DataFrame, split_table: pd.DataFrame) -> Table:
+    """Images by class and side: folds, and parts outside of them."""
+    side = ("fold " + split_table["fold"]).where(split_table["fold"] != "", split_table["part"])
+    side_of = dict(zip(split_table["id"], side, strict=True))
+    counts = Counter(
+        (label, side_of[identity])
+        for identity, label in zip(images["id"], images["label"], strict=True)
+        if identity in side_of
+    )
+    sides = sorted(set(side_of.values()), key=lambda name: (not name.startswith("fold"), len(name), name))
+    cells = [[label, *(counts[label, name] for name in sides)] for label in CLASS_NAMES]
+    return Table(title, ["class", *sides], cells)
+
+
 def _result(
     manifest: Manifest,
     split: Split,
@@ -306,13 +323,25 @@ def _result(
     rows = [[name, *(counts[part][name] for part in PARTS)] for name in CLASS_NAMES]
     rows.append(["all", *(sum(counts[part].values()) for part in PARTS)])
     folds = f", {split.n_folds} folds in train" if split.n_folds else ""
+    sources = Counter(manifest.table["source"])
+    headline = f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions; {manifest.licence}"
+    if len(sources) > 1:
+        headline += "; " + ", ".join(f"{count:,} of {source}" for source, count in sorted(sources.items()))
+    tables = [
+        Table(
+            f"Images by class and part ({split.strategy}, seed {split.seed}{folds})", ["class", *PARTS], rows
+        )
+    ]
+    if split.n_folds:
+        tables.append(sides_table("Images by class and fold", manifest.table, split.table))
     return StageResult(
         command="download",
-        headline=[f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions; {manifest.licence}"],
+        headline=[headline],
         figures={
             "images": len(manifest.table),
             "lesions": manifest.n_lesions,
             "class_counts": manifest.class_counts,
+            "sources": dict(sorted(sources.items())),
             "split": {
                 "strategy": split.strategy,
                 "seed": split.seed,
@@ -322,14 +351,8 @@ def _result(
             },
             "near_duplicate_pairs": None if pairs is None else len(pairs),
         },
-        tables=[
-            Table(
-                f"Images by class and part ({split.strategy}, seed {split.seed}{folds})",
-                ["class", *PARTS],
-                rows,
-            )
-        ],
+        tables=tables,
         artifacts=artifacts,
         warnings=notes,
-        next_command=NEXT,
+        next_command=next_command(split),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.info.settings import InfoSettings
 from skinlesion_cli.stages.result import StageResult, Table
 
-_DONE, _MISSING, _DAMAGED = "done", "not yet", "damaged"
+_DONE, _MISSING, _DAMAGED, _OUTDATED = "done", "not yet", "damaged", "out of date"
 
 
 @dataclass
@@ -26,6 +27,7 @@ class _Status:
     rows: list[tuple[str, str, str]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     next_command: str | None = None
 
     def add(self, stage: str, state: str, detail: str = "") -> None:
@@ -36,10 +38,10 @@ class _Status:
 
 
 def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
-    """Look at every stage's artifacts; a damaged one is told and makes the exit code 4."""
+    """Look at every stage's artifacts; a damaged one is named and makes the exit code 4."""
     workspace, status = Workspace(settings.workspace), _Status()
-    _dataset(workspace, status)
-    _networks(workspace, status)
+    split = _dataset(workspace, status)
+    _networks(workspace, split, status)
     _ensemble(workspace, status)
     _calibration(workspace, status)
     if not status.problems and status.next_command is None:
@@ -55,17 +57,18 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
         headline=[f"workspace {settings.workspace}"],
         figures=status.figures,
         tables=[Table("stages", ("stage", "state", "what"), status.rows)],
-        warnings=status.problems,
+        warnings=[*status.problems, *status.warnings],
         next_command=status.next_command,
         exit_code=ExitCode.ARTIFACT if status.problems else ExitCode.OK,
     )
 
 
-def _dataset(workspace: Workspace, status: _Status) -> None:
+def _dataset(workspace: Workspace, status: _Status) -> Split | None:
+    """Report on the dataset; its split, where there is a whole one."""
     if not workspace.manifest.exists():
         status.add("download", _MISSING)
         status.suggest("skinlesion download --from DIR")
-        return
+        return None
     try:
         manifest = Manifest.load(workspace.manifest)
         split = Split.load(workspace.split, manifest)
@@ -73,48 +76,70 @@ def _dataset(workspace: Workspace, status: _Status) -> None:
         status.add("download", _DAMAGED, error.message)
         status.problems.append(error.message)
         status.suggest("skinlesion download --from DIR")
-        return
+        return None
     counts = {part: len(split.ids(part)) for part in PARTS}
+    sources = Counter(manifest.table["source"])
     status.figures["dataset"] = {
         "images": len(manifest.table),
         "lesions": manifest.n_lesions,
+        "sources": dict(sorted(sources.items())),
         "class_counts": manifest.class_counts,
         "split": split.strategy,
         "parts": counts,
     }
     parts = " / ".join(f"{part} {count}" for part, count in counts.items() if count)
-    detail = f"{len(manifest.table)} images, {manifest.n_lesions} lesions; {split.strategy}: {parts}"
+    folds = f", {split.n_folds} folds" if split.n_folds else ""
+    detail = f"{len(manifest.table)} images, {manifest.n_lesions} lesions; {split.strategy}: {parts}{folds}"
+    if len(sources) > 1:
+        detail += "; " + ", ".join(f"{count} of {source}" for source, count in sorted(sources.items()))
     status.add("download", _DONE, detail)
+    return split
 
 
-def _networks(workspace: Workspace, status: _Status) -> None:
+def _networks(workspace: Workspace, split: Split | None, status: _Status) -> None:
     trained = workspace.trained()
+    outdated_archs: list[str] = []
+    folds = f" --folds {split.n_folds}" if split is not None and split.n_folds else ""
     status.figures["networks"] = {}
     for state in sorted(workspace.models.glob("*/state/state.json")):
         name = state.parent.parent.name
         epoch = TrainingState.load(state).epochs_finished
         status.add(f"train {name}", "under way", f"{epoch} epochs finished")
         if name not in trained:
-            status.suggest(f"skinlesion train --arch {name}")
+            status.suggest(f"skinlesion train --arch {name.split('-fold')[0]}{folds}")
     for name in trained:
         try:
             checkpoint = Checkpoint.load(workspace.checkpoint(name))
         except ArtifactError as error:
             status.add(f"train {name}", _DAMAGED, error.message)
             status.problems.append(error.message)
-            status.suggest(f"skinlesion train --arch {name} --fresh")
+            status.suggest(f"skinlesion train --arch {name.split('-fold')[0]}{folds} --fresh")
             continue
         bacc = checkpoint.figures["val_bacc"]
         support = checkpoint.figures["validation_images"]
-        status.figures["networks"][name] = dict(checkpoint.figures)
-        status.add(
-            f"train {name}",
-            _DONE,
-            f"{checkpoint.recipe.name} recipe, validation BACC {bacc:.4f} on {support} images",
+        outdated = _is_outdated(checkpoint, split)
+        status.figures["networks"][name] = {**checkpoint.figures, "outdated": outdated}
+        detail = f"{checkpoint.recipe.name} recipe, validation BACC {bacc:.4f} on {support} images"
+        if outdated:
+            detail += "; the dataset or its split has changed since"
+            outdated_archs.append(checkpoint.arch)
+        status.add(f"train {name}", _OUTDATED if outdated else _DONE, detail)
+    if outdated_archs:
+        status.warnings.append(
+            f"{len(outdated_archs)} of {len(trained)} networks were trained before images were added or the split was "
+            "changed; predictions still work, and training again uses the new images"
         )
+        status.suggest(f"skinlesion train --arch {outdated_archs[0]}{folds} --fresh")
     if not trained:
         status.add("train", _MISSING)
-        status.suggest("skinlesion train --arch densenet121")
+        status.suggest(f"skinlesion train --arch efficientnet_lite0{folds}")
+
+
+def _is_outdated(checkpoint: Checkpoint, split: Split | None) -> bool:
+    """Whether the network was trained with another split than that of the workspace (appending changes it too)."""
+    if split is None or split.artifact is None or checkpoint.artifact is None:
+        return False
+    return checkpoint.artifact.inputs.get("split") not in (None, split.artifact.sha256)
 
 
 def _ensemble(workspace: Workspace, status: _Status) -> None:
