@@ -103,8 +103,13 @@ def _networks(workspace: Workspace, split: Split | None, status: _Status) -> Non
     status.figures["networks"] = {}
     for state in sorted(workspace.models.glob("*/state/state.json")):
         name = state.parent.parent.name
-        epoch = TrainingState.load(state).epochs_finished
-        status.add(f"train {name}", "under way", f"{epoch} epochs finished")
+        try:
+            status.add(
+                f"train {name}", "under way", f"{TrainingState.load(state).epochs_finished} epochs finished"
+            )
+        except ArtifactError as error:
+            status.add(f"train {name}", _DAMAGED, error.message)
+            status.problems.append(error.message)
         if name not in trained:
             status.suggest(f"skinlesion train --arch {name.split('-fold')[0]}{folds}")
     for name in trained:
@@ -115,11 +120,12 @@ def _networks(workspace: Workspace, split: Split | None, status: _Status) -> Non
             status.problems.append(error.message)
             status.suggest(f"skinlesion train --arch {name.split('-fold')[0]}{folds} --fresh")
             continue
-        bacc = checkpoint.figures["val_bacc"]
-        support = checkpoint.figures["validation_images"]
         outdated = _is_outdated(checkpoint, split)
         status.figures["networks"][name] = {**checkpoint.figures, "outdated": outdated}
-        detail = f"{checkpoint.recipe.name} recipe, validation BACC {bacc:.4f} on {support} images"
+        detail = f"{checkpoint.recipe.name} recipe"
+        if checkpoint.validation_bacc is not None:
+            support = checkpoint.figures.get("validation_images", "unknown")
+            detail += f", validation BACC {checkpoint.validation_bacc:.4f} on {support} images"
         if outdated:
             detail += "; the dataset or its split has changed since"
             outdated_archs.append(checkpoint.arch)

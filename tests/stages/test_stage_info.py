@@ -1,0 +1,74 @@
+"""`skinlesion info`: what is done, what is out of date, and what to run next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages.download import append
+from skinlesion_cli.stages.download.stage import DownloadSettings
+from skinlesion_cli.stages.download.stage import run as download
+from skinlesion_cli.stages.info import stage
+from skinlesion_cli.stages.result import StageResult
+from tests.data import tiny as tiny_data
+from tests.inference.tiny import make_workspace
+
+
+def info(root: Path) -> StageResult:
+    return stage.run(stage.InfoSettings(workspace=root), SilentReporter())
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A dataset in two folds, and two networks that were trained on it."""
+    source = tiny_data.write_official(tmp_path / "isic")
+    settings = DownloadSettings(workspace=tmp_path / "w", source=source, split="kfold", n_folds=2)
+    download(settings, SilentReporter())
+    make_workspace(tmp_path / "w")
+    workspace = Workspace(tmp_path / "w")
+    manifest = Manifest.load(workspace.manifest)
+    split = Split.load(workspace.split, manifest)
+    assert split.artifact is not None
+    assert manifest.artifact is not None
+    for name in ("tiny-fold0", "tiny-fold1"):
+        checkpoint = Checkpoint.load(workspace.checkpoint(name))
+        inputs = {"manifest": manifest.artifact, "split": split.artifact}
+        checkpoint.save(workspace.checkpoint(name), inputs=inputs)
+    return tmp_path / "w"
+
+
+def test_networks_of_the_present_split_are_done(trained: Path) -> None:
+    figures = info(trained).figures
+    assert [network["outdated"] for network in figures["networks"].values()] == [False, False]
+    assert figures["dataset"]["sources"] == {"isic2018": 28}
+
+
+def test_what_was_appended_after_training_is_said_and_training_again_suggested(trained: Path) -> None:
+    clinic = trained.parent / "clinic"
+    clinic.mkdir()
+    (clinic / "a.jpg").write_bytes(tiny_data.jpeg(999))
+    (clinic / "labels.csv").write_text("image,label\na,melanoma\n")
+    added = append.run(DownloadSettings(workspace=trained, source=clinic), SilentReporter())
+    assert added.next_command == "skinlesion train --arch tiny --folds 2 --fresh"
+    result = info(trained)
+    assert [network["outdated"] for network in result.figures["networks"].values()] == [True, True]
+    assert result.figures["dataset"]["sources"] == {"clinic": 1, "isic2018": 28}
+    assert any("2 of 2 networks were trained before images were added" in note for note in result.warnings)
+    assert result.next_command == "skinlesion train --arch tiny --folds 2 --fresh"
+    assert result.exit_code == 0
+
+
+def test_without_networks_the_folds_of_the_split_are_part_of_what_comes_next(tmp_path: Path) -> None:
+    source = tiny_data.write_official(tmp_path / "isic")
+    settings = DownloadSettings(workspace=tmp_path / "w", source=source, split="kfold", n_folds=3)
+    assert (
+        download(settings, SilentReporter()).next_command
+        == "skinlesion train --arch efficientnet_lite0 --folds 3"
+    )
+    assert info(tmp_path / "w").next_command == "skinlesion train --arch efficientnet_lite0 --folds 3"
