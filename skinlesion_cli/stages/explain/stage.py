@@ -22,6 +22,7 @@ from skinlesion_cli.explain.methods import FAST, checked_method
 from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter
+from skinlesion_cli.inference.loading import AUTO
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import in_batches
@@ -54,6 +55,7 @@ class ExplainConfig:
     style: str = STYLES[0]
     raw: str | None = None
     device: str = "auto"
+    runtime: str = "auto"
     max_pixels: int = MAX_PIXELS
     model: str | None = None
 
@@ -63,8 +65,13 @@ def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
     classes = _check(config)
     check_named(config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
-    # Only the fast path does without a backward pass, and so without torch.
-    runtime = "auto" if config.method == FAST else "torch"
+    # Only the fast path needs no backward pass, and so no torch.
+    runtime = config.runtime if config.method == FAST else "torch"
+    if config.runtime not in (AUTO, runtime):
+        raise UsageError(
+            f"--method {config.method} needs a backward pass, which --runtime {config.runtime} cannot do",
+            f"Use --runtime torch, or --method {FAST}.",
+        )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     predictor = Predictor.of_bundle(
         bundle,
