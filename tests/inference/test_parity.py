@@ -22,19 +22,18 @@ from PIL import Image
 
 from skinlesion_cli import Classifier
 from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import calibration as calibrations
-from skinlesion_cli.artifacts import ensemble as ensembles
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.prediction_columns import unescape_formula
-from skinlesion_cli.artifacts.quality_gate import StoredGate
-from skinlesion_cli.artifacts.quality_gate import write as write_gate
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.quality import STATISTICS, statistics
+from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.reading.inputs import ImageInput, expand, load
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
-from skinlesion_cli.decisions.quality_gate import fit_gate
+from skinlesion_cli.decisions.quality_gate import STATISTICS, fit_gate
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.loading import TTA_MODES
@@ -119,7 +118,7 @@ def gated_workspace(inputs: list[Path], tmp_path_factory: pytest.TempPathFactory
     spread = spread + np.random.default_rng(0).normal(0, 2 * spread.std(axis=0) + 1e-3, spread.shape)
     gate = fit_gate(STATISTICS, spread, false_alarm_rate=0.05)
     assert bundle.ensemble.artifact is not None
-    write_gate(workspace.gate, StoredGate(gate, {}), inputs={"split": bundle.ensemble.artifact})
+    StoredQualityGate(gate, {}).save(workspace.gate, inputs={"split": bundle.ensemble.artifact})
     if importlib.util.find_spec("onnxscript") is None:
         return root
     from skinlesion_cli.models.network import restore_network
@@ -149,13 +148,10 @@ def workspace_for(gated_workspace: Path, tmp_path_factory: pytest.TempPathFactor
             rule = DecisionRule(thresholds=THRESHOLDS, malignant_threshold=0.5, conformal_minimum=(0.1,) * 7)
             stopping = StoppingRule(rule, margin_factor=0.3, n_views=8, weights=(0.5, 0.5))
             stored = {"stopping_rule": stopping.to_json()} if mode == tta.ADAPTIVE else None
-            ensemble = ensembles.read(Workspace(root).ensemble).artifact
+            ensemble = Ensemble.load(Workspace(root).ensemble).artifact
             assert ensemble is not None
-            calibrations.write(
-                Workspace(root).calibration,
-                calibrations.Calibration(rule, "published", mode, views, stopping=stored),
-                inputs={"ensemble": ensemble},
-            )
+            calibration = Calibration(rule, "published", mode, views, stopping=stored)
+            calibration.save(Workspace(root).calibration, inputs={"ensemble": ensemble})
             made[mode] = root
         return made[mode]
 
