@@ -38,5 +38,13 @@ def bench(
     """Measure how fast this machine predicts: decoding, networks, views, maps, writing, and all together."""
     from skinlesion_cli.stages import bench as stage
 
-    config = stage.BenchConfig(workspace, tuple(sample or ()), images, seconds, runtime, device, model)
+    config = stage.BenchSettings(
+        workspace=workspace,
+        sample=tuple(sample or ()),
+        images=images,
+        seconds=seconds,
+        runtime=runtime,
+        device=device,
+        model=model,
+    )
     return StageCall(stage.run, config)

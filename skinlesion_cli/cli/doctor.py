@@ -30,4 +30,4 @@ def doctor(
     """
     from skinlesion_cli.stages.doctor import stage
 
-    return StageCall(stage.run, stage.DoctorConfig(workspace, network))
+    return StageCall(stage.run, stage.DoctorSettings(workspace=workspace, network=network))

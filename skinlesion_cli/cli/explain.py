@@ -58,11 +58,13 @@ def explain(
 
         return StageCall(
             check_stage.run,
-            check_stage.CheckConfig(workspace, named, listed, method=method, device=device, model=model),
+            check_stage.CheckSettings(
+                workspace=workspace, inputs=named, listed=listed, method=method, device=device, model=model
+            ),
         )
     from skinlesion_cli.stages.explain import stage
 
-    settings = stage.ExplainConfig(
+    settings = stage.ExplainSettings(
         workspace=workspace,
         inputs=named,
         listed=listed,

@@ -84,7 +84,7 @@ def predict(
     from skinlesion_cli.stages.predict import stage
 
     named, listed = options.named_and_listed(inputs)
-    settings = stage.PredictConfig(
+    settings = stage.PredictSettings(
         workspace=workspace,
         inputs=named,
         listed=listed,

@@ -41,7 +41,7 @@ def select(
     from skinlesion_cli.stages import select as stage
 
     named, listed = options.named_and_listed(inputs)
-    settings = stage.SelectConfig(
+    settings = stage.SelectSettings(
         workspace=workspace,
         inputs=named,
         listed=listed,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, PositiveInt
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stored_step_shares
@@ -23,6 +24,8 @@ from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.prediction import TABLE
 from skinlesion_cli.inference.predictor import Predictor, Source, as_source
+from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
@@ -32,20 +35,19 @@ _BATCH = 4
 _ALL = "all steps"
 
 
-@dataclass(frozen=True)
-class BenchConfig:
+class BenchSettings(StageSettings):
     """`sample` are image files to measure on; without, one is generated at 600 x 450. `images`: to predict."""
 
     workspace: Path
-    sample: Sequence[Path] = ()
-    images: int = 10_000
-    seconds: float = 3.0
-    runtime: str = "auto"
-    device: str = "auto"
+    sample: tuple[Path, ...] = ()
+    images: PositiveInt = 10_000
+    seconds: Annotated[float, Field(ge=0.1)] = 3.0
+    runtime: Annotated[str, one_of(RUNTIMES, also=("auto",))] = "auto"
+    device: Annotated[str, one_of(DEVICES)] = "auto"
     model: str | None = None
 
 
-def run(config: BenchConfig, reporter: Reporter) -> StageResult:
+def run(config: BenchSettings, reporter: Reporter) -> StageResult:
     """Measure decoding, the networks, all views, maps and writing, each alone; then all of prediction, by threads.
 
     With an adaptive model prediction is measured twice: with as many steps per image as `calibrate` measured on

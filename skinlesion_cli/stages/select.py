@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.decisions import active_learning
 from skinlesion_cli.errors import ExitCode, UsageError, name_items
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.inference.predictor import PredictedBatch, Predictor
+from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
@@ -38,27 +42,22 @@ COLUMNS = (
 _BATCH = 16
 
 
-@dataclass(frozen=True)
-class SelectConfig:
+class SelectSettings(StageSettings):
     """What to choose from, how many, and by what (`active_learning.STRATEGIES`)."""
 
     workspace: Path
-    inputs: Sequence[str]
+    inputs: tuple[str, ...]
     output: Path
-    listed: Iterable[str] = ()
-    count: int = 100
-    strategy: str = "mixed"
-    device: str = "auto"
-    runtime: str = "auto"
-    max_pixels: int = MAX_PIXELS
+    listed: SkipValidation[Iterable[str]] = ()
+    count: PositiveInt = 100
+    strategy: Annotated[str, one_of(active_learning.STRATEGIES)] = "mixed"
+    device: Annotated[str, one_of(DEVICES)] = "auto"
+    runtime: Annotated[str, one_of(RUNTIMES, also=("auto",))] = "auto"
+    max_pixels: PositiveInt = MAX_PIXELS
 
 
-def run(config: SelectConfig, reporter: Reporter) -> StageResult:
+def run(config: SelectSettings, reporter: Reporter) -> StageResult:
     """Write the list, most informative first; images that the dataset already has are omitted."""
-    if config.strategy not in active_learning.STRATEGIES:
-        raise UsageError(
-            f"no strategy named {config.strategy!r}", "Strategies: " + ", ".join(active_learning.STRATEGIES)
-        )
     check_named(config.inputs)
     workspace = Workspace(config.workspace)
     bundle = bundles.from_workspace(workspace)

@@ -18,13 +18,13 @@ import pytest
 from skinlesion_cli.errors import WeightsError
 from skinlesion_cli.stages.doctor import installation, machine, models
 from skinlesion_cli.stages.doctor import stage as doctor
-from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
+from skinlesion_cli.stages.doctor.finding import DoctorSettings, Finding
 from tests.cli.conftest import Places, Run
 
 
 def look(name: str, workspace: Path) -> list[tuple[str, str, str, str]]:
     """What one look finds: check, state, found, to do."""
-    findings = doctor._safely(name, doctor.CHECKS[name], DoctorConfig(workspace))
+    findings = doctor._safely(name, doctor.CHECKS[name], DoctorSettings(workspace=workspace))
     return [(f.check, f.state, f.found, f.to_do) for f in findings]
 
 

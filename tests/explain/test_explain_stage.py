@@ -18,9 +18,9 @@ from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.explain import check as explain_check
 from skinlesion_cli.stages.explain import stage as explain
-from skinlesion_cli.stages.explain.stage import ExplainConfig
+from skinlesion_cli.stages.explain.stage import ExplainSettings
 from skinlesion_cli.stages.predict import stage as predict
-from skinlesion_cli.stages.predict.stage import PredictConfig
+from skinlesion_cli.stages.predict.stage import PredictSettings
 from tests.inference.tiny import make_images, make_workspace
 
 
@@ -35,7 +35,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def explained(workspace: Path, images: Path, output: Path, **choices) -> tuple[list[dict], object]:
-    result = explain.run(ExplainConfig(workspace, [str(images)], output, **choices), SilentReporter())
+    result = explain.run(
+        ExplainSettings(workspace=workspace, inputs=[str(images)], output=output, **choices), SilentReporter()
+    )
     with (output / "maps.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file)), result
 
@@ -123,8 +125,14 @@ def test_styles_of_predicted_overlays(workspace: Path, images: Path, tmp_path: P
     assert original.shape == (48, 64, 3)
     for style in ("overlay", "contour", "side-by-side"):
         output = tmp_path / f"{style}.csv"
-        config = PredictConfig(
-            workspace, [str(name)], output, cam=True, cam_style=style, runtime="torch", device="cpu"
+        config = PredictSettings(
+            workspace=workspace,
+            inputs=[str(name)],
+            output=output,
+            cam=True,
+            cam_style=style,
+            runtime="torch",
+            device="cpu",
         )
         predict.run(config, SilentReporter())
         (overlay,) = (tmp_path / f"{style}-cam").rglob("*.png")
@@ -138,27 +146,36 @@ def test_styles_of_predicted_overlays(workspace: Path, images: Path, tmp_path: P
     np.testing.assert_array_equal(right, drawn["overlay"][:48])
     changed = {style: (drawn[style][:48] != original).any(axis=2).mean() for style in ("overlay", "contour")}
     assert 0 < changed["contour"] < 0.5 < changed["overlay"]
-    with pytest.raises(UsageError, match="no style named 'fancy'"):
+    with pytest.raises(UsageError, match="there is no 'fancy'"):
         predict.run(
-            PredictConfig(workspace, [str(name)], tmp_path / "x.csv", cam=True, cam_style="fancy"),
+            PredictSettings(
+                workspace=workspace,
+                inputs=[str(name)],
+                output=tmp_path / "x.csv",
+                cam=True,
+                cam_style="fancy",
+            ),
             SilentReporter(),
         )
 
 
 def test_wrong_choices_are_refused(workspace: Path, images: Path, tmp_path: Path) -> None:
     for choices, message in (
-        ({"classes": ("MELANOMA",)}, "no class named MELANOMA"),
-        ({"style": "fancy"}, "no style named 'fancy'"),
-        ({"raw": "tiff"}, "no kind of raw map named 'tiff'"),
-        ({"method": "nocam"}, "no method named 'nocam'"),
+        ({"classes": ("MELANOMA",)}, "there is no 'MELANOMA'"),
+        ({"style": "fancy"}, "there is no 'fancy'"),
+        ({"raw": "tiff"}, "there is no 'tiff'"),
+        ({"method": "nocam"}, "there is no 'nocam'"),
     ):
         with pytest.raises(UsageError, match=message):
-            explain.run(ExplainConfig(workspace, [str(images)], tmp_path, **choices), SilentReporter())
+            explain.run(
+                ExplainSettings(workspace=workspace, inputs=[str(images)], output=tmp_path, **choices),
+                SilentReporter(),
+            )
 
 
 def test_check_gives_both_tests_with_support(workspace: Path, images: Path) -> None:
     result = explain_check.run(
-        explain_check.CheckConfig(workspace, [str(images)], n_images=3), SilentReporter()
+        explain_check.CheckSettings(workspace=workspace, inputs=[str(images)], n_images=3), SilentReporter()
     )
     figures = result.figures
     assert figures["images"] == 3

@@ -50,7 +50,7 @@ def test_strategies() -> None:
     # The second most uncertain looks just like the first.
     assert selection.select("mixed", 2, scores, features)[0] == 1
     assert selection.select("mixed", 2, scores, features)[1] in (0, 3)
-    with pytest.raises(UsageError, match="no strategy named 'luck'"):
+    with pytest.raises(UsageError, match="there is no 'luck'"):
         selection.select("luck", 2, scores, features)
 
 
@@ -58,8 +58,12 @@ def test_select_writes_the_list(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "ws")
     images = make_images(tmp_path / "images", 6)
     (images / "a" / "=cmd.jpg").write_bytes((images / "a" / "image 000.jpg").read_bytes())
-    config = stage.SelectConfig(
-        workspace, [str(images)], tmp_path / "list.csv", count=4, strategy="disagreement"
+    config = stage.SelectSettings(
+        workspace=workspace,
+        inputs=[str(images)],
+        output=tmp_path / "list.csv",
+        count=4,
+        strategy="disagreement",
     )
     result = stage.run(config, SilentReporter())
     with (tmp_path / "list.csv").open(newline="", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench, export
-from skinlesion_cli.stages.bench import BenchConfig, _AsMeasured
+from skinlesion_cli.stages.bench import BenchSettings, _AsMeasured
 
 pytestmark = pytest.mark.command_line
 
@@ -126,14 +126,14 @@ def test_bench_of_an_adaptive_model_counts_the_looks_of_validation_not_of_its_ow
     shares = [0.75, 0.0, 0.0, 0.25, *[0.0] * 12]
     stopping = {"stopping_rule": rule.to_json(), "step_shares": shares}
     workspace = make_workspace(tmp_path / "ws", stopping=stopping)
-    config = BenchConfig(workspace, images=1000, seconds=0.1, runtime="torch")
+    config = BenchSettings(workspace=workspace, images=1000, seconds=0.1, runtime="torch")
     result = bench.run(config, SilentReporter())
     figures, adaptive = result.figures, result.figures["adaptive"]
     # 0.75 * 1 + 0.25 * 4 = 1.75.
     assert adaptive["mean_steps"] == 1.75
     assert (adaptive["n_steps"], adaptive["sample_mean_forward_passes"]) == (16, 16.0)
-    assert adaptive["all_looks_seconds"] == pytest.approx(
-        1000 / max(adaptive["all_looks_images_per_s"].values())
+    assert adaptive["all_steps_seconds"] == pytest.approx(
+        1000 / max(adaptive["all_steps_images_per_s"].values())
     )
     assert figures["seconds"] == pytest.approx(1000 / max(figures["whole_images_per_s"].values()))
     assert {"all networks, adaptive", "all networks, all steps"} <= set(figures["images_per_s"])

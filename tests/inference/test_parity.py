@@ -180,8 +180,12 @@ def line(prediction: Prediction) -> bytes:
 
 def by_command(workspace: Path, inputs: list[Path], output: Path, runtime: str) -> dict[str, Prediction]:
     """What `predict` wrote, by the end of the id."""
-    config = predict.PredictConfig(
-        workspace, [str(path) for path in inputs], output, runtime=runtime, device="cpu"
+    config = predict.PredictSettings(
+        workspace=workspace,
+        inputs=[str(path) for path in inputs],
+        output=output,
+        runtime=runtime,
+        device="cpu",
     )
     predict.run(config, SilentReporter())
     rows = map(Prediction.from_row, store.read_rows(output, output.suffix[1:], TABLE))
@@ -220,8 +224,12 @@ def test_python_and_every_command_predict_the_same(
 
     readable = {name: row for name, row in rows.items() if row.status != ERROR}
     select.run(
-        select.SelectConfig(
-            workspace, [str(path) for path in inputs], tmp_path / "list.csv", runtime=runtime, device="cpu"
+        select.SelectSettings(
+            workspace=workspace,
+            inputs=[str(path) for path in inputs],
+            output=tmp_path / "list.csv",
+            runtime=runtime,
+            device="cpu",
         ),
         SilentReporter(),
     )
@@ -250,8 +258,12 @@ def test_the_class_that_is_explained_is_the_class_that_was_decided(
     predictions = Classifier.load(workspace, device="cpu", runtime=runnable(runtime)).predict(
         expand([str(path) for path in inputs])
     )
-    config = explain.ExplainConfig(
-        workspace, [str(path) for path in inputs], tmp_path / "maps", device="cpu", runtime=runtime
+    config = explain.ExplainSettings(
+        workspace=workspace,
+        inputs=[str(path) for path in inputs],
+        output=tmp_path / "maps",
+        device="cpu",
+        runtime=runtime,
     )
     explain.run(config, SilentReporter())
     with (tmp_path / "maps" / explain.TABLE).open(newline="") as file:
@@ -296,8 +308,8 @@ def test_limits_hold_for_everybody(inputs: list[Path], workspace_for: Any) -> No
 
 def test_bench_takes_the_forward_passes_of_prediction(inputs: list[Path], workspace_for: Any) -> None:
     workspace, sample = workspace_for(tta.ADAPTIVE), inputs[0] / "large.jpg"
-    config = bench.BenchConfig(
-        workspace, sample=[sample], images=10, seconds=0.01, runtime="torch", device="cpu"
+    config = bench.BenchSettings(
+        workspace=workspace, sample=[sample], images=10, seconds=0.01, runtime="torch", device="cpu"
     )
     adaptive = bench.run(config, SilentReporter()).figures["adaptive"]
     (prediction,) = Classifier.load(workspace, device="cpu", runtime="torch").predict([sample])
@@ -306,9 +318,9 @@ def test_bench_takes_the_forward_passes_of_prediction(inputs: list[Path], worksp
 
 def test_doctor_predicts_as_everybody_does() -> None:
     from skinlesion_cli.stages.doctor import models
-    from skinlesion_cli.stages.doctor.finding import DoctorConfig
+    from skinlesion_cli.stages.doctor.finding import DoctorSettings
 
-    finding = next(iter(models.self_test(DoctorConfig(Path("nowhere")))))
+    finding = next(iter(models.self_test(DoctorSettings(workspace=Path("nowhere")))))
     (prediction,) = Classifier.load("builtin", device="cpu", runtime="torch").predict([models.picture()])
     assert finding.state == "ok"
     assert finding.figures["prediction"] == prediction.to_row()

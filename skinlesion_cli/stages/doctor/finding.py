@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from skinlesion_cli.config.settings import StageSettings
+
 State = Literal["ok", "advice", "problem"]
 REINSTALL = "Install skinlesion again, in an environment of its own: pip install --force-reinstall skinlesion"
 
 
-@dataclass(frozen=True)
-class DoctorConfig:
+class DoctorSettings(StageSettings):
     """`network`: also ask the servers that `download` and `train` fetch from whether they answer."""
 
     workspace: Path
@@ -30,4 +31,4 @@ class Finding:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-Look = Callable[[DoctorConfig], Iterator[Finding]]
+Look = Callable[[DoctorSettings], Iterator[Finding]]

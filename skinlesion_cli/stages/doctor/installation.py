@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module, metadata
 from typing import Any
 
-from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
+from skinlesion_cli.stages.doctor.finding import DoctorSettings, Finding
 
 _ROOMS = {
     "prediction": ("skinlesion_cli.stages.predict.worker", "skinlesion_cli.inference.runtimes.torch"),
@@ -17,12 +17,12 @@ _ROOMS = {
 }
 
 
-def python(_config: DoctorConfig) -> Iterator[Finding]:
+def python(_config: DoctorSettings) -> Iterator[Finding]:
     version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     yield Finding("python", "ok", f"{version} on {system}", figures={"python": version, "system": system})
 
 
-def libraries(_config: DoctorConfig) -> Iterator[Finding]:
+def libraries(_config: DoctorSettings) -> Iterator[Finding]:
     """Required libraries as the package's own metadata states them, then its extras."""
     from packaging.requirements import Requirement
 
@@ -92,7 +92,7 @@ def _fits(requirement: Any, version: str | None) -> bool:
     return version is not None and requirement.specifier.contains(version, prereleases=True)
 
 
-def loading(_config: DoctorConfig) -> Iterator[Finding]:
+def loading(_config: DoctorSettings) -> Iterator[Finding]:
     """Installed is not enough: a library may lack a file of the system and fail when it is loaded."""
     for modules in _ROOMS.values():
         for module in modules:

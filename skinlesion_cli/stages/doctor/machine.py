@@ -9,13 +9,13 @@ from pathlib import Path
 
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import SkinLesionError
-from skinlesion_cli.stages.doctor.finding import DoctorConfig, Finding
+from skinlesion_cli.stages.doctor.finding import DoctorSettings, Finding
 
 _LITTLE_SPACE_BYTES = 200e6
 _HUB_SAMPLE = "resnet50"
 
 
-def devices(_config: DoctorConfig) -> Iterator[Finding]:
+def devices(_config: DoctorSettings) -> Iterator[Finding]:
     import torch
 
     from skinlesion_cli.inference.loading import gpu_is_there
@@ -35,7 +35,7 @@ def devices(_config: DoctorConfig) -> Iterator[Finding]:
     yield Finding("devices", "ok", ", ".join(names) or "CPU only", figures=figures)
 
 
-def threads(_config: DoctorConfig) -> Iterator[Finding]:
+def threads(_config: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli.parallel import available_cores
 
     cores, quota, asked = available_cores(), _quota_cores(), os.environ.get("OMP_NUM_THREADS", "")
@@ -61,7 +61,7 @@ def _quota_cores() -> float | None:
         return None
 
 
-def disk(config: DoctorConfig) -> Iterator[Finding]:
+def disk(config: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES
 
     root = config.workspace.absolute()
@@ -83,7 +83,7 @@ def disk(config: DoctorConfig) -> Iterator[Finding]:
         yield Finding("disk", "ok", found, figures=figures)
 
 
-def network(_config: DoctorConfig) -> Iterator[Finding]:
+def network(_config: DoctorSettings) -> Iterator[Finding]:
     from huggingface_hub import hf_hub_url
 
     from skinlesion_cli.data.download.http import Patience, Unreachable, open_client, status

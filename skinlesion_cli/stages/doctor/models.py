@@ -10,7 +10,7 @@ from typing import Any
 
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import SkinLesionError
-from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorConfig, Finding
+from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorSettings, Finding
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # The bundled model's probabilities of `picture`: the mean over its networks and views, before calibration. A new
@@ -20,7 +20,7 @@ KNOWN_ANSWER = (0.02382, 0.50684, 0.01420, 0.01927, 0.09078, 0.03280, 0.31229)
 TOLERANCE = 5e-3
 
 
-def weights(_config: DoctorConfig) -> Iterator[Finding]:
+def weights(_config: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli.models.backbones import BACKBONES
     from skinlesion_cli.models.pretrained import cached_weights_source
 
@@ -35,7 +35,7 @@ def weights(_config: DoctorConfig) -> Iterator[Finding]:
     yield Finding("ImageNet weights", "ok" if there else "advice", shown, to_do, found)
 
 
-def models(config: DoctorConfig) -> Iterator[Finding]:
+def models(config: DoctorSettings) -> Iterator[Finding]:
     """The bundled model, and what the workspace holds."""
     from skinlesion_cli.artifacts import bundle as bundles
 
@@ -93,7 +93,7 @@ def picture() -> bytes:
     return file.getvalue()
 
 
-def self_test(_config: DoctorConfig) -> Iterator[Finding]:
+def self_test(_config: DoctorSettings) -> Iterator[Finding]:
     import numpy as np
 
     from skinlesion_cli.artifacts import bundle as bundles

@@ -13,7 +13,7 @@ from skinlesion_cli import __version__
 from skinlesion_cli.errors import ExitCode, SkinLesionError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.doctor import installation, machine, models
-from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorConfig, Finding, Look
+from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorSettings, Finding, Look
 from skinlesion_cli.stages.result import StageResult, Table
 
 CHECKS: Mapping[str, Look] = {
@@ -30,7 +30,7 @@ CHECKS: Mapping[str, Look] = {
 }
 
 
-def run(config: DoctorConfig, reporter: Reporter) -> StageResult:
+def run(config: DoctorSettings, reporter: Reporter) -> StageResult:
     """Look at everything; a problem makes the exit code 1, advice does not."""
     looks = (
         dict(CHECKS) if config.network else {name: look for name, look in CHECKS.items() if name != "network"}
@@ -65,7 +65,7 @@ def _verdict(counts: Mapping[str, int]) -> str:
     return f"problems: {counts['problem']}; advice: {counts['advice']}"
 
 
-def _safely(name: str, look: Look, config: DoctorConfig) -> list[Finding]:
+def _safely(name: str, look: Look, config: DoctorSettings) -> list[Finding]:
     """A look that fails is a finding itself, and the others go on."""
     findings: list[Finding] = []
     try:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.inputs import check_named, expand
 from skinlesion_cli.errors import ExitCode, UsageError, name_items
 from skinlesion_cli.explain import sanity
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
-from skinlesion_cli.explain.methods import FAST, checked_method
+from skinlesion_cli.explain.methods import FAST, METHODS
 from skinlesion_cli.explain.sanity import MeanOf, mean_of
 from skinlesion_cli.explain.shuffling import cascading
 from skinlesion_cli.inference.engine import Engine, EngineMember, ToInput
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
+from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
@@ -34,23 +37,21 @@ _BATCH = 8
 _MAX_CORRELATION = 0.5
 
 
-@dataclass(frozen=True)
-class CheckConfig:
+class CheckSettings(StageSettings):
     """What to check on: at most `n_images` of the inputs, in their order."""
 
     workspace: Path
-    inputs: Sequence[str]
-    listed: Iterable[str] = ()
-    method: str = FAST
-    device: str = "auto"
-    n_images: int = 24
-    seed: int = 0
+    inputs: tuple[str, ...]
+    listed: SkipValidation[Iterable[str]] = ()
+    method: Annotated[str, one_of(METHODS)] = FAST
+    device: Annotated[str, one_of(DEVICES)] = "auto"
+    n_images: PositiveInt = 24
+    seed: NonNegativeInt = 0
     model: str | None = None
 
 
-def run(config: CheckConfig, reporter: Reporter) -> StageResult:
+def run(config: CheckSettings, reporter: Reporter) -> StageResult:
     """Both tests, each with its interval over images; the verdict is in words."""
-    checked_method(config.method)
     check_named(config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     predictor = Predictor.of_bundle(bundle, device=config.device, runtime="torch")
@@ -69,7 +70,7 @@ def run(config: CheckConfig, reporter: Reporter) -> StageResult:
     return _result(config, bundle, maps, randomised, np.array(areas), failed)
 
 
-def _predicted(config: CheckConfig, predictor: Predictor) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+def _predicted(config: CheckSettings, predictor: Predictor) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """The images that could be read, the class decided for each, int64 (n,), and those that could not be read.
 
     Images are squares at the size that the networks see, so that what is deleted is deleted from what they see.
@@ -113,7 +114,7 @@ def _maps(
 
 
 def _randomised(
-    engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, config: CheckConfig
+    engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, config: CheckSettings
 ) -> list[tuple[str, str, MeanOf]]:
     """Member, what was shuffled (and all after it), and the correlation with the maps before."""
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime
@@ -149,7 +150,7 @@ def _areas(engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed
 
 
 def _result(
-    config: CheckConfig,
+    config: CheckSettings,
     bundle: bundles.Bundle,
     maps: np.ndarray,
     randomised: list[tuple[str, str, MeanOf]],

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ExitCode, UsageError, name_items
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
-from skinlesion_cli.explain.methods import FAST, checked_method
+from skinlesion_cli.explain.methods import FAST, METHODS
 from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter
 from skinlesion_cli.inference.loading import AUTO
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
+from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
@@ -35,8 +40,7 @@ ALL = "all"
 _BATCH = 8
 
 
-@dataclass(frozen=True)
-class ExplainConfig:
+class ExplainSettings(StageSettings):
     """What to explain, and how.
 
     `classes` are class names or `all`; empty: the class decided on. `method` is one of `methods.METHODS`.
@@ -46,23 +50,29 @@ class ExplainConfig:
     """
 
     workspace: Path
-    inputs: Sequence[str]
+    inputs: tuple[str, ...]
     output: Path
-    listed: Iterable[str] = ()
-    classes: Sequence[str] = ()
-    method: str = FAST
+    listed: SkipValidation[Iterable[str]] = ()
+    classes: tuple[Annotated[str, one_of(CLASS_NAMES, also=(ALL,))], ...] = ()
+    method: Annotated[str, one_of(METHODS)] = FAST
     cam_tta: bool = False
-    style: str = STYLES[0]
-    raw: str | None = None
-    device: str = "auto"
-    runtime: str = "auto"
-    max_pixels: int = MAX_PIXELS
+    style: Annotated[str, one_of(STYLES)] = STYLES[0]
+    raw: Annotated[str, one_of(RAW_KINDS)] | None = None
+    device: Annotated[str, one_of(DEVICES)] = "auto"
+    runtime: Annotated[str, one_of(RUNTIMES, also=(AUTO,))] = AUTO
+    max_pixels: PositiveInt = MAX_PIXELS
     model: str | None = None
 
+    @property
+    def class_indexes(self) -> list[int] | None:
+        """The classes to explain; None: those decided on."""
+        names = CLASS_NAMES if ALL in self.classes else tuple(dict.fromkeys(self.classes))
+        return [CLASS_INDEX[name] for name in names] or None
 
-def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
+
+def run(config: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
-    classes = _check(config)
+    classes = config.class_indexes
     check_named(config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     # Only the fast path needs no backward pass, and so no torch.
@@ -109,24 +119,8 @@ def run(config: ExplainConfig, reporter: Reporter) -> StageResult:
     return _result(config, bundle, n_images, zero, failed)
 
 
-def _check(config: ExplainConfig) -> list[int] | None:
-    """The classes to explain; None: those decided on."""
-    checked_method(config.method)
-    if config.style not in STYLES:
-        raise UsageError(f"no style named {config.style!r}", "Styles: " + ", ".join(STYLES))
-    if config.raw is not None and config.raw not in RAW_KINDS:
-        raise UsageError(f"no kind of raw map named {config.raw!r}", "Kinds: " + ", ".join(RAW_KINDS))
-    names = list(CLASS_NAMES) if ALL in config.classes else list(dict.fromkeys(config.classes))
-    unknown = [name for name in names if name not in CLASS_INDEX]
-    if unknown:
-        raise UsageError(
-            f"no class named {name_items(unknown)}", "Classes: " + ", ".join((*CLASS_NAMES, ALL))
-        )
-    return [CLASS_INDEX[name] for name in names] or None
-
-
 def _explain(
-    config: ExplainConfig, predictor: Predictor, writer: OverlayWriter, sources: Sequence[ImageInput]
+    config: ExplainSettings, predictor: Predictor, writer: OverlayWriter, sources: Sequence[ImageInput]
 ) -> tuple[list[MapRecord], list[str]]:
     """The maps of a batch, and the images that could not be read."""
     fast = config.method == FAST and not config.cam_tta
@@ -159,7 +153,7 @@ def _explain(
 
 
 def _result(
-    config: ExplainConfig, bundle: bundles.Bundle, n_images: int, zero: list[str], failed: list[str]
+    config: ExplainSettings, bundle: bundles.Bundle, n_images: int, zero: list[str], failed: list[str]
 ) -> StageResult:
     which = ", ".join(config.classes) or "the decided class"
     warnings = []

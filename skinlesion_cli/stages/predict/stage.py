@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Self
+
+from pydantic import Field, PositiveInt, SkipValidation, model_validator
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.prediction_columns import FORMATS
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.explain.overlay import STYLES as CAM_STYLES
 from skinlesion_cli.inference import loading
+from skinlesion_cli.inference.loading import TTA_MODES
 from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.inference.summary import Numbering, Tally
+from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.stages.predict import backends, review_page
@@ -30,8 +36,7 @@ STDOUT = Path("-")
 _COUNTED_AHEAD = 20_000
 
 
-@dataclass(frozen=True)
-class PredictConfig:
+class PredictSettings(StageSettings):
     """What to predict, with what, to where.
 
     `inputs` as in `data.reading.inputs.expand`; `listed` more names, such as those on stdin. `output` `-` writes JSON
@@ -41,30 +46,55 @@ class PredictConfig:
     """
 
     workspace: Path
-    inputs: Sequence[str]
+    inputs: tuple[str, ...]
     output: Path
-    listed: Iterable[str] = ()
+    listed: SkipValidation[Iterable[str]] = ()
     cam: bool = False
-    cam_style: str = "overlay"
+    cam_style: Annotated[str, one_of(CAM_STYLES)] = CAM_STYLES[0]
     report: bool = False
-    device: str = "auto"
-    runtime: str = "auto"
-    tta: str | None = None
+    device: Annotated[str, one_of(DEVICES)] = "auto"
+    runtime: Annotated[str, one_of(RUNTIMES, also=("auto",))] = "auto"
+    tta: Annotated[str, one_of(TTA_MODES)] | None = None
     force: bool = False
-    max_pixels: int = MAX_PIXELS
-    format: str | None = None
+    max_pixels: PositiveInt = MAX_PIXELS
+    format: Annotated[str, one_of(FORMATS)] | None = None
     resume: bool = False
     overwrite: bool = False
-    batch: int | None = None
-    backend: str = "threads"
-    workers: int | None = None
+    batch: Annotated[int, Field(ge=1, le=1024)] | None = None
+    backend: Annotated[str, one_of(backends.BACKENDS)] = "threads"
+    workers: PositiveInt | None = None
     address: str | None = None
-    shard: tuple[int, int] | None = None
-    stream: IO[bytes] | None = None
+    shard: tuple[PositiveInt, PositiveInt] | None = None
+    stream: SkipValidation[IO[bytes] | None] = None
     model: str | None = None
 
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.output == STDOUT:
+            if self.resume or self.format not in (None, "jsonl") or self.shard:
+                raise UsageError(
+                    "--output - streams JSON lines; --resume, --shard and other formats need a file",
+                    "Example: --output results.csv --resume",
+                )
+            if self.cam or self.report:
+                raise UsageError("--cam and --report need a file as --output: what they write lies beside it")
+            if self.stream is None:
+                raise UsageError("--output - needs a stream to write to")
+        if self.shard and self.shard[0] > self.shard[1]:
+            raise UsageError(f"there is no share {self.shard[0]} of {self.shard[1]}")
+        if self.report and self.shard:
+            raise UsageError(
+                "--report and --shard exclude each other: a shard is not the whole batch",
+                "Predict all of it with --report, or merge the shards and read the table.",
+            )
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+        if self.address and self.backend not in ("dask", "ray"):
+            raise UsageError("--address belongs to --backend dask or ray")
+        return self
 
-def run(config: PredictConfig, reporter: Reporter) -> StageResult:
+
+def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     """Predict every input; an image that cannot be read costs its own row only.
 
     Raises
@@ -72,7 +102,6 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
     UsageError : nothing to predict, or options that do not go together.
     ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
-    _check(config)
     check_named(config.inputs)
     source = bundles.locate(Workspace(config.workspace), config.model)
     bundle = bundles.from_workspace(source)
@@ -104,7 +133,7 @@ def run(config: PredictConfig, reporter: Reporter) -> StageResult:
     return _result(config, plan, bundle, tally, _report(config, kind, plan, bundle, reporter))
 
 
-def _report(config: PredictConfig, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter) -> list[str]:
+def _report(config: PredictSettings, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter) -> list[str]:
     if not config.report:
         return []
     choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
@@ -113,26 +142,7 @@ def _report(config: PredictConfig, kind: str, plan: Plan, bundle: Bundle, report
         return [str(review_page.write_report(config.output, kind, bundle, plan.overlays, facts))]
 
 
-def _check(config: PredictConfig) -> None:
-    if config.output == STDOUT and (config.resume or config.format not in (None, "jsonl") or config.shard):
-        raise UsageError(
-            "--output - streams JSON lines; --resume, --shard and other formats need a file",
-            "Example: --output results.csv --resume",
-        )
-    if config.report and config.shard:
-        raise UsageError(
-            "--report and --shard exclude each other: a shard is not the whole batch",
-            "Predict all of it with --report, or merge the shards and read the table.",
-        )
-    if config.resume and config.overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    if config.backend not in backends.BACKENDS:
-        raise UsageError(f"no backend named {config.backend!r}", "Backends: " + ", ".join(backends.BACKENDS))
-    if config.address and config.backend not in ("dask", "ray"):
-        raise UsageError("--address belongs to --backend dask or ray")
-
-
-def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
+def _plan(config: PredictSettings, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
     choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
     if choice.forced:
         reporter.note(
@@ -146,10 +156,6 @@ def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Re
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
     if config.cam or config.report:
-        if config.cam_style not in CAM_STYLES:
-            raise UsageError(f"no style named {config.cam_style!r}", "Styles: " + ", ".join(CAM_STYLES))
-        if config.output == STDOUT:
-            raise UsageError("--cam and --report need a file as --output: what they write lies beside it")
         overlays = config.output.with_name(config.output.stem + "-cam")
     return Plan(
         workspace=source.root,
@@ -165,10 +171,9 @@ def _plan(config: PredictConfig, source: Workspace, bundle: Bundle, reporter: Re
     )
 
 
-def _sink(config: PredictConfig, kind: str, plan: Plan, size: int) -> Any:
+def _sink(config: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
     if config.output == STDOUT:
-        if config.stream is None:
-            raise UsageError("--output - needs a stream to write to")
+        assert config.stream is not None
         return nullcontext(store.StreamSink(config.stream, TABLE))
     # Where things lie and how the work is shared out may change between two runs; what decides a row may not.
     run = {
@@ -193,7 +198,7 @@ def _sink(config: PredictConfig, kind: str, plan: Plan, size: int) -> Any:
 def _skip_finished(
     partial: store.PartialFile,
     batches: Iterator[Sequence[Numbered]],
-    config: PredictConfig,
+    config: PredictSettings,
     tally: Tally,
     task: Task,
 ) -> Iterator[Sequence[Numbered]]:
@@ -227,7 +232,7 @@ def _skip_finished(
 
 
 def _predictions(
-    config: PredictConfig,
+    config: PredictSettings,
     plan: Plan,
     bundle: Bundle,
     batches: Iterable[Sequence[Numbered]],
@@ -246,7 +251,7 @@ def _predictions(
     )
 
 
-def _total(config: PredictConfig) -> int | None:
+def _total(config: PredictSettings) -> int | None:
     """How many images there are, where that is quick to tell."""
     if config.listed != () or config.shard:
         return None
@@ -254,7 +259,7 @@ def _total(config: PredictConfig) -> int | None:
 
 
 def _result(
-    config: PredictConfig, plan: Plan, bundle: Bundle, tally: Tally, reports: list[str]
+    config: PredictSettings, plan: Plan, bundle: Bundle, tally: Tally, reports: list[str]
 ) -> StageResult:
     figures = tally.figures()
     counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
