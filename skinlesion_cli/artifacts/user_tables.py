@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
 _SEPARATORS = (",", ";", "\t", "|")
 _MAX_BYTES = 512 << 20
 _MAX_COLUMNS = 2000
+# Rows may be shorter than the header: a small file can stand for a table that fills the memory.
+_MAX_CELLS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
             elif any(row):
                 # Spreadsheets cut empty cells off at the end of a row.
                 rows.append([row[position].strip() if position < len(row) else "" for position in kept])
+                if len(rows) * len(kept) > _MAX_CELLS:
+                    raise DataError(
+                        f"{name} has more than {_MAX_CELLS:,} cells", "Remove columns that are not needed."
+                    )
     except csv.Error as error:
         raise DataError(f"{name} cannot be read as a CSV table: {error}") from None
     if long:
@@ -243,14 +250,16 @@ def _null_side(content: bytes) -> str | None:
 
 def _separator(text: str) -> tuple[str, str]:
     """The separator, and the text without a line `sep=;` that tells it (as Excel writes)."""
-    first, _, rest = text.lstrip("\r\n").partition("\n")
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:
-        return (first.strip()[4:] or "\t"), rest
+    first, *rest = re.split(r"\r\n?|\n", text.lstrip("\r\n"), maxsplit=1)
+    if first.strip(" ").lower().startswith("sep=") and len(first.strip(" ")) <= 5:
+        return (first.strip(" ")[4:] or "\t"), "".join(rest)
     known = {name for names in COLUMN_NAMES.values() for name in names}
 
     def fit(separator: str) -> tuple[int, int]:
+        if first.count(separator) >= _MAX_COLUMNS:
+            return 0, _MAX_COLUMNS
         try:
-            cells = next(csv.reader([first.rstrip("\r")], delimiter=separator), [])
+            cells = next(csv.reader([first], delimiter=separator), [])
         except csv.Error:
             cells = []
         understood = sum(plain_name(cell) in known or class_named(cell) is not None for cell in cells)

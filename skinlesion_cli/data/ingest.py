@@ -18,7 +18,7 @@ from skinlesion_cli.errors import DataError, SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
 
 
-def import_images(
+def ingest_images(
     collection: Collection, images_folder: Path, reporter: Reporter, *, link: bool = False
 ) -> pd.DataFrame:
     """Copy every image into `images_folder`; it gets its final name only when it is whole.

@@ -12,7 +12,7 @@ import pytest
 
 from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.data import metadata
-from skinlesion_cli.data.ingest import import_images
+from skinlesion_cli.data.ingest import ingest_images
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
 from skinlesion_cli.data.reading import inputs
 from skinlesion_cli.data.reading.archives import open_archive
@@ -117,7 +117,7 @@ def collection(*files: Path, names: tuple[str, ...] = ()) -> Collection:
 
 def test_two_images_never_take_one_name(tmp_path):
     with pytest.raises(DataError, match=r"more than one image would become: same\.jpg"):
-        import_images(
+        ingest_images(
             collection(tmp_path / "a", tmp_path / "b", names=("same.jpg", "same.jpg")),
             tmp_path / "images",
             SilentReporter(),
@@ -131,7 +131,7 @@ def test_where_links_cannot_be_made_a_copy_serves(tmp_path, monkeypatch):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    table = import_images(collection(tmp_path / "a.jpg"), tmp_path / "images", SilentReporter(), link=True)
+    table = ingest_images(collection(tmp_path / "a.jpg"), tmp_path / "images", SilentReporter(), link=True)
     copied = tmp_path / "images" / "a.jpg"
     assert (copied.read_bytes(), copied.stat().st_nlink) == (tiny.jpeg(1), 1)
     assert table["id"].tolist() == ["a"]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from skinlesion_cli.artifacts import user_tables
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.split import Split, leaking_patients
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
+from skinlesion_cli.errors import DataError
 from tests.data import tiny
 
 LABELS = {"p1": "MEL", "p2": "NV", "p3": "BCC", "p4": "AKIEC", "p5": "BKL", "p6": "DF", "p7": "VASC"}
@@ -262,3 +268,87 @@ def test_decimal_commas():
     assert numbers(cells, ";").tolist()[:4] == [0.5, 0.5, 1.0, 0.001]
     assert numbers(cells, ";").isna().tolist() == [False] * 4 + [True] * 2
     assert numbers(cells, ",").isna().tolist() == [True, False, False, False, True, True]
+
+
+def test_lines_that_end_in_carriage_returns_alone(tmp_path):
+    place(tmp_path, *(f"{image}.jpg" for image in LABELS))
+    (tmp_path / "labels.csv").write_bytes(table_of(";").replace("\r\n", "\r").encode())
+    code, _, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0
+    check_labels(rows)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(
+        [table_of(";").encode(), table_of("\t").encode("utf-16"), b"sep=|\nimage|label\na|MEL\n", b""]
+    ),
+    st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=6),
+)
+def test_any_bytes_are_a_table_or_refused(content, changes):
+    for position, inserted in changes:
+        content = content[:position] + inserted + content[position + len(inserted) // 2 :]
+    try:
+        table = user_tables.read(content, "fuzzed.csv")
+    except DataError:
+        return
+    assert all(isinstance(cell, str) for cell in table.cells.to_numpy().ravel())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"," * 2_000_000,
+        b",".join([b"h"] * 1900) + b"\n" + b"a\n" * 20_000,
+        b"a" * 2_000_000,
+        b'"' * 2_000_000,
+    ],
+    ids=["separators", "short rows", "one cell", "quotes"],
+)
+def test_a_small_file_never_becomes_a_table_that_fills_the_memory(content):
+    with pytest.raises(DataError):
+        user_tables.read(content, "hostile.csv")
+
+
+def test_a_fifo_and_a_folder_are_no_tables(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("labels.csv", "folder.csv"):
+        with pytest.raises(DataError, match="no regular file"):
+            user_tables.read(tmp_path / name, name)
+    assert user_tables.headers(tmp_path / "labels.csv") == []
+
+
+def test_a_patient_column_keeps_patients_together(tmp_path):
+    rows = [(f"i{n}", ("MEL", "NV", "NV")[n % 3], f"Patient {n // 4}") for n in range(40)]
+    place(tmp_path, *(f"{image}.jpg" for image, _, _ in rows))
+    text = "file;class;PatientID\n" + "".join(
+        f"{image};{label};{patient}\n" for image, label, patient in rows
+    )
+    (tmp_path / "labels.csv").write_text(text)
+    for split in ("official", "grouped", "kfold"):
+        code, printed, found = download(
+            tmp_path / "labels.csv", tmp_path / split, "--split", split, "--folds", 3
+        )
+        assert code == 0
+        assert {image: row["patient_id"] for image, row in found.items()} == {i: p for i, _, p in rows}
+        assert not any("no lesion ids" in note for note in printed["warnings"])
+        manifest = Manifest.load(Workspace(tmp_path / split).manifest)
+        table = Split.load(Workspace(tmp_path / split).split, manifest).table
+        assert leaking_patients(table, manifest) == []
+        assert (
+            set(table["part"] + table["fold"])
+            == {
+                "official": {"train", "val"},
+                "grouped": {"train", "val", "test"},
+                "kfold": {"train0", "train1", "train2"},
+            }[split]
+        )
+
+
+def test_an_attribution_beside_the_images_is_kept(tmp_path):
+    place(tmp_path / "clinic", "a.jpg")
+    (tmp_path / "clinic" / "labels.csv").write_text("image,label\na,MEL\n")
+    (tmp_path / "clinic" / "ATTRIBUTION.txt").write_text("Photographs by Dr. Example, CC BY 4.0\n")
+    assert download(tmp_path / "clinic", tmp_path / "w")[0] == 0
+    assert "Photographs by Dr. Example" in Manifest.load(Workspace(tmp_path / "w").manifest).attribution

@@ -422,6 +422,32 @@ def test_isic2019_maps_the_classes_and_counts_what_it_drops(tmp_path):
     assert "1 images without a lesion id count as lesions of their own" in asked.notes
 
 
+def test_isic2019_in_a_zip_nested_and_with_hidden_files(tmp_path):
+    source = make_isic2019(tmp_path)
+    images = source / "ISIC_2019_Training_Input"
+    (images / "._a1.jpg").write_bytes(b"")
+    images.rename(source / "inner")
+    images.mkdir()
+    (source / "inner").rename(images / images.name)
+    assert len(read(source).records) == 6
+    members = {
+        f"{images.name}/{file.name}": file.read_bytes() for file in (images / images.name).glob("*.jpg")
+    }
+    shutil.rmtree(images)
+    write(source / f"{images.name}.zip", tiny.zipped(members))
+    assert {record.id: record.origin.read() for record in read(source).records if record.id[0] == "b"} == {
+        "b1": picture("b1"),
+        "b2_downsampled": picture("b2"),
+    }
+
+
+def test_isic2018_skips_hidden_files(tmp_path):
+    source = make_isic2018(tmp_path)
+    write(source / "ISIC2018_Task3_Training_Input" / "._a1.jpg", b"")
+    write(source / "ISIC2018_Task3_Training_Input" / ".ipynb_checkpoints" / "a1.jpg", b"")
+    assert len(read(source).records) == 6
+
+
 # --- class folders
 
 

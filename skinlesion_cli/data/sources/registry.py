@@ -31,6 +31,8 @@ SOURCES: Mapping[str, ModuleType] = {
 # Kinds that are no published dataset: their images are from whatever the folder is called.
 _OWN_KINDS = ("folders", "csv", "reviewed")
 _MAX_WRAPPINGS = 4
+_ATTRIBUTION_FILES = ("ATTRIBUTION.txt", "ATTRIBUTION.md", "LICENSE.txt", "LICENSE")
+_MAX_ATTRIBUTION_BYTES = 64 << 10
 
 
 def require_there(path: Path) -> None:
@@ -63,10 +65,25 @@ def read_source(path: Path, name: str, options: SourceOptions, source_name: str 
             raise UsageError(f"{path} looks {looks}", "Say what it is with --format: " + ", ".join(SOURCES))
         name = fitting[0]
     collection: Collection = SOURCES[name].read(path, options)
-    if source_name is None and name in _OWN_KINDS:
+    if name in _OWN_KINDS:
         folder = path.resolve() if path.is_dir() else path.resolve().parent
-        source_name = folder.name
+        source_name = source_name or folder.name
+        if collection.attribution == "unknown":
+            collection = replace(collection, attribution=_attribution(folder))
     return replace(collection, name=source_name or collection.name)
+
+
+def _attribution(folder: Path) -> str:
+    """What a file beside the images says about whose they are; `unknown` where there is none."""
+    for name in _ATTRIBUTION_FILES:
+        try:
+            with (folder / name).open("rb") as file:
+                text = file.read(_MAX_ATTRIBUTION_BYTES).decode("utf-8", "replace").strip()
+        except OSError:
+            continue
+        if text:
+            return f"{folder.name}, {name}:\n{text}"
+    return "unknown"
 
 
 def _recognised(path: Path) -> tuple[Path, list[str]]:

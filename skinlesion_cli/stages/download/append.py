@@ -13,7 +13,7 @@ from skinlesion_cli.artifacts.files import atomic_write, exclusive, sha256_bytes
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.ingest import import_images
+from skinlesion_cli.data.ingest import ingest_images
 from skinlesion_cli.data.sources.base import Collection, Record, published_id
 from skinlesion_cli.data.sources.registry import read_source, require_there
 from skinlesion_cli.data.split_extension import extended
@@ -54,7 +54,7 @@ def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
                 f"{source.name} holds no image that the dataset lacks",
                 f"{known.n_there + known.n_same_id} of its images are there already.",
             )
-        added = import_images(
+        added = ingest_images(
             replace(collection, records=known.fresh), workspace.images, reporter, link=config.link
         )
         # Before anything is written: images that tie two sides together are refused.

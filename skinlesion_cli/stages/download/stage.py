@@ -22,7 +22,7 @@ from skinlesion_cli.data.download import isic2018_files
 from skinlesion_cli.data.download.fetch import Patience
 from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES, OfficialFile
 from skinlesion_cli.data.groups import split_groups
-from skinlesion_cli.data.ingest import import_images, intact
+from skinlesion_cli.data.ingest import ingest_images, intact
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
 from skinlesion_cli.data.sources.base import IMAGE_TYPES, SourceOptions, parse_class_map
 from skinlesion_cli.data.sources.isic2018 import METADATA
@@ -197,7 +197,7 @@ def _dataset(
         config.source_name,
     ).only(wanted)
     notes += collection.notes
-    table = import_images(collection, workspace.images, reporter, link=config.link)
+    table = ingest_images(collection, workspace.images, reporter, link=config.link)
     manifest = Manifest(table, collection.licence, collection.attribution)
     atomic_write(workspace.attribution, attribution_text(manifest))
     manifest.save(workspace.manifest)
