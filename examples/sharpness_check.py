@@ -62,9 +62,9 @@ def jpeg(quality: int) -> Change:
 
 
 CHANGES: dict[str, Change] = {
-    "as they are": lambda image: image,
-    "all brought to 150 x 150": lambda image: image.resize((150, 150), BILINEAR),
-    "all brought to 112 x 112": lambda image: image.resize((112, 112), BILINEAR),
+    "unchanged": lambda image: image,
+    "all resized to 150 x 150": lambda image: image.resize((150, 150), BILINEAR),
+    "all resized to 112 x 112": lambda image: image.resize((112, 112), BILINEAR),
     "shrunk to 3/4": scaled(0.75),
     "enlarged to 3/2 (bicubic)": scaled(1.5),
     "down to 100 px and back": through(100),
@@ -143,7 +143,7 @@ def main() -> None:
     groups = {"all": np.ones(len(rows), dtype=bool)} | {
         f"{size} alone": sizes == size for size, n in Counter(sizes).most_common(3) if n < len(rows)
     }
-    print("\n| as they are | BACC | 95 % interval | " + " | ".join(CLASS_NAMES) + " |")
+    print("\n| unchanged | BACC | 95 % interval | " + " | ".join(CLASS_NAMES) + " |")
     print("|---" * (3 + len(CLASS_NAMES)) + "|")
     for name, chosen in groups.items():
         part = rows[chosen]

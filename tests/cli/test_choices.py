@@ -57,7 +57,7 @@ OPEN = [
     (("train", "--arch", "tiny", "--metadata", "age,weight"), "'age', 'sex' or 'site'"),
     (
         ("train", "--arch", "tiny", "--recipe", "quick"),
-        "Recipes: builtin, default, fast, full-size, published, rounds, second-round, third-round",
+        "Recipes: default, fast, published",
     ),
     (("train", "--arch", "tiny", "--set", "epoch=3"), "did you mean 'epochs'"),
     (("calibrate", "--target", "MELA:sensitivity=0.9"), "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
@@ -217,7 +217,7 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
         ),
         (
             "skinlesion train --recipe ",
-            "builtin default fast full-size published rounds second-round third-round",
+            "default fast published",
         ),
         ("skinlesion calibrate --policy ", "guaranteed published cost none"),
         ("skinlesion predict --runtime o", "onnx onnx-int8 openvino-bf16"),

@@ -41,7 +41,7 @@ def test_sharpness_table(workspace, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sharpness_check", "--workspace", str(workspace), "--arch", "tiny"])
     sharpness_check.main()
     lines = capsys.readouterr().out.splitlines()
-    first = next(line for line in lines if line.startswith("| as they are | 0"))
+    first = next(line for line in lines if line.startswith("| unchanged | 0"))
     cells = [cell.strip() for cell in first.strip("|").split("|")]
     assert float(cells[1]) == pytest.approx(result.figures["val_bacc"], abs=5e-4)
     assert cells[3:6] == ["+0.000", "+0.000 to +0.000", "100.0%"]
@@ -51,7 +51,7 @@ def test_sharpness_table(workspace, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "shape", "softer"),
     [
-        ("all brought to 150 x 150", (150, 150), None),
+        ("all resized to 150 x 150", (150, 150), None),
         ("shrunk to 3/4", (90, 120), None),
         ("enlarged to 3/2 (bicubic)", (180, 240), None),
         ("down to 100 px and back", (120, 160), True),

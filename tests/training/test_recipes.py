@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from skinlesion_cli.config.load import load_recipe, recipe_names
@@ -60,11 +62,18 @@ def test_published_recipe(arch):
     )
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_resolves_for_every_network_and_ends_at_the_size_of_prediction(name):
+BUNDLED_MODEL = Path(__file__).resolve().parents[2] / "examples" / "bundled_model"
+
+
+def test_recipes_that_are_offered():
+    assert recipe_names() == ["default", "fast", "published"]
+
+
+@pytest.mark.parametrize("file", [*recipe_names(), *map(str, sorted(BUNDLED_MODEL.glob("*.yaml")))])
+def test_every_recipe_resolves_for_every_network_and_ends_at_the_size_of_prediction(file):
     for arch in BACKBONES:
-        recipe = load_recipe(name, arch, environment={})
-        assert recipe.name == name
+        recipe = load_recipe(file, arch, environment={})
+        assert recipe.name == Path(file).stem
         last = (recipe.epochs - 1) / recipe.epochs
         assert recipe.size_px_at(last) == recipe.input_size_px == recipe.preprocessing().input_size_px
 
