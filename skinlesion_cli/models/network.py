@@ -162,10 +162,10 @@ def load_weights(network: nn.Module, content: bytes, name: str) -> None:
 
 
 def load_mean(network: nn.Module, contents: Sequence[bytes], names: Sequence[str]) -> None:
-    """Put the mean of stored weights into the network; a single one is put there as it is.
+    """Load the mean of several stored weights into the network.
 
-    A mean is a network of its own only where all went on from the same weights: "model soups", Wortsman et al., 2022
-    (arXiv:2203.05482). Counters (integers) are those of the first.
+    The mean is a useful network only if all of them were trained from the same weights ("model soups", Wortsman et
+    al., 2022, arXiv:2203.05482). Integer counters are those of the first.
 
     Raises
     ------

@@ -23,8 +23,17 @@ TINY = [
     *("--set", "harmonise_px=null", "--workers", "0", "--weights", "none", "--arch", "tiny", "--epochs", "1"),
 ]
 
+
+def with_dataset(workspace: Path, new: Path) -> Path:
+    """A new workspace that shares the dataset of another."""
+    new.mkdir()
+    (new / "dataset").symlink_to(workspace / "dataset")
+    return new
+
+
 # What each command is run with, on what it needs; a folder of its own for what it writes.
 SUCCESSES: dict[str, Callable[[Places, Path], Arguments]] = {
+    "average": lambda at, out: (*2 * ("--model", at.finished), "-w", with_dataset(at.dataset, out / "mean")),
     "bench": lambda at, out: ("--seconds", 0.1, "--runtime", "torch", "-w", at.finished),
     "calibrate": lambda at, out: ("--policy", "none", "-o", out / "calibration.json", "-w", at.stored),
     "doctor": lambda at, out: ("-w", at.finished),
@@ -43,6 +52,11 @@ SUCCESSES: dict[str, Callable[[Places, Path], Arguments]] = {
 }
 # What each command says where it cannot: arguments, exit code, and words of the message.
 FAILURES: dict[str, tuple[Arguments, int, str]] = {
+    "average": (
+        ("--model", "none", "--model", "other", "-w", "new"),
+        4,
+        "there is no trained network in none",
+    ),
     "bench": (("nowhere.jpg",), 2, "there is no file nowhere.jpg"),
     "calibrate": (("-w", "none"), 4, "none/ensemble/ensemble.json is not there"),
     "doctor": (("--device", "cpu"), 2, "No such option: --device"),

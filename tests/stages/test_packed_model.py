@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
@@ -22,7 +23,8 @@ from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.models.network import restore_network, to_half_precision
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
-from skinlesion_cli.stages.train import initial
+from skinlesion_cli.stages.train import averaging
+from skinlesion_cli.stages.train.initial import StartingModel
 from skinlesion_cli.stages.train.stage import TrainSettings
 from tests.inference.tiny import make_workspace
 
@@ -149,18 +151,15 @@ def test_half_precision_is_not_taken_for_full(folds, skinlesion):
 
 
 def test_the_name_of_the_weights_does_not_depend_on_where_they_lie(tmp_path):
-    def name(weights: str = "auto", *models: str) -> str:
+    def name(weights: str = "auto", model: str | None = None) -> str:
         recipe = load_recipe("default", "tiny", environment={})
-        settings = TrainSettings(
-            workspace=tmp_path, arch="tiny", recipe=recipe, weights=weights, models=models
-        )
+        settings = TrainSettings(workspace=tmp_path, arch="tiny", recipe=recipe, weights=weights, model=model)
         return settings.weights_name
 
     assert name() == "auto"
     assert name("none") == "none"
     assert name("auto", "builtin") == "model:builtin"
     assert name("auto", "/here/ours") == name("auto", "ours") == "model:ours"
-    assert name("auto", "/here/ours", "builtin") == "model:ours+builtin"
     assert name("/here/net.safetensors") == "net.safetensors"
 
 
@@ -220,83 +219,76 @@ def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path)
         np.testing.assert_allclose(new[name].detach(), tensor.detach(), atol=1e-6)
 
 
-def test_the_mean_of_models_is_judged_fold_by_fold_without_training(folds, skinlesion, tmp_path):
-    """Two models of the same folds: theirs, and one that went on from it for an epoch."""
+def test_the_mean_of_models_is_evaluated_fold_by_fold_without_training(folds, skinlesion, tmp_path):
+    """Two models of the same folds: the packed one, and one that was trained from it for another epoch."""
     size = (
         *("--workers", 0, "--folds", 2, "--set", "input_size_px=32", "--set", "progressive_sizes_px=[]"),
         *("--set", "cache_size_px=40", "--set", "harmonise_px=null"),
     )
-    mean = ("train", "--init", folds / "packed", "--init", "second", "--epochs", 0, *size)
+    second = ("train", "--init", folds / "packed", "--epochs", 1, *size, "--set", "ema_decay=null")
+    mean = ("average", "--model", folds / "packed", "--model", "second", "-w", "mean")
     for workspace in ("second", "mean"):
         shutil.copytree(folds / "skinlesion-workspace/dataset", tmp_path / workspace / "dataset")
     for arguments in (
-        (
-            "train",
-            "--init",
-            folds / "packed",
-            "--epochs",
-            1,
-            *size,
-            "--set",
-            "ema_decay=null",
-            "-w",
-            "second",
-        ),
+        (*second, "-w", "second"),
         ("ensemble", "-w", "second"),
         ("calibrate", "--policy", "published", "-w", "second"),
-        (*mean, "-w", "mean"),
+        mean,
         ("ensemble", "-w", "mean"),
     ):
         done = skinlesion(*arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     for fold in range(2):
-        one, two, made = (
+        one, two, average = (
             Checkpoint.load(Workspace(folder).checkpoint(f"tiny-fold{fold}"))
             for folder in (folds / "packed", tmp_path / "second", tmp_path / "mean")
         )
-        states = [{k: t.double() for k, t in load(c.weights).items()} for c in (one, two, made)]
+        states = [{k: t.double() for k, t in load(c.weights).items()} for c in (one, two, average)]
         moved = 0.0
         for name, tensor in states[2].items():
             if not name.endswith("num_batches_tracked"):
                 np.testing.assert_allclose(tensor, (states[0][name] + states[1][name]) / 2, atol=1e-6)
                 moved = max(moved, float((states[0][name] - states[1][name]).abs().max()))
-        assert moved > 1e-4  # else any of the two would pass for the mean
-        assert made.initial_weights.startswith("mean of 2: model tiny-fold0+tiny-fold1, tiny-fold")
-        history = made.history_csv.decode().splitlines()
+        assert moved > 1e-4  # otherwise either of the two would pass for the mean
+        assert average.initial_weights.startswith("mean of 2: model tiny-fold0+tiny-fold1, tiny-fold")
+        history = average.history_csv.decode().splitlines()
         assert [line.split(",")[:3] for line in history[1:]] == [["0", "", ""]]
-        assert made.figures["best_epoch"] == made.figures["epochs"] == 0
+        assert average.figures["best_epoch"] == average.figures["epochs"] == 0
+        # The stored figure is the balanced accuracy of the stored predictions, single view.
+        heldout = Predictions.load(Workspace(tmp_path / "mean").predictions(f"tiny-fold{fold}", "heldout"))
+        decided = heldout.view_probabilities[:, 0].argmax(axis=1)
+        recalls = [(decided[heldout.labels == c] == c).mean() for c in np.unique(heldout.labels)]
+        assert average.figures["val_bacc"] == pytest.approx(np.mean(recalls), abs=1e-9)
 
-    again = skinlesion(*mean, "-w", "mean", cwd=tmp_path)
+    again = skinlesion(*mean, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "initial weights" not in again.stderr  # it was there already
-    planned = skinlesion(*mean, "-w", "mean", "--dry-run", cwd=tmp_path)
-    assert planned.returncode == 0, planned.stderr
-    assert "0 epochs of" in planned.stdout
+    assert "weights: mean of" not in again.stderr  # it was there already
+    other = skinlesion(*mean[:-2], "--model", "second", "-w", "mean", cwd=tmp_path)
+    assert other.returncode == ArtifactError.exit_code
+    assert "mean:packed+second (now mean:packed+second+second)" in other.stderr
+    alone = skinlesion("average", "--model", "second", "-w", "mean", cwd=tmp_path)
+    assert alone.returncode == UsageError.exit_code, alone.stderr
 
 
-def test_networks_of_different_folds_have_no_mean(folds, monkeypatch):
-    """Told apart by their folds even where a model does not say which images it has seen."""
+def test_networks_of_different_folds_have_no_mean(folds):
+    """Recognised by their folds even if a model does not state which images it was trained on."""
     members = bundles.from_workspace(Workspace(folds / "packed")).members
-    found = {"one": (members[0],), "other": (members[1],)}
-    monkeypatch.setattr(initial.bundles, "resolve_model", lambda model: Workspace(Path(model)))
-    monkeypatch.setattr(
-        initial.bundles,
-        "from_workspace",
-        lambda folder: SimpleNamespace(members=found[str(folder.root)], model_id=str(folder.root)),
-    )
-    config = SimpleNamespace(models=("one", "other"), recipe=SimpleNamespace(metadata_fields=()))
-    job = SimpleNamespace(config=config, fold=None, reporter=SilentReporter())
-    with pytest.raises(UsageError, match="networks of different folds have no mean") as refused:
-        initial.start_from_models(job, restore_network(members[0]))
+    models = [
+        StartingModel(Workspace(Path(name)), SimpleNamespace(members=(member,), model_id=name))  # type: ignore[arg-type]
+        for name, member in zip(("one", "other"), members, strict=True)
+    ]
+    job = SimpleNamespace(fold=None, reporter=SilentReporter())
+    with pytest.raises(UsageError) as refused:
+        averaging._mean(job, models)  # type: ignore[arg-type]
     assert "model one, tiny-fold0" in refused.value.message
     assert "model other, tiny-fold1" in refused.value.message
 
 
-def test_no_epochs_need_models_to_start_from(folds, skinlesion):
-    done = skinlesion("train", "--arch", "tiny", "--weights", "none", "--epochs", 0, "--folds", 2, cwd=folds)
+def test_a_training_needs_epochs(folds, skinlesion):
+    settings = ("--arch", "tiny", "--weights", "none", "--folds", 2)
+    done = skinlesion("train", *settings, "--set", "epochs=0", cwd=folds)
     assert done.returncode == 2
-    assert "0 epochs train nothing" in done.stderr
-    assert "--init A --init B" in done.stderr
+    assert "skinlesion average" in done.stderr
 
 
 def test_folds_are_exported_and_gated_on_images_that_were_held_out(folds, skinlesion):

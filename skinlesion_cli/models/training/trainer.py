@@ -34,6 +34,7 @@ from skinlesion_cli.models.training.optimisation import (
     make_plateau,
     selection_score,
 )
+from skinlesion_cli.models.training.validation import predict_batches
 from skinlesion_cli.progress import Reporter
 
 SAVE_INTERVAL_S = 600.0
@@ -106,14 +107,7 @@ class Trainer:
         return self.average.network if self.average else self.network
 
     def fit(self) -> None:
-        """Train to the end, starting from `progress`; afterwards the network holds the weights of the best epoch.
-
-        A recipe of 0 epochs only validates the initial weights, as epoch 0.
-        """
-        if not self.recipe.epochs:
-            self.progress.history.append(history_row(0, None, None, *self.validate()))
-            self.progress.best_epoch = 0
-            return
+        """Train to the end, starting from `progress`; afterwards the network holds the weights of the best epoch."""
         with HeldSignals() as signals:
             while not self.progress.finished:
                 started = time.monotonic()
@@ -267,15 +261,8 @@ class Trainer:
         """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images of all processes."""
         network = self.evaluated.eval()
         self.distributed.share_buffers(network)
-        labels, logits = [], []
-        with torch.inference_mode():
-            for images, batch_labels, *metadata in self.validation():
-                outputs = network(images.to(self.device), *(values.to(self.device) for values in metadata))
-                logits.append(outputs.float().cpu().numpy())
-                labels.append(batch_labels.numpy())
-        return self.distributed.gather(np.concatenate(labels)), self.distributed.gather(
-            np.concatenate(logits)
-        )
+        labels, logits = predict_batches(network, self.validation(), self.device)
+        return self.distributed.gather(labels), self.distributed.gather(logits)
 
 
 def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:

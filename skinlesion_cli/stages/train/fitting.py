@@ -22,7 +22,7 @@ from skinlesion_cli.models.pretrained import initialise
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Progress, Trainer
-from skinlesion_cli.stages.train.initial import start_from_models
+from skinlesion_cli.stages.train.initial import start_from_model
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
 
@@ -42,7 +42,7 @@ def fit(job: Job) -> TrainedNetwork:
     """Train from the beginning, or resume from the training state."""
     recipe = job.config.recipe
     network = make_network(job)
-    source = start_from_models(job, network) or initialise(network, job.config.weights)
+    source = start_from_model(job, network) or initialise(network, job.config.weights)
     job.reporter.note(f"initial weights: {source}")
     cache = job.cache(training_px(job))
     pixels = TrainingImages(
@@ -109,25 +109,27 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         augmentation = make_augmentation(recipe.augmentation, size_px, counts)
         return batches(images, augmentation, replace(plan, epoch=epoch, first_step=first_step), workers(job))
 
-    def validation_batches() -> Iterator[tuple[torch.Tensor, ...]]:
-        for ids, pixels in job.inputs(job.validation_ids[distributed.rank :: distributed.size]):
-            values = job.metadata(ids)
-            metadata = () if values is None else (torch.from_numpy(values),)
-            yield torch.from_numpy(pixels), torch.from_numpy(job.data.labels(ids)), *metadata
-
     return Trainer(
         network=network,
         recipe=recipe,
         seed=job.config.seed,
         steps_per_epoch=plan.n_steps,
         batches=epoch_batches,
-        validation=validation_batches,
+        validation=lambda: validation_batches(job),
         device=job.device,
         reporter=job.reporter,
         class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
         logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
         distributed=distributed,
     )
+
+
+def validation_batches(job: Job) -> Iterator[tuple[torch.Tensor, ...]]:
+    """This process's share of the validation images, with labels and, if the recipe uses it, metadata."""
+    for ids, pixels in job.inputs(job.validation_ids[job.distributed.rank :: job.distributed.size]):
+        values = job.metadata(ids)
+        metadata = () if values is None else (torch.from_numpy(values),)
+        yield torch.from_numpy(pixels), torch.from_numpy(job.data.labels(ids)), *metadata
 
 
 def workers(job: Job) -> int:
@@ -189,7 +191,7 @@ def finished(job: Job) -> Checkpoint | None:
     if changed:
         raise ArtifactError(
             f"models/{job.name} was trained with other settings: {name_items(changed)}",
-            "Replace it by training with --fresh, or use another workspace.",
+            "Replace it with --fresh, or use another workspace.",
         )
     return stored
 
@@ -197,7 +199,7 @@ def finished(job: Job) -> Checkpoint | None:
 def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
     """Store the trained network and remove its training state."""
     progress, recipe = trained.progress, job.config.recipe
-    best = progress.history[progress.best_epoch - 1]
+    best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
     checkpoint = Checkpoint(
         arch=job.config.arch,
         fold=job.fold,

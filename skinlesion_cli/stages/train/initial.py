@@ -1,68 +1,87 @@
-"""Starting from the networks of a finished model, whose own training images may not judge what comes of it."""
+"""The networks of a finished model as a starting point; images that they were trained on must not evaluate the result."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.models.network import LesionNet, load_mean
+from skinlesion_cli.models.network import LesionNet, load_weights
 from skinlesion_cli.stages.train.job import Job
 
 
-def start_from_models(job: Job, network: LesionNet) -> str | None:
-    """Load a member of the model, classifier included; with folds, another member for each fold.
+@dataclass(frozen=True)
+class StartingModel:
+    """A finished model, and the folder that it was loaded from."""
 
-    Of several models the mean of their members' weights is taken. Returns where the weights came from; None where
-    the job does not start from a model.
+    folder: Workspace
+    bundle: Bundle
+
+    @classmethod
+    def load(cls, name: str) -> StartingModel:
+        """Load `builtin`, or the model in this folder."""
+        folder = bundles.resolve_model(name)
+        return cls(folder, bundles.from_workspace(folder))
+
+    def member(self, job: Job) -> Checkpoint:
+        """The network for this job: that of its fold, or the first one.
+
+        Raises
+        ------
+        DataError : images that would evaluate the new network were used to train this one.
+        """
+        member = self.bundle.members[(job.fold or 0) % len(self.bundle.members)]
+        _refuse_seen(job, self.folder.ensemble_predictions("val"), self.bundle.model_id, member)
+        return member
+
+    def describe(self, member: Checkpoint) -> str:
+        """The model, its network and the hash of that network."""
+        digest = member.artifact.sha256[:12] if member.artifact else ""
+        return f"model {self.bundle.model_id}, {member.name} {digest}"
+
+
+def start_from_model(job: Job, network: LesionNet) -> str | None:
+    """Load the weights of the model, classifier included; with folds, those of the network of the same fold.
+
+    Returns a description of their source; None if the job does not start from a model.
 
     Raises
     ------
-    DataError : images that would judge the new network are among those that a model was trained on.
-    UsageError : the network has a metadata branch, which the models have not, or members of different folds would
-        be mixed.
+    DataError : images that would evaluate the new network were used to train the model.
+    UsageError : the network has a metadata branch, which the model does not have.
     """
-    if not job.config.models:
+    if job.config.model is None:
         return None
     if job.config.recipe.metadata_fields:
-        raise UsageError("--init and --metadata exclude each other: the model has no branch for patient data")
-    members, sources = [], []
-    for model in job.config.models:
-        folder = bundles.resolve_model(model)
-        bundle = bundles.from_workspace(folder)
-        member = bundle.members[(job.fold or 0) % len(bundle.members)]
-        _refuse_seen(job, folder.ensemble_predictions("val"), bundle.model_id, member)
-        members.append(member)
-        digest = member.artifact.sha256[:12] if member.artifact else ""
-        sources.append(f"model {bundle.model_id}, {member.name} {digest}")
-    if len({member.fold for member in members}) > 1:
-        raise UsageError(
-            f"networks of different folds have no mean that any image could judge: {'; '.join(sources)}",
-            "Name models that were trained with the same folds.",
-        )
-    load_mean(network, [member.weights for member in members], [member.name for member in members])
-    return sources[0] if len(sources) == 1 else f"mean of {len(sources)}: " + "; ".join(sources)
+        raise UsageError("--init and --metadata cannot be combined: the model has no branch for patient data")
+    model = StartingModel.load(job.config.model)
+    member = model.member(job)
+    load_weights(network, member.weights, member.name)
+    return model.describe(member)
 
 
 def _refuse_seen(job: Job, path: Path, model_id: str, member: Checkpoint) -> None:
-    """Every image that a packed model was trained on is named in the predictions packed with it.
+    """All images that a packed model was trained on are named in the predictions packed with it.
 
-    A fold's network was not trained on the fold that it held out, so that may judge what comes of this network.
+    The network of a fold was not trained on its held-out fold, which may therefore evaluate the new network.
     """
     if not path.exists():
         job.reporter.note(
-            f"{model_id} does not say what it was trained on: check that it has not seen your images"
+            f"{model_id} does not state what it was trained on: make sure that it has not seen your images"
         )
         return
     known = Predictions.load(path).table
-    judging = set(job.validation_ids) | set(job.data.split.ids("test"))
+    evaluating = set(job.validation_ids) | set(job.data.split.ids("test"))
     if member.fold is not None:
         known = known[known["fold"] != str(member.fold)]
-    seen = sorted(judging & set(known["id"]))
+    seen = sorted(evaluating & set(known["id"]))
     if seen:
         raise DataError(
             f"{len(seen)} validation or test images were in the training of {model_id}: {name_items(seen)}",
-            "Figures on them would flatter; start from ImageNet weights, or train on other images.",
+            "Results on them would be too optimistic; start from ImageNet weights, or use other images.",
         )

@@ -32,11 +32,13 @@ MODEL_PREFIX = "model:"
 
 
 class TrainSettings(StageSettings):
-    """What to train. `weights` is auto, none or a safetensors file; `models`, each what `artifacts.bundle.named`
-    takes, are trained models to start from instead, from the mean of their weights where there are several;
-    `workers` None picks by cores; `folds` is the number of folds to train one after the other, None for the
-    one split into train and val; with `fold` only this one of them is trained (the others elsewhere, or later).
-    `half` stores the weights in half precision, and everything that follows works with those."""
+    """What to train.
+
+    `weights` is auto, none or a safetensors file; `model` (`builtin` or a folder) is a finished model to start from
+    instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train one after another,
+    None for the single split into train and val; with `fold` only this one is trained. `half` stores the weights in
+    half precision, with which all later results are computed.
+    """
 
     workspace: Path
     arch: str
@@ -51,14 +53,12 @@ class TrainSettings(StageSettings):
     dry_run: bool = False
     tensorboard: bool = False
     half: bool = False
-    models: tuple[str, ...] = ()
+    model: str | None = None
 
     @property
     def weights_name(self) -> str:
         """Name of the initial weights, independent of where the file or the packed model is stored."""
-        if self.models:
-            return MODEL_PREFIX + "+".join(Path(model).name for model in self.models)
-        return Path(self.weights).name
+        return Path(self.weights).name if self.model is None else MODEL_PREFIX + Path(self.model).name
 
 
 @dataclass(frozen=True)

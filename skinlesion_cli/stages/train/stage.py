@@ -7,17 +7,14 @@ from pathlib import Path
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
-from skinlesion_cli.artifacts.manifest import Manifest
-from skinlesion_cli.artifacts.split import Split
-from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.backbones import backbone
-from skinlesion_cli.models.training.distributed import join_processes
 from skinlesion_cli.models.training.memory import keep_freed_memory
-from skinlesion_cli.progress import Reporter, SilentReporter
+from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_precision, write_checkpoint
-from skinlesion_cli.stages.train.job import Dataset, Job, TrainSettings
+from skinlesion_cli.stages.train.job import Job, TrainSettings
+from skinlesion_cli.stages.train.jobs import make_jobs
 from skinlesion_cli.stages.train.planning import plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
 
@@ -31,7 +28,13 @@ _OTHER_FOLDS = (
 def run(config: TrainSettings, reporter: Reporter) -> StageResult:
     """Train, or resume an interrupted training; writes `models/<arch>/`, or one folder per fold."""
     keep_freed_memory()
-    jobs = _jobs(config, reporter)
+    backbone(config.arch)
+    if not config.recipe.epochs:
+        raise UsageError(
+            "a training needs at least one epoch",
+            "Change --epochs. To average trained models use `skinlesion average`.",
+        )
+    jobs = make_jobs(config, reporter)
     chosen = jobs if config.fold is None else [jobs[config.fold]]
     if config.dry_run:
         return plan(chosen[0])
@@ -44,45 +47,6 @@ def run(config: TrainSettings, reporter: Reporter) -> StageResult:
     if config.folds and config.fold is None and jobs[0].distributed.is_first:
         written.append(write_out_of_fold(jobs, trained))
     return _result(config, trained, written)
-
-
-def _jobs(config: TrainSettings, reporter: Reporter) -> list[Job]:
-    backbone(config.arch)
-    if not config.recipe.epochs and not config.models:
-        raise UsageError(
-            "0 epochs train nothing",
-            "They are for the mean of trained models (--init A --init B); otherwise give --epochs.",
-        )
-    distributed, device = join_processes(config.device)
-    workspace = Workspace(config.workspace)
-    manifest = Manifest.load(workspace.manifest)
-    split = Split.load(workspace.split, manifest)
-    data = Dataset(manifest, split)
-    own_reporter = reporter if distributed.is_first else SilentReporter()
-
-    def job(fold: int | None, train_ids: list[str], validation_ids: list[str]) -> Job:
-        if not train_ids or not validation_ids:
-            raise DataError(
-                f"the split has {len(train_ids)} training and {len(validation_ids)} validation images",
-                f"The split has folds: train them with --folds {split.n_folds}."
-                if split.n_folds
-                else "Create another one with `skinlesion download`.",
-            )
-        return Job(config, data, fold, train_ids, validation_ids, device, distributed, own_reporter)
-
-    if config.fold is not None and not 0 <= config.fold < (config.folds or 0):
-        raise UsageError(
-            f"--fold {config.fold} is not one of --folds {config.folds or 0}",
-            "Folds are counted from 0: --folds 5 --fold 4 is the last of five.",
-        )
-    if config.folds is None:
-        return [job(None, split.ids("train"), split.ids("val"))]
-    if split.n_folds != config.folds:
-        raise UsageError(
-            f"--folds {config.folds} was asked for, but the split of the workspace has {split.n_folds or 'no'} folds",
-            f"Create one: skinlesion download --from DIR --split kfold --folds {config.folds}",
-        )
-    return [job(fold, *split.fold_ids(fold)) for fold in range(config.folds)]
 
 
 def _exclusive_access(job: Job) -> contextlib.AbstractContextManager[None]:
@@ -106,12 +70,7 @@ def _result(config: TrainSettings, trained: list[Checkpoint], written: list[Path
         command="train",
         headline=[
             f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
-            "single view, "
-            + (
-                f"epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
-                if c.recipe.epochs
-                else "not trained on"
-            )
+            f"single view, epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
             for c in trained
         ]
         + ([] if config.fold is None else [_OTHER_FOLDS]),
