@@ -1,8 +1,9 @@
 """Is this an image that the networks know anything about? Checks of quality, fitted on training images.
 
-Every check looks at one statistic, and fails where it lies beyond nearly all training images. The last,
-`not_dermoscopic`, looks at all of them together: the Mahalanobis distance to the training images (Mahalanobis,
-1936; as a detector of foreign images: Lee et al., 2018, arXiv:1807.03888).
+Most checks look at one statistic of the pixels, and fail where it lies beyond nearly all training images. Two look at
+the image as a whole, by its Mahalanobis distance to the training images (Mahalanobis, 1936; as a detector of foreign
+images: Lee et al., 2018, arXiv:1807.03888): `not_dermoscopic` at all statistics together, `unfamiliar` at the features
+that a network makes of the image.
 """
 
 from __future__ import annotations
@@ -40,12 +41,74 @@ ONE_SIDED: Mapping[str, tuple[str, float]] = {
     HAIR: ("hair_share", 1.0),
     MARKER: ("marker_share", 1.0),
 }
-CHECKS: tuple[str, ...] = (*ONE_SIDED, NOT_DERMOSCOPIC)
+UNFAMILIAR = "unfamiliar"
+CHECKS: tuple[str, ...] = (*ONE_SIDED, NOT_DERMOSCOPIC, UNFAMILIAR)
 FALSE_ALARM_RATE = 0.02
+N_COMPONENTS = 128
 N_QUANTILES = 401
 _FEWEST_IMAGES = 200
 # Added to the covariance, as a share of its diagonal, so that it can be inverted.
 _RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class FeatureModel:
+    """The features of training images as a Gaussian that fits in a compact table.
+
+    Features are scaled to unit length first, which makes distances comparable between images (Mueller & Hein, 2025,
+    arXiv:2505.18032). The covariance is that of probabilistic principal components (Tipping & Bishop, 1999): the
+    leading ones as they are, all others alike.
+
+    Attributes
+    ----------
+    network : name of the network that makes the features.
+    mean : float32 (n_features,). components : float32 (n_components, n_features), orthonormal rows.
+    variances : float32 (n_components,), along each component. residual_variance : along every other direction.
+    """
+
+    network: str
+    mean: np.ndarray
+    components: np.ndarray
+    variances: np.ndarray
+    residual_variance: float
+
+    def distance(self, features: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance, float64 (n_images,), of pooled features (n_images, n_features)."""
+        centred = _unit_rows(features) - self.mean
+        along = centred @ self.components.T.astype(np.float64)
+        rest = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+        return np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.residual_variance)
+
+
+def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPONENTS) -> FeatureModel:
+    """Describe the pooled features of training images, (n_images, n_features).
+
+    Raises
+    ------
+    DataError : fewer than 200 images.
+    """
+    if len(features) < _FEWEST_IMAGES:
+        raise DataError(f"the quality gate needs at least {_FEWEST_IMAGES} images, there are {len(features)}")
+    values = _unit_rows(features)
+    mean = values.mean(axis=0)
+    n_images, n_features = values.shape
+    kept = min(n_components, n_features - 1, (n_images - 1) // 2)
+    _, singular, directions = np.linalg.svd(values - mean, full_matrices=False)
+    variances = singular**2 / (n_images - 1)
+    # The maximum likelihood estimate is the mean over all other directions, those without any variance included.
+    residual = max(float(variances[kept:].sum() / (n_features - kept)), 1e-12)
+    return FeatureModel(
+        network,
+        mean.astype(np.float32),
+        directions[:kept].astype(np.float32),
+        np.maximum(variances[:kept], residual).astype(np.float32),
+        residual,
+    )
+
+
+def _unit_rows(features: np.ndarray) -> np.ndarray:
+    values = np.asarray(features, dtype=np.float64)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
 
 
 @dataclass(frozen=True)
@@ -65,7 +128,8 @@ class QualityGate:
     """What a good image looks like.
 
     `names` are the statistics, in order; `mean` (n,) and `precision` (n, n) describe them together. `quantiles`
-    holds for each check the badness of training images at evenly spaced ranks; `limits` where it fails.
+    holds for each check the badness of training images at evenly spaced ranks; `limits` where it fails. Without
+    `features` no image is called unfamiliar.
     """
 
     names: tuple[str, ...]
@@ -73,21 +137,40 @@ class QualityGate:
     precision: np.ndarray
     quantiles: Mapping[str, np.ndarray]
     limits: Mapping[str, float]
+    features: FeatureModel | None = None
 
-    def verdict(self, statistics: Mapping[str, float]) -> Verdict:
-        """Judge one image by its statistics."""
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The checks that this gate makes, in the order of `CHECKS`."""
+        return tuple(check for check in CHECKS if check in self.limits)
+
+    def verdict(self, statistics: Mapping[str, float], features: np.ndarray | None = None) -> Verdict:
+        """Judge one image by its statistics and the pooled features (n_features,) of the network in `features`.
+
+        Raises
+        ------
+        ValueError : the gate looks at features, and none are given.
+        """
+        if self.features is not None and features is None:
+            raise ValueError(f"the quality gate needs the features of {self.features.network}")
         values = np.array([[statistics[name] for name in self.names]])
-        bad = {check: float(found[0]) for check, found in _badness(self, values).items()}
-        failed = tuple(check for check in CHECKS if bad[check] > self.limits[check])
+        row = None if features is None else features[None]
+        badness = {check: float(value[0]) for check, value in _badness(self, values, row).items()}
+        failed = tuple(check for check in self.checks if badness[check] > self.limits[check])
         ranks = [
-            1.0 - float(np.interp(bad[check], self.quantiles[check], np.linspace(0, 1, N_QUANTILES)))
-            for check in CHECKS
+            1.0 - float(np.interp(badness[check], self.quantiles[check], np.linspace(0, 1, N_QUANTILES)))
+            for check in self.checks
         ]
         return Verdict(score=min(ranks), failed=failed)
 
 
 def fit_gate(
-    names: tuple[str, ...], statistics: np.ndarray, false_alarm_rate: float = FALSE_ALARM_RATE
+    names: tuple[str, ...],
+    statistics: np.ndarray,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    *,
+    feature_model: FeatureModel | None = None,
+    features: np.ndarray | None = None,
 ) -> QualityGate:
     """Learn the gate from training images.
 
@@ -95,6 +178,8 @@ def fit_gate(
     ----------
     statistics : float64 (n_images, n_statistics), in the order of `names`.
     false_alarm_rate : wanted share of good images that fail any check; each check gets the same part of it.
+    feature_model, features : a model of features, and those of good images (m, n_features) that it was not fitted
+        on: what is far for them would be too near for images that it has seen.
 
     Raises
     ------
@@ -108,18 +193,24 @@ def fit_gate(
     mean = values.mean(axis=0)
     covariance = np.cov(values, rowvar=False)
     covariance += _RIDGE * np.diag(np.maximum(np.diag(covariance), 1e-12))
-    bare = QualityGate(names, mean, np.linalg.inv(covariance), {}, {})
-    quantiles, limits = {}, {}
-    for check, found in _badness(bare, values).items():
-        quantiles[check] = np.quantile(found, np.linspace(0, 1, N_QUANTILES))
-        limits[check] = float(np.quantile(found, 1.0 - false_alarm_rate / len(CHECKS)))
-    return QualityGate(names, mean, bare.precision, quantiles, limits)
+    bare = QualityGate(names, mean, np.linalg.inv(covariance), {}, {}, feature_model)
+    measured = _badness(bare, values, features)
+    quantiles = {
+        check: np.quantile(badness, np.linspace(0, 1, N_QUANTILES)) for check, badness in measured.items()
+    }
+    allowed = 1.0 - false_alarm_rate / len(measured)
+    limits = {check: float(np.quantile(badness, allowed)) for check, badness in measured.items()}
+    return QualityGate(names, mean, bare.precision, quantiles, limits, feature_model)
 
 
-def _badness(gate: QualityGate, values: np.ndarray) -> dict[str, np.ndarray]:
-    found = {
+def _badness(
+    gate: QualityGate, values: np.ndarray, features: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    badness = {
         check: sign * values[:, gate.names.index(statistic)] for check, (statistic, sign) in ONE_SIDED.items()
     }
     centred = values - gate.mean
-    found[NOT_DERMOSCOPIC] = np.sqrt(np.einsum("ni,ij,nj->n", centred, gate.precision, centred))
-    return found
+    badness[NOT_DERMOSCOPIC] = np.sqrt(np.einsum("ni,ij,nj->n", centred, gate.precision, centred))
+    if gate.features is not None and features is not None:
+        badness[UNFAMILIAR] = gate.features.distance(features)
+    return badness

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.quality_gate import CHECKS, fit_gate
+from skinlesion_cli.decisions.quality_gate import UNFAMILIAR, FeatureModel, fit_features, fit_gate
 from skinlesion_cli.errors import DataError
 
 NAMES = ("log_sharpness", "brightness", "hair_share", "marker_share")
@@ -26,7 +26,8 @@ def image(sharpness: float = 200.0, brightness: float = 0.5, hair: float = 0.2, 
 def test_each_check_fails_beyond_its_share_of_the_training_images(statistics):
     # 0.06 for six checks: 1 % each, which of 401 evenly spaced values is the 4th from the end.
     gate = fit_gate(NAMES, statistics, false_alarm_rate=0.06)
-    assert set(gate.limits) == set(CHECKS)
+    one_sided = ("too_blurred", "too_dark", "too_bright", "hair", "marker")
+    assert gate.checks == (*one_sided, "not_dermoscopic")
     limits = [gate.limits[name] for name in ("too_blurred", "too_dark", "too_bright", "hair", "marker")]
     assert limits == pytest.approx([-4.0, -0.01, 0.99, 0.396, 0.099])
     for changes, name in (
@@ -80,3 +81,59 @@ def test_what_no_gate_is_fitted_on(statistics):
     broken[3, 1] = np.nan
     with pytest.raises(DataError, match="not finite"):
         fit_gate(NAMES, broken)
+
+
+def test_distance_of_features_is_that_of_the_compact_covariance():
+    from scipy.spatial.distance import mahalanobis
+
+    # Two directions of variance 0.04 and 0.01, every other one 0.0004; features of unit length stay as they are.
+    model = FeatureModel(
+        "net",
+        np.zeros(4, dtype=np.float32),
+        np.eye(4, dtype=np.float32)[:2],
+        np.array([0.04, 0.01], dtype=np.float32),
+        0.0004,
+    )
+    inverse = np.diag([25.0, 100.0, 2500.0, 2500.0])
+    rows = np.array([[0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 0.6, 0.8], [0.5, 0.5, 0.5, 0.5]])
+    expected = [mahalanobis(row, np.zeros(4), inverse) for row in rows]
+    np.testing.assert_allclose(model.distance(rows), expected, rtol=1e-6)
+    # The length of the features says nothing.
+    np.testing.assert_allclose(model.distance(7.0 * rows), expected, rtol=1e-6)
+
+
+def test_the_compact_covariance_is_that_of_probabilistic_pca():
+    from sklearn.decomposition import PCA
+
+    generator = np.random.default_rng(2)
+    features = generator.normal(1.0, 0.05, (300, 12)) + generator.normal(0, 0.5, (300, 3)) @ generator.normal(
+        0, 1, (3, 12)
+    )
+    model = fit_features("net", features, n_components=3)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    reference = PCA(n_components=3).fit(unit)
+    ours = (
+        model.components.T * (model.variances - model.residual_variance) @ model.components
+        + np.eye(12) * model.residual_variance
+    )
+    np.testing.assert_allclose(ours, reference.get_covariance(), atol=1e-6)
+
+
+def test_features_unlike_those_of_training_are_unfamiliar(statistics):
+    generator = np.random.default_rng(3)
+    cloud = np.abs(generator.normal(1.0, 0.1, (600, 20)))
+    model = fit_features("net", cloud[:300], n_components=5)
+    gate = fit_gate(NAMES, statistics, 0.07, feature_model=model, features=cloud[300:])
+    assert gate.checks[-1] == UNFAMILIAR
+    assert gate.limits[UNFAMILIAR] == pytest.approx(np.quantile(model.distance(cloud[300:]), 0.99))
+    assert gate.verdict(image(), cloud[0]).failed == ()
+    foreign = np.zeros(20)
+    foreign[3] = 1.0
+    assert gate.verdict(image(), foreign).failed == (UNFAMILIAR,)
+    with pytest.raises(ValueError, match="needs the features of net"):
+        gate.verdict(image())
+
+
+def test_a_feature_model_needs_enough_images():
+    with pytest.raises(DataError, match="at least 200 images, there are 199"):
+        fit_features("net", np.ones((199, 4)))
