@@ -64,6 +64,7 @@ class BatchOutput:
     forward_passes : int64 (n,), how many forward passes, each one member at one view, were averaged.
     features : for each member the last feature map of the unturned view, float32 (n, n_features, h, w); empty
         unless asked for.
+    pooled_features : float32 (n, n_features), the mean over the places of one member's map; None unless asked for.
     view_probabilities : float32 (n_members, n_views, n, 7), of every member at every view, averaged or not; None
         unless asked for.
     """
@@ -72,6 +73,7 @@ class BatchOutput:
     forward_passes: np.ndarray
     features: tuple[np.ndarray, ...] = ()
     view_probabilities: np.ndarray | None = None
+    pooled_features: np.ndarray | None = None
 
 
 class Engine:
@@ -112,11 +114,16 @@ class Engine:
         return self.members[0].runtime.name
 
     def run(
-        self, images: Sequence[np.ndarray], *, keep_features: bool = False, keep_views: bool = False
+        self,
+        images: Sequence[np.ndarray],
+        *,
+        keep_features: bool = False,
+        keep_views: bool = False,
+        pool_features_of: int | None = None,
     ) -> BatchOutput:
         """Predict a batch of images, each uint8 (height, width, 3) of any size.
 
-        With `keep_views` every member sees every view, also where a stopping rule needs fewer for its estimate.
+        `pool_features_of` is the member (by index) whose pooled features are wanted. With `keep_views` every member sees every view, also where a stopping rule needs fewer for its estimate.
         """
         inputs: dict[Preprocessing, np.ndarray] = {}
         for member in self.members:
@@ -126,6 +133,10 @@ class Engine:
                 )
         batch = _Batch(self.members, inputs)
         features = [batch.features(index) for index in range(len(self.members))] if keep_features else []
+        pooled = None
+        if pool_features_of is not None:
+            maps = features[pool_features_of] if features else batch.features(pool_features_of)
+            pooled = maps.mean(axis=(2, 3))
         by_view = self._every_view(batch) if keep_views or self.stopping is None else None
         if self.stopping is not None:
             probabilities, forward_passes = self._until_converged(batch, self.stopping)
@@ -134,7 +145,9 @@ class Engine:
             means = by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
             probabilities = self.rule.merge(means)
             forward_passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
-        return BatchOutput(probabilities, forward_passes, tuple(features), by_view if keep_views else None)
+        return BatchOutput(
+            probabilities, forward_passes, tuple(features), by_view if keep_views else None, pooled
+        )
 
     def _every_view(self, batch: _Batch) -> np.ndarray:
         """Every member at every view, (n_members, n_views, n, 7); a view that was drawn twice runs once."""

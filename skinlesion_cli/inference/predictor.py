@@ -21,6 +21,7 @@ from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import check_not_blank
 from skinlesion_cli.data.reading.inputs import ImageInput, identity, load
 from skinlesion_cli.data.reading.limits import MAX_PIXELS, check_size
+from skinlesion_cli.decisions.quality_gate import QualityGate, Verdict
 from skinlesion_cli.decisions.triage import Outcome
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
 from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
@@ -63,6 +64,25 @@ class PredictedBatch:
     outcome: Outcome | None = None
 
 
+def _member_for_gate(gate: QualityGate | None, engine: Engine) -> int | None:
+    """The member (by index) whose features the quality gate looks at; None where it looks at pixels alone.
+
+    Raises
+    ------
+    ArtifactError : the gate was fitted with a network that the ensemble lacks.
+    """
+    if gate is None or gate.features is None:
+        return None
+    names = [member.name for member in engine.members]
+    if gate.features.network not in names:
+        raise ArtifactError(
+            f"the quality gate was fitted with the network {gate.features.network}, but the ensemble has "
+            f"{name_items(names)}",
+            "Run `skinlesion gate` again.",
+        )
+    return names.index(gate.features.network)
+
+
 class Predictor:
     """A model, ready to predict. It may be used from several threads at once.
 
@@ -77,6 +97,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, engine: Engine, *, max_pixels: int = MAX_PIXELS) -> None:
         self.bundle, self.engine, self.max_pixels = bundle, engine, max_pixels
         self.target_px = max(decode_target_px(member.preprocessing) for member in engine.members)
+        self._gate_member = _member_for_gate(bundle.gate, engine)
 
     @classmethod
     def of_bundle(
@@ -169,14 +190,18 @@ class Predictor:
             return PredictedBatch(tuple(failed.values()))
         pixels = tuple(images.values())
         try:
-            output = self.engine.run(pixels, keep_features=keep_features, keep_views=keep_views)
+            output = self.engine.run(
+                pixels,
+                keep_features=keep_features,
+                keep_views=keep_views,
+                pool_features_of=self._gate_member,
+            )
         except FloatingPointError as error:
             raise ArtifactError(
                 f"{error}, for one of {name_items(sources[index].id for index in images)}",
                 "The network is damaged or its training diverged: train it again.",
             ) from None
-        gate = self.bundle.gate
-        verdicts = [None if gate is None else gate.verdict(statistics(image)) for image in pixels]
+        verdicts = self._verdicts(pixels, output)
         flagged = np.array([verdict is not None and verdict.flagged for verdict in verdicts])
         outcome = self.bundle.calibration.decide(output.probabilities, flagged)
         predicted = {
@@ -198,6 +223,13 @@ class Predictor:
             output,
             outcome,
         )
+
+    def _verdicts(self, images: Sequence[np.ndarray], output: BatchOutput) -> list[Verdict | None]:
+        gate, pooled = self.bundle.gate, output.pooled_features
+        if gate is None:
+            return [None] * len(images)
+        features = [None] * len(images) if pooled is None else list(pooled)
+        return [gate.verdict(statistics(image), row) for image, row in zip(images, features, strict=True)]
 
 
 def as_source(image: ImageLike, index: int) -> Source:
