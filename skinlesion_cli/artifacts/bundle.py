@@ -102,8 +102,8 @@ def resolve_model(model: str) -> Workspace:
     return bundled_model() if model == BUILTIN else Workspace(Path(model))
 
 
-def from_workspace(workspace: Workspace) -> Bundle:
-    """The finished ensemble of a workspace.
+def from_workspace(workspace: Workspace, *, with_gate: bool = True) -> Bundle:
+    """The finished ensemble of a workspace; without its quality gate where `with_gate` is False.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def from_workspace(workspace: Workspace) -> Bundle:
             "Combine by bacc, equal or stacked: `skinlesion ensemble --method bacc`.",
         )
     members = tuple(_member(workspace, member) for member in ensemble.members)
-    gate = StoredQualityGate.load(workspace.gate) if workspace.gate.exists() else None
+    gate = StoredQualityGate.load(workspace.gate) if with_gate and workspace.gate.exists() else None
     parts = [member.artifact.sha256 for member in members if member.artifact]
     parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
     parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []

@@ -8,14 +8,34 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
+from safetensors.numpy import save
 
 from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
-from skinlesion_cli.artifacts.schema import JsonObject
-from skinlesion_cli.decisions.quality_gate import CHECKS, N_QUANTILES, ONE_SIDED, STATISTICS, QualityGate
+from skinlesion_cli.artifacts.schema import FileName, JsonObject
+from skinlesion_cli.artifacts.tensors import load_float32
+from skinlesion_cli.decisions.quality_gate import (
+    CHECKS,
+    N_QUANTILES,
+    ONE_SIDED,
+    STATISTICS,
+    UNFAMILIAR,
+    FeatureModel,
+    QualityGate,
+)
+from skinlesion_cli.errors import ArtifactError
 
 _Vector = Annotated[tuple[float, ...], Field(min_length=1, max_length=len(STATISTICS))]
 _Quantiles = Annotated[tuple[float, ...], Field(min_length=N_QUANTILES, max_length=N_QUANTILES)]
+
+
+class FeatureModelBody(Body):
+    """Whose features they are, and the sizes of the tensors in the payload `features`."""
+
+    network: FileName
+    n_features: Annotated[int, Field(ge=1, le=100_000)]
+    n_components: Annotated[int, Field(ge=1, le=4096)]
+    residual_variance: Annotated[float, Field(gt=0.0)]
 
 
 class QualityGateBody(Body):
@@ -27,6 +47,7 @@ class QualityGateBody(Body):
     quantiles: dict[str, _Quantiles]
     limits: dict[str, float]
     figures: JsonObject
+    features: FeatureModelBody | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -37,9 +58,10 @@ class QualityGateBody(Body):
             )
         if {len(self.mean), len(self.precision), *map(len, self.precision)} != {len(self.names)}:
             raise ValueError("names, mean and precision are of different lengths")
+        checks = set(CHECKS) if self.features else set(CHECKS) - {UNFAMILIAR}
         for values in (self.quantiles, self.limits):
-            if set(values) != set(CHECKS):
-                raise ValueError(f"quantiles and limits must be those of {', '.join(CHECKS)}")
+            if set(values) != checks:
+                raise ValueError(f"quantiles and limits must be those of {', '.join(sorted(checks))}")
         if any(list(values) != sorted(values) for values in self.quantiles.values()):
             raise ValueError("quantiles must ascend")
         return self
@@ -65,11 +87,19 @@ class StoredQualityGate(StoredArtifact):
             precision=np.array(body.precision),
             quantiles={check: np.array(values) for check, values in body.quantiles.items()},
             limits=body.limits,
+            features=None if body.features is None else _feature_model(artifact, body.features),
         )
         return cls(gate, body.figures, artifact)
 
     def _content(self) -> Content:
-        gate = self.gate
+        gate, features = self.gate, self.gate.features
+        payloads = {}
+        if features is not None:
+            tensors = {name: getattr(features, name) for name in ("mean", "components", "variances")}
+            content = save(
+                {name: np.ascontiguousarray(values, np.float32) for name, values in tensors.items()}
+            )
+            payloads["features"] = (".safetensors", content)
         return Content(
             {
                 "names": list(gate.names),
@@ -78,5 +108,33 @@ class StoredQualityGate(StoredArtifact):
                 "quantiles": {check: values.tolist() for check, values in gate.quantiles.items()},
                 "limits": dict(gate.limits),
                 "figures": dict(self.figures),
-            }
+                "features": None
+                if features is None
+                else {
+                    "network": features.network,
+                    "n_features": features.components.shape[1],
+                    "n_components": features.components.shape[0],
+                    "residual_variance": features.residual_variance,
+                },
+            },
+            payloads,
         )
+
+
+def _feature_model(artifact: Artifact, body: FeatureModelBody) -> FeatureModel:
+    if "features" not in artifact.payloads:
+        raise ArtifactError(f"{artifact.path.name} names no file of features", "Run `skinlesion gate` again.")
+    file = artifact.payloads["features"]
+    shapes = {
+        "mean": (body.n_features,),
+        "components": (body.n_components, body.n_features),
+        "variances": (body.n_components,),
+    }
+    tensors = load_float32(file.read_bytes(), shapes, file.name)
+    missing = [name for name in shapes if name not in tensors]
+    bad = [name for name, values in tensors.items() if not np.isfinite(values).all()]
+    if missing or bad or not (tensors["variances"] > 0).all():
+        raise ArtifactError(f"{file.name} is damaged: {', '.join(missing or bad or ['variances'])}")
+    return FeatureModel(
+        body.network, tensors["mean"], tensors["components"], tensors["variances"], body.residual_variance
+    )

@@ -149,6 +149,12 @@ class Engine:
             probabilities, forward_passes, tuple(features), by_view if keep_views else None, pooled
         )
 
+    def pooled_features(self, images: Sequence[np.ndarray], index: int) -> np.ndarray:
+        """One member's features of images, float32 (n, n_features): the mean over the places of its last map."""
+        member = self.members[index]
+        pixels = np.stack([self.to_input(image, member.preprocessing) for image in images])
+        return _Batch(self.members, {member.preprocessing: pixels}).features(index).mean(axis=(2, 3))
+
     def _every_view(self, batch: _Batch) -> np.ndarray:
         """Every member at every view, (n_members, n_views, n, 7); a view that was drawn twice runs once."""
         rows = np.arange(batch.n)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from skinlesion_cli.artifacts.bundle import from_workspace
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
@@ -18,8 +22,16 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import read_image
-from skinlesion_cli.decisions.quality_gate import CHECKS, FALSE_ALARM_RATE, STATISTICS, fit_gate
+from skinlesion_cli.decisions.quality_gate import (
+    FALSE_ALARM_RATE,
+    STATISTICS,
+    QualityGate,
+    Verdict,
+    fit_features,
+    fit_gate,
+)
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
+from skinlesion_cli.inference.predictor import Predictor, as_source
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.stages.result import StageResult, Table
@@ -33,61 +45,120 @@ class GateSettings(StageSettings):
     images: PositiveInt = 4000
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Of images, in order: statistics float64 (n, n_statistics), and features float32 (n, n_features) or None."""
+
+    statistics: np.ndarray
+    features: np.ndarray | None
+
+
 def run(config: GateSettings, reporter: Reporter) -> StageResult:
-    """Write `calibration/gate.json`; from then on `predict` judges every image."""
+    """Write `calibration/gate.json`; from then on `predict` judges every image.
+
+    Where the workspace has a finished ensemble, the gate also looks at the features of its first network: those of a
+    third of the lesions that this network was not trained on describe what is familiar, a second third sets the
+    limit, and false alarms are counted on the last. Without an ensemble it looks at pixels alone.
+    """
     workspace = Workspace(config.workspace)
     everything = Manifest.load(workspace.manifest)
     parts = Split.load(workspace.split, everything)
-    # With folds any of them serves: the gate knows no network, only how images of this kind look.
-    chosen = parts.fitted_and_judged(0 if parts.n_folds else None)
-    training, validation = (_spread(ids, config.images) for ids in chosen)
-    with reporter.task("measuring", total=len(training) + len(validation), unit="images") as task:
-        fitted_on = _measured(workspace, everything, training, task)
-        judged_on = _measured(workspace, everything, validation, task)
-    gate = fit_gate(STATISTICS, fitted_on, config.false_alarm_rate)
-    verdicts = [gate.verdict(dict(zip(STATISTICS, row, strict=True))) for row in judged_on]
+    predictor = _predictor(workspace)
+    fold = predictor.bundle.members[0].fold if predictor else (0 if parts.n_folds else None)
+    training, unseen = parts.fitted_and_judged(fold)
+    thirds = _thirds(unseen, everything) if predictor else ([], [], unseen)
+    training, *chosen = (_spread(ids, config.images) for ids in (training, *thirds))
+    with reporter.task("measuring", total=len(training) + sum(map(len, chosen)), unit="images") as task:
+        files = partial(_measured, workspace, everything, task)
+        fitted_on = files(training, None)
+        familiar, limiting, judged_on = (files(ids, predictor) for ids in chosen)
+    model = None
+    if predictor is not None and familiar.features is not None:
+        model = fit_features(predictor.engine.members[0].name, familiar.features)
+    gate = fit_gate(
+        STATISTICS,
+        fitted_on.statistics,
+        config.false_alarm_rate,
+        feature_model=model,
+        features=limiting.features,
+    )
+    verdicts = _verdicts(gate, judged_on)
     alarms = sum(verdict.flagged for verdict in verdicts)
     by_check = Counter(check for verdict in verdicts for check in verdict.failed)
     low, high = binomial_interval(alarms, len(verdicts))
     share = alarms / len(verdicts) if verdicts else None
     figures = {
-        "fitted_on_images": len(fitted_on),
+        "fitted_on_images": len(fitted_on.statistics),
+        "network": None if model is None else model.network,
+        "familiar_images": len(familiar.statistics),
+        "limit_images": len(limiting.statistics),
         "validation_images": len(verdicts),
         "false_alarms": alarms,
         "false_alarm_rate": share,
         "interval_95": [None if np.isnan(bound) else bound for bound in (low, high)],
         "wanted_rate": config.false_alarm_rate,
-        "by_check": {check: by_check[check] for check in CHECKS},
+        "by_check": {check: by_check[check] for check in gate.checks},
     }
     with exclusive(workspace.gate.parent, "gate"):
         assert parts.artifact is not None
         StoredQualityGate(gate, figures).save(workspace.gate, inputs={"split": parts.artifact})
-    told = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    rate = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    looks_at = "pixels alone" if model is None else f"pixels and the features of {model.network}"
     return StageResult(
         command="gate",
         headline=[
-            f"quality gate fitted on {len(fitted_on):,} training images; false alarms on {len(verdicts):,} "
-            f"validation images: {told}"
+            f"quality gate of {looks_at}, fitted on {len(fitted_on.statistics):,} training images; false alarms on "
+            f"{len(verdicts):,} images that it was not fitted on: {rate}"
         ],
         figures=figures,
-        tables=[Table("Alarms on validation", ["check", "images"], [[c, by_check[c]] for c in CHECKS])],
+        tables=[Table("False alarms", ["check", "images"], [[c, by_check[c]] for c in gate.checks])],
         artifacts=[str(workspace.gate)],
         next_command="skinlesion predict ./images",
     )
+
+
+def _predictor(workspace: Workspace) -> Predictor | None:
+    """The workspace's ensemble without its gate; None where there is none yet."""
+    if not (workspace.ensemble.exists() and workspace.calibration.exists()):
+        return None
+    return Predictor.of_bundle(from_workspace(workspace, with_gate=False), device="cpu")
+
+
+def _thirds(ids: list[str], everything: Manifest) -> tuple[list[str], list[str], list[str]]:
+    """The images by lesion in three parts, the same on every machine."""
+    lesions = everything.rows(ids)["lesion_id"].tolist()
+    order = sorted(set(lesions), key=lambda lesion: hashlib.sha256(lesion.encode()).digest())
+    third_of = {lesion: place % 3 for place, lesion in enumerate(order)}
+    first, second, last = (
+        [i for i, lesion in zip(ids, lesions, strict=True) if third_of[lesion] == third] for third in range(3)
+    )
+    return first, second, last
+
+
+def _verdicts(gate: QualityGate, measured: _Measured) -> list[Verdict]:
+    rows = [dict(zip(STATISTICS, row, strict=True)) for row in measured.statistics]
+    features = [None] * len(rows) if measured.features is None else list(measured.features)
+    return [gate.verdict(row, feature) for row, feature in zip(rows, features, strict=True)]
 
 
 def _spread(ids: list[str], most: int) -> list[str]:
     return ids if len(ids) <= most else [ids[i] for i in np.linspace(0, len(ids) - 1, most).astype(int)]
 
 
-def _measured(workspace: Workspace, everything: Manifest, ids: list[str], task: Task) -> np.ndarray:
+def _measured(
+    workspace: Workspace, everything: Manifest, task: Task, ids: list[str], predictor: Predictor | None
+) -> _Measured:
+    def measure(path: Path) -> tuple[dict[str, float], np.ndarray | None]:
+        if predictor is None:
+            return statistics(read_image(path)), None
+        image = predictor.decode(as_source(path, 0))
+        return statistics(image), predictor.engine.pooled_features([image], 0)[0]
+
     files: Iterable[Path] = [workspace.images / file for file in everything.rows(ids)["file"]]
-    found = []
-    for values in in_order(files, _statistics_of, threads=available_cores()):
-        found.append([values[name] for name in STATISTICS])
+    rows, features = [], []
+    for values, pooled in in_order(files, measure, threads=available_cores()):
+        rows.append([values[name] for name in STATISTICS])
+        features.append(pooled)
         task.advance()
-    return np.array(found).reshape(-1, len(STATISTICS))
-
-
-def _statistics_of(path: Path) -> dict[str, float]:
-    return statistics(read_image(path))
+    table = np.array(rows).reshape(-1, len(STATISTICS))
+    return _Measured(table, None if predictor is None else np.array(features))
