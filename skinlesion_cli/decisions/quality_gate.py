@@ -177,7 +177,8 @@ def fit_gate(
     Parameters
     ----------
     statistics : float64 (n_images, n_statistics), in the order of `names`.
-    false_alarm_rate : wanted share of good images that fail any check; each check gets the same part of it.
+    false_alarm_rate : wanted share of good images that fail any check; half of it is for `unfamiliar`, which knows
+        most, where there are features, and the others share the rest alike.
     feature_model, features : a model of features, and those of good images (m, n_features) that it was not fitted
         on: what is far for them would be too near for images that it has seen.
 
@@ -198,9 +199,17 @@ def fit_gate(
     quantiles = {
         check: np.quantile(badness, np.linspace(0, 1, N_QUANTILES)) for check, badness in measured.items()
     }
-    allowed = 1.0 - false_alarm_rate / len(measured)
-    limits = {check: float(np.quantile(badness, allowed)) for check, badness in measured.items()}
+    limits = {
+        check: float(np.quantile(badness, 1.0 - false_alarm_rate * _share_of_alarms(check, measured)))
+        for check, badness in measured.items()
+    }
     return QualityGate(names, mean, bare.precision, quantiles, limits, feature_model)
+
+
+def _share_of_alarms(check: str, checks: Mapping[str, np.ndarray]) -> float:
+    if UNFAMILIAR not in checks:
+        return 1.0 / len(checks)
+    return 0.5 if check == UNFAMILIAR else 0.5 / (len(checks) - 1)
 
 
 def _badness(
