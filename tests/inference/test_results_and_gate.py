@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.inputs import identity
-from skinlesion_cli.decisions.quality_gate import CHECKS, STATISTICS, fit_gate
+from skinlesion_cli.decisions.quality_gate import CHECKS, STATISTICS, fit_features, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.inference.prediction import COLUMNS, TABLE
 
@@ -83,7 +83,26 @@ def test_the_gate_knows_what_it_was_shown_and_doubts_the_rest(tmp_path) -> None:
     inked = image.copy()
     inked[:20] = (60, 60, 190)
     assert "marker" in gate.verdict(statistics(inked)).failed
-    assert set(gate.limits) == set(CHECKS)
+    assert gate.checks == CHECKS[:-1]
+
+
+def test_a_gate_with_features_is_stored_whole_or_refused(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    features = np.abs(generator.normal(1.0, 0.2, (500, 24)))
+    shown = generator.normal(0.0, 1.0, (220, len(STATISTICS)))
+    model = fit_features("net-fold0", features[:300], n_components=4)
+    fitted = fit_gate(STATISTICS, shown, feature_model=model, features=features[300:])
+    path = tmp_path / "gate.json"
+    StoredQualityGate(fitted, {}).save(path)
+    gate = StoredQualityGate.load(path).gate
+    assert gate.checks == CHECKS
+    assert gate.features is not None
+    assert gate.features.network == "net-fold0"
+    np.testing.assert_array_equal(gate.features.distance(features), model.distance(features))
+    (tensors,) = tmp_path.glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-4] + b"\x00\x00\xc0\x7f")
+    with pytest.raises(ArtifactError, match=r"gate\.features.* is damaged"):
+        StoredQualityGate.load(path)
 
 
 def _blurred(image: np.ndarray):
