@@ -1,8 +1,8 @@
 """Names that an option takes, from the registry that owns them.
 
 Help and completion must be quick, but most registries live beside code that needs numpy, pandas or torch.
-So the names are read from the source text of the registry's module, which is imported only if that does not show
-them.
+So the names are read from the source text of the registry's module, which is imported only if that does not
+show them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where settings come from: YAML < environment < --set < option; all errors are told at once."""
+"""Where the settings of a recipe come from: YAML < environment < --set < option; errors are reported together."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from skinlesion_cli.config.reading import yaml_mapping, yaml_value
 from skinlesion_cli.config.schema import Recipe
+from skinlesion_cli.config.settings import problems
 from skinlesion_cli.errors import UsageError
 
 ENVIRONMENT_PREFIX = "SKINLESION_RECIPE_"
@@ -44,14 +45,14 @@ def load_recipe(
     name_or_file : a shipped recipe's name, or a YAML file.
     arch : picks the `per_arch` section of the file, which overrides its other keys.
     settings : `key=value` pairs (`--set`); the value is read as YAML.
-    overrides : options of the command line that were given (None values are left out).
+    overrides : options given on the command line (None: not given).
     environment : `SKINLESION_RECIPE_<KEY>` variables; the process's own where None.
 
     Raises
     ------
-    UsageError : naming every key that is unknown, with the nearest known one, and every bad value.
+    UsageError : naming every unknown key, with the nearest known one, and every bad value.
     """
-    path = _find(name_or_file)
+    path = _recipe_file(name_or_file)
     values = yaml_mapping(path)
     per_arch = values.pop("per_arch", None) or {}
     if not isinstance(per_arch, dict):
@@ -67,12 +68,13 @@ def load_recipe(
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise UsageError(
-            f"recipe {name_or_file!r} cannot be used:\n" + "\n".join(_explain(error)),
+            f"recipe {name_or_file!r} cannot be used:\n"
+            + "\n".join(f"  {line}" for line in problems(error, Recipe.model_fields)),
             "Known settings: " + ", ".join(Recipe.model_fields),
         ) from None
 
 
-def _find(name_or_file: str) -> Path:
+def _recipe_file(name_or_file: str) -> Path:
     shipped = configs_folder() / f"{name_or_file}.yaml"
     if shipped.is_file() and os.sep not in name_or_file:
         return shipped
@@ -87,32 +89,18 @@ def _find(name_or_file: str) -> Path:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found = {}
+    values = {}
     for key, text in environment.items():
         if key.startswith(ENVIRONMENT_PREFIX):
-            found[key.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml_value(text, key)
-    return found
+            values[key.removeprefix(ENVIRONMENT_PREFIX).lower()] = yaml_value(text, key)
+    return values
 
 
 def _from_settings(settings: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"--set {setting!r}: expected key=value", "Example: --set epochs=5")
-        found[key.strip()] = yaml_value(text, f"--set {setting!r}")
-    return found
-
-
-def _explain(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, list(Recipe.model_fields), n=1)
-            lines.append(f"  {key}: no such setting" + (f"; did you mean {close[0]!r}?" if close else ""))
-        elif problem["type"] == "missing":
-            lines.append(f"  {key}: missing")
-        else:
-            lines.append(f"  {key}: {problem['msg']} (got {problem['input']!r})")
-    return lines
+        values[key.strip()] = yaml_value(text, f"--set {setting!r}")
+    return values

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
+from skinlesion_cli.config.settings import problems
 from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.policies.cost import checked_costs, cost_matrix
 from skinlesion_cli.decisions.policies.registry import policy_of
@@ -22,7 +23,7 @@ COST_EXAMPLE = "Example: --cost MEL=20 --cost BCC=5 --cost AKIEC=5 (an unneeded 
 
 
 class TargetPart(Frozen):
-    """What is wanted of one class."""
+    """Required sensitivity, and optionally specificity, of one class."""
 
     sensitivity: Fraction
     specificity: Fraction | None = None
@@ -51,7 +52,7 @@ class PolicyFile(Frozen):
     malignant_sensitivity: Fraction = FitSettings.malignant_sensitivity
 
     def settings(self) -> FitSettings:
-        """The same for the decisions room."""
+        """The same in the types that `decisions` takes."""
         targets = DEFAULT_TARGETS
         if self.targets is not None:
             targets = tuple(
@@ -83,11 +84,11 @@ def load_policy(
     targets: Sequence[str] = (),
     costs: Sequence[str] = (),
 ) -> FitSettings:
-    """Settings of a calibration: the file's, then the options that were given (None values are left out).
+    """Settings of a calibration: those of the file, overridden by the options that are not None.
 
     Raises
     ------
-    UsageError : naming every key that is unknown and every bad value.
+    UsageError : naming every unknown key and every bad value.
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -105,9 +106,9 @@ def load_policy(
     try:
         settings = PolicyFile.model_validate(values).settings()
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        lines = problems(error, PolicyFile.model_fields)
         raise UsageError(
-            "the calibration settings cannot be used:\n" + "\n".join(lines),
+            "the calibration settings cannot be used:\n" + "\n".join(f"  {line}" for line in lines),
             "Known settings: " + ", ".join(PolicyFile.model_fields),
         ) from None
     policy_of(settings)
@@ -139,4 +140,4 @@ def _number(text: str, where: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{where}: {text!r} is no number") from None
+        raise UsageError(f"{where}: {text!r} is not a number") from None

@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Frozen(BaseModel):
-    """Base of all settings: immutable, and a misspelt key is an error."""
+    """Base of all settings: immutable; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,13 +38,13 @@ def canonical_json(value: Any) -> bytes:
 class Preprocessing(Frozen):
     """How an image file becomes the network's input. Stored with the weights and always read from there.
 
-    The whole image is resized to a square (aspect ratio not kept), as the published system does:
-    lesions near the border stay in the picture, and the network learns the one squeeze.
+    The whole image is resized to a square without keeping its aspect ratio, as in the published system:
+    lesions near the border are kept, and training and prediction distort images in the same way.
     """
 
     input_size_px: Annotated[int, Field(ge=16, le=1024)] = 224
     interpolation: Literal["antialias"] = "antialias"
-    # Every image is first brought to this many pixels a side at most, so that a sharp 6000 px photograph
+    # Every image is first reduced to at most this many pixels per side, so that a sharp 6000 px photograph
     # and a 200 px thumbnail reach the network equally sharp. None: resized to input_size_px directly.
     harmonise_px: Annotated[int, Field(ge=16, le=2048)] | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -54,7 +54,7 @@ class Preprocessing(Frozen):
 class Recipe(Frozen):
     """Everything that decides how one network is trained.
 
-    The defaults are no recommendation: `configs/` holds the recipes and gives their reasons.
+    The defaults are not recommendations: `configs/` holds the recipes, with reasons.
     """
 
     name: str
@@ -63,15 +63,15 @@ class Recipe(Frozen):
     epochs: Annotated[int, Field(ge=0, le=1000)]
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     accumulation_steps: Annotated[int, Field(ge=1)] = 1
-    # Images drawn an epoch, as a multiple of the training images.
+    # Images drawn per epoch, as a multiple of the training images.
     epoch_fraction: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
-    # Leave out an epoch's last batch where it is smaller than the others.
+    # Drop the last batch of an epoch if it is smaller than the others.
     drop_last: bool = True
     # bfloat16 where the device is a CUDA GPU that has it; elsewhere, and when off, float32.
     mixed_precision: bool = True
     # Input
     input_size_px: Annotated[int, Field(ge=16, le=1024)]
-    # Smaller inputs early on: from this share of the training on, use this size. Ends with input_size_px.
+    # Smaller inputs early on: (share of the training, size from then on); the last is input_size_px.
     progressive_sizes_px: tuple[tuple[Fraction, int], ...] = ()
     harmonise_px: int | None = None
     # Images are decoded once to this size; augmentation crops and resizes from it.
@@ -79,12 +79,12 @@ class Recipe(Frozen):
     augmentation: Literal["none", "published", "default", "varied"] = "default"
     # Class balance
     sampler: Literal["uniform", "weighted"] = "uniform"
-    # Weight of a class in the sampler: count ** -power. 1 draws all classes alike, 0.5 half way.
+    # Weight of a class in the sampler: count ** -power. 1 draws all classes equally often.
     sampler_power: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images that are drawn.
     loss_weight_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    # Times the logarithm of a class's share of the drawn images, added to its logit in the loss alone: 1 trains
-    # the network's own logits to be those of equally frequent classes.
+    # Times the logarithm of a class's share of the drawn images, added to its logit in the loss alone: with 1,
+    # the network's own logits become those of equally frequent classes.
     logit_adjustment: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     # Loss
     focal_gamma: NonNegative = 0.0
@@ -113,8 +113,8 @@ class Recipe(Frozen):
     # Regularisation
     drop_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     drop_path_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    # From this share of the training on, batch norm keeps its running statistics (and costs nothing, being
-    # computed as part of the convolutions) and the first stages, the stem counted, keep their weights; None: never.
+    # From this share of the training on, batch norm keeps its running statistics (and costs nothing, as it is
+    # folded into the convolutions) and the first stages, counting the stem, keep their weights; None: never.
     freeze_from: Fraction | None = None
     freeze_stages: Annotated[int, Field(ge=0)] = 0
     # Patient metadata joined to the image features; empty: images alone.
@@ -132,12 +132,12 @@ class Recipe(Frozen):
                 raise ValueError("the last of progressive_sizes_px must be input_size_px")
         if self.freeze_stages and self.freeze_from is None:
             raise ValueError(
-                "freeze_stages needs freeze_from, the share of the training from which they stand still"
+                "freeze_stages needs freeze_from, the share of the training from which they are frozen"
             )
         return self
 
     def preprocessing(self) -> Preprocessing:
-        """What prediction has to do with an image to give the network what it was trained on."""
+        """How prediction has to prepare an image so that the network sees what it was trained on."""
         return Preprocessing(input_size_px=self.input_size_px, harmonise_px=self.harmonise_px)
 
     def size_px_at(self, progress: float) -> int:
@@ -149,5 +149,5 @@ class Recipe(Frozen):
         return size_px
 
     def is_frozen_at(self, progress: float) -> bool:
-        """Whether batch norm and the first stages stand still at this share (0 to 1) of the training."""
+        """Whether batch norm and the first stages are frozen at this share (0 to 1) of the training."""
         return self.freeze_from is not None and progress >= self.freeze_from
