@@ -1,4 +1,4 @@
-"""Putting a source's images into the dataset folder, and the manifest rows that describe them."""
+"""Copying a source's images into the dataset folder, and the manifest rows that describe them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from skinlesion_cli.progress import Reporter
 def ingest_images(
     collection: Collection, images_folder: Path, reporter: Reporter, *, link: bool = False
 ) -> pd.DataFrame:
-    """Copy every image into `images_folder`; it gets its final name only when it is whole.
+    """Copy every image into `images_folder`; it gets its final name only when it is complete.
 
-    A file that is already there with the right content stays. With `link`, files are hard-linked instead of
+    A file that is already there with the right content is kept. With `link`, files are hard-linked instead of
     copied where the file system allows it.
 
     Returns
@@ -32,7 +32,7 @@ def ingest_images(
 
     Raises
     ------
-    DataError : two images would get one name, or files cannot be read or are no whole images; they are named.
+    DataError : two images would get the same name, or files cannot be read or are damaged; they are named.
     SkinLesionError : the folder cannot be written.
     """
     names = Counter(record.file for record in collection.records)
@@ -43,7 +43,7 @@ def ingest_images(
     rows: list[dict[str, str]] = []
     problems: list[str] = []
 
-    def bring(record: Record) -> tuple[Record, str, str]:
+    def ingest(record: Record) -> tuple[Record, str, str]:
         try:
             data = record.origin.read()
             check_image(data)
@@ -56,7 +56,7 @@ def ingest_images(
         with reporter.task("importing images", total=len(collection.records), unit="images") as task:
             # A zip archive is read by one thread at a time anyway; reading ahead hides the disk.
             threads = Parallel(n_jobs=2, prefer="threads", return_as="generator")
-            for record, digest, problem in threads(delayed(bring)(record) for record in collection.records):
+            for record, digest, problem in threads(delayed(ingest)(record) for record in collection.records):
                 task.advance()
                 if problem:
                     problems.append(problem)
@@ -74,14 +74,14 @@ def ingest_images(
 def intact(table: pd.DataFrame, images_folder: Path, reporter: Reporter) -> bool:
     """Whether every image of the manifest's table is in its place and has its hash."""
 
-    def whole(file: str, digest: str) -> bool:
+    def is_intact(file: str, digest: str) -> bool:
         path = images_folder / file
         return path.is_file() and sha256_file(path) == digest
 
     pairs = list(zip(table["file"], table["sha256"], strict=True))
     with reporter.task("checking images", total=len(pairs), unit="images") as task:
         for file, digest in pairs:
-            if not whole(file, digest):
+            if not is_intact(file, digest):
                 return False
             task.advance()
     return True

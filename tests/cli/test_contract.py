@@ -60,7 +60,7 @@ FAILURES: dict[str, tuple[Arguments, int, str]] = {
     "bench": (("nowhere.jpg",), 2, "there is no file nowhere.jpg"),
     "calibrate": (("-w", "none"), 4, "none/ensemble/ensemble.json is not there"),
     "doctor": (("--device", "cpu"), 2, "No such option: --device"),
-    "download": (("--from", "nowhere", "-w", "none"), 2, "there is nothing at nowhere"),
+    "download": (("--from", "nowhere", "-w", "none"), 2, "nowhere does not exist"),
     "ensemble": (("-w", "none"), 4, "no network is trained"),
     "evaluate": (("-w", "none"), 4, "is not there"),
     "explain": (("nowhere.jpg", "-w", "none"), 2, "there is no file or folder nowhere.jpg"),

@@ -372,7 +372,7 @@ def test_wrong_usage(tmp_path):
         ({"split": "random"}, "there is no 'random'"),
         ({"parts": ("training", "tset")}, "there is no 'tset'"),
         ({"split": "published", "move_duplicates": True}, "--move-duplicates"),
-        ({"source": tmp_path / "none"}, "there is nothing at"),
+        ({"source": tmp_path / "none"}, "does not exist"),
         ({"source": tmp_path, "dry_run": True}, "--dry-run"),
         ({"source": tmp_path}, "looks like no source"),
         ({"source": tmp_path, "source_format": "dicom"}, "there is no 'dicom'"),

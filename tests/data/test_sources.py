@@ -470,7 +470,7 @@ def test_class_folders_refuse_images_elsewhere(tmp_path):
     source = make_folders(tmp_path)
     write(source / "unsorted" / "q.jpg", picture("a1"))
     write(source / "r.png", picture("a1"))
-    with pytest.raises(DataError, match=r"no folder of a class: r.png, unsorted/q.jpg"):
+    with pytest.raises(DataError, match=r"not in the folder of a class: r.png, unsorted/q.jpg"):
         read(source)
 
 

@@ -1,4 +1,4 @@
-"""What every source hands over: labelled images, wherever they lie, in one form."""
+"""What every source returns: labelled images, wherever they are stored, in one form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skinlesion_cli.taxonomy import CLASS_NAMES, SCC_NAMES, class_named, plain_n
 
 @dataclass(frozen=True)
 class FileOrigin:
-    """An image that lies in a folder."""
+    """An image file in a folder."""
 
     path: Path
 
@@ -41,8 +41,8 @@ class ZipOrigin:
 class Record:
     """One labelled image.
 
-    `file` is the name that it gets in the dataset's image folder. What is unknown is the empty string. `source` is
-    the dataset that the image is from, where one table holds several; empty for that of its collection.
+    `file` is its name in the dataset's image folder. Unknown values are empty strings. `source` is the dataset that the
+    image comes from, where one table holds several; empty for that of its collection.
     """
 
     id: str
@@ -141,7 +141,7 @@ def dropped_notes(labels: Iterable[str], options: SourceOptions) -> list[str]:
 
 @dataclass(frozen=True)
 class Collection:
-    """A source that was read: its images, what may be done with them, and what the user should know."""
+    """A source after reading: its images, its licence, and notes for the user."""
 
     name: str
     records: Sequence[Record]
@@ -182,7 +182,7 @@ def from_paths(
     labels: Mapping[str, str | None],
     parts: Mapping[str, str] | None = None,
     *,
-    astray: str = "have a name that tells no class",
+    without_class: str = "have a name that does not state a class",
     hint: str = "",
 ) -> Collection:
     """The images of a folder whose paths tell their class (and part), each a lesion of its own.
@@ -191,7 +191,7 @@ def from_paths(
 
     Raises
     ------
-    DataError : a label is None; says that these images `astray`, and names them.
+    DataError : a label is None; the message says that these images `without_class`, and names them.
     """
     ids, parts = ids_from_paths(listing.files), parts or {}
     records, without = [], []
@@ -205,7 +205,7 @@ def from_paths(
         origin = FileOrigin(listing.root / file)
         records.append(Record(ids[file], origin, file, label, ids[file], part=parts.get(file, "")))
     if without:
-        raise DataError(f"these images {astray}: {name_items(without)}", hint)
+        raise DataError(f"these images {without_class}: {name_items(without)}", hint)
     notes = [NO_LESIONS]
     if listing.links:
         notes.append(f"links were not followed: {name_items(listing.links)}")

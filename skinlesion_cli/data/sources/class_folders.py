@@ -56,6 +56,6 @@ def read(folder: Path, options: SourceOptions) -> Collection:
         if labels[file] == "":
             dropped.append(below[0])
     collection = from_paths(
-        "folders", listing, labels, parts, astray="lie in no folder of a class", hint=_HINT
+        "folders", listing, labels, parts, without_class="are not in the folder of a class", hint=_HINT
     )
     return replace(collection, notes=(*dropped_notes(dropped, options), *collection.notes))

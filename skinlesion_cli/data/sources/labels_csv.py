@@ -99,7 +99,7 @@ class _Columns:
 def from_table(
     table: UserTable, path: Path, options: SourceOptions, own_columns: Container[str] = ()
 ) -> Collection:
-    """The images of a table that was read from `path`; `own_columns` are no news when they are not used."""
+    """The images of a table that was read from `path`; `own_columns` are not reported as unused."""
     columns = _columns(table, options)
     images, labels = columns.cells["image"], columns.cells["label"]
     rows = range(len(images))
@@ -113,10 +113,10 @@ def from_table(
             f"{table.name}: these images have a label that is not known: {name_items(unknown)}", _MAP_HINT
         )
     parts = [PART_NAMES.get(columns.of("part", row).lower()) for row in rows]
-    strange = [f"{images[row]} ({columns.of('part', row)!r})" for row in rows if parts[row] is None]
-    if strange:
+    unknown_parts = [f"{images[row]} ({columns.of('part', row)!r})" for row in rows if parts[row] is None]
+    if unknown_parts:
         raise DataError(
-            f"{table.name}: these images have an unknown part: {name_items(strange)}",
+            f"{table.name}: these images have an unknown part: {name_items(unknown_parts)}",
             "Known: train, val, test.",
         )
     root = options.images or path.parent
@@ -208,20 +208,20 @@ def _label_header(table: UserTable, candidates: list[str], options: SourceOption
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     classes = {header: [options.class_of(str(cell)) for cell in table.cells[header]] for header in candidates}
-    whole = [header for header in candidates if None not in classes[header]]
-    for other in whole[1:]:
+    understood = [header for header in candidates if None not in classes[header]]
+    for other in understood[1:]:
         differing = [
             str(row + 2)
-            for row, (one, two) in enumerate(zip(classes[whole[0]], classes[other], strict=True))
+            for row, (one, two) in enumerate(zip(classes[understood[0]], classes[other], strict=True))
             if one != two
         ]
         if differing:
             raise DataError(
-                f"{table.name}: the columns {whole[0]!r} and {other!r} contradict each other in lines "
+                f"{table.name}: the columns {understood[0]!r} and {other!r} contradict each other in lines "
                 f"{name_items(differing)}",
                 "Remove the column that is not meant.",
             )
-    return whole[0] if whole else candidates[0]
+    return understood[0] if understood else candidates[0]
 
 
 def _one_hot(table: UserTable, class_headers: dict[str, str], images: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every kind of source by name. To add one: a file with `recognise` and `read` here beside, and a line below."""
+"""Every kind of source by name. To add one: a file with `recognise` and `read` in this folder, and a line below."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MAX_ATTRIBUTION_BYTES = 64 << 10
 def require_there(path: Path) -> None:
     """Refuse a source that does not exist (UsageError)."""
     if not path.exists():
-        raise UsageError(f"there is nothing at {path}", "Check the path that --from names.")
+        raise UsageError(f"{path} does not exist", "Check the path that --from names.")
 
 
 def read_source(path: Path, name: str, options: SourceOptions, source_name: str | None = None) -> Collection:

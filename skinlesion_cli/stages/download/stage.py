@@ -1,4 +1,4 @@
-"""Bring a dataset into the workspace: images, manifest and split."""
+"""Import a dataset into the workspace: images, manifest and split."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
 from skinlesion_cli.errors import name_items
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.download.duplicates import notes_about, pair_table
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -40,7 +41,7 @@ def next_command(split: Split, arch: str = "efficientnet_lite0") -> str:
 
 
 class DownloadSettings(StageSettings):
-    """What to bring in, and how to split it.
+    """What to import, and how to split it.
 
     `source` is a copy on disk; without one the official files are fetched. `parts` are those of the official
     data (`isic2018_files.PARTS`).
@@ -97,7 +98,7 @@ def run(
     files: Sequence[OfficialFile] = OFFICIAL_FILES,
     patience: Patience | None = None,
 ) -> StageResult:
-    """Fetch or read a source, bring its images in, write manifest and split."""
+    """Fetch or read a source, import its images, and write the manifest and the split."""
     workspace = Workspace(config.workspace)
     if config.dry_run:
         return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0, answer_s=15.0))
@@ -116,17 +117,17 @@ def run(
         artifact = split.save(workspace.split, manifest)
         artifacts = [str(workspace.manifest), str(workspace.split)]
         if pairs is not None:
-            found = Duplicates(_pair_table(pairs, manifest, split), config.move_duplicates)
+            found = Duplicates(pair_table(pairs, manifest, split), config.move_duplicates)
             found.save(
                 workspace.duplicates, inputs={"manifest": artifact.inputs["manifest"], "split": artifact}
             )
             artifacts.append(str(workspace.duplicates))
-            notes += _about_pairs(found)
+            notes += notes_about(found)
     return _result(manifest, split, artifacts, notes, pairs)
 
 
 def attribution_text(manifest: Manifest) -> bytes:
-    """What lies beside the images: their licence, and whom to cite."""
+    """Content of the file beside the images: their licence, and whom to cite."""
     return f"Licence: {manifest.licence}\n\n{manifest.attribution}\n".encode()
 
 
@@ -205,7 +206,7 @@ def _dataset(
 
 
 def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -> Manifest | None:
-    """The manifest on disk, if it is of the official data, has the wanted parts and every image is whole."""
+    """The manifest on disk, if it is of the official data, has the wanted parts and every image is intact."""
     if not workspace.manifest.is_file():
         return None
     manifest = Manifest.load(workspace.manifest)
@@ -257,45 +258,6 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]
         f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
     )
     return leaking
-
-
-def _pair_table(pairs: Sequence[Pair], manifest: Manifest, split: Split) -> pd.DataFrame:
-    lesion_of = dict(zip(manifest.table["id"], manifest.table["lesion_id"], strict=True))
-    sides = split.table["part"] + "/" + split.table["fold"]
-    side_of = dict(zip(split.table["id"], sides, strict=True))
-
-    def yes(condition: bool) -> str:
-        return "yes" if condition else "no"
-
-    rows = []
-    for pair in pairs:
-        first, second = side_of.get(pair.first), side_of.get(pair.second)
-        same_lesion = yes(lesion_of[pair.first] == lesion_of[pair.second])
-        across = yes(first is not None and second is not None and first != second)
-        cells = (
-            pair.first,
-            pair.second,
-            str(pair.distance_bits),
-            f"{pair.correlation:.4f}",
-            same_lesion,
-            across,
-        )
-        rows.append(cells)
-    return pd.DataFrame(rows, columns=list(Duplicates.COLUMNS), dtype=str)
-
-
-def _about_pairs(found: Duplicates) -> list[str]:
-    if not found.n_across_lesions:
-        return []
-    table = found.table[found.table["same_lesion"] == "no"]
-    named = name_items(f"{row.first} = {row.second}" for row in table.itertuples())
-    notes = [f"near duplicates under different lesion ids: {named}"]
-    if found.n_across_parts:
-        notes.append(
-            f"{found.n_across_parts:,} pairs of near duplicates lie on two sides of the split; "
-            "--move-duplicates keeps them together"
-        )
-    return notes
 
 
 def sides_table(title: str, images: pd.DataFrame, split_table: pd.DataFrame) -> Table:

@@ -64,7 +64,7 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
 
 
 def _dataset(workspace: Workspace, status: _Status) -> Split | None:
-    """Report on the dataset; its split, where there is a whole one."""
+    """Report on the dataset; returns its split unless it is missing or damaged."""
     if not workspace.manifest.exists():
         status.add("download", _MISSING)
         status.suggest("skinlesion download --from DIR")
