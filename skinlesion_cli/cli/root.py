@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from skinlesion_cli import __version__
+from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
 from skinlesion_cli.cli import boundary, choices, options, render
 from skinlesion_cli.cli.boundary import Invocation
 from skinlesion_cli.cli.narrow import NarrowHelp
@@ -104,7 +107,8 @@ def command(
                 rows_on_stdout=streams_rows and str(arguments.get("output")) == "-",
                 silent=distributed and not _is_first_process(os.environ),
             )
-            boundary.guarded(invocation, lambda: _run(function(**arguments), invocation))
+            workspace = arguments.get("workspace") if takes_workspace else None
+            boundary.guarded(invocation, lambda: _run(function(**arguments), invocation, workspace))
 
         shared = [options.WORKSPACE] if takes_workspace else []
         shared += [options.JSON, options.QUIET, options.DEBUG]
@@ -126,13 +130,27 @@ def _signature(function: Declared) -> inspect.Signature:
     return inspect.signature(function, eval_str=True)
 
 
-def _run(call: StageCall[Any], invocation: Invocation) -> None:
+def _run(call: StageCall[Any], invocation: Invocation, workspace: Path | None) -> None:
     with render.reporter(quiet=invocation.quiet or invocation.silent) as reporter:
         result = call.run(call.settings, reporter)
+    if workspace is not None and result.next_command:
+        result = replace(result, next_command=_in_workspace(result.next_command, workspace))
     if not invocation.silent:
         render.finish(
             result, as_json=invocation.as_json, quiet=invocation.quiet, aside=invocation.rows_on_stdout
         )
+
+
+def _in_workspace(commands: str, workspace: Path) -> str:
+    """The commands, with `-w` where they would not find this workspace by themselves."""
+    if str(workspace) == os.environ.get("SKINLESION_WORKSPACE", DEFAULT_FOLDER):
+        return commands
+    return " && ".join(
+        f"{part} -w {shlex.quote(str(workspace))}"
+        if part.startswith("skinlesion ") and "--model" not in part
+        else part
+        for part in commands.split(" && ")
+    )
 
 
 def _is_first_process(environment: Mapping[str, str]) -> bool:

@@ -208,3 +208,16 @@ def test_what_ties_two_sides_together_is_named():
     table = pd.DataFrame({"id": ["a", "b"], "part": ["train", "val"], "fold": ["", ""]})
     with pytest.raises(DataError, match="x, y"):
         extended(new, old, table, 42)
+
+
+def test_what_comes_next_names_the_workspace_where_it_has_to(tmp_path, monkeypatch):
+    source = own_dataset(tmp_path / "a b", ["x.jpg,MEL,L1", "y.jpg,NV,L2"])
+    _, printed, _ = command("download", "--from", source, "-w", tmp_path / "w s", "--json")
+    assert printed["next"] == f"skinlesion train --arch efficientnet_lite0 -w '{tmp_path / 'w s'}'"
+    monkeypatch.setenv("SKINLESION_WORKSPACE", str(tmp_path / "env"))
+    _, printed, _ = command("download", "--from", source, "--json")
+    assert printed["next"] == "skinlesion train --arch efficientnet_lite0"
+    monkeypatch.delenv("SKINLESION_WORKSPACE")
+    monkeypatch.chdir(tmp_path)
+    _, printed, _ = command("download", "--from", source, "--json")
+    assert printed["next"] == "skinlesion train --arch efficientnet_lite0"
