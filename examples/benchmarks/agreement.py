@@ -25,7 +25,6 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.adaptive.fit import fit_adaptive
-from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
@@ -68,7 +67,7 @@ def main() -> None:
     fit, _ = fit_adaptive(first.labels, voices, weights, first.lesion_ids, settings, "decision")
     engine = Engine(
         [member(s, options.arch, w, options.runtime) for s, w in zip(spaces, weights, strict=True)],
-        MergeRule("equal", np.array(weights)),
+        np.array(weights),
         test[0].views,
         to_input,
         stopping=fit.stopping,

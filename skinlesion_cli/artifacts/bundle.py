@@ -120,12 +120,6 @@ def from_workspace(workspace: Workspace, *, with_gate: bool = True) -> Bundle:
     if ensemble.artifact is None or calibration.artifact is None:
         raise ValueError("artifacts read from disk carry their envelope")
     calibration.artifact.require_input("ensemble", ensemble.artifact)
-    if ensemble.parameters:
-        raise ArtifactError(
-            f"an ensemble combined by {ensemble.method} can be calibrated and evaluated, but it cannot predict new "
-            "images",
-            "Combine by bacc, equal or stacked: `skinlesion ensemble --method bacc`.",
-        )
     members = tuple(_member(workspace, member) for member in ensemble.members)
     gate = StoredQualityGate.load(workspace.gate) if with_gate and workspace.gate.exists() else None
     parts = [member.artifact.sha256 for member in members if member.artifact]

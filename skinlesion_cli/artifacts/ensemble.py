@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from skinlesion_cli.artifacts.base import Body, Content, OpenBody, StoredArtifact, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -21,9 +21,8 @@ from skinlesion_cli.artifacts.schema import (
     Text,
     ViewNames,
 )
-from skinlesion_cli.decisions.ensemble import METHODS, RANK_QUANTILES, MergeRule
+from skinlesion_cli.decisions.ensemble import METHODS, combine
 from skinlesion_cli.errors import ArtifactError
-from skinlesion_cli.taxonomy import N_CLASSES
 
 _WEIGHT_TOLERANCE = 1e-6
 
@@ -54,12 +53,6 @@ class EnsembleFigures(OpenBody):
     classes_without_images: ClassNames = ()
 
 
-class EnsembleParameters(Body):
-    """What the method `rank` needs: quantiles (n_members, 7, 257) of each member's probabilities."""
-
-    rank_reference: tuple[tuple[tuple[Share, ...], ...], ...] | None = None
-
-
 class EnsembleBody(Body):
     """Members, how they are combined, and on which test-time views."""
 
@@ -67,19 +60,14 @@ class EnsembleBody(Body):
     method: Annotated[str, AfterValidator(_known_method)]
     views: ViewNames
     figures: EnsembleFigures
-    parameters: EnsembleParameters
+    # Was used by a method that is no longer supported.
+    parameters: Annotated[dict[str, JsonValue], Field(max_length=0)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         total = sum(member.weight for member in self.members)
         if abs(total - 1.0) > _WEIGHT_TOLERANCE:
             raise ValueError(f"the weights of the members sum to {total}, not to 1")
-        reference = self.parameters.rank_reference
-        if reference is not None:
-            shapes = {len(reference), *(len(rows) for rows in reference)}
-            lengths = {len(row) for rows in reference for row in rows}
-            if shapes != {len(self.members), N_CLASSES} or lengths != {RANK_QUANTILES}:
-                raise ValueError("rank_reference does not have the shape (n_members, 7, 257)")
         return self
 
 
@@ -101,8 +89,7 @@ class Member:
 class Ensemble(StoredArtifact):
     """Members in the order of their weights.
 
-    `views` are the TTA views behind the validation predictions. `parameters` holds what a method needs beside
-    the weights (`stacked`, `rank`).
+    `views` are the TTA views behind the validation predictions.
     """
 
     KIND: ClassVar[str] = "ensemble"
@@ -112,20 +99,11 @@ class Ensemble(StoredArtifact):
     method: str
     views: tuple[str, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
     artifact: Artifact | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.members:
             raise ArtifactError("an ensemble without members")
-
-    @property
-    def rule(self) -> MergeRule:
-        """How the members' probabilities become one."""
-        reference = self.parameters.get("rank_reference")
-        return MergeRule(
-            self.method, self.weights, None if reference is None else np.array(reference, dtype=np.float32)
-        )
 
     @property
     def member_groups(self) -> tuple[tuple[int, ...], ...]:
@@ -145,15 +123,24 @@ class Ensemble(StoredArtifact):
         """float64 (n_members,), summing to 1."""
         return np.array([member.weight for member in self.members], dtype=np.float64)
 
+    def merge(self, probabilities: np.ndarray) -> np.ndarray:
+        """The weighted mean of the members' probabilities, (n_members, n, 7) to float32 (n, 7)."""
+        return combine(probabilities, self.weights)
+
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
+        if artifact.body.get("method") == "rank":
+            raise ArtifactError(
+                f"{artifact.path.name}: ensembles combined by rank are no longer supported, since ranks are not "
+                "probabilities and such an ensemble could not predict new images",
+                "Combine the networks again: `skinlesion ensemble --method bacc`.",
+            )
         body = parsed(EnsembleBody, artifact)
         return cls(
             members=tuple(Member(**member.model_dump()) for member in body.members),
             method=body.method,
             views=body.views,
             figures=body.figures.model_dump(exclude_unset=True),
-            parameters=body.parameters.model_dump(exclude_none=True),
             artifact=artifact,
         )
 
@@ -164,6 +151,5 @@ class Ensemble(StoredArtifact):
                 "method": self.method,
                 "views": list(self.views),
                 "figures": dict(self.figures),
-                "parameters": dict(self.parameters),
             }
         )

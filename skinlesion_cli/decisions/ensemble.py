@@ -1,9 +1,8 @@
-"""How the probabilities of several networks become one."""
+"""Combining the probabilities of several networks: the weights of the members, and the weighted mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,9 +11,8 @@ from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 
-METHODS: tuple[str, ...] = ("bacc", "equal", "stacked", "rank")
+METHODS: tuple[str, ...] = ("bacc", "equal", "stacked")
 STACKING_PENALTY = 0.01
-RANK_QUANTILES = 257
 
 
 def bacc_weights(bacc: Sequence[float]) -> np.ndarray:
@@ -109,7 +107,7 @@ def stacked_weights(
         value = -(share * np.log(mixed)).sum() + penalty * n_members * (pull**2).sum()
         return float(value), -(of_truth * (share / mixed)).sum(axis=1) + 2 * penalty * n_members * pull
 
-    found = minimize(
+    solution = minimize(
         objective,
         equal_weights(n_members),
         jac=True,
@@ -117,52 +115,5 @@ def stacked_weights(
         bounds=[(0.0, 1.0)] * n_members,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones_like(w)},
     )
-    weights = np.clip(found.x, 0.0, None)
+    weights = np.clip(solution.x, 0.0, None)
     return weights / weights.sum()
-
-
-def rank_reference(probabilities: np.ndarray) -> np.ndarray:
-    """Quantiles of each member's probability of each class: float32 (n_members, 7, 257)."""
-    grid = np.linspace(0.0, 1.0, RANK_QUANTILES)
-    return np.moveaxis(np.quantile(np.asarray(probabilities, np.float64), grid, axis=1), 0, -1).astype(
-        np.float32
-    )
-
-
-@dataclass(frozen=True)
-class MergeRule:
-    """How members' probabilities become one; `reference` only for `rank` (see `rank_reference`).
-
-    `rank` replaces a probability by the share of reference images that the same member gave a lower one, class
-    by class, and takes the weighted mean, so that no member dominates by its confidence. The result sums to 1
-    a row but is no probability before calibration.
-    """
-
-    method: str
-    weights: np.ndarray
-    reference: np.ndarray | None = None
-
-    def merge(self, probabilities: np.ndarray) -> np.ndarray:
-        """(n_members, n_images, 7) to float32 (n_images, 7), rows summing to 1."""
-        if self.method != "rank":
-            return combine(probabilities, self.weights)
-        if self.reference is None:
-            raise DataError("a rank ensemble needs its reference quantiles")
-        ranked = np.stack([_ranks(p, r) for p, r in zip(probabilities, self.reference, strict=True)])
-        merged = combine(ranked, self.weights).astype(np.float64)
-        total = merged.sum(axis=1, keepdims=True)
-        # Nothing is above the lowest reference anywhere: the ranks say nothing.
-        uniform = np.full_like(merged, 1.0 / N_CLASSES)
-        return np.where(total > 0, merged / np.where(total > 0, total, 1.0), uniform).astype(np.float32)
-
-
-def _ranks(probabilities: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    grid = np.linspace(0.0, 1.0, quantiles.shape[-1])
-    columns = []
-    for index in range(N_CLASSES):
-        known, first = np.unique(quantiles[index], return_index=True)
-        counts = np.diff(np.r_[first, len(grid)])
-        # A run of equal quantiles stands for the middle of its ranks.
-        middle = (grid[first] + grid[first + counts - 1]) / 2
-        columns.append(np.interp(probabilities[:, index], known, middle))
-    return np.stack(columns, axis=1)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from skinlesion_cli.config.schema import Preprocessing
-from skinlesion_cli.decisions.ensemble import MergeRule
+from skinlesion_cli.decisions.ensemble import combine
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Runtime, softmax
 from skinlesion_cli.taxonomy import N_CLASSES
@@ -79,6 +79,7 @@ class BatchOutput:
 class Engine:
     """Runs all members over all views, or with `stopping` as many forward passes as an image needs.
 
+    `weights` (n_members,) sum to 1.
     `member_groups` are the members (by index) that a stopping rule takes together, such as the folds of one
     network; without it each member is a group of its own. `tta_mode` is the name of the views' mode. It may be
     used from several threads at once.
@@ -87,7 +88,7 @@ class Engine:
     def __init__(
         self,
         members: Sequence[EngineMember],
-        rule: MergeRule,
+        weights: np.ndarray,
         views: Sequence[str],
         to_input: ToInput,
         *,
@@ -97,7 +98,7 @@ class Engine:
     ) -> None:
         self.members, self.views, self.to_input = tuple(members), tuple(views), to_input
         self.stopping, self.tta_mode = stopping, tta_mode
-        self.rule = rule
+        self.weights = weights
         each = [[index] for index in range(len(self.members))]
         as_one = stopping is not None and len(stopping.weights) == 1
         self.member_groups = (
@@ -143,7 +144,7 @@ class Engine:
         else:
             assert by_view is not None
             means = by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
-            probabilities = self.rule.merge(means)
+            probabilities = combine(means, self.weights)
             forward_passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
         return BatchOutput(
             probabilities, forward_passes, tuple(features), by_view if keep_views else None, pooled
@@ -167,7 +168,7 @@ class Engine:
 
     def _until_converged(self, batch: _Batch, stopping: Stopping) -> tuple[np.ndarray, np.ndarray]:
         """Step after step, for the images that have not converged."""
-        steps, weights = stopping.steps, self.rule.weights
+        steps, weights = stopping.steps, self.weights
         sums = np.zeros((batch.n, len(self.member_groups), N_CLASSES))
         estimates = np.empty((batch.n, N_CLASSES), dtype=np.float32)
         forward_passes = np.zeros(batch.n, dtype=np.int64)

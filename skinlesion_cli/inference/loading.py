@@ -164,7 +164,7 @@ def load_engine(
         )
     return Engine(
         members,
-        bundle.ensemble.rule,
+        bundle.ensemble.weights,
         choice.views,
         to_input,
         stopping=stopping,

@@ -78,21 +78,18 @@ def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -
     first = validation[0]
     labels, stack = first.labels, np.stack([p.probabilities for p in validation])
     bacc = [metrics.balanced_accuracy(labels, probabilities.argmax(axis=1)) for probabilities in stack]
-    parameters: dict[str, Any] = {}
     if method == "bacc":
         weights = merging.bacc_weights(bacc)
     elif method == "stacked":
         weights = merging.stacked_weights(labels, stack, first.lesion_ids)
     else:
         weights = merging.equal_weights(len(validation))
-    if method == "rank":
-        parameters["rank_reference"] = merging.rank_reference(stack).tolist()
     members = tuple(
         Member(p.source, _checkpoint(p), float(weight), _defined(value))
         for p, weight, value in zip(validation, weights, bacc, strict=True)
     )
-    ensemble = Ensemble(members, method, tuple(views), {}, parameters)
-    merged = ensemble.rule.merge(stack)
+    ensemble = Ensemble(members, method, tuple(views), {})
+    merged = ensemble.merge(stack)
     figures: dict[str, Any] = {
         "validation_bacc": _defined(metrics.balanced_accuracy(labels, merged.argmax(axis=1))),
         "images": len(labels),
@@ -106,19 +103,15 @@ def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -
 
 def _networks(ensemble: Ensemble, validation: Sequence[Predictions]) -> Ensemble:
     """The same ensemble, a member trained in folds replaced by its networks, which share its weight."""
-    found: list[Member] = []
-    reference: list[Any] = []
-    ranks = ensemble.parameters.get("rank_reference")
-    for index, (member, predictions) in enumerate(zip(ensemble.members, validation, strict=True)):
-        behind = member_predictions.networks(predictions)
-        for name, checkpoint in behind:
-            found.append(
-                Member(name, checkpoint, member.weight / len(behind), member.validation_bacc, member.name)
-            )
-            if ranks is not None:
-                reference.append(ranks[index])
-    parameters = dict(ensemble.parameters) | ({"rank_reference": reference} if ranks is not None else {})
-    return replace(ensemble, members=tuple(found), parameters=parameters)
+    members: list[Member] = []
+    for member, predictions in zip(ensemble.members, validation, strict=True):
+        networks = member_predictions.networks(predictions)
+        weight = member.weight / len(networks)
+        members += [
+            Member(name, checkpoint, weight, member.validation_bacc, member.name)
+            for name, checkpoint in networks
+        ]
+    return replace(ensemble, members=tuple(members))
 
 
 def _cross_fitted_bacc(labels: np.ndarray, stack: np.ndarray, lesion_ids: np.ndarray) -> float:
@@ -242,16 +235,10 @@ def _test(
 
 
 def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:
-    first, rule = members[0], ensemble.rule
-    groups = None
-    if ensemble.method == "rank":
-        # Ranks of a mean are no mean of ranks: every view carries the result of the mean.
-        merged = rule.merge(np.stack([p.probabilities for p in members]))
-        views = np.repeat(merged[:, None], len(first.views), axis=1)
-    else:
-        stack = np.stack([p.view_probabilities for p in members])
-        views = rule.merge(stack.reshape(len(members), -1, stack.shape[-1])).reshape(stack.shape[1:])
-        groups = np.moveaxis(stack, 0, 1) if len(members) > 1 else None
+    first = members[0]
+    stack = np.stack([p.view_probabilities for p in members])
+    views = ensemble.merge(stack.reshape(len(members), -1, stack.shape[-1])).reshape(stack.shape[1:])
+    groups = np.moveaxis(stack, 0, 1) if len(members) > 1 else None
     source = f"ensemble ({ensemble.method})"
     return Predictions(first.table, views, first.views, source, first.part, group_probabilities=groups)
 

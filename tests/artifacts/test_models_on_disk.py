@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from skinlesion_cli.artifacts import bundle, envelope, exports, member_predictio
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
+from skinlesion_cli.artifacts.envelope import write_artifact
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.training_state import TrainingState, remove_state
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -70,10 +72,27 @@ def test_a_table_from_elsewhere_cannot_predict(tmp_path):
         bundle.from_workspace(finished(Workspace(tmp_path), members=(outside,)))
 
 
-def test_a_rank_ensemble_cannot_predict(tmp_path):
-    ranked = {"method": "rank", "parameters": {"rank_reference": [[[0.5] * 257] * 7]}}
-    with pytest.raises(ArtifactError, match="combined by rank"):
-        bundle.from_workspace(finished(Workspace(tmp_path), **ranked))
+def test_an_ensemble_of_an_earlier_version_combined_by_rank_is_refused(tmp_path):
+    workspace = finished(Workspace(tmp_path))
+    stored = json.loads(workspace.ensemble.read_text())
+    body = stored["body"] | {"method": "rank", "parameters": {"rank_reference": [[[0.5] * 257] * 7]}}
+    write_artifact(workspace.ensemble, kind="ensemble", schema_version=1, body=body)
+    with pytest.raises(ArtifactError, match="combined by rank") as refused:
+        Ensemble.load(workspace.ensemble)
+    assert "skinlesion ensemble" in refused.value.hint
+
+
+def test_parameters_that_no_method_has_are_refused(tmp_path):
+    workspace = finished(Workspace(tmp_path))
+    stored = json.loads(workspace.ensemble.read_text())
+    for parameters, accepted in (({}, True), ({"other": 1}, False)):
+        body = stored["body"] | {"parameters": parameters}
+        write_artifact(workspace.ensemble, kind="ensemble", schema_version=1, body=body)
+        if accepted:
+            assert Ensemble.load(workspace.ensemble).method == "equal"
+        else:
+            with pytest.raises(ArtifactError, match="parameters"):
+                Ensemble.load(workspace.ensemble)
 
 
 def test_networks_of_two_architectures_are_no_one_start(tmp_path):

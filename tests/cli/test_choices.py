@@ -21,6 +21,7 @@ RUNTIMES = "auto, torch, onnx, onnx-int8, openvino-bf16"
 STYLES = "overlay, contour, side-by-side"
 # Command, option, and the names that a refusal lists.
 CHOICES = [
+    ("average", "--device", DEVICES),
     ("bench", "--device", DEVICES),
     ("bench", "--runtime", RUNTIMES),
     ("calibrate", "--adaptive", "decision, triage"),
@@ -30,7 +31,7 @@ CHOICES = [
     ("download", "--format", "auto, isic2018, ham10000, isic2019, isic-archive, folders, csv, reviewed"),
     ("download", "--image-types", "dermoscopic, all"),
     ("download", "--split", "official, grouped, kfold, published"),
-    ("ensemble", "--method", "bacc, equal, stacked, rank"),
+    ("ensemble", "--method", "bacc, equal, stacked"),
     ("ensemble", "--tta", "none, flips, d4, zoom, published"),
     ("evaluate", "--decision", "calibrated, argmax"),
     ("evaluate", "--part", "test, val"),

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from skinlesion_cli.decisions.active_learning import select
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_vector
-from skinlesion_cli.decisions.ensemble import MergeRule, combine, equal_weights, stacked_weights
+from skinlesion_cli.decisions.ensemble import combine, stacked_weights
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, targets_met
 from skinlesion_cli.decisions.fit import fit_rule
 from skinlesion_cli.decisions.policies import cost
@@ -215,17 +215,6 @@ def test_the_pull_towards_equal_weights():
 def test_stacking_needs_images():
     with pytest.raises(DataError, match="no out-of-fold predictions"):
         stacked_weights(np.empty(0, int), np.empty((2, 0, 7)), np.empty(0))
-
-
-def test_ranks_are_divided_by_their_sum_and_say_nothing_below_all_others():
-    reference = np.tile(np.linspace(0.0, 1.0, 5, dtype=np.float32), (1, 7, 1))
-    rule = MergeRule("rank", equal_weights(1), reference)
-    low = np.array([[[0.2, 0.1, 0.1, 0.0, 0.0, 0.0, 0.0], [0.0] * 7]], dtype=np.float32)
-    found = rule.merge(low)
-    assert found[0].tolist() == pytest.approx([0.5, 0.25, 0.25, 0, 0, 0, 0])
-    assert found[1].tolist() == pytest.approx([1 / 7] * 7)
-    with pytest.raises(DataError, match="reference"):
-        MergeRule("rank", equal_weights(1)).merge(low)
 
 
 def test_weights_may_sum_to_one_within_rounding():

@@ -7,11 +7,8 @@ import pytest
 import synthetic
 
 from skinlesion_cli.decisions.ensemble import (
-    MergeRule,
     bacc_weights,
     combine,
-    equal_weights,
-    rank_reference,
     stacked_weights,
 )
 from skinlesion_cli.errors import DataError
@@ -69,25 +66,3 @@ def test_stacking_is_the_optimum_of_what_it_says():
 
     grid = np.linspace(0.001, 0.999, 999)
     assert found[0] == pytest.approx(grid[np.argmin([objective(w) for w in grid])], abs=2e-3)
-
-
-def test_ranks_by_hand():
-    reference = np.zeros((1, 7, 5), dtype=np.float32)
-    reference[0, 0] = [0.0, 0.1, 0.2, 0.3, 0.4]  # melanoma ranks 0, 1/4, ... 1
-    reference[0, 1] = [0.5, 0.5, 0.5, 0.5, 0.9]  # a run of equals stands for its middle, 3/8
-    rule = MergeRule("rank", equal_weights(1), reference)
-    row = np.array([[[0.15, 0.5, 0, 0, 0, 0, 0]]], dtype=np.float32)
-    # 0.15 is half way between 1/4 and 2/4; the other five classes are at the middle of their zeros, 1/2.
-    raw = np.array([0.375, 0.375, 0.5, 0.5, 0.5, 0.5, 0.5])
-    assert rule.merge(row)[0] == pytest.approx(raw / raw.sum(), abs=1e-6)
-
-
-def test_ranks_do_not_care_for_a_member_s_confidence():
-    _, values, _ = synthetic.predictions(400, 3)
-    squashed = values**0.2  # the same order in every class
-    stack = np.stack([values, squashed])
-    reference = rank_reference(stack)
-    found = MergeRule("rank", equal_weights(2), reference).merge(stack)
-    alone = MergeRule("rank", equal_weights(1), reference[:1]).merge(stack[:1])
-    assert found == pytest.approx(alone, abs=5e-3)
-    assert found.sum(axis=1) == pytest.approx(1.0, abs=1e-5)

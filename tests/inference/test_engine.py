@@ -10,7 +10,6 @@ import pytest
 
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
-from skinlesion_cli.decisions.ensemble import MergeRule
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine, EngineMember
@@ -93,8 +92,8 @@ class Corner:
 def _engine(views: tuple[str, ...], stopping: StoppingRule | None = None) -> tuple[Engine, Corner]:
     runtime = Corner()
     member = EngineMember("corner", 1.0, Preprocessing(input_size_px=16), runtime, np.zeros((7, 1)))
-    rule = MergeRule("equal", np.array([1.0]))
-    return Engine([member], rule, views, lambda image, _: image, stopping=stopping), runtime
+    weights = np.array([1.0])
+    return Engine([member], weights, views, lambda image, _: image, stopping=stopping), runtime
 
 
 def _image(top_left: int, top_right: int, bottom_left: int, bottom_right: int) -> np.ndarray:
@@ -305,9 +304,14 @@ def _two_groups(stopping: StoppingRule | None) -> Engine:
         EngineMember(f"corner{index}", weight, Preprocessing(input_size_px=16), runtime, np.zeros((7, 1)))
         for index, (weight, runtime) in enumerate(zip((0.5, 0.25, 0.25), runtimes, strict=True))
     ]
-    rule = MergeRule("bacc", np.array([0.5, 0.25, 0.25]))
+    weights = np.array([0.5, 0.25, 0.25])
     return Engine(
-        members, rule, tta.MODES["d4"], lambda image, _: image, stopping=stopping, member_groups=[[0], [1, 2]]
+        members,
+        weights,
+        tta.MODES["d4"],
+        lambda image, _: image,
+        stopping=stopping,
+        member_groups=[[0], [1, 2]],
     )
 
 

@@ -88,10 +88,9 @@ def _stopping(
     ensemble: Ensemble, validation: Predictions, settings: FitSettings, protects: Protects
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
-    if tta_mode(ensemble.views) not in _ADAPTIVE or ensemble.method == "rank":
+    if tta_mode(ensemble.views) not in _ADAPTIVE:
         raise UsageError(
-            f"--adaptive needs an ensemble over 8 views that averages probabilities, not "
-            f"{ensemble.method} over {tta_mode(ensemble.views)}",
+            f"--adaptive needs an ensemble over 8 views, not over {tta_mode(ensemble.views)}",
             f"Run `skinlesion ensemble --tta` with {' or '.join(_ADAPTIVE)} first.",
         )
     if len(ensemble.group_weights) != validation.member_groups.shape[1]:

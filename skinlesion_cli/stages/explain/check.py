@@ -57,7 +57,7 @@ def run(config: CheckSettings, reporter: Reporter) -> StageResult:
     predictor = Predictor.of_bundle(bundle, device=config.device, runtime="torch")
     images, decided, failed = _predicted(config, predictor)
     whole = predictor.engine
-    engine = Engine(whole.members, whole.rule, _VIEWS, whole.to_input)
+    engine = Engine(whole.members, whole.weights, _VIEWS, whole.to_input)
     with reporter.task("explaining", unit="images"):
         maps = _maps(engine.members, engine.to_input, images, decided, config.method)
     with reporter.task("shuffling parameters", unit="networks"):
