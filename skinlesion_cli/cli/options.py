@@ -83,7 +83,8 @@ def named_and_listed(inputs: Sequence[str]) -> tuple[tuple[str, ...], Iterable[s
     """The names given as arguments, and those to read from stdin if `-` is among them."""
     from skinlesion_cli.data.reading.inputs import lines
 
-    listed = lines(sys.stdin.buffer) if "-" in inputs else ()
+    # Unbuffered: a thread that waits in the buffered reader would block the end of the process.
+    listed = lines(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)) if "-" in inputs else ()
     return tuple(name for name in inputs if name != "-"), listed
 
 

@@ -12,7 +12,6 @@ with signs instead of the median. That such pairs exist: Abhishek et al. (2025),
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from skinlesion_cli.data.groups import connected
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import DataError, ImageError, name_items
+from skinlesion_cli.parallel import available_cores
 from skinlesion_cli.progress import Reporter
 
 _SIDE_PX = 64
@@ -123,7 +123,7 @@ def _spectra(rows: Sequence[tuple[str, str]], images_folder: Path, reporter: Rep
             return f"{rows[row][1]} ({error.message})"
         return None
 
-    threads = Parallel(n_jobs=os.cpu_count() or 1, prefer="threads", return_as="generator")
+    threads = Parallel(n_jobs=available_cores(), prefer="threads", return_as="generator")
     with reporter.task("looking for near duplicates", total=len(rows), unit="images") as task:
         for problem in threads(delayed(read)(row) for row in range(len(rows))):
             task.advance()

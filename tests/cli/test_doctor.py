@@ -177,18 +177,17 @@ def test_a_gpu_that_torch_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_threads_that_would_fight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinlesion_cli.parallel.available_cores", lambda: 8)
-    monkeypatch.setattr(machine, "_quota_cores", lambda: None)
+    monkeypatch.setattr("skinlesion_cli.parallel.affinity_cores", lambda: 8)
+    monkeypatch.setattr("skinlesion_cli.parallel.container_cores", lambda: None)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert look("threads", tmp_path) == [("threads", "ok", "8 cores", "")]
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     ((_, state, found, to_do),) = look("threads", tmp_path)
     assert (state, found) == ("advice", "8 cores, OMP_NUM_THREADS=64")
     assert "Unset OMP_NUM_THREADS" in to_do
-    monkeypatch.setattr(machine, "_quota_cores", lambda: 2.5)
-    ((_, state, found, to_do),) = look("threads", tmp_path)
-    assert (state, found) == ("advice", "8 cores, OMP_NUM_THREADS=64, of which this container may use 2.5")
-    assert "--workers 2" in to_do
+    monkeypatch.setattr("skinlesion_cli.parallel.container_cores", lambda: 2.5)
+    ((_, state, found, _),) = look("threads", tmp_path)
+    assert (state, found) == ("ok", "8 cores, OMP_NUM_THREADS=64, of which this container may use 2.5")
 
 
 @pytest.mark.parametrize(

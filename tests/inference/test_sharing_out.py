@@ -121,6 +121,37 @@ def kill_one_worker(
     return errors.decode()
 
 
+@pytest.mark.parametrize("more", [(), ("--backend", "local", "--workers", "2")], ids=["threads", "local"])
+def test_finished_rows_do_not_wait_for_further_names(
+    more: tuple[str, ...], tiny_workspace: Path, twice: tuple[list[str], bytes], tmp_path: Path
+) -> None:
+    names, whole = twice
+    output = tmp_path / "all.csv"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "skinlesion_cli", "predict", "-", "-o", str(output)),
+            *("-w", str(tiny_workspace), "--batch", "1", *more),
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    partial = output.with_name(output.name + ".partial")
+    for n_rows in (1, 3):
+        process.stdin.write("".join(f"{name}\n" for name in names[n_rows // 2 : n_rows]).encode())
+        process.stdin.flush()
+        for _ in range(12_000):
+            if partial.exists() and partial.read_bytes().count(b"\n") == 1 + n_rows:
+                break
+            assert process.poll() is None, (process.stderr or sys.stderr).read()
+            time.sleep(0.01)
+        assert partial.read_bytes().count(b"\n") == 1 + n_rows
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.read_bytes() == b"".join(whole.splitlines(keepends=True)[:4])
+
+
 def test_a_dask_worker_that_dies_costs_nothing_but_time(
     tiny_workspace: Path, twice: tuple[list[str], bytes], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference.runtimes.base import FEATURES, INPUT, LOGITS, one_by_one
+from skinlesion_cli.parallel import available_cores
 
 
 def has_bfloat16() -> bool:
@@ -22,7 +23,7 @@ class OpenVinoRuntime:
     """Runs an exported ONNX network: input `pixels` uint8 (n, s, s, 3), outputs `logits` and `features`.
 
     Convolutions keep 8 bits of each number, so probabilities are those of float32 to about two digits: what
-    that costs is measured when the export is made. One core an image, as many images at once as there are
+    that costs is measured when the export is made. One core per image, as many images at once as there are
     threads that call; the result does not depend on their number.
 
     Raises
@@ -50,15 +51,15 @@ class OpenVinoRuntime:
             {
                 "INFERENCE_PRECISION_HINT": "bf16",
                 "PERFORMANCE_HINT": "THROUGHPUT",
-                # A stream has one thread, so that images go side by side.
-                "INFERENCE_NUM_THREADS": _cores(),
-                "NUM_STREAMS": _cores(),
+                # A stream has one thread, so that images are predicted side by side.
+                "INFERENCE_NUM_THREADS": available_cores(),
+                "NUM_STREAMS": available_cores(),
             },
         )
         # A request belongs to the thread that made it.
         self._local = threading.local()
-        # The first inference sets up things of the Python binding, and two threads that do so at once can wait
-        # for each other for ever: it is made here, before there are several.
+        # The first inference initialises the Python binding, and two threads that do so at once can deadlock:
+        # it is made here, before there are several threads.
         self.logits_and_features(np.zeros([1, *network.input(INPUT).shape[1:]], dtype=np.uint8))
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -81,9 +82,3 @@ class OpenVinoRuntime:
             return tuple(np.array(request.get_tensor(name).data, dtype=np.float32) for name in outputs)
 
         return one_by_one(forward, images)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import SkinLesionError
@@ -36,29 +35,22 @@ def devices(_config: DoctorSettings) -> Iterator[Finding]:
 
 
 def threads(_config: DoctorSettings) -> Iterator[Finding]:
-    from skinlesion_cli.parallel import available_cores
+    from skinlesion_cli import parallel
 
-    cores, quota, asked = available_cores(), _quota_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    cores, quota, asked = (
+        parallel.affinity_cores(),
+        parallel.container_cores(),
+        os.environ.get("OMP_NUM_THREADS", ""),
+    )
     figures = {"cores": cores, "quota_cores": quota, "omp_num_threads": asked or None}
     found = f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if quota is not None and quota < cores:
-        to_do = f"Give predict and train --workers {max(int(quota), 1)}: more would wait for one another."
-        yield Finding(
-            "threads", "advice", f"{found}, of which this container may use {quota:g}", to_do, figures
-        )
+        # Predict and train count no more cores than these.
+        yield Finding("threads", "ok", f"{found}, of which this container may use {quota:g}", figures=figures)
     elif asked.isdigit() and int(asked) > cores:
         yield Finding("threads", "advice", found, "Unset OMP_NUM_THREADS, or set it to the cores.", figures)
     else:
         yield Finding("threads", "ok", found, figures=figures)
-
-
-def _quota_cores() -> float | None:
-    """Cores that a Linux container may use by its quota of time; None where there is none."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def disk(config: DoctorSettings) -> Iterator[Finding]:

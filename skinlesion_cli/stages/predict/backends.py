@@ -1,6 +1,6 @@
-"""Chunks to workers: threads of this process, processes of this machine, or a cluster through joblib.
+"""Distributes chunks to workers: threads of this process, processes of this machine, or a cluster through joblib.
 
-Whatever does the work, rows come back in the order of the inputs.
+Whatever does the work, predictions come back in the order of the inputs.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.errors import SkinLesionError, UsageError
 from skinlesion_cli.inference.prediction import Prediction
-from skinlesion_cli.parallel import available_cores, in_batches, in_order
+from skinlesion_cli.parallel import ReadAhead, available_cores, in_order
 from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker, predictions_of
 
 BACKENDS = ("threads", "local", "dask", "ray")
 Predictions = list[Prediction]
-# Chunks that travel together: one message a few seconds of work.
-_CHUNKS_A_MESSAGE = 4
+# Chunks that travel together: one message is a few seconds of work.
+_CHUNKS_PER_MESSAGE = 4
+# Chunks that are read before a worker is free for them; a chunk is no more than the names of its images.
+_CHUNKS_AHEAD = 256
+_PATIENCE_S = 0.02
 _RETRIES = 3
 # Messages that ray gets at once: few at first, so that rows come soon.
 _RAY_FIRST_WAVE, _RAY_WAVE = 4, 64
@@ -55,29 +58,33 @@ def by_processes(
     from joblib import delayed
 
     plan = _portable(plan)
-    messages = in_batches(chunks, _CHUNKS_A_MESSAGE)
     unanswered: deque[list[Sequence[Numbered]]] = deque()
     failures = 0
-    with _joblib_backend(backend, address) as name:
+    with _joblib_backend(backend, address) as name, closing(ReadAhead(chunks, _CHUNKS_AHEAD)) as ready:
         n_jobs = workers or (available_cores() if name == "loky" else -1)
+
+        def burst(messages: list[list[Sequence[Numbered]]]) -> Iterator[Any]:
+            for message in messages:
+                unanswered.append(message)
+                yield delayed(predictions_of)(plan, message)
+            # joblib takes the next task before it hands on an answer. So that no answer waits for an input that is
+            # yet to come, tasks end here when none is there, and the next burst waits for one. (Ray's answers come
+            # in waves anyway, and its processes last as long as a burst.)
+            patience_s = None if name == "ray" else _PATIENCE_S
+            while message := ready.take(_CHUNKS_PER_MESSAGE, timeout_s=patience_s):
+                unanswered.append(message)
+                yield delayed(predictions_of)(plan, message)
+
         while True:
-            again = list(unanswered)
+            messages = list(unanswered) or [first for first in [ready.take(_CHUNKS_PER_MESSAGE)] if first]
+            if not messages:
+                return
             unanswered.clear()
-
-            def tasks(again: list[list[Sequence[Numbered]]] = again) -> Iterator[Any]:
-                for message in again:
-                    unanswered.append(message)
-                    yield delayed(predictions_of)(plan, message)
-                for message in messages:
-                    unanswered.append(message)
-                    yield delayed(predictions_of)(plan, message)
-
             try:
-                for answer in _answers(name, n_jobs, tasks()):
+                for answer in _answers(name, n_jobs, burst(messages)):
                     unanswered.popleft()
                     failures = 0
                     yield from answer
-                return
             except Exception as error:
                 if isinstance(error, SkinLesionError) or not _is_death_of_a_worker(error):
                     raise
@@ -85,7 +92,7 @@ def by_processes(
                 if failures > _RETRIES:
                     raise SkinLesionError(
                         f"workers died {failures} times in a row: {error}",
-                        "Look for too little memory (fewer --workers), then run again with --resume.",
+                        "Check that memory suffices (or use fewer --workers), then run again with --resume.",
                     ) from error
                 note(f"a worker died ({type(error).__name__}); its images are predicted again")
 
@@ -157,7 +164,7 @@ def _joblib_backend(backend: str, address: str | None) -> AbstractContextManager
         except ImportError:
             raise UsageError("ray is not installed", "Run `pip install 'skinlesion[ray]'`.") from None
         register_ray()
-        # Nothing about these images, not even that there are any, is anybody else's business.
+        # No usage statistics: nothing about these images leaves the machine.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
         def connect() -> Any:
@@ -174,11 +181,11 @@ def _joblib_backend(backend: str, address: str | None) -> AbstractContextManager
 
 
 def _require_listener(address: str | None) -> None:
-    """Ask whether anybody listens at `HOST:PORT` or `ray://HOST:PORT`: ray itself takes minutes to give up.
+    """Check that a server listens at `HOST:PORT` or `ray://HOST:PORT`: ray itself takes minutes to give up.
 
     Raises
     ------
-    OSError : nobody does.
+    OSError : none does.
     """
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
