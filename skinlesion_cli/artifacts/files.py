@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -99,11 +99,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator[None]:
+def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     """Hold `folder` for one process; a second one fails at once and is told who holds it.
 
-    The operating system frees the lock when the process ends, however it ends. Its file stays, so that nobody
-    locks one that another is about to remove; without `keep_lock` it goes, for folders that are handed on.
+    The operating system frees the lock when the process ends, however it ends. Its file is removed while the lock
+    is held: filelock takes no lock on a file that was unlinked since it was opened.
     """
     path = folder / f".{purpose}.lock"
     try:
@@ -134,7 +134,8 @@ def exclusive(folder: Path, purpose: str, *, keep_lock: bool = True) -> Iterator
         yield
     finally:
         holder.unlink(missing_ok=True)
-        if not keep_lock:
+        # Windows removes no file that is open; it then stays, and does no harm.
+        with suppress(OSError):
             path.unlink(missing_ok=True)
         lock.release()
 

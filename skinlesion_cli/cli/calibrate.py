@@ -90,9 +90,14 @@ def calibrate(
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
     given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
+    inputs = [policy_file] if policy_file is not None else []
     return StageCall(
         stage.run,
         stage.CalibrateSettings(
-            workspace=workspace, settings=settings, output=output, adaptive=parse_protects(adaptive)
+            workspace=workspace,
+            settings=settings,
+            output=output,
+            adaptive=parse_protects(adaptive),
+            inputs=inputs,
         ),
     )

@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.maps import MapRecord, relative_path
+from skinlesion_cli.artifacts.output_checks import refuse_foreign_overlay
 from skinlesion_cli.explain.cam import class_maps, combined, resized
 from skinlesion_cli.explain.overlay import STYLES, Caption, render
 from skinlesion_cli.explain.thumbnails import write_thumbnail
@@ -141,6 +142,8 @@ class OverlayWriter:
         )
 
     def _save(self, record: MapRecord, pixels: Pixels, heat: np.ndarray) -> None:
+        for name in filter(None, (record.overlay, record.raw)):
+            refuse_foreign_overlay(self.folder, self.folder / name)
         image = pixels if isinstance(pixels, np.ndarray) else pixels()
         if self.thumbnails is not None:
             write_thumbnail(self.thumbnails, record.id, image, heat)

@@ -36,6 +36,9 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
     """
     if not config.shards:
         raise UsageError("no shards to merge", "Example: skinlesion merge part-*.csv --output all.csv")
+    replaced = store.check_output(config.output, config.shards)
+    if replaced:
+        reporter.note(f"{config.output} is a finished table of predictions; this run replaces it")
     records = {path: _record(path) for path in config.shards}
     _check(records)
     kind = store.format_of(config.output)

@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.envelope import payload_files
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
-from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 
@@ -38,6 +39,12 @@ def run(config: PackSettings, reporter: Reporter) -> StageResult:
         raise UsageError(
             f"there is a model in {config.output} already", "Name a new folder, or remove it first."
         )
+    output_checks.check_folder(config.output)
+    others = [path.name for path in config.output.glob("*")] if config.output.is_dir() else []
+    if others:
+        raise UsageError(
+            f"the folder {config.output} is not empty: {name_items(sorted(others))}", "Name a new folder."
+        )
     packed = bundles.from_workspace(source)
     envelopes = [source.checkpoint(member.name) for member in packed.members]
     envelopes += [source.ensemble, source.calibration]
@@ -45,7 +52,7 @@ def run(config: PackSettings, reporter: Reporter) -> StageResult:
     if config.with_predictions:
         envelopes.append(source.ensemble_predictions("val"))
     total_bytes = 0
-    with exclusive(target.root, "pack", keep_lock=False):
+    with exclusive(target.root, "pack"):
         for envelope in envelopes:
             for path in (*payload_files(envelope), envelope):
                 copy = target.root / path.relative_to(source.root)

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
@@ -56,9 +57,20 @@ class SelectSettings(StageSettings):
     max_pixels: PositiveInt = MAX_PIXELS
 
 
+def _is_unlabelled_list(path: Path) -> bool:
+    """Whether a file is a list by this command into which nobody has written a label yet."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            return tuple(rows.fieldnames or ()) == COLUMNS and not any(row["label"] for row in rows)
+    except (OSError, ValueError, csv.Error):
+        return False
+
+
 def run(config: SelectSettings, reporter: Reporter) -> StageResult:
     """Write the list, most informative first; images that the dataset already has are omitted."""
     check_named(config.inputs)
+    output_checks.check_file(config.output, _is_unlabelled_list, "an unlabelled list", config.inputs)
     workspace = Workspace(config.workspace)
     bundle = bundles.from_workspace(workspace)
     predictor = Predictor.of_bundle(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, InstanceOf
 
+from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.evaluation import defined
@@ -40,17 +41,23 @@ class CalibrateSettings(StageSettings):
     workspace, where prediction finds it.
     `adaptive` also fits when prediction may stop early because an image's `decision` (or its `triage` level
     too) is unlikely to change with more forward passes, and calibrates all else on what is left.
+    `inputs` are the files that the settings were read from, which `output` must not replace.
     """
 
     workspace: Path
     settings: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
     output: Path | None = None
     adaptive: Protects | None = None
+    inputs: Sequence[Path] = ()
 
 
 def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
     """Fit on the merged validation predictions and write `calibration/`."""
     workspace, settings = Workspace(config.workspace), config.settings
+    if config.output is not None:
+        output_checks.check_file(
+            config.output, output_checks.is_artifact("calibration"), "a calibration", config.inputs
+        )
     ensemble = Ensemble.load(workspace.ensemble)
     validation = Predictions.load(workspace.ensemble_predictions("val"), hint=Ensemble.HINT)
     assert ensemble.artifact is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import evaluation as evaluations
-from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts import external_predictions, output_checks
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -33,6 +33,7 @@ from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.plots_evaluation import draw
+from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -101,6 +102,9 @@ class _Judged:
 def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
     """Write `evaluation.json`, pictures and `challenge.csv` to the output folder."""
     workspace = Workspace(config.workspace)
+    if config.output is not None:
+        names = ["evaluation.json", "challenge.csv", PAGE]
+        _check_output(config, config.output, names if config.report else names[:2])
     everything = _judge(workspace, config, config.source, config.decision)
     scored = ~everything.predictions.table["id"].isin(UNSCORED).to_numpy()
     judged = everything.at(np.flatnonzero(scored))
@@ -136,6 +140,8 @@ def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
     if config.thresholded:
         values = judging.thresholded(values, everything.decided)
     files["challenge.csv"] = evaluations.challenge_csv(everything.ids, values)
+    if config.output is not None:
+        _check_output(config, folder, files)
     with exclusive(folder, "evaluate"):
         artifact = evaluations.write(folder, body, files, inputs=judged.inputs)
         reports = []
@@ -147,6 +153,12 @@ def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
                 )
     paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
     return _result(evaluations.defined(body), paths, [*notes, *subgroup_notes])
+
+
+def _check_output(config: EvaluateSettings, folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder where one of these files would replace an input, or what no evaluation wrote."""
+    tables = [name for name in (config.source, config.against, config.truth) if name is not None]
+    output_checks.check_folder(folder, names, output_checks.files_of_evaluation(folder), tables)
 
 
 def _judge(workspace: Workspace, config: EvaluateSettings, source: str, decision: str | None) -> _Judged:

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
@@ -74,6 +75,10 @@ def run(config: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
     classes = config.class_indexes
     check_named(config.inputs)
+    output_checks.check_folder(
+        config.output, [TABLE], output_checks.has_header(COLUMNS), config.inputs
+    )
+    output_checks.check_mirror(config.output, config.output / TABLE, config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     # Only the fast path needs no backward pass, and so no torch.
     runtime = config.runtime if config.method == FAST else "torch"

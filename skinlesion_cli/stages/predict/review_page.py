@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from skinlesion_cli import __version__
+from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
-from skinlesion_cli.explain.thumbnails import thumbnail_name
+from skinlesion_cli.explain.thumbnails import SUFFIX, thumbnail_name
 from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.report.batch import BatchPage, page
 
@@ -23,6 +26,25 @@ def page_path(output: Path) -> Path:
 def thumbnails_path(output: Path) -> Path:
     """The folder of the page's thumbnails, beside it."""
     return output.with_name(output.stem + "-report")
+
+
+def check_output(output: Path, inputs: Sequence[str]) -> None:
+    """Refuse a page or a folder of thumbnails that would replace anything but those of an earlier run.
+
+    Raises
+    ------
+    UsageError : naming it.
+    """
+    page_file = page_path(output)
+    output_checks.check_file(page_file, output_checks.is_page, "a page of predictions", inputs)
+    output_checks.check_mirror(
+        thumbnails_path(output),
+        output,
+        inputs,
+        names=re.compile(re.escape(SUFFIX) + "$"),
+        # Thumbnails carry no mark of their own: those of earlier versions are known by the page beside them.
+        is_own=lambda path: output_checks.is_page(page_file),
+    )
 
 
 def write_report(

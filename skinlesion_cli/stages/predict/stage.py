@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any, Self
@@ -11,6 +12,7 @@ from typing import IO, Annotated, Any, Self
 from pydantic import Field, PositiveInt, SkipValidation, model_validator
 
 from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts import prediction_file as store
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.prediction_columns import FORMATS
@@ -103,6 +105,9 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
     check_named(config.inputs)
+    replaced = _check_output(config)
+    if replaced:
+        reporter.note(f"{config.output} is a finished table of predictions; this run replaces it")
     source = bundles.locate(Workspace(config.workspace), config.model)
     bundle = bundles.from_workspace(source)
     plan = _plan(config, source, bundle, reporter)
@@ -119,6 +124,7 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     kind = "jsonl" if config.output == STDOUT else store.format_of(config.output, config.format)
     with (
         _sink(config, kind, plan, size) as sink,
+        output_checks.hold_mirrors(_mirrors(config), config.output),
         reporter.task("predicting", total=_total(config), unit="images") as task,
     ):
         if config.resume and isinstance(sink, store.PartialFile):
@@ -130,7 +136,13 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
             task.advance(len(predictions))
         if isinstance(sink, store.PartialFile):
             sink.finish(numbering.record() if config.shard else None)
-    return _result(config, plan, bundle, tally, _report(config, kind, plan, bundle, reporter))
+    reports = _report(config, kind, plan, bundle, reporter)
+    result = _result(config, plan, bundle, tally, reports)
+    return (
+        replace(result, warnings=[f"replaced the earlier {config.output}", *result.warnings])
+        if replaced
+        else result
+    )
 
 
 def _report(config: PredictSettings, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter) -> list[str]:
@@ -140,6 +152,26 @@ def _report(config: PredictSettings, kind: str, plan: Plan, bundle: Bundle, repo
     facts = {"runtime": plan.runtime, "test-time views": choice.label}
     with reporter.task("writing the report"):
         return [str(review_page.write_report(config.output, kind, bundle, plan.overlays, facts))]
+
+
+def _mirrors(config: PredictSettings) -> list[Path]:
+    """The folders beside the table that mirror the inputs: overlays, and thumbnails of the page."""
+    if config.output == STDOUT or not (config.cam or config.report):
+        return []
+    folders = [config.output.with_name(config.output.stem + "-cam")]
+    return [*folders, review_page.thumbnails_path(config.output)] if config.report else folders
+
+
+def _check_output(config: PredictSettings) -> bool:
+    """Refuse outputs that would replace something of the user's; whether an earlier table will be replaced."""
+    if config.output == STDOUT:
+        return False
+    replaces = store.check_output(config.output, config.inputs)
+    for overlays in _mirrors(config)[:1]:
+        output_checks.check_mirror(overlays, config.output, config.inputs)
+    if config.report:
+        review_page.check_output(config.output, config.inputs)
+    return replaces
 
 
 def _plan(config: PredictSettings, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
@@ -156,7 +188,7 @@ def _plan(config: PredictSettings, source: Workspace, bundle: Bundle, reporter: 
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
     if config.cam or config.report:
-        overlays = config.output.with_name(config.output.stem + "-cam")
+        overlays = _mirrors(config)[0]
     return Plan(
         workspace=source.root,
         model_sha256=bundle.sha256,
