@@ -121,7 +121,10 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        try:
+            who = holder.read_text(encoding="utf-8")
+        except OSError:  # it has just left, or has not written it yet
+            who = "another process"
         raise SkinLesionError(
             f"{folder} is in use by {who} ({purpose})",
             "Wait for it to finish, or choose another folder.",
