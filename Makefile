@@ -14,12 +14,16 @@ COVERED := tests/decisions tests/artifacts tests/data tests/config tests/stages 
 	tests/explain/test_selection.py
 # Mutants to try, such as 'skinlesion_cli.decisions.thresholds.*'; all without it.
 MUTANTS ?=
+# How long `make fuzz` feeds the readers with mutated input.
+SECONDS ?= 3600
 
-.PHONY: demo test lint coverage mutants install release-check clean help
+.PHONY: demo test lint check fuzz coverage mutants install release-check clean help
 
 help:
 	@echo "make demo   install into .venv, then predict the example images with Grad-CAM"
 	@echo "make test   install into .venv, then lint, types, import rules and all tests"
+	@echo "make check  lint, types, import rules and the fast tests"
+	@echo "make fuzz   mutated input for every reader (SECONDS=3600)"
 	@echo "make release-check   build, install the wheel into a fresh environment, predict without a network"
 	@echo "make coverage   branches tested in decisions/, artifacts/ and data/; fails below 95 %"
 	@echo "make mutants    what the tests of decisions/ let pass (MUTANTS='...decisions.bounds.*' for one file)"
@@ -43,6 +47,12 @@ lint: install
 
 test: install lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile
+
+check: install lint
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m "not slow"
+
+fuzz: install
+	$(BIN)/python -m tests.fuzzing.run --seconds $(SECONDS)
 
 release-check:
 	PYTHON=$(PYTHON) bash examples/release_check.sh

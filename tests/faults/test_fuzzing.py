@@ -1,46 +1,32 @@
-"""Bytes from outside, made up and mutated: what reads them either understands them or raises its own error."""
+"""Bytes from outside, made up and mutated: what reads them either understands them or raises its own error.
+
+`tests/fuzzing` changes the structure of files, for as long as one likes (`make fuzz SECONDS=3600`); here it runs for a
+moment, and longer under the mark `slow`.
+"""
 
 from __future__ import annotations
 
-import io
 import json
+import os
+import random
 import tempfile
-import zipfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from skinlesion_cli.artifacts import envelope, external_predictions, tables
+from skinlesion_cli.artifacts import envelope, tables
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.data.reading import inputs
-from skinlesion_cli.data.reading.archives import open_archive
-from skinlesion_cli.data.reading.images import read_image
-from skinlesion_cli.data.sources import labels_csv
-from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.errors import DataError, SkinLesionError
+from tests.fuzzing.run import fuzz
+from tests.fuzzing.targets import TARGETS
 
 quick = settings(max_examples=150, deadline=5000, suppress_health_check=list(HealthCheck), derandomize=True)
-
-
-def picture(kind: str) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
-
-def zipped(**members: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 @st.composite
@@ -77,54 +63,49 @@ def in_file(name: str, content: bytes, read: Callable[[Path], object]) -> object
         return only_own_errors(lambda: read(path))
 
 
-PICTURES = [picture(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")]
+@pytest.mark.parametrize("name", TARGETS)
+def test_readers_of_what_comes_from_outside(name: str) -> None:
+    findings = fuzz(seconds=60.0, names=[name], most=30)
+    assert findings.executions[name] >= 10
+    assert findings.defects == {}
 
 
-@quick
-@given(st.one_of(st.binary(max_size=200), mutated(PICTURES)))
-def test_images(content: bytes) -> None:
-    found = only_own_errors(lambda: read_image(content, max_pixels=1_000_000))
-    if found is not None:
-        assert isinstance(found, np.ndarray)
-        assert found.dtype == np.uint8
-        assert found.ndim == 3
-        assert found.shape[2] == 3
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_readers_for_a_while() -> None:
+    """SKINLESION_FUZZ_SECONDS says for how long, at most five minutes; other seeds than the short test above."""
+    seconds = min(300.0, float(os.environ.get("SKINLESION_FUZZ_SECONDS", "60")))
+    findings = fuzz(seconds, first_seed=1)
+    assert findings.executions.total() > 100
+    assert findings.defects == {}
 
 
-def dicom_file() -> bytes:
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+def test_the_fuzzer_finds_what_is_not_its_own_error_and_what_takes_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(source: random.Random) -> None:
+        if source.random() < 0.5:
+            raise KeyError("odd")
 
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.Rows = dataset.Columns = 40
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PixelData = bytes(range(256)) * 18 + bytes(192)
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    def hangs(source: random.Random) -> None:
+        time.sleep(10)
 
+    def grows(source: random.Random) -> int:
+        return len(b"x" * 150_000_000)
 
-def test_dicom() -> None:
-    pytest.importorskip("pydicom")
-    from skinlesion_cli.data.reading.dicom import read_dicom
+    def refuses(source: random.Random) -> None:
+        raise DataError("no")
 
-    whole = dicom_file()
-    assert read_dicom(whole).shape == (40, 40, 3)
-    # The header is where damage has consequences.
-    header, pixels = whole[:-4800], whole[-4800:]
-
-    @quick
-    @given(st.one_of(st.binary(max_size=200), mutated([whole]), mutated([header]).map(lambda h: h + pixels)))
-    def fuzz(content: bytes) -> None:
-        only_own_errors(lambda: read_dicom(content, max_pixels=1_000_000))
-
-    fuzz()
+    monkeypatch.setattr("tests.fuzzing.run.MOST_BYTES", 100_000_000)
+    for name, target in {"fails": fails, "hangs": hangs, "grows": grows, "refuses": refuses}.items():
+        monkeypatch.setitem(TARGETS, name, target)
+    kinds = {"fails": "KeyError", "hangs": "TookTooLong", "grows": "AssertionError"}
+    for name, kind in kinds.items():
+        monkeypatch.setattr("tests.fuzzing.run.MOST_S", 0.5 if name == "hangs" else 20.0)
+        assert [key.split()[1] for key in fuzz(60.0, names=[name], most=3).defects] == [kind]
+    refused = fuzz(60.0, names=["refuses"], most=3)
+    assert refused.defects == {}
+    assert refused.refused == refused.executions
 
 
 @pytest.fixture(scope="module")
@@ -182,47 +163,12 @@ def test_weights() -> None:
     fuzz()
 
 
-CSVS = [
-    b"image,label,lesion_id,age\na.jpg,MEL,l1,45\nb.jpg,NV,l2,\n",
-    b"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1,0,0,0,0,0,0\nb,0,1,0,0,0,0,0\n",
-    b"id,p_MEL,p_NV,p_BCC,p_AKIEC,p_BKL,p_DF,p_VASC\na,0.4,0.1,0.1,0.1,0.1,0.1,0.1\n",
-]
-csv_content = st.one_of(
-    st.binary(max_size=100),
-    mutated(CSVS),
-    st.text(alphabet='a,"\n\r\0;.é/=\\', max_size=60).map(lambda text: b"image,label\n" + text.encode()),
-)
-
-
 @pytest.mark.parametrize("content", [b"id,p\n001,0.5,9\n002,0.5,8\n", b"image,label\na,MEL,\nb,NV,\n"])
 def test_rows_longer_than_the_header_never_shift_the_columns(content: bytes) -> None:
     with pytest.raises(DataError, match="more cells than its header"):
         tables.read_csv(content, "long.csv")
 
 
-@quick
-@given(csv_content)
-def test_tables(content: bytes) -> None:
-    only_own_errors(lambda: tables.read_csv(content, "fuzzed.csv"))
-    in_file("fuzzed.csv", content, lambda path: labels_csv.read(path, SourceOptions()))
-    in_file("fuzzed.csv", content, external_predictions.read_truth)
-    in_file("fuzzed.csv", content, lambda path: external_predictions.read_predictions(path, None))
-
-
-@quick
-@given(st.one_of(st.binary(max_size=100), mutated([zipped(a=b"x" * 500, b=PICTURES[0])])))
-def test_archives(content: bytes) -> None:
-    def read(path: Path) -> list[str]:
-        with open_archive(path) as archive:
-            return [str(len(archive.read(name))) for name in archive.namelist()]
-
-    in_file("fuzzed.zip", content, read)
-
-
-YAMLS = [
-    b"name: mine\nepochs: 3\nlearning_rate: 1e-3\nprogressive_sizes_px: [32, 64]\n",
-    b"policy: guaranteed\ntargets:\n  MEL: {sensitivity: 0.85}\npriority: [MEL]\n",
-]
 HOSTILE_YAML = [
     b"!!python/object/apply:os.system ['exit 1']",
     b"epochs: 2001-99-99",
@@ -249,13 +195,6 @@ def test_hostile_settings(content: bytes) -> None:
     text = content.decode("latin-1")
     only_own_errors(lambda: load_recipe("fast", "tiny", settings=[f"epochs={text}"], environment={}))
     only_own_errors(lambda: load_recipe("fast", "tiny", environment={"SKINLESION_RECIPE_EPOCHS": text}))
-
-
-@quick
-@given(st.one_of(st.binary(max_size=80), mutated(YAMLS)))
-def test_settings(content: bytes) -> None:
-    in_file("r.yaml", content, lambda path: load_recipe(str(path), "tiny", environment={}))
-    in_file("p.yaml", content, lambda path: load_policy(path))
 
 
 @quick
