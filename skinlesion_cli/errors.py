@@ -105,3 +105,24 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name.casefold(), folded, n=1)
     nearest = f"; did you mean {folded[close[0]]!r}?" if close else "."
     return f"there is no {name!r}{nearest} Known: {', '.join(known)}"
+
+
+def one_line(text: str) -> str:
+    """Text as it may be stored or printed: one line, with white space joined and what is not printable escaped.
+
+    Escapes cover control characters, marks that turn the direction of writing, and lone surrogates, which stand for
+    bytes of a name that are no text.
+
+    >>> one_line("no image\\n\\x1b[31m")
+    'no image \\\\x1b[31m'
+    """
+    return "".join(_visible(character) for character in " ".join(text.split()))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

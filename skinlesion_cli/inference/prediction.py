@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet, Kind
 from skinlesion_cli.decisions.quality_gate import Verdict
 from skinlesion_cli.decisions.triage import Outcome
-from skinlesion_cli.errors import ImageError
+from skinlesion_cli.errors import ImageError, one_line
 from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES
 
 OK: Final = "ok"
@@ -125,7 +125,7 @@ class Prediction:
     @classmethod
     def failed(cls, id: str, error: ImageError, **origin: Any) -> Prediction:
         """Of an image that could not be read; `origin` are the fields that say what was to predict it."""
-        text = " ".join(f"{error.reason}: {error.message}".split())
+        text = one_line(f"{error.reason}: {error.message}")
         return cls(id=id, status=ERROR, error=text, **origin)
 
     @classmethod

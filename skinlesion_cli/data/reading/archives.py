@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import zipfile
 import zlib
@@ -106,7 +107,7 @@ def _refusal(member: zipfile.ZipInfo) -> str | None:
 def _check_content(archive: zipfile.ZipFile, path: Path) -> None:
     try:
         damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
         raise DataError(f"{path.name} is damaged: {error}", "Get it again.") from None
     if damaged is not None:
         raise DataError(f"{path.name} is damaged: the checksum of {damaged!r} is wrong", "Get it again.")

@@ -8,6 +8,7 @@ unsafe archive) comes out as an input with a `refusal`, so that it gets a row of
 from __future__ import annotations
 
 import glob
+import lzma
 import os
 import zipfile
 import zlib
@@ -288,7 +289,7 @@ def _member_bytes(path: Path, member: str) -> bytes:
     try:
         # All of the archive was checked when it was expanded; reading still verifies the member's checksum.
         return _opened(path, _stamp(path)).read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, OSError) as error:
         raise ImageError("damaged", f"cannot be read from {path.name}: {error}") from None
 
 
