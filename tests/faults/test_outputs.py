@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -329,6 +330,66 @@ def test_an_output_that_cannot_be_is_told_before_the_model_is_read(
         assert_refused(done, 1, "/proc", "cannot write")
     else:
         assert_refused(done, 2, output.rstrip("/").partition("/")[0], "folder")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_overlays_of_names_that_begin_like_formulas_are_found_from_the_page(
+    kind: str, here: Path, tiny_workspace: Path
+) -> None:
+    (here / "odd").mkdir()
+    for name in ("=1.jpg", "+2.jpg", "-3.jpg", "@4.jpg", "'=5.jpg", "ok.jpg"):
+        shutil.copy("a.jpg", here / "odd" / name)
+    done = run("predict", "odd", "-o", f"o.{kind}", "--report", "-w", tiny_workspace)
+    assert done.exit_code == 0, done.output
+    data = re.search(r'"rows":(\[.*?\]),"classes"', (here / "o-report.html").read_text("utf-8"), re.DOTALL)
+    assert data is not None
+    rows = json.loads(data.group(1))
+    assert {row["id"] for row in rows} == {"=1.jpg", "+2.jpg", "-3.jpg", "@4.jpg", "'=5.jpg", "ok.jpg"}
+    assert all((here / row["overlay"]).is_file() for row in rows)
+    assert all(row["thumb"] for row in rows)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_an_image_that_vanishes_before_its_overlay_is_drawn_costs_its_own_row(
+    command: str, here: Path, tiny_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from skinlesion_cli.inference.predictor import Predictor
+
+    (here / "big").mkdir()
+    for index, path in enumerate(sorted((here / "in").rglob("*.jpg"))):
+        # So large that it is read reduced, and again for its overlay.
+        Image.open(path).resize((640, 480)).save(here / "big" / f"{index}.jpg")
+    run_batch = Predictor.run
+
+    def then_remove(self: Predictor, *arguments: object, **options: object) -> object:
+        batch = run_batch(self, *arguments, **options)
+        (here / "big" / "1.jpg").unlink(missing_ok=True)
+        return batch
+
+    monkeypatch.setattr(Predictor, "run", then_remove)
+    if command == "predict":
+        done = run("predict", "big", "--cam", "-o", "o.csv", "--batch", 4, "-w", tiny_workspace)
+        assert done.exit_code == 3, done.output
+        rows = rows_of(here / "o.csv")
+        assert {name: row["status"] for name, row in rows.items()} == {
+            "0.jpg": "ok",
+            "1.jpg": "error",
+            "2.jpg": "ok",
+            "3.jpg": "ok",
+        }
+        assert rows["1.jpg"]["error"].startswith("missing: ")
+        assert rows["1.jpg"]["decision"] == ""
+    else:
+        done = run("explain", "big", "--class", "MEL", "--class", "NV", "-o", "o-cam", "-w", tiny_workspace)
+        assert done.exit_code == 3, done.output
+        assert "1 images could not be read: 1.jpg (missing: " in done.output
+        with (here / "o-cam" / "maps.csv").open(newline="") as file:
+            names = [row["id"] for row in csv.DictReader(file)]
+        assert sorted(names) == ["0.jpg", "0.jpg", "2.jpg", "2.jpg", "3.jpg", "3.jpg"]
+    overlays = {path.name.partition(".cam")[0] for path in (here / "o-cam").rglob("*.png")}
+    assert overlays == {"0.jpg", "2.jpg", "3.jpg"}
 
 
 def test_nothing_but_results_is_left_behind(here: Path, tiny_workspace: Path, own_calibrated: Path) -> None:

@@ -168,7 +168,10 @@ def _rows() -> dict[str, bytes]:
         for kind in ("csv", "jsonl", "parquet"):
             output = root / f"p.{kind}"
             try:
-                stage.run(stage.PredictConfig(root / "ws", [str(root / "in")], output), SilentReporter())
+                stage.run(
+                    stage.PredictSettings(workspace=root / "ws", inputs=(str(root / "in"),), output=output),
+                    SilentReporter(),
+                )
             except SkinLesionError:  # Parquet without pyarrow
                 continue
             tables[kind] = output.read_bytes()

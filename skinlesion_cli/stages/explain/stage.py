@@ -19,13 +19,13 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
-from skinlesion_cli.errors import ExitCode, UsageError, name_items
+from skinlesion_cli.errors import ExitCode, UsageError, name_items, one_line
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
 from skinlesion_cli.explain.methods import FAST, METHODS
 from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
-from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter
+from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter, Undrawn
 from skinlesion_cli.inference.loading import AUTO
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
@@ -75,9 +75,7 @@ def run(config: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
     classes = config.class_indexes
     check_named(config.inputs)
-    output_checks.check_folder(
-        config.output, [TABLE], output_checks.has_header(COLUMNS), config.inputs
-    )
+    output_checks.check_folder(config.output, [TABLE], output_checks.has_header(COLUMNS), config.inputs)
     output_checks.check_mirror(config.output, config.output / TABLE, config.inputs)
     bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
     # Only the fast path needs no backward pass, and so no torch.
@@ -141,10 +139,10 @@ def _explain(
     ]
     decided, probabilities = batch.outcome.decisions.decided, batch.outcome.probabilities
     if fast:
-        return writer.write(ids, images, batch.output.features, decided, probabilities), failed
+        return _drawn(writer.write(ids, images, batch.output.features, decided, probabilities), failed)
     engine = predictor.engine
     views = engine.views if config.cam_tta else ("identity",)
-    records = []
+    records: list[MapRecord | Undrawn] = []
     for explained in writer.explained(decided):
         maps = combined(
             [
@@ -154,7 +152,19 @@ def _explain(
             writer.weights,
         )
         records += writer.write_maps(ids, images, maps, explained, decided, probabilities)
-    return records, failed
+    return _drawn(records, failed)
+
+
+def _drawn(
+    records: Sequence[MapRecord | Undrawn], failed: Sequence[str]
+) -> tuple[list[MapRecord], list[str]]:
+    """The maps that were drawn, and the images that failed, each named once."""
+    undrawn = {
+        r.id: f"{r.id} ({one_line(f'{r.error.reason}: {r.error.message}')})"
+        for r in records
+        if isinstance(r, Undrawn)
+    }
+    return [r for r in records if isinstance(r, MapRecord)], [*failed, *undrawn.values()]
 
 
 def _result(

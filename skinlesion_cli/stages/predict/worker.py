@@ -14,6 +14,7 @@ from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ArtifactError
 from skinlesion_cli.explain.overlay_writer import overlay_writer
+from skinlesion_cli.explain.writer import Undrawn
 from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.inference.predictor import PredictedBatch, Predictor
 
@@ -100,9 +101,13 @@ class Worker:
             batch.outcome.probabilities,
         )
         for index, record in zip(batch.decoded, records, strict=True):
-            predictions[index] = replace(
-                predictions[index], overlay=record.overlay, overlay_magnitude=record.magnitude
-            )
+            if isinstance(record, Undrawn):
+                # What is under this name now may be another image than the one predicted.
+                predictions[index] = Prediction.failed(record.id, record.error, **self.predictor.origin)
+            else:
+                predictions[index] = replace(
+                    predictions[index], overlay=record.overlay, overlay_magnitude=record.magnitude
+                )
         return predictions
 
 
