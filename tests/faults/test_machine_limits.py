@@ -118,7 +118,7 @@ def test_a_device_that_is_not_there_is_a_clear_error(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     output = tmp_path / "all.csv"
     done = run("predict", images, "-o", output, "--device", "cuda", "-w", tiny_workspace)
-    assert_refused(done, 1, "--device cuda was asked for", "--device cpu")
+    assert_refused(done, 1, "--device cuda", "--device cpu")
     assert files_below(tmp_path) == []
 
 
@@ -183,7 +183,7 @@ def test_training_without_memory_halves_its_batch_with_a_notice(
     arguments = ("train", "--arch", "tiny", "--weights", "none", "--workers", 0, "--epochs", 1, *small)
     done = run(*arguments, "--batch-size", 16, "-w", workspace)
     assert done.exit_code == 0, done.output
-    assert "out of memory: batches of 16 now go through the network 8 images at a time" in done.output
+    assert "out of memory: batches of 16 images are now processed 8 at a time" in done.output
     assert (workspace / "models" / "tiny" / "checkpoint.json").exists()
 
 

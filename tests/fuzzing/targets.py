@@ -27,6 +27,7 @@ from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.inference.prediction import TABLE, Prediction
 from tests.fuzzing import containers, pictures
 
 Target = Callable[[random.Random], object]
@@ -190,7 +191,7 @@ def prediction_table(source: random.Random) -> object:
         content = pictures.scrambled(source, original)
     with file_of(f"p.{kind}", content) as path:
         prediction_file.is_prediction_table(path)
-        return len(list(prediction_file.read_rows(path, kind)))
+        return [Prediction.from_row(row) for row in prediction_file.read_rows(path, kind, TABLE)]
 
 
 def predictions_of_others(source: random.Random) -> object:
