@@ -47,8 +47,8 @@ FALSE_ALARM_RATE = 0.02
 N_COMPONENTS = 128
 N_QUANTILES = 401
 _FEWEST_IMAGES = 200
-# Added to the covariance, as a share of its diagonal, so that it can be inverted.
-_RIDGE = 1e-3
+# Standard deviation of a statistic that does not vary at all.
+_SMALLEST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,14 @@ def fit_gate(
         raise DataError(f"the quality gate needs at least {_FEWEST_IMAGES} images, there are {len(values)}")
     if not np.isfinite(values).all():
         raise DataError("a statistic of the training images is not finite")
-    mean = values.mean(axis=0)
-    covariance = np.cov(values, rowvar=False)
-    covariance += _RIDGE * np.diag(np.maximum(np.diag(covariance), 1e-12))
-    bare = QualityGate(names, mean, np.linalg.inv(covariance), {}, {}, feature_model)
+    # Only fitting needs it, and loading it would take longer than starting to predict.
+    from sklearn.covariance import LedoitWolf
+
+    # Shrinkage is towards equal variances, so the statistics, which have different units, are standardised first.
+    spread = np.maximum(values.std(axis=0), _SMALLEST_SPREAD)
+    covariance = LedoitWolf().fit(values / spread)
+    precision = covariance.precision_ / np.outer(spread, spread)
+    bare = QualityGate(names, covariance.location_ * spread, precision, {}, {}, feature_model)
     measured = _badness(bare, values, features)
     quantiles = {
         check: np.quantile(badness, np.linspace(0, 1, N_QUANTILES)) for check, badness in measured.items()
@@ -203,7 +207,7 @@ def fit_gate(
         check: float(np.quantile(badness, 1.0 - false_alarm_rate * _share_of_alarms(check, measured)))
         for check, badness in measured.items()
     }
-    return QualityGate(names, mean, bare.precision, quantiles, limits, feature_model)
+    return QualityGate(names, bare.mean, bare.precision, quantiles, limits, feature_model)
 
 
 def _share_of_alarms(check: str, checks: Mapping[str, np.ndarray]) -> float:

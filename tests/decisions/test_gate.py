@@ -55,8 +55,14 @@ def test_all_together_is_the_mahalanobis_distance(statistics):
     from scipy.spatial.distance import mahalanobis
 
     gate = fit_gate(NAMES, statistics)
-    covariance = np.cov(statistics.T)
-    inverse = np.linalg.inv(covariance + 1e-3 * np.diag(np.diag(covariance)))
+    # Ledoit and Wolf, 2004, lemmas 3.2 to 3.4, of the standardised statistics z.
+    z = (statistics - statistics.mean(axis=0)) / statistics.std(axis=0)
+    sample = z.T @ z / len(z)
+    d2 = ((sample - np.eye(4)) ** 2).sum()
+    b2 = sum(((np.outer(row, row) - sample) ** 2).sum() for row in z) / len(z) ** 2
+    shrunk = (b2 / d2) * np.eye(4) + (1 - b2 / d2) * sample
+    assert 0.001 < b2 / d2 < 0.999
+    inverse = np.linalg.inv(shrunk * np.outer(statistics.std(axis=0), statistics.std(axis=0)))
     distances = [mahalanobis(row, statistics.mean(axis=0), inverse) for row in statistics]
     assert gate.limits["not_dermoscopic"] == pytest.approx(np.quantile(distances, 1 - 0.02 / 6))
     assert gate.quantiles["not_dermoscopic"] == pytest.approx(np.sort(distances))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -131,7 +130,7 @@ VALUES = torch.tensor([0.0, 50, 100, 200])
 
 def mixed(seed, **alphas):
     settings = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0} | alphas
-    return mix(IMAGES, TARGETS, generator=np.random.default_rng(seed), **settings)
+    return mix(IMAGES, TARGETS, seed=seed, **settings)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -163,5 +162,8 @@ def test_mixing_is_off_without_alphas_and_repeats_with_its_seed():
     first, again = (mixed(3, mixup_alpha=0.5, cutmix_alpha=0.5) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
+    state = torch.get_rng_state()
+    mixed(4, mixup_alpha=0.5)
+    assert torch.equal(torch.get_rng_state(), state)
     kinds = {mixed(seed, mixup_alpha=0.5, cutmix_alpha=0.5)[0].dtype for seed in range(20)}
     assert kinds == {torch.uint8, torch.float32}

@@ -1,45 +1,41 @@
-"""Mixup and CutMix on a batch, driven by a generator of its own so that a resumed run mixes the same."""
+"""Mixup and CutMix of torchvision on a batch, as a function of a seed, so that a resumed run mixes the same."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 
 def mix(
-    images: torch.Tensor,
-    targets: torch.Tensor,
-    *,
-    mixup_alpha: float,
-    cutmix_alpha: float,
-    generator: np.random.Generator,
+    images: torch.Tensor, targets: torch.Tensor, *, mixup_alpha: float, cutmix_alpha: float, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend each image with a partner of its batch, and their targets in the same proportion.
+    """Blend each image with its neighbour in the batch, and their targets in the same proportion.
 
-    images : (n, height, width, 3), uint8 or float in [0, 255]; targets : (n, 7). With both alphas above 0 one
-    of the two is drawn for the batch. Mixup: Zhang et al., 2018, arXiv:1710.09412. CutMix: Yun et al., 2019,
-    arXiv:1905.04899.
+    Mixup: Zhang et al., 2018, arXiv:1710.09412. CutMix: Yun et al., 2019, arXiv:1905.04899.
+
+    Parameters
+    ----------
+    images : (n, height, width, 3), uint8 or float in [0, 255]; in random order, since partners are neighbours.
+    targets : float (n, 7), distributions over the classes.
+    mixup_alpha, cutmix_alpha : 0 switches a method off; if both are above 0, one of the two is drawn for the batch.
+
+    Returns
+    -------
+    Images of the same shape, float32 after mixup, and targets.
     """
-    choices = [name for name, alpha in (("mixup", mixup_alpha), ("cutmix", cutmix_alpha)) if alpha > 0]
-    if not choices or len(images) < 2:
+    if max(mixup_alpha, cutmix_alpha) == 0 or len(images) < 2:
         return images, targets
-    kind = choices[int(generator.integers(len(choices)))]
-    partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
-    if kind == "mixup":
-        share = float(generator.beta(mixup_alpha, mixup_alpha))
-        mixed = images.float() * share + images[partner].float() * (1.0 - share)
-    else:
-        share = float(generator.beta(cutmix_alpha, cutmix_alpha))
-        height, width = images.shape[1:3]
-        top, bottom = _span(height, (1.0 - share) ** 0.5, generator)
-        left, right = _span(width, (1.0 - share) ** 0.5, generator)
-        mixed = images.clone()
-        mixed[:, top:bottom, left:right] = images[partner][:, top:bottom, left:right]
-        share = 1.0 - (bottom - top) * (right - left) / (height * width)
-    return mixed, targets * share + targets[partner] * (1.0 - share)
+    # torchvision.transforms takes seconds to import, and most recipes do not mix.
+    from torchvision.transforms import v2
 
-
-def _span(length: int, fraction: float, generator: np.random.Generator) -> tuple[int, int]:
-    half = round(length * fraction / 2)
-    centre = int(generator.integers(length))
-    return max(centre - half, 0), min(centre + half, length)
+    # The transforms draw from torch's global generator: seeded here, and left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        transforms = [
+            make(alpha=alpha)
+            for make, alpha in ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha))
+            if alpha > 0
+        ]
+        chosen = transforms[int(torch.randint(len(transforms), (1,)))]
+        pixels = images.permute(0, 3, 1, 2)
+        mixed, blended = chosen(pixels.float() if isinstance(chosen, v2.MixUp) else pixels, targets)
+    return mixed.permute(0, 2, 3, 1), blended

@@ -38,6 +38,8 @@ from skinlesion_cli.models.training.validation import predict_batches
 from skinlesion_cli.progress import Reporter
 
 SAVE_INTERVAL_S = 600.0
+# What a seed is drawn for.
+_MIXING, _DROPOUT = 0xA, 0xD
 Batch = tuple[torch.Tensor, ...]
 
 
@@ -170,7 +172,7 @@ class Trainer:
             targets,
             mixup_alpha=recipe.mixup_alpha,
             cutmix_alpha=recipe.cutmix_alpha,
-            generator=np.random.default_rng([self.seed, global_step, 0xA]),
+            seed=_seed_of(self.seed, global_step, _MIXING),
         )
         loss = self._gradients(images, targets, metadata, global_step)
         if not math.isfinite(loss):
@@ -187,7 +189,7 @@ class Trainer:
     ) -> float:
         """Compute the batch's gradients, in more and smaller parts when memory runs out; returns the loss."""
         while True:
-            torch.manual_seed(_step_seed(self.seed, global_step, self.distributed.rank))
+            torch.manual_seed(_seed_of(self.seed, global_step, _DROPOUT, self.distributed.rank))
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 total = 0.0
@@ -272,9 +274,9 @@ def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
     )
 
 
-def _step_seed(seed: int, global_step: int, rank: int) -> int:
-    """Seed of a step's dropout, different in every process."""
-    return int(np.random.SeedSequence([seed, global_step, 0xD, rank]).generate_state(1, np.uint32)[0])
+def _seed_of(seed: int, global_step: int, *purpose: int) -> int:
+    """Seed of one random part of a step; dropout, for example, is different in every process."""
+    return int(np.random.SeedSequence([seed, global_step, *purpose]).generate_state(1, np.uint32)[0])
 
 
 def _parts(n: int, parts: int) -> Iterator[slice]:
