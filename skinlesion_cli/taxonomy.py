@@ -25,9 +25,6 @@ CLASS_TITLES: Final[dict[str, str]] = {
 MALIGNANT_CLASSES: Final[tuple[str, ...]] = ("MEL", "BCC", "AKIEC")
 MALIGNANT_INDEXES: Final[tuple[int, ...]] = tuple(CLASS_INDEX[name] for name in MALIGNANT_CLASSES)
 
-# `dx` of HAM10000_metadata.csv.
-HAM10000_DX: Final[dict[str, str]] = {name.lower(): name for name in CLASS_NAMES}
-
 DISCLAIMER: Final[str] = "Research use only. Not a medical device."
 
 # Names of the classes as people write them in tables and folder names, compared by `plain_name`. Only names that

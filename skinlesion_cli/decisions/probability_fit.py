@@ -13,7 +13,6 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY, Method, ProbabilityCalibration, softmax
-from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
@@ -113,13 +112,3 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) ->
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)
     return float(np.abs(gaps).sum() / len(labels))
-
-
-def cross_fitted(
-    labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, method: Method, n_folds: int = 5
-) -> np.ndarray:
-    """Probabilities calibrated by fits that never saw the image's lesion: float32 (n_images, 7)."""
-    found = np.empty((len(labels), N_CLASSES), dtype=np.float32)
-    for train, held_out in grouped_folds(labels, lesion_ids, n_folds):
-        found[held_out] = fit(labels[train], probabilities[train], method).apply(probabilities[held_out])
-    return found

@@ -15,7 +15,7 @@ from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, target
 from skinlesion_cli.decisions.fit import fit_rule
 from skinlesion_cli.decisions.policies import cost
 from skinlesion_cli.decisions.policies.published import PUBLISHED_GRID, published_thresholds
-from skinlesion_cli.decisions.probability_fit import cross_fitted, fit, sharpness
+from skinlesion_cli.decisions.probability_fit import fit, sharpness
 from skinlesion_cli.decisions.settings import FitSettings, Target
 from skinlesion_cli.decisions.statistics import bounds, metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
@@ -187,11 +187,6 @@ def test_no_images_no_thresholds():
     assert found == {"MEL": 1.0, "BCC": 1.0, "AKIEC": 1.0}
 
 
-def test_the_mean_cost_is_weighted():
-    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0})
-    assert cost.expected_cost(np.array([0, 1]), np.array([1, 0]), matrix, np.array([1.0, 3.0])) == 23 / 4
-
-
 # Ensembles
 
 
@@ -258,14 +253,6 @@ def test_vector_scaling_is_the_least_log_loss_with_its_pull():
 def test_without_images_nothing_is_sharp():
     found = sharpness(np.empty(0, int), np.empty((0, 7)))
     assert np.isnan([found.ece, found.brier, found.log_loss]).all()
-
-
-def test_calibration_is_cross_fitted_in_five_folds():
-    generator = np.random.default_rng(5)
-    values, labels, names = generator.dirichlet(np.ones(7), 40), generator.integers(0, 3, 40), np.arange(40)
-    assert len(list(grouped_folds(labels, names))) == 5
-    five = cross_fitted(labels, values, names, "temperature", n_folds=5)
-    assert (cross_fitted(labels, values, names, "temperature") == five).all()
 
 
 def test_folds_are_even_in_every_class_whatever_the_order_and_two_lesions_are_enough():

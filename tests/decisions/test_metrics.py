@@ -24,10 +24,6 @@ def test_balanced_accuracy_is_the_mean_over_classes_with_images():
     assert metrics.missing_classes(LABELS) == ("BKL", "DF", "VASC")
 
 
-def test_malignant_balanced_accuracy():
-    assert metrics.malignant_balanced_accuracy(LABELS, DECIDED) == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
-
-
 def test_specificity_by_hand():
     # Of 6 images that are no melanoma, one (an NV) is called so.
     assert metrics.specificity(LABELS, DECIDED, 0) == pytest.approx(5 / 6)

@@ -55,12 +55,6 @@ def checked_costs(costs: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     return matrix
 
 
-def expected_cost(labels: np.ndarray, decided: np.ndarray, costs: np.ndarray, weights: np.ndarray) -> float:
-    """Mean cost of the decisions, weighted; NaN without images."""
-    total = weights.sum()
-    return float((costs[labels, decided] * weights).sum() / total) if total > 0 else float("nan")
-
-
 def cost_thresholds(
     labels: np.ndarray,
     probabilities: np.ndarray,

@@ -7,12 +7,10 @@ and never right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT_INDEXES, N_CLASSES
+from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
 
 TIE = -1
 
@@ -74,23 +72,15 @@ def missing_classes(labels: np.ndarray) -> tuple[str, ...]:
     return tuple(name for index, name in enumerate(CLASS_NAMES) if index not in present)
 
 
-def balanced_accuracy(
-    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[int] | None = None
-) -> float:
-    """Mean sensitivity over the classes that have images; NaN where none has.
+def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean sensitivity over the classes that have images; NaN if there are none.
 
-    A class without images is left out, as scikit-learn does: tell `missing_classes` beside the figure, for
-    it is then no BACC of all seven. `classes` restricts the mean (malignant BACC).
+    A class without images is omitted, as in scikit-learn. Report `missing_classes` with the figure, which is then
+    not the BACC of all seven classes.
     """
-    found = recalls(labels, predicted)
-    chosen = found if classes is None else found[list(classes)]
-    defined = chosen[~np.isnan(chosen)]
+    sensitivities = recalls(labels, predicted)
+    defined = sensitivities[~np.isnan(sensitivities)]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def malignant_balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean sensitivity of MEL, BCC and AKIEC, of those that have images."""
-    return balanced_accuracy(labels, predicted, MALIGNANT_INDEXES)
 
 
 def scored_argmax(probabilities: np.ndarray) -> np.ndarray:
