@@ -52,7 +52,7 @@ def main() -> None:
 
         def by_library(chunk: list) -> None:
             for (_number, source), prediction in zip(chunk, plain.predict(chunk), strict=True):
-                image = load(source)
+                image = load(source).pixels
                 classes = np.array([CLASS_INDEX[prediction.decision]])
                 maps = [
                     library_maps(

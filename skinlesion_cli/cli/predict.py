@@ -45,6 +45,7 @@ BATCH = (
     "Images per batch, the unit in which work is shared out, written and resumed. Default: 2, on a GPU 32."
 )
 REPORT = "Also write a page for reviewing the results in a browser, offline; implies --cam."
+LINKS = "Follow symbolic links below folders; links that lead in circles get a row each."
 PIXELS = "Refuse images with more pixels than this."
 
 
@@ -76,6 +77,7 @@ def predict(
     shard: Annotated[str | None, typer.Option("--shard", help=SHARD)] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help=BATCH)] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
+    follow_links: Annotated[bool, typer.Option("--follow-links", help=LINKS)] = False,
     model: options.ModelOption = None,
     *,
     workspace: Path,
@@ -105,6 +107,7 @@ def predict(
         shard=options.share(shard),
         batch=batch,
         max_pixels=max_pixels,
+        follow_links=follow_links,
         model=model,
         stream=stdout_for_rows() if output == stage.STDOUT else None,
     )

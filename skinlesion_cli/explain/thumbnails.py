@@ -11,6 +11,7 @@ from PIL import Image
 
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.maps import relative_path
+from skinlesion_cli.data.reading.kinds import OWN_JPEG_COMMENT
 from skinlesion_cli.explain.overlay import blend, steps
 
 MAX_WIDTH_PX: Final = 192
@@ -33,7 +34,7 @@ def thumbnail(image: np.ndarray, heat: np.ndarray | None) -> bytes:
     if heat is not None:
         small = np.concatenate([small, blend(small, steps(heat, *size))], axis=1)
     content = BytesIO()
-    Image.fromarray(small).save(content, format="JPEG", quality=_QUALITY)
+    Image.fromarray(small).save(content, format="JPEG", quality=_QUALITY, comment=OWN_JPEG_COMMENT)
     return content.getvalue()
 
 

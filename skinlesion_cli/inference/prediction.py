@@ -94,6 +94,12 @@ class Prediction:
         "the image failed a check of the quality gate and is flagged for `review`",
         older_names=("doubtful",),
     )
+    notes: tuple[str, ...] | None = _column(
+        "names",
+        "what was done or assumed when the image was read (colours converted, first frame of an animation), joined "
+        "by `|`; empty for an ordinary image",
+        added_later=True,
+    )
     forward_passes: int | None = _column(
         "integer",
         "forward passes that were averaged, each one network at one test-time view",

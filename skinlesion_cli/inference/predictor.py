@@ -21,6 +21,7 @@ from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import check_not_blank
 from skinlesion_cli.data.reading.inputs import ImageInput, identity, load
 from skinlesion_cli.data.reading.limits import MAX_PIXELS, check_size
+from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.decisions.quality_gate import QualityGate, Verdict
 from skinlesion_cli.decisions.triage import Outcome
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
@@ -156,18 +157,27 @@ class Predictor:
         ------
         ImageError : it was refused or cannot be read.
         """
+        return self._load(source).pixels
+
+    def _load(self, source: Source) -> LoadedImage:
+        """The same with the notes on how it was read.
+
+        Raises
+        ------
+        ImageError : it was refused or cannot be read.
+        """
         if isinstance(source, DecodedImage):
             height, width = source.pixels.shape[:2]
             check_size(width, height, max_pixels=self.max_pixels)
             check_not_blank(source.pixels)
-            return source.pixels
+            return LoadedImage(source.pixels)
         return load(source, max_pixels=self.max_pixels, target_px=self.target_px)
 
     def decode_in_full(self, source: Source, decoded: np.ndarray) -> np.ndarray:
         """The image at its own size: `decoded` itself where nothing larger can have been read."""
         if isinstance(source, DecodedImage) or min(decoded.shape[:2]) < 2 * self.target_px:
             return decoded
-        return load(source, max_pixels=self.max_pixels)
+        return load(source, max_pixels=self.max_pixels).pixels
 
     def run(
         self, sources: Sequence[Source], *, keep_features: bool = False, keep_views: bool = False
@@ -178,17 +188,17 @@ class Predictor:
         ------
         ArtifactError : a network returned something that is not finite.
         """
-        images: dict[int, np.ndarray] = {}
+        images: dict[int, LoadedImage] = {}
         errors: dict[int, ImageError] = {}
         for index, source in enumerate(sources):
             try:
-                images[index] = self.decode(source)
+                images[index] = self._load(source)
             except ImageError as error:
                 errors[index] = error
         failed = {i: Prediction.failed(sources[i].id, error, **self.origin) for i, error in errors.items()}
         if not images:
             return PredictedBatch(tuple(failed.values()))
-        pixels = tuple(images.values())
+        pixels = tuple(image.pixels for image in images.values())
         try:
             output = self.engine.run(
                 pixels,
@@ -211,6 +221,7 @@ class Predictor:
                 row,
                 forward_passes=int(output.forward_passes[row]),
                 quality=verdicts[row],
+                notes=images[index].notes or None,
                 **self.origin,
             )
             for row, index in enumerate(images)

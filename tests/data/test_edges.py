@@ -14,7 +14,7 @@ from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.data import metadata
 from skinlesion_cli.data.ingest import ingest_images
 from skinlesion_cli.data.near_duplicates import Pair, find_pairs, merged_lesions
-from skinlesion_cli.data.reading import inputs
+from skinlesion_cli.data.reading import folders, inputs
 from skinlesion_cli.data.reading.archives import open_archive
 from skinlesion_cli.data.reading.listing import list_images
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
@@ -66,7 +66,7 @@ def test_a_link_that_cannot_be_looked_up_counts_as_a_folder(monkeypatch):
         raise OSError(40, "Too many levels of symbolic links")
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    assert inputs._leads_to_folder(Path("x"))
+    assert folders._leads_to_folder(Path("x"))
 
 
 def test_patterns_take_only_what_may_be_an_image(tmp_path):
@@ -86,7 +86,7 @@ def test_an_archive_that_goes_away_is_one_damaged_image(tmp_path):
     )
     (one,) = inputs.expand([str(tmp_path / "a.zip")])
     assert (one.id, one.member) == ("in/x.jpg", "in/x.jpg")
-    assert inputs.load(one).shape == (48, 64, 3)
+    assert inputs.load(one).pixels.shape == (48, 64, 3)
     (tmp_path / "a.zip").write_bytes(b"no zip any more")
     assert refused(inputs.load, one) == "damaged"
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from skinlesion_cli.data.reading import images
-from skinlesion_cli.data.reading.dicom import read_dicom
+from skinlesion_cli.data.reading.dicom import decode_dicom
 from skinlesion_cli.errors import ImageError
 from tests.data import tiny
 
@@ -126,32 +126,32 @@ def test_a_dicom_palette_becomes_colours():
     names = ("Red", "Green", "Blue")
     palette = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16] for name in names}
     palette |= {f"{n}PaletteColorLookupTableData": t.tobytes() for n, t in zip(names, table, strict=True)}
-    found = read_dicom(dicom("PALETTE COLOR", GREY, **palette))
+    found = decode_dicom(dicom("PALETTE COLOR", GREY, **palette)).pixels
     assert (found.shape, found.dtype, found[3, 4].tolist()) == ((24, 32, 3), np.uint8, [255, 128, 0])
 
 
 def test_dicom_that_is_refused(tmp_path, monkeypatch):
     signed = dicom("MONOCHROME2", GREY, PixelRepresentation=1)
-    assert refused(read_dicom, signed) == "unsupported_mode"
+    assert refused(decode_dicom, signed) == "unsupported_mode"
     deep = dicom("RGB", np.zeros((24, 32, 3), np.uint16))
-    assert refused(read_dicom, deep) == "unsupported_mode"
-    assert refused(read_dicom, dicom("MONOCHROME2", GREY[:8])) == "too_small"
-    assert refused(read_dicom, dicom("MONOCHROME2", GREY, PixelData=b"\0\0")) == "damaged"
-    assert refused(read_dicom, tmp_path / "none.dcm") == "missing"
-    assert refused(read_dicom, tmp_path) == "not_a_file"
+    assert refused(decode_dicom, deep) == "unsupported_mode"
+    assert refused(decode_dicom, dicom("MONOCHROME2", GREY[:8])) == "too_small"
+    assert refused(decode_dicom, dicom("MONOCHROME2", GREY, PixelData=b"\0\0")) == "damaged"
+    assert refused(decode_dicom, tmp_path / "none.dcm") == "missing"
+    assert refused(decode_dicom, tmp_path) == "not_a_file"
     (tmp_path / "a.dcm").write_bytes(signed)
-    monkeypatch.setattr("skinlesion_cli.data.reading.dicom.MAX_FILE_BYTES", 10)
-    assert refused(read_dicom, tmp_path / "a.dcm") == "too_large"
+    monkeypatch.setattr("skinlesion_cli.data.reading.limits.MAX_FILE_BYTES", 10)
+    assert refused(decode_dicom, tmp_path / "a.dcm") == "too_large"
 
 
 def test_a_dicom_file_that_cannot_be_opened(monkeypatch):
-    def refuse(source) -> None:
+    def refuse(source, **options) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(pytest.importorskip("pydicom"), "dcmread", refuse)
-    assert refused(read_dicom, b"") == "unreadable"
+    assert refused(decode_dicom, b"") == "unreadable"
 
 
 def test_without_pydicom_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert refused(read_dicom, b"") == "needs_extra"
+    assert refused(decode_dicom, b"") == "needs_extra"

@@ -69,7 +69,9 @@ def test_patterns_lists_and_archives(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "z.zip/deep/2.jpg",
     ]
     assert [s.id for s in expand(["z.zip"])] == ["deep/2.jpg"]
-    np.testing.assert_array_equal(load(next(iter(expand(["z.zip"])))), load(next(iter(expand(["p/2.jpg"])))))
+    np.testing.assert_array_equal(
+        load(next(iter(expand(["z.zip"])))).pixels, load(next(iter(expand(["p/2.jpg"])))).pixels
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_lists_end_names_by_newline_or_nul(content: bytes, expected: list[str]) 
 
 
 def test_a_name_is_cut_right_across_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skinlesion_cli.data.reading.inputs._CHUNK_BYTES", 3)
+    monkeypatch.setattr("skinlesion_cli.data.reading.lists._CHUNK_BYTES", 3)
     assert list(lines(io.BytesIO(b"long name.jpg\nb.jpg\n"))) == ["long name.jpg", "b.jpg"]
 
 
@@ -157,10 +159,10 @@ def test_dicom_gives_the_pixels_that_were_put_in(tmp_path: Path) -> None:
     _dicom(tmp_path / "inverted.dcm", grey, "MONOCHROME1", 12)
     (tmp_path / "text.dcm").write_text("no")
     found = {source.id: source for source in expand([str(tmp_path)])}
-    np.testing.assert_array_equal(load(found["rgb.dcm"]), colour)
-    assert load(found["grey.dcm"])[0, 0].tolist() == [255, 255, 255]
-    assert load(found["grey.dcm"])[1, 1].tolist() == [128, 128, 128]
-    assert load(found["inverted.dcm"])[0, 0].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(load(found["rgb.dcm"]).pixels, colour)
+    assert load(found["grey.dcm"]).pixels[0, 0].tolist() == [255, 255, 255]
+    assert load(found["grey.dcm"]).pixels[1, 1].tolist() == [128, 128, 128]
+    assert load(found["inverted.dcm"]).pixels[0, 0].tolist() == [0, 0, 0]
     with pytest.raises(ImageError) as refused:
         load(found["text.dcm"])
     assert refused.value.reason == "not_an_image"

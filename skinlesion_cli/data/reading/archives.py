@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import copy
 import lzma
 import stat
 import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
 
 from skinlesion_cli.errors import DataError, name_items
 
@@ -18,6 +21,21 @@ _ALLOWANCE_BYTES = 100 << 20
 _MAX_MEMBER_BYTES = 1 << 30
 _MAX_MEMBERS = 1_000_000
 _ENCRYPTED_FLAG = 0x1
+_CHUNK_BYTES = 1 << 20
+# The decoder takes that much memory before it has seen a byte.
+_MAX_LZMA_DICTIONARY_BYTES = 64 << 20
+# What reading a member can raise: `zipfile` lets the errors of the decompressors through.
+READ_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    KeyError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def open_archive(path: Path, *, verify_content: bool = True) -> zipfile.ZipFile:
@@ -35,7 +53,7 @@ def open_archive(path: Path, *, verify_content: bool = True) -> zipfile.ZipFile:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path.name} cannot be read as a zip archive: {error}") from None
     try:
         _check_members(archive, path)
@@ -47,6 +65,31 @@ def open_archive(path: Path, *, verify_content: bool = True) -> zipfile.ZipFile:
     return archive
 
 
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int | None = None) -> bytes:
+    """The content of a member, or its first `size` bytes; never more is unpacked than the archive announces.
+
+    Raises
+    ------
+    One of `READ_ERRORS` : it is damaged; the checksum is verified where all of it is read.
+    """
+    wanted = member.file_size if size is None else min(size, member.file_size)
+    if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with archive.open(member) as file:
+            content = file.read(wanted)
+            # Only the attempt to read on verifies the checksum of a member that is done.
+            beyond = file.read(1) if size is None else b""
+    elif member.compress_type in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        # `zipfile` unpacks these without a limit.
+        content, beyond = _unpacked(_packed(archive, member), member.compress_type, wanted)
+        if size is None and zlib.crc32(content) != member.CRC:
+            raise zipfile.BadZipFile(f"bad checksum of {member.filename!r}")
+    else:
+        raise NotImplementedError(f"{member.filename!r} is compressed by method {member.compress_type}")
+    if len(content) < wanted or (size is None and beyond):
+        raise zipfile.BadZipFile(f"{member.filename!r} has not the size that the archive announces")
+    return content
+
+
 def image_members(archive: zipfile.ZipFile) -> dict[str, str]:
     """JPEG images of an archive, as id (file name without its end) -> member; system folders are left out.
 
@@ -54,16 +97,54 @@ def image_members(archive: zipfile.ZipFile) -> dict[str, str]:
     ------
     DataError : one id occurs in two folders of the archive.
     """
-    found = [
+    members = [
         (PurePosixPath(name).stem, name)
         for name in archive.namelist()
-        if PurePosixPath(name).suffix.lower() in (".jpg", ".jpeg")
-        and not any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(name).parts)
+        if PurePosixPath(name).suffix.lower() in (".jpg", ".jpeg") and not is_hidden(name)
     ]
-    twice = [identity for identity, count in Counter(identity for identity, _ in found).items() if count > 1]
+    counts = Counter(identity for identity, _ in members)
+    twice = [identity for identity, count in counts.items() if count > 1]
     if twice:
         raise DataError(f"{Path(archive.filename or '').name} holds these images twice: {name_items(twice)}")
-    return dict(found)
+    return dict(members)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a member is what file systems and archivers keep for themselves."""
+    return any(part == "__MACOSX" or part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _packed(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The compressed bytes of a member."""
+    raw = copy.copy(member)
+    raw.compress_type, raw.file_size = zipfile.ZIP_STORED, member.compress_size
+    # None: there is no checksum of the compressed bytes.
+    raw.CRC = None  # type: ignore[assignment]
+    with archive.open(raw) as file:
+        return file.read()
+
+
+def _unpacked(packed: bytes, method: int, wanted: int) -> tuple[bytes, bytes]:
+    """The first `wanted` bytes, and whether there are more."""
+    if method == zipfile.ZIP_BZIP2:
+        content = bz2.BZ2Decompressor().decompress(packed, wanted + 1)
+    else:
+        content = _lzma_decompressor(packed).decompress(packed[9:], wanted + 1)
+    return content[:wanted], content[wanted:]
+
+
+def _lzma_decompressor(packed: bytes) -> lzma.LZMADecompressor:
+    """By the five bytes of properties behind the four of the zip header (APPNOTE 5.8.8)."""
+    if len(packed) < 9 or packed[2:4] != b"\x05\0" or packed[4] >= 9 * 5 * 5:
+        raise lzma.LZMAError("unknown properties")
+    dictionary = int.from_bytes(packed[5:9], "little")
+    if dictionary > _MAX_LZMA_DICTIONARY_BYTES:
+        raise lzma.LZMAError(f"a dictionary of {dictionary:,} bytes")
+    rest, literal_context = divmod(packed[4], 9)
+    position_bits, literal_position = divmod(rest, 5)
+    properties = {"lc": literal_context, "lp": literal_position, "pb": position_bits}
+    filters = [{"id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096), **properties}]
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
@@ -75,7 +156,8 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
     bad = [f"{member.filename!r} ({reason})" for member in members if (reason := _refusal(member))]
     if bad:
         raise DataError(f"{path.name} is not safe: {name_items(bad)}; {refused}", hint)
-    twice = [name for name, count in Counter(member.filename for member in members).items() if count > 1]
+    counts = Counter(member.filename for member in members)
+    twice = [repr(name) for name, count in counts.items() if count > 1]
     if twice:
         raise DataError(f"{path.name} has members of the same name: {name_items(twice)}; {refused}", hint)
     unpacked = sum(member.file_size for member in members)
@@ -105,9 +187,15 @@ def _refusal(member: zipfile.ZipInfo) -> str | None:
 
 
 def _check_content(archive: zipfile.ZipFile, path: Path) -> None:
-    try:
-        damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
-        raise DataError(f"{path.name} is damaged: {error}", "Get it again.") from None
-    if damaged is not None:
-        raise DataError(f"{path.name} is damaged: the checksum of {damaged!r} is wrong", "Get it again.")
+    for member in archive.infolist():
+        try:
+            if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                with archive.open(member) as file:
+                    while file.read(_CHUNK_BYTES):
+                        pass
+            elif not member.is_dir():
+                read_member(archive, member)
+        except READ_ERRORS as error:
+            raise DataError(
+                f"{path.name} is damaged: {member.filename!r}: {error}", "Get it again."
+            ) from None

@@ -74,7 +74,7 @@ def check_webp(data: bytes, pixels: int) -> None:
         )
         if kind in (b"VP8 ", b"VP8L", b"ANMF"):
             allowed = _HOLE_BYTES + (0 if kind == b"VP8L" else pixels // _FLAT_PIXELS_PER_BYTE)
-            _refuse_holes(data, position + 8, position + 8 + length, allowed)
+            refuse_holes(data, position + 8, position + 8 + length, allowed)
         position += 8 + length + length % 2
 
 
@@ -82,7 +82,7 @@ def check_media_boxes(data: bytes) -> None:
     """The same for AVIF, HEIF and JPEG 2000, whose coded data lie in boxes or in a bare codestream."""
     position = 0
     if data[4:8] not in (b"ftyp", b"jP  "):
-        _refuse_holes(data, 0, len(data))
+        refuse_holes(data, 0, len(data))
         return
     while position + 8 <= len(data):
         length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
@@ -93,7 +93,7 @@ def check_media_boxes(data: bytes) -> None:
         if end > len(data) or end < start:
             raise ImageError("truncated", "the image is truncated: a part of the file is missing")
         if kind in (b"mdat", b"jp2c"):
-            _refuse_holes(data, start, end)
+            refuse_holes(data, start, end)
         position = end
 
 
@@ -233,7 +233,13 @@ def _run_lengths(data: bytes, position: int, width: int, height: int, *, nibbles
     return coded
 
 
-def _refuse_holes(data: bytes, start: int, end: int, allowed: int = _HOLE_BYTES) -> None:
+def refuse_holes(data: bytes, start: int, end: int, allowed: int = _HOLE_BYTES) -> None:
+    """Refuse more zero bytes in a row than `allowed` in coded data.
+
+    Raises
+    ------
+    ImageError : `damaged`.
+    """
     for zeros in _ZEROS.finditer(data, start, min(end, len(data))):
         if len(zeros.group()) > allowed:
             raise ImageError(

@@ -10,7 +10,6 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,10 @@ from PIL import (
 
 from skinlesion_cli.data.reading import colour, completeness, kinds, modes
 from skinlesion_cli.data.reading import jpeg as jpegs
+from skinlesion_cli.data.reading.dicom import decode_dicom
 from skinlesion_cli.data.reading.kinds import HEAD_BYTES, FileKind, kind_of
 from skinlesion_cli.data.reading.limits import MAX_PIXELS, MIN_SIDE_PX, check_file, check_size, read_bytes
+from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.errors import ImageError
 
 # Reduced-scale decoding keeps at least this many times the pixels that are asked for on each side. On sharp
@@ -69,26 +70,12 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-@dataclass(frozen=True)
-class DecodedImage:
-    """An image as it was read.
-
-    Attributes
-    ----------
-    pixels : uint8 (height, width, 3), upright sRGB.
-    notes : what was done or assumed on the way, one short sentence each; empty for an ordinary image.
-    """
-
-    pixels: np.ndarray
-    notes: tuple[str, ...] = ()
-
-
 def read_image(source: Path | bytes, **options: Any) -> np.ndarray:
-    """The pixels of `decode_image`, with the same parameters and errors."""
-    return decode_image(source, **options).pixels
+    """The pixels of `load_image`, with the same parameters and errors."""
+    return load_image(source, **options).pixels
 
 
-def decode_image(
+def load_image(
     source: Path | bytes,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -96,7 +83,7 @@ def decode_image(
     target_px: int | None = None,
     reduced_margin: float = REDUCED_MARGIN,
     frame: int = 1,
-) -> DecodedImage:
+) -> LoadedImage:
     """Read an image as upright sRGB, by its content and not by its name.
 
     Parameters
@@ -107,7 +94,7 @@ def decode_image(
     target_px : the caller will shrink the image to about this many pixels a side. A JPEG much larger than
         that is decoded at 1/2, 1/4 or 1/8 scale.
     reduced_margin : decoding leaves at least this many times `target_px` on each side; 1 is faster and softer.
-    frame : the page of a TIFF, from 1.
+    frame : the frame of a DICOM file or the page of a TIFF, from 1.
 
     Returns
     -------
@@ -120,8 +107,10 @@ def decode_image(
         `truncated`, `damaged`, `too_large`, `too_small`, `too_complex`, `unsupported_mode`, `unsupported_kind`,
         `needs_extra`.
     """
-    data = source if isinstance(source, bytes) else read_bytes(source)
     name = "" if isinstance(source, bytes) else source.name
+    if _is_dicom(source, name):
+        return decode_dicom(source, max_pixels=max_pixels, min_side_px=min_side_px, frame=frame)
+    data = source if isinstance(source, bytes) else read_bytes(source)
     with _opened(data, name, max_pixels, min_side_px, frame) as (image, header):
         if header is not None:
             side_px = None if target_px is None else round(target_px * reduced_margin)
@@ -134,7 +123,7 @@ def decode_image(
         orientation = _orientation(image)
         if image.format in _ANIMATED and getattr(image, "is_animated", False):
             notes.append("an animation: only its first frame is read")
-    return DecodedImage(_upright(pixels, orientation), tuple(notes))
+    return LoadedImage(_upright(pixels, orientation), tuple(notes))
 
 
 def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX) -> None:
@@ -142,10 +131,24 @@ def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int =
 
     Raises
     ------
-    ImageError : as `decode_image`, but for damage that only decoding finds.
+    ImageError : as `load_image`, but for damage that only decoding finds.
     """
+    if _is_dicom(data, ""):
+        decode_dicom(data, max_pixels=max_pixels, min_side_px=min_side_px)
+        return
     with _opened(data, "", max_pixels, min_side_px, 1):
         pass
+
+
+def _is_dicom(source: Path | bytes, name: str) -> bool:
+    if isinstance(source, bytes):
+        return kind_of(source[:HEAD_BYTES], name) is kinds.DICOM
+    check_file(source)
+    try:
+        with source.open("rb") as file:
+            return kind_of(file.read(HEAD_BYTES), name) is kinds.DICOM
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot be opened: {error.strerror or error}") from None
 
 
 def check_not_blank(pixels: np.ndarray) -> None:
@@ -183,6 +186,9 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with path.open("rb") as file:
             kind = kind_of(file.read(HEAD_BYTES), path.name)
+            if kind is kinds.DICOM:
+                height, width = decode_dicom(path, max_pixels=1 << 62, min_side_px=1).pixels.shape[:2]
+                return width, height
             file.seek(0)
             with _plugin(kind)(file) as image:  # type: ignore[arg-type]
                 width, height = image.size
@@ -218,6 +224,10 @@ def _opened(
             # Before Pillow, which goes through fill bytes one by one.
             header = jpegs.read_header(data)
             check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=min_side_px)
+            if header.jpeg_ls:
+                raise ImageError(
+                    "unsupported_kind", "JPEG-LS outside of DICOM is not read; convert it to PNG"
+                )
             jpegs.check_scans(data, header)
         with plugin(io.BytesIO(data)) as image:
             if frame > 1:

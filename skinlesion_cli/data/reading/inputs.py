@@ -1,51 +1,51 @@
 """What a user names, as a stream of images with ids that never collide.
 
 Nothing is collected: a list of a million names yields its first image at once, and a folder is read one level
-at a time. What cannot be an image in a way that only opening it can tell (a link, an unreadable folder, an
-unsafe archive) comes out as an input with a `refusal`, so that it gets a row of its own.
+at a time. What must not be opened (a link, an unreadable folder, an unsafe archive) comes out as an input with a
+`refusal`, so that it gets a row of its own; files that are no images are counted by kind.
 """
 
 from __future__ import annotations
 
 import glob
-import lzma
 import os
+import re
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
-import numpy as np
-
-from skinlesion_cli.data.reading.archives import open_archive
-from skinlesion_cli.data.reading.dicom import DICOM_SUFFIXES, looks_like_dicom, read_dicom
-from skinlesion_cli.data.reading.images import check_not_blank, read_image
-from skinlesion_cli.data.reading.kinds import has_image_suffix
+from skinlesion_cli.data.reading.archives import READ_ERRORS, is_hidden, open_archive, read_member
+from skinlesion_cli.data.reading.folders import HIDDEN, sniff, walk
+from skinlesion_cli.data.reading.frames import frame_numbers
+from skinlesion_cli.data.reading.images import check_not_blank, load_image
+from skinlesion_cli.data.reading.kinds import HEAD_BYTES, has_image_suffix, kind_of
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
-from skinlesion_cli.errors import DataError, ImageError, UsageError, name_items
+from skinlesion_cli.data.reading.lists import lines
+from skinlesion_cli.data.reading.loaded import LoadedImage
+from skinlesion_cli.errors import DataError, ImageError, UsageError, escape_controls, name_items
+
+__all__ = ["ImageInput", "check_named", "count_quickly", "expand", "identity", "lines", "load"]
 
 ARCHIVE_SUFFIX = ".zip"
-_CHUNK_BYTES = 1 << 16
-# Characters that would break a line, hide a name or turn it around on a terminal.
-_UNSAFE = (
-    {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-    | {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-    | {"\\"}
-)
+_ARCHIVE_KIND = "zip archive"
+NO_IMAGE = "DICOM without an image"
+# What the id of a frame ends in.
+_FRAME_MARK = re.compile(r"#(?=\d+$)")
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """One image to be.
+    """One image to be read.
 
     `id` is the path below the folder or archive that was named (with `/`), or the file as it was named, in
-    printable characters. `member` is set for images inside the zip archive at `path`. `refusal` is a reason
-    and a message where it must not be opened. `content` are its bytes where it is no file at all.
+    printable characters; where a file has several frames, each of them, the first too, has `#` and its number, from
+    1, behind that. `member` is set for images inside the zip archive at `path`. `refusal` is a reason and a message
+    where it must not be opened. `content` is its bytes where it is not a file. `frame` is the number of the frame.
     """
 
     id: str
@@ -53,6 +53,7 @@ class ImageInput:
     member: str | None = None
     refusal: tuple[str, str] | None = None
     content: bytes | None = None
+    frame: int = 1
 
 
 def identity(name: str) -> str:
@@ -63,18 +64,10 @@ def identity(name: str) -> str:
     """
     text = Path(name).as_posix() if os.sep != "/" else name
     # What Python calls printable is never escaped, but for the backslash; nearly every name is that.
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
-    if character in _UNSAFE or 0xD800 <= ord(character) <= 0xDFFF:
-        code = ord(character)
-        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    return character
+    if not text.isprintable() or "\\" in text:
+        text = escape_controls(text.replace("\\", "\\\\"))
+    # A file that is called like a frame of another.
+    return _FRAME_MARK.sub("\\\\x23", text) if "#" in text else text
 
 
 def check_named(named: Sequence[str]) -> None:
@@ -93,123 +86,106 @@ def check_named(named: Sequence[str]) -> None:
         elif os.path.lexists(name):
             if Path(name).suffix.lower() == ARCHIVE_SUFFIX and Path(name).is_file():
                 _checked_members(Path(name), _stamp(Path(name)))
-        elif not glob.has_magic(name) or next(glob.iglob(name, recursive=True), None) is None:
+        elif not glob.has_magic(name) or next(_matches(name), None) is None:
             missing.append(name)
     if missing:
         raise UsageError(f"there is no file or folder {name_items(identity(name) for name in missing)}")
 
 
-def expand(named: Sequence[str], listed: Iterable[str] = ()) -> Iterator[ImageInput]:
+def expand(
+    named: Sequence[str],
+    listed: Iterable[str] = (),
+    *,
+    follow_links: bool = False,
+    passed_over: Counter[str] | None = None,
+) -> Iterator[ImageInput]:
     """Images of the files, folders, patterns, `@list` files and archives named, then those of a list.
 
-    Folders come in sorted order, each with what is below it; symbolic links in them are not followed. Where
-    one folder or archive is all that was named, ids are paths below it; otherwise they begin with it as it
-    was named, so that two folders never share an id.
+    Folders come in sorted order, each with what is below it. What is an image is told by its content. Where one
+    folder or archive is all that was named, ids are paths below it; otherwise they begin with it as it was named, so
+    that two folders never share an id.
+
+    Parameters
+    ----------
+    follow_links : follow symbolic links below folders; a loop is a row.
+    passed_over : counts, by kind, the files below folders and in archives that get no row, as they are met.
     """
+    passed_over = Counter() if passed_over is None else passed_over
     alone = len(named) == 1
     for name in named:
         if name.startswith("@") and not os.path.lexists(name):
             with Path(name[1:]).open("rb") as file:
                 for line in lines(file):
-                    yield from _one(line, f"{line.rstrip('/')}/")
+                    yield from _one(line, f"{line.rstrip('/')}/", follow_links, passed_over)
         elif not os.path.lexists(name) and glob.has_magic(name):
-            for found in sorted(glob.iglob(name, recursive=True)):
-                if _is_candidate(found):
-                    yield from _one(found, f"{found}/")
+            for match in sorted(_matches(name)):
+                yield from _matched(match, follow_links, passed_over)
         else:
-            yield from _one(name, "" if alone else f"{name.rstrip('/')}/")
+            yield from _one(name, "" if alone else f"{name.rstrip('/')}/", follow_links, passed_over)
     for line in listed:
-        yield from _one(line, f"{line.rstrip('/')}/")
+        yield from _one(line, f"{line.rstrip('/')}/", follow_links, passed_over)
 
 
-def lines(file: IO[bytes]) -> Iterator[str]:
-    """Names from a stream, separated by NUL if there is one before the first newline, else by newlines."""
-    read = getattr(file, "read1", file.read)
-    waiting, separator = b"", b""
-    while chunk := read(_CHUNK_BYTES):
-        if not waiting and not separator:
-            chunk = chunk.removeprefix(b"\xef\xbb\xbf")
-        waiting += chunk
-        if not separator:
-            marks = [mark for mark in (b"\0", b"\n") if mark in waiting]
-            if not marks:
-                continue
-            separator = min(marks, key=waiting.index)
-        *whole, waiting = waiting.split(separator)
-        for name in whole:
-            yield from _name(name, separator)
-    yield from _name(waiting, separator)
+def _matches(pattern: str) -> Iterator[str]:
+    """The files and folders of a pattern.
 
-
-def _name(raw: bytes, separator: bytes) -> Iterator[str]:
-    if separator != b"\0":
-        raw = raw.removesuffix(b"\r")
-    if raw:
-        yield os.fsdecode(raw)
-
-
-def _is_candidate(name: str) -> bool:
-    suffix = Path(name).suffix.lower()
-    return has_image_suffix(name) or suffix == ARCHIVE_SUFFIX
-
-
-def _one(name: str, prefix: str) -> Iterator[ImageInput]:
-    path = Path(name)
-    suffix = path.suffix.lower()
-    if suffix == ARCHIVE_SUFFIX and os.path.isfile(path):
-        yield from _members(path, name, prefix)
-    # Not Path.is_dir: that raises for a name too long for the file system, and a list may hold any text.
-    elif not has_image_suffix(name) and os.path.isdir(path):
-        yield from _below(path, prefix)
-    else:
-        yield ImageInput(identity(name), path)
-
-
-def _below(folder: Path, prefix: str) -> Iterator[ImageInput]:
-    try:
-        ordered = _listed(folder)
-    except OSError as error:
-        refusal = ("unreadable", f"the folder cannot be opened: {error.strerror or error}")
-        yield ImageInput(identity(prefix.rstrip("/") or str(folder)), folder, refusal=refusal)
-        return
-    for tagged in ordered:
-        own, _, kind = tagged.partition("\0")
-        path, name = folder / own, f"{prefix}{own}"
-        if kind == _LINK:
-            refusal = ("link", "a symbolic link below a folder is not followed")
-            yield ImageInput(identity(name), path, refusal=refusal)
-        elif kind == _FOLDER:
-            yield from _below(path, f"{name}/")
-        else:
-            yield ImageInput(identity(name), path)
-
-
-_LINK, _FOLDER, _FILE = "link", "folder", "file"
-
-
-def _listed(folder: Path) -> list[str]:
-    """What concerns us in one folder, in the order of the names: `name`, NUL, and what it is.
-
-    A folder may hold a million images, and has to be read whole to be in order: one text an entry is the least.
+    Raises
+    ------
+    UsageError : folders are nested deeper than patterns can follow.
     """
-    with os.scandir(folder) as entries:
-        return sorted(f"{entry.name}\0{kind}" for entry in entries if (kind := _kind_of(entry)))
+    try:
+        yield from glob.iglob(pattern, recursive=True)
+    except RecursionError:
+        raise UsageError(
+            f"the folders of {identity(pattern)} are nested too deep for a pattern", "Name the folder itself."
+        ) from None
 
 
-def _kind_of(entry: os.DirEntry[str]) -> str | None:
-    """What an entry of a folder is, or None where it is nothing to us."""
-    if entry.is_symlink():
-        return _LINK if _is_candidate(entry.name) or _leads_to_folder(Path(entry.path)) else None
-    if entry.is_dir():
-        return _FOLDER
-    archive = entry.name.lower().endswith(ARCHIVE_SUFFIX)
-    return _FILE if _is_candidate(entry.name) and not archive else None
+def _matched(name: str, follow_links: bool, passed_over: Counter[str]) -> Iterator[ImageInput]:
+    """What a pattern matched: archives are opened, folders are not, and only images get a row."""
+    if os.path.isdir(name):
+        return
+    kind = sniff(Path(name))
+    if kind.image or kind.name == _ARCHIVE_KIND:
+        yield from _one(name, f"{name}/", follow_links, passed_over)
+    else:
+        passed_over[kind.name] += 1
+
+
+def _one(name: str, prefix: str, follow_links: bool, passed_over: Counter[str]) -> Iterator[ImageInput]:
+    path = Path(name)
+    # Not Path.is_dir: that raises for a name too long for the file system, and a list may hold any text.
+    if os.path.isdir(path):
+        for entry in walk(path, follow_links=follow_links, passed_over=passed_over):
+            own = identity(f"{prefix}{entry.name}" if entry.name else prefix.rstrip("/") or name)
+            if entry.refusal is not None:
+                yield ImageInput(own, entry.path, refusal=entry.refusal)
+            elif numbers := frame_numbers(entry.path, entry.kind):
+                yield from _frames(ImageInput(own, entry.path), numbers)
+            else:
+                passed_over[NO_IMAGE] += 1
+        return
+    kind = sniff(path)
+    if os.path.isfile(path) and (path.suffix.lower() == ARCHIVE_SUFFIX or kind.name == _ARCHIVE_KIND):
+        yield from _members(path, name, prefix, passed_over)
+    else:
+        # A file that was named gets a row, whatever it is.
+        yield from _frames(ImageInput(identity(name), path), frame_numbers(path, kind) or (1,))
+
+
+def _frames(source: ImageInput, numbers: tuple[int, ...]) -> Iterator[ImageInput]:
+    """The image itself, or each of its frames."""
+    if len(numbers) == 1:
+        yield replace(source, frame=numbers[0])
+        return
+    for number in numbers:
+        yield replace(source, id=f"{source.id}#{number}", frame=number)
 
 
 def count_quickly(named: Sequence[str], most: int) -> int | None:
     """How many images are in files and folders; None where there are more than `most`, or it takes long to tell.
 
-    Folders are not read further than that, nor in order: this is for a progress bar.
+    Folders are not read further than that, nor in order, and frames are not counted: this is for a progress bar.
     """
     count, waiting = 0, list(named)
     while waiting:
@@ -217,14 +193,19 @@ def count_quickly(named: Sequence[str], most: int) -> int | None:
         if (name.startswith("@") and not os.path.lexists(name)) or name.lower().endswith(ARCHIVE_SUFFIX):
             return None
         if not os.path.lexists(name) and glob.has_magic(name):
-            found: Iterable[str] = (path for path in glob.iglob(name, recursive=True) if _is_candidate(path))
-            waiting += islice(found, most + 1)
-        elif not has_image_suffix(name) and os.path.isdir(name):
+            matches = (path for path in _matches(name) if not os.path.isdir(path) and sniff(Path(path)).image)
+            waiting += islice(matches, most + 1)
+        elif os.path.isdir(name):
             with suppress(OSError), os.scandir(name) as entries:
                 for entry in entries:
-                    kind = _kind_of(entry)
-                    waiting += [entry.path] if kind == _FOLDER else []
-                    count += kind in (_LINK, _FILE)
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_symlink():
+                        count += has_image_suffix(entry.name) or os.path.isdir(entry.path)
+                    else:
+                        count += has_image_suffix(entry.name) or sniff(Path(entry.path)).image
                     if count > most:
                         return None
         else:
@@ -234,21 +215,27 @@ def count_quickly(named: Sequence[str], most: int) -> int | None:
     return count
 
 
-def _leads_to_folder(link: Path) -> bool:
-    try:
-        return link.is_dir()
-    except OSError:  # a loop
-        return True
-
-
-def _members(path: Path, name: str, prefix: str) -> Iterator[ImageInput]:
+def _members(path: Path, name: str, prefix: str, passed_over: Counter[str]) -> Iterator[ImageInput]:
     try:
         members = _checked_members(path, _stamp(path))
     except DataError as error:
         yield ImageInput(identity(name), path, refusal=("archive_refused", error.message))
         return
     for member in members:
-        yield ImageInput(identity(f"{prefix}{member}"), path, member=member)
+        source = ImageInput(identity(f"{prefix}{member.name}"), path, member=member.name)
+        if member.frames:
+            yield from _frames(source, member.frames)
+        else:
+            passed_over[member.kind] += 1
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in an archive: its kind by name, and the numbers of its frames; none where it is no image."""
+
+    name: str
+    kind: str
+    frames: tuple[int, ...]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -257,39 +244,51 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)
-def _checked_members(path: Path, _stamp: tuple[int, int]) -> tuple[str, ...]:
-    """Image members in sorted order; every byte of the archive was read and checked once."""
+def _checked_members(path: Path, _stamp: tuple[int, int]) -> tuple[_Member, ...]:
+    """Members in sorted order; every byte of the archive was read and checked once."""
     with open_archive(path) as archive:
-        names = [member.filename for member in archive.infolist() if not member.is_dir()]
-    return tuple(sorted(n for n in names if _is_candidate(n) and "__MACOSX" not in n.split("/")))
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        try:
+            return tuple(_member(archive, m) for m in sorted(members, key=lambda member: member.filename))
+        except READ_ERRORS as error:
+            raise DataError(f"{path.name} is damaged: {error}", "Get it again.") from None
 
 
-def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | None = None) -> np.ndarray:
-    """The pixels of an input: uint8 (height, width, 3), upright RGB; see `images.read_image`.
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Member:
+    name = member.filename
+    if is_hidden(name):
+        return _Member(name, HIDDEN, ())
+    kind = kind_of(read_member(archive, member, HEAD_BYTES), name)
+    if not kind.image:
+        return _Member(name, kind.name, ())
+    if kind.reader == "dicom" or kind.pillow == "TIFF":
+        return _Member(name, NO_IMAGE, frame_numbers(read_member(archive, member), kind))
+    return _Member(name, kind.name, (1,))
+
+
+def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | None = None) -> LoadedImage:
+    """The pixels of an input and notes on how it was read; see `images.load_image`.
 
     Raises
     ------
-    ImageError : it was refused or cannot be read.
+    ImageError : it was refused, cannot be read, or shows nothing.
     """
     if source.refusal is not None:
         raise ImageError(*source.refusal)
-    name = source.member or source.path.name
     content: Path | bytes = source.path if source.content is None else source.content
     if source.member is not None:
         content = _member_bytes(source.path, source.member)
-    if Path(name).suffix.lower() in DICOM_SUFFIXES or looks_like_dicom(content):
-        pixels = read_dicom(content, max_pixels=max_pixels)
-    else:
-        pixels = read_image(content, max_pixels=max_pixels, target_px=target_px)
-    check_not_blank(pixels)
-    return pixels
+    image = load_image(content, max_pixels=max_pixels, target_px=target_px, frame=source.frame)
+    check_not_blank(image.pixels)
+    return image
 
 
 def _member_bytes(path: Path, member: str) -> bytes:
     try:
         # All of the archive was checked when it was expanded; reading still verifies the member's checksum.
-        return _opened(path, _stamp(path)).read(member)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, OSError) as error:
+        archive = _opened(path, _stamp(path))
+        return read_member(archive, archive.getinfo(member))
+    except READ_ERRORS as error:
         raise ImageError("damaged", f"cannot be read from {path.name}: {error}") from None
 
 

@@ -23,13 +23,13 @@ _MAX_SEGMENTS = 4096
 _FILL = re.compile(rb"\xff+")
 # In entropy-coded data 0xFF is followed by 0x00, a restart marker or a fill byte.
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_LS = 0xF7
+_FRAMES = frozenset({*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
-_START_OF_SCAN, _END_OF_IMAGE, _ADOBE, _HUFFMAN_TABLES = 0xDA, 0xD9, 0xEE, 0xC4
+_START_OF_SCAN, _END_OF_IMAGE, _APP0, _ADOBE, _HUFFMAN_TABLES = 0xDA, 0xD9, 0xE0, 0xEE, 0xC4
 _COEFFICIENTS = 64
 # So many zero bytes are more than forty coefficients of one value in a row, where zeros do not mean a flat area.
 _HOLE = bytes(16)
-_JPEG_LS = 0xF7
 # A warning of libjpeg about a segment that has nothing to do with the pixels.
 _HARMLESS = "unknown JFIF revision number"
 
@@ -38,7 +38,7 @@ _HARMLESS = "unknown JFIF revision number"
 class JpegHeader:
     """What the segments before the first scan say.
 
-    `components` are the identifiers of the colour components. `adobe` tells whether an Adobe marker says how the
+    `components` are the identifiers of the colour components, `bits` those of a sample. `adobe` tells whether an Adobe marker says how the
     colours are coded. `tables` has the symbol of the shortest code of each Huffman table, which is all zeros.
     `scan_start` is the byte at which the first scan's marker stands, `scan` its header.
     """
@@ -46,7 +46,10 @@ class JpegHeader:
     width: int
     height: int
     components: bytes
+    bits: int
     progressive: bool
+    jpeg_ls: bool
+    jfif: bool
     adobe: bool
     tables: dict[int, int]
     scan_start: int
@@ -60,7 +63,7 @@ def read_header(data: bytes) -> JpegHeader:
     ------
     ImageError : `truncated` or `damaged`: there is no frame, no scan or no end; or the file is mostly filling.
     """
-    position, adobe, frame = 2, False, None
+    position, adobe, jfif, frame = 2, False, False, None
     tables: dict[int, int] = {}
     for _ in range(_MAX_SEGMENTS):
         fill = _FILL.match(data, position)
@@ -72,8 +75,6 @@ def read_header(data: bytes) -> JpegHeader:
         position = fill.end() + 1
         if marker == _END_OF_IMAGE:
             raise _truncated("the JPEG has no image data")
-        if marker == _JPEG_LS:
-            raise ImageError("unsupported_kind", "JPEG-LS outside of DICOM is not read; convert it to PNG")
         if marker == 0x01 or marker in range(0xD0, 0xD9):
             continue
         length = int.from_bytes(data[position : position + 2], "big")
@@ -84,6 +85,8 @@ def read_header(data: bytes) -> JpegHeader:
             frame = (marker, segment)
         elif marker == _ADOBE and segment[:5] == b"Adobe":
             adobe = True
+        elif marker == _APP0 and segment[:5] == b"JFIF\0":
+            jfif = True
         elif marker == _HUFFMAN_TABLES:
             tables |= _shortest_codes(segment)
         elif marker == _START_OF_SCAN:
@@ -94,7 +97,10 @@ def read_header(data: bytes) -> JpegHeader:
                 width=int.from_bytes(fields[3:5], "big"),
                 height=int.from_bytes(fields[1:3], "big"),
                 components=fields[6 : 6 + 3 * fields[5] : 3],
+                bits=fields[0],
                 progressive=kind in _PROGRESSIVE,
+                jpeg_ls=kind == _JPEG_LS,
+                jfif=jfif,
                 adobe=adobe,
                 tables=tables,
                 scan_start=fill.end() - 1,

@@ -101,7 +101,7 @@ def _pictures(
     for identity, label, decision in zip(ids, labels, decided, strict=True):
         try:
             source = ImageInput(identity, workspace.images / files[identity])
-            image = load(source)
+            image = load(source).pixels
         except (KeyError, ImageError):
             pictures.append(None)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,6 +19,7 @@ from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.prediction_columns import FORMATS
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
+from skinlesion_cli.data.reading.folders import describe
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
@@ -60,6 +62,7 @@ class PredictSettings(StageSettings):
     force: bool = False
     max_pixels: PositiveInt = MAX_PIXELS
     format: Annotated[str, one_of(FORMATS)] | None = None
+    follow_links: bool = False
     resume: bool = False
     overwrite: bool = False
     batch: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -111,11 +114,15 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     source = bundles.locate(Workspace(config.workspace), config.model)
     bundle = bundles.from_workspace(source)
     plan = _plan(config, source, bundle, reporter)
-    inputs = iter(expand(config.inputs, config.listed))
+    passed_over: Counter[str] = Counter()
+    inputs = iter(
+        expand(config.inputs, config.listed, follow_links=config.follow_links, passed_over=passed_over)
+    )
     first = list(islice(inputs, 1))
     if not first:
         named = ", ".join(config.inputs) or "the list"
-        raise UsageError(f"there are no images in {named}", "Name image files, folders or archives.")
+        others = f" (passed over: {describe(passed_over)})" if passed_over else ""
+        raise UsageError(f"there are no images in {named}{others}", "Name image files, folders or archives.")
     numbering, tally = Numbering(), Tally()
     size = config.batch or loading.default_batch(plan.runtime, config.device)
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
@@ -137,7 +144,7 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
         if isinstance(sink, store.PartialFile):
             sink.finish(numbering.record() if config.shard else None)
     reports = _report(config, kind, plan, bundle, reporter)
-    result = _result(config, plan, bundle, tally, reports)
+    result = _result(config, plan, bundle, tally, passed_over, reports)
     return (
         replace(result, warnings=[f"replaced the earlier {config.output}", *result.warnings])
         if replaced
@@ -291,7 +298,12 @@ def _total(config: PredictSettings) -> int | None:
 
 
 def _result(
-    config: PredictSettings, plan: Plan, bundle: Bundle, tally: Tally, reports: list[str]
+    config: PredictSettings,
+    plan: Plan,
+    bundle: Bundle,
+    tally: Tally,
+    passed_over: Counter[str],
+    reports: list[str],
 ) -> StageResult:
     figures = tally.figures()
     counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
@@ -303,7 +315,15 @@ def _result(
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
     artifacts += reports
+    if passed_over:
+        headline.append(f"files passed over, which are not images: {describe(passed_over)}")
     warnings = []
+    archives = {kind: count for kind, count in passed_over.items() if kind.endswith(" archive")}
+    if archives:
+        warnings.append(
+            f"archives in folders are not opened ({describe(Counter(archives))}): name a zip archive as an input of "
+            "its own, unpack others"
+        )
     if tally.failed:
         warnings.append(f"{tally.failed} images could not be read: {tally.name_failures()}")
     if tally.flagged:
@@ -320,6 +340,7 @@ def _result(
             "runtime": plan.runtime,
             "tta": loading.choose_tta(bundle.calibration, config.tta, force=config.force).label,
             "shard": list(config.shard) if config.shard else None,
+            "passed_over": dict(passed_over),
         },
         artifacts=artifacts,
         warnings=warnings,

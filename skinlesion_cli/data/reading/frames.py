@@ -1,0 +1,49 @@
+"""Which frames of a file are images of their own: the frames of DICOM, the pages of TIFF."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Final
+
+from PIL import TiffImagePlugin
+
+from skinlesion_cli.data.reading import kinds
+from skinlesion_cli.data.reading.dicom import count_frames
+from skinlesion_cli.data.reading.kinds import FileKind
+
+MAX_PAGES: Final = 1000
+# NewSubfileType (TIFF 6.0, 254): a smaller copy of another page, or a mask.
+_SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4
+
+
+def frame_numbers(source: Path | bytes, kind: FileKind) -> tuple[int, ...]:
+    """Numbers, from 1, of the frames that are images; empty where a DICOM file holds none.
+
+    What cannot be read counts as one frame, so that it gets its row. Animations are one image.
+    """
+    if kind is kinds.DICOM:
+        return tuple(range(1, count_frames(source) + 1))
+    if kind is not kinds.TIFF:
+        return (1,)
+    try:
+        with TiffImagePlugin.TiffImageFile(
+            io.BytesIO(source) if isinstance(source, bytes) else source  # type: ignore[arg-type]
+        ) as image:
+            return _pages(image)
+    except Exception:
+        # Pillow raises nearly anything on damaged directories; reading the page will say what is wrong.
+        return (1,)
+
+
+def _pages(image: TiffImagePlugin.TiffImageFile) -> tuple[int, ...]:
+    pages = []
+    for number in range(1, MAX_PAGES + 2):
+        try:
+            image.seek(number - 1)
+        except EOFError:
+            break
+        if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & (_REDUCED | _MASK):
+            pages.append(number)
+    # More pages than anybody photographs: one row, which says so.
+    return tuple(pages) if 0 < len(pages) <= MAX_PAGES else (1,)
