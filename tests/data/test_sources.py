@@ -342,6 +342,16 @@ def test_isic_archive_counts_what_it_drops_by_diagnosis(tmp_path):
     assert [record.label for record in asked.records] == ["NV", "DF", "DF", "AKIEC", "NV", "NV"]
 
 
+def test_the_deepest_level_of_a_diagnosis_decides():
+    spitz = ("Benign", "Benign melanocytic proliferations", "Nevus", "Nevus, Spitz")
+    assert archive_diagnoses.class_of(spitz, SourceOptions()) == ("NV", "Nevus")
+    skipping = SourceOptions(class_map={"nevus spitz": "skip"})
+    assert archive_diagnoses.class_of(spitz, skipping) == ("", "Nevus, Spitz")
+    assert archive_diagnoses.class_of(spitz[:3], skipping) == ("NV", "Nevus")
+    assert archive_diagnoses.class_of(("Benign", "Cysts", "Milia", "Deep"), SourceOptions()) == ("", "Milia")
+    assert archive_diagnoses.class_of(("", ""), SourceOptions()) == ("", "none")
+
+
 def test_isic_2020_and_2024_as_they_are_handed_out(tmp_path):
     columns = (
         "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"

@@ -184,6 +184,15 @@ def test_every_source_is_dealt_out_by_itself():
     ]  # fmt: skip
 
 
+def test_parts_are_made_of_the_folds_that_leave_no_part_without_a_class():
+    rows = [(f"n{fold}", "NV", f"N{fold}", "", "") for fold in range(5)]
+    rows += [(f"m{fold}", "MEL", f"M{fold}", "", "") for fold in (2, 3, 4)]
+    folds = {identity: int(identity[1]) for identity, *_ in rows}
+    parts = splits._parts_of_folds(patients_of(rows), folds, splits.GROUPED_SHARES)
+    assert counts(parts) == {"test": 2, "train": 4, "val": 2}
+    assert {parts[f"m{fold}"] for fold in (2, 3, 4)} == {"train", "val", "test"}
+
+
 def test_official_refuses_a_patient_of_the_test_set_in_training():
     images = patients_of(
         [("a", "NV", "L1", "P1", ""), ("b", "NV", "L2", "P1", ""), ("c", "NV", "L3", "", "")]
