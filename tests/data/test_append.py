@@ -76,6 +76,8 @@ def test_new_lesions_get_a_fold_each_by_class_and_nothing_moves(workspace, tmp_p
     assert figures["sources"] == {"clinic": 20, "isic2018": 28}
     code, printed, _ = command("info", "--dataset", "-w", workspace, "--json")
     assert printed["figures"]["sources"] == {"clinic": 20, "isic2018": 28}
+    _, _, text = command("info", "--dataset", "-w", workspace)
+    assert "Images by class and source" in text
 
 
 def test_images_of_a_lesion_that_is_there_go_to_its_side(workspace, tmp_path):
@@ -158,6 +160,15 @@ def test_a_patient_of_both_datasets_stays_on_one_side(tmp_path):
     assert code == 1
     assert "c0, c1" in text
     assert load(tmp_path / "w")[2] == after
+
+
+def test_a_download_without_append_says_which_images_it_replaces(workspace, tmp_path):
+    clinic = own_dataset(tmp_path / "clinic", ["a.jpg,MEL,L", "b.jpg,NV,M"])
+    assert command("download", "--from", clinic, "--append", "-w", workspace)[0] == 0
+    _, printed, _ = command("download", "--from", tmp_path / "isic", "-w", workspace, "--json")
+    assert any("no longer in it: 2 of clinic" in note for note in printed["warnings"])
+    _, printed, _ = command("download", "--from", tmp_path / "isic", "-w", workspace, "--json")
+    assert not any("no longer in it" in note for note in printed["warnings"])
 
 
 @pytest.mark.parametrize("option", ["--check-duplicates", "--move-duplicates", "--dry-run"])

@@ -451,6 +451,39 @@ def test_isic2019_in_a_zip_nested_and_with_hidden_files(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("isic2018", {"images": True}),
+        ("isic2018", {"class_map": {"mole": "NV"}}),
+        ("isic2019", {"class_map": {"mole": "NV"}}),
+        ("folders", {"images": True}),
+    ],
+)
+def test_options_that_a_source_has_no_use_for_are_refused(name, options, tmp_path):
+    source = MAKERS[name](tmp_path)
+    given = {key: tmp_path if value is True else value for key, value in options.items()}
+    with pytest.raises(UsageError, match="is not for sources of the kind"):
+        read(source, **given)
+
+
+@pytest.mark.parametrize("name", ["folders", "csv", "isic-archive"])
+def test_a_map_of_a_name_that_does_not_occur_is_said(name, tmp_path):
+    collection = read(MAKERS[name](tmp_path), class_map={"nevvus": "NV"})
+    assert any("no label is called 'nevvus'" in note for note in collection.notes)
+    assert not any("no label is called" in note for note in read(tmp_path).notes)
+
+
+@pytest.mark.parametrize("name", ["isic2018", "isic2019", "ham10000", "isic-archive", "csv"])
+def test_missing_images_are_left_out_if_asked_and_counted(name, tmp_path):
+    source = MAKERS[name](tmp_path)
+    for file in tmp_path.rglob("b1.jpg"):
+        file.unlink()
+    collection = read(source, allow_missing=True)
+    assert sorted(Path(record.id).name[:2] for record in collection.records) == ["a1", "a2", "b2", "c1", "c2"]
+    assert any("1 " in note and "left out" in note for note in collection.notes)
+
+
 def test_isic2018_skips_hidden_files(tmp_path):
     source = make_isic2018(tmp_path)
     write(source / "ISIC2018_Task3_Training_Input" / "._a1.jpg", b"")

@@ -139,6 +139,12 @@ def dropped_notes(labels: Iterable[str], options: SourceOptions) -> list[str]:
     return notes
 
 
+def unused_map_notes(labels: Iterable[str], options: SourceOptions) -> list[str]:
+    """Names given with --map that no label (as written) has: a slip in one of them would go unnoticed."""
+    unused = sorted(set(options.class_map) - {plain_name(label) for label in labels})
+    return [f"no label is called {name!r}, which --map gives a class" for name in unused]
+
+
 @dataclass(frozen=True)
 class Collection:
     """A source after reading: its images, its licence, and notes for the user."""

@@ -13,6 +13,7 @@ from skinlesion_cli.data.sources.base import (
     dropped_notes,
     from_paths,
     known_class,
+    unused_map_notes,
 )
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -48,14 +49,17 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     labels: dict[str, str | None] = {}
     parts: dict[str, str] = {}
     dropped: list[str] = []
+    names: set[str] = set()
     for file in listing.files:
         above = file.split("/")[:-1]
         parts[file] = PART_NAMES.get(above[0].lower(), "") if above else ""
         below = above[1:] if parts[file] else above
         labels[file] = options.class_of(below[0]) if below else None
+        names.update(below[:1])
         if labels[file] == "":
             dropped.append(below[0])
     collection = from_paths(
         "folders", listing, labels, parts, without_class="are not in the folder of a class", hint=_HINT
     )
-    return replace(collection, notes=(*dropped_notes(dropped, options), *collection.notes))
+    notes = [*dropped_notes(dropped, options), *unused_map_notes(names, options), *collection.notes]
+    return replace(collection, notes=tuple(notes))

@@ -68,14 +68,12 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     metadata = read_metadata(folder / METADATA) if (folder / METADATA).is_file() else {}
     lesions = _lesions(folder, metadata)
     records: list[Record] = []
+    notes: list[str] = []
     for name in parts:
-        records += _part(folder, name, lesions, metadata, options)
-    notes = (
-        ()
-        if metadata
-        else (f"{METADATA} ({METADATA_FROM}) is not in {folder}: age, sex and site stay unknown",)
-    )
-    return Collection("isic2018", records, LICENCE, ATTRIBUTION, notes)
+        records += _part(folder, name, lesions, metadata, options, notes)
+    if not metadata:
+        notes.append(f"{METADATA} ({METADATA_FROM}) is not in {folder}: age, sex and site stay unknown")
+    return Collection("isic2018", records, LICENCE, ATTRIBUTION, tuple(notes))
 
 
 def _part(
@@ -84,17 +82,21 @@ def _part(
     lesions: Mapping[str, str],
     metadata: Mapping[str, Mapping[str, str]],
     options: SourceOptions,
+    notes: list[str],
 ) -> list[Record]:
     labels = one_hot(
         _table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), CLASS_NAMES, f"{name} ground truth"
     )
     images = image_origins(folder, f"ISIC2018_Task3_{name}_Input", options)
     missing = sorted(set(labels) - set(images))
-    if missing:
+    if missing and not (options.allow_missing and images):
         raise DataError(
             f"{name} images named in the ground truth have no file: {name_items(missing)}",
-            f"Expected them in ISIC2018_Task3_{name}_Input (a folder or a zip) in {folder}.",
+            f"Expected them in ISIC2018_Task3_{name}_Input (a folder or a zip) in {folder}; --allow-missing leaves "
+            "them out.",
         )
+    if missing:
+        notes.append(f"{len(missing):,} of {len(labels):,} {name} images have no file and were left out")
     unlabelled = sorted(set(images) - set(labels))
     if unlabelled:
         raise DataError(f"{name} images are not in the ground truth: {name_items(unlabelled)}")
@@ -117,6 +119,7 @@ def _part(
             PARTS[name],
         )
         for identity, label in labels.items()
+        if identity in images
     ]
 
 

@@ -21,6 +21,7 @@ from skinlesion_cli.data.sources.base import (
     known_id,
     known_word,
     refuse_duplicates,
+    unused_map_notes,
 )
 from skinlesion_cli.data.sources.image_finder import ImageFinder
 from skinlesion_cli.errors import DataError, name_items
@@ -77,6 +78,7 @@ def read(path: Path, options: SourceOptions) -> Collection:
     if dropped:
         counted = ", ".join(f"{count:,} {diagnosis}" for diagnosis, count in dropped.most_common())
         notes.append(f"{dropped.total():,} images without a class were dropped, by diagnosis: {counted}")
+    notes += unused_map_notes((level for row in rows.values() for level in _levels(row)), options)
     files, missing = _files(labels, folder, options)
     if missing:
         notes.append(

@@ -27,6 +27,7 @@ from skinlesion_cli.data.sources.base import (
     known_id,
     known_word,
     refuse_duplicates,
+    unused_map_notes,
 )
 from skinlesion_cli.data.sources.image_finder import ImageFinder
 from skinlesion_cli.errors import DataError, UsageError, name_items
@@ -146,6 +147,7 @@ def from_table(
     if not records:
         raise DataError(f"{table.name} names no image that could be used")
     notes = dropped_notes([labels[row] for row in rows if not classes[row]], options)
+    notes += unused_map_notes(labels, options)
     if missing:
         notes.append(
             f"{len(missing):,} of {len(images):,} rows have no image and were left out: {name_items(missing)}"

@@ -30,6 +30,8 @@ SOURCES: Mapping[str, ModuleType] = {
 }
 # Kinds that are no published dataset: their images are from whatever the folder is called.
 _OWN_KINDS = ("folders", "csv", "reviewed")
+_OWN_IMAGES = ("isic2018", "isic2019", "folders")
+_OWN_LABELS = ("isic2018", "isic2019")
 _MAX_WRAPPINGS = 4
 _ATTRIBUTION_FILES = ("ATTRIBUTION.txt", "ATTRIBUTION.md", "LICENSE.txt", "LICENSE")
 _MAX_ATTRIBUTION_BYTES = 64 << 10
@@ -64,6 +66,7 @@ def read_source(path: Path, name: str, options: SourceOptions, source_name: str 
             looks = f"like {' and '.join(fitting)}" if fitting else "like no source that is known"
             raise UsageError(f"{path} looks {looks}", "Say what it is with --format: " + ", ".join(SOURCES))
         name = fitting[0]
+    _refuse_unused(name, options)
     collection: Collection = SOURCES[name].read(path, options)
     if name in _OWN_KINDS:
         folder = path.resolve() if path.is_dir() else path.resolve().parent
@@ -71,6 +74,18 @@ def read_source(path: Path, name: str, options: SourceOptions, source_name: str 
         if collection.attribution == "unknown":
             collection = replace(collection, attribution=_attribution(folder))
     return replace(collection, name=source_name or collection.name)
+
+
+def _refuse_unused(name: str, options: SourceOptions) -> None:
+    """Refuse options that this kind of source has no use for (UsageError), instead of ignoring them."""
+    if options.images is not None and name in _OWN_IMAGES:
+        raise UsageError(
+            f"--images is not for sources of the kind {name}", "Their layout says where the images are."
+        )
+    if options.class_map and name in _OWN_LABELS:
+        raise UsageError(
+            f"--map is not for sources of the kind {name}", "Their classes are those of the challenge."
+        )
 
 
 def _attribution(folder: Path) -> str:

@@ -28,7 +28,7 @@ from skinlesion_cli.data.sources.base import IMAGE_TYPES, SourceOptions, parse_c
 from skinlesion_cli.data.sources.isic2018 import METADATA
 from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
-from skinlesion_cli.errors import name_items
+from skinlesion_cli.errors import SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.download.duplicates import notes_about, pair_table
 from skinlesion_cli.stages.result import StageResult, Table
@@ -107,7 +107,14 @@ def run(
         require_there(config.source)
     notes: list[str] = []
     with exclusive(workspace.dataset, "download"):
+        before = _sources_by_id(workspace)
         manifest = _dataset(config, workspace, reporter, files, patience or Patience(), notes)
+        replaced = Counter(before[identity] for identity in before.keys() - set(manifest.table["id"]))
+        if replaced:
+            named = ", ".join(f"{count:,} of {source}" for source, count in sorted(replaced.items()))
+            notes.append(
+                f"the dataset that was there is replaced; images that are no longer in it: {named} (--append adds to it)"
+            )
         pairs = None
         if config.check_duplicates or config.move_duplicates:
             rows = list(zip(manifest.table["id"], manifest.table["file"], strict=True))
@@ -124,6 +131,15 @@ def run(
             artifacts.append(str(workspace.duplicates))
             notes += notes_about(found)
     return _result(manifest, split, artifacts, notes, pairs)
+
+
+def _sources_by_id(workspace: Workspace) -> dict[str, str]:
+    """Image id -> source of the dataset that is there; empty where there is none that can be read."""
+    try:
+        table = Manifest.load(workspace.manifest).table
+    except SkinLesionError:
+        return {}
+    return dict(zip(table["id"], table["source"], strict=True))
 
 
 def attribution_text(manifest: Manifest) -> bytes:

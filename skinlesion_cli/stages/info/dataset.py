@@ -80,7 +80,7 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
         command="info",
         headline=[f"{title}; {manifest.licence}"],
         figures=figures,
-        tables=[_class_table(counts, lesions), _facts(figures, sizes)],
+        tables=[_class_table(counts, lesions), *_source_tables(manifest.table), _facts(figures, sizes)],
         artifacts=[str(workspace.class_distribution)],
         warnings=warnings,
         next_command="skinlesion download" if problems else None,
@@ -142,6 +142,19 @@ def _class_table(counts: Mapping[str, Mapping[str, int]], lesions: Mapping[str, 
     rows.append(["all images", *(f"{sum(counts[part].values()):,}" for part in PARTS)])
     rows.append(["lesions", *(f"{lesions[part]:,}" for part in PARTS)])
     return Table("Images by class and part", ["class", *PARTS], rows)
+
+
+def _source_tables(table: pd.DataFrame) -> list[Table]:
+    """Images by class and source; none where all are from one."""
+    sources = sorted(set(table["source"]))
+    if len(sources) < 2:
+        return []
+    counts = Counter(zip(table["label"], table["source"], strict=True))
+    rows: list[list[object]] = [
+        [name, *(f"{counts[name, source]:,}" for source in sources)] for name in CLASS_NAMES
+    ]
+    rows.append(["all images", *(f"{int((table['source'] == source).sum()):,}" for source in sources)])
+    return [Table("Images by class and source", ["class", *sources], rows)]
 
 
 def _facts(figures: Mapping[str, Any], sizes: Counter[tuple[int, int]]) -> Table:
