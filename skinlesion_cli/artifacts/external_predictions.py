@@ -111,7 +111,9 @@ def _numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarr
     ------
     DataError : a cell is not a number, or the numbers are logits or percentages instead of probabilities.
     """
-    numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    numbers: np.ndarray = (
+        table[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    )
     bad = ~np.isfinite(numbers).all(axis=1)
     if bad.any():
         raise DataError(f"{name} has cells that are not numbers for {name_items(table['id'][bad])}")
@@ -297,7 +299,8 @@ def _decided(table: pd.DataFrame, name: str) -> np.ndarray | None:
     unknown = table["id"][~table["decision"].isin(CLASS_INDEX)]
     if len(unknown):
         raise DataError(f"{name} has an unknown decision for {name_items(unknown)}")
-    return table["decision"].map(CLASS_INDEX).to_numpy(dtype=np.int64)
+    result: np.ndarray | None = table["decision"].map(CLASS_INDEX).to_numpy(dtype=np.int64)
+    return result
 
 
 def _levels(table: pd.DataFrame, name: str) -> np.ndarray | None:

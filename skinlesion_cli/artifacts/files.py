@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -33,7 +33,7 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def atomic_file(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[IO]:
+def atomic_file(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[IO[Any]]:
     """Write to a temporary file beside `path`; it takes the final name only when all is on disk.
 
     On any error, an interruption included, the temporary file is removed and `path` is as before.

@@ -77,7 +77,8 @@ class Predictions(StoredArtifact):
     @property
     def probabilities(self) -> np.ndarray:
         """float32 (n_images, 7): the mean over all views."""
-        return self.view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
+        result: np.ndarray = self.view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return result
 
     @property
     def member_groups(self) -> np.ndarray:
@@ -103,7 +104,8 @@ class Predictions(StoredArtifact):
     @property
     def lesion_ids(self) -> np.ndarray:
         """Lesion ids, one an image; images of one lesion are no independent evidence."""
-        return self.table["lesion_id"].to_numpy(dtype=object)
+        result: np.ndarray = self.table["lesion_id"].to_numpy(dtype=object)
+        return result
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:

@@ -51,7 +51,8 @@ class Split(StoredArtifact):
 
     def ids(self, part: str) -> list[str]:
         """Image ids of one part, sorted."""
-        return self.table.loc[self.table["part"] == part, "id"].tolist()
+        ids: list[str] = self.table.loc[self.table["part"] == part, "id"].tolist()
+        return ids
 
     def fold_ids(self, fold: int) -> tuple[list[str], list[str]]:
         """Ids to train on and ids held out for one fold."""

@@ -18,7 +18,8 @@ from skinlesion_cli.errors import ArtifactError, DataError
 
 def to_csv(table: pd.DataFrame) -> bytes:
     """The table as CSV bytes, the same on every machine."""
-    return table.to_csv(index=False, lineterminator="\n", float_format=None).encode("utf-8")
+    content: bytes = table.to_csv(index=False, lineterminator="\n", float_format=None).encode("utf-8")
+    return content
 
 
 def read_csv(source: Path | bytes, name: str) -> pd.DataFrame:
@@ -57,7 +58,8 @@ def require_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> N
 
 def floats(table: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """float32 array of shape (n_rows, n_columns); exact for numbers written with `shortest`."""
-    return table[list(columns)].to_numpy(dtype=np.float32)
+    result: np.ndarray = table[list(columns)].to_numpy(dtype=np.float32)
+    return result
 
 
 def shortest(values: np.ndarray) -> list[str]:

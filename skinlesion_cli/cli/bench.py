@@ -8,15 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from skinlesion_cli.cli import options
-from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion bench
 skinlesion bench a.jpg b.jpg --images 250000 --runtime torch
 """
-
-RUNTIME = "How to run the networks: {names}."
 
 
 @command("bench", example=EXAMPLE, section="Workspace")
@@ -27,9 +24,7 @@ def bench(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Estimate how long this many images take.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
-    runtime: Annotated[
-        str, one_of("--runtime", help=RUNTIME, known="inference.runtimes.registry.RUNTIMES", also=("auto",))
-    ] = "auto",
+    runtime: options.RuntimeOption = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,
     *,

@@ -28,6 +28,7 @@ def doctor(
     Checks versions, devices, threads, disk, weights and models, and makes a prediction whose answer is known.
     The exit code is 1 if something is broken.
     """
-    from skinlesion_cli.stages.doctor import stage
+    from skinlesion_cli.stages.doctor.finding import DoctorSettings
+    from skinlesion_cli.stages.doctor.stage import run
 
-    return StageCall(stage.run, stage.DoctorSettings(workspace=workspace, network=network))
+    return StageCall(run, DoctorSettings(workspace=workspace, network=network))

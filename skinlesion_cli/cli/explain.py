@@ -46,6 +46,7 @@ def explain(
         bool,
         typer.Option("--check", help=CHECK),
     ] = False,
+    runtime: options.RuntimeOption = "auto",
     device: options.DeviceOption = "auto",
     model: options.ModelOption = None,
     *,
@@ -54,8 +55,11 @@ def explain(
     """Overlay the regions that support its class on each image, with Grad-CAM or another activation map."""
     named, listed = options.named_and_listed(inputs)
     if check:
+        from skinlesion_cli.errors import UsageError
         from skinlesion_cli.stages.explain import check as check_stage
 
+        if runtime not in ("auto", "torch"):
+            raise UsageError(f"--check needs torch, not --runtime {runtime}", "Omit --runtime.")
         return StageCall(
             check_stage.run,
             check_stage.CheckSettings(
@@ -74,6 +78,7 @@ def explain(
         cam_tta=cam_tta,
         style=style,
         raw=raw,
+        runtime=runtime,
         device=device,
         model=model,
     )

@@ -31,6 +31,15 @@ DeviceOption = Annotated[
         known="models.devices.NAMES",
     ),
 ]
+RuntimeOption = Annotated[
+    str,
+    one_of(
+        "--runtime",
+        help="How to run the networks: {names}. auto uses onnx if it is exported and there is no GPU.",
+        known="inference.runtimes.registry.RUNTIMES",
+        also=("auto",),
+    ),
+]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same result.")
 ]

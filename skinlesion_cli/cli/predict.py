@@ -33,7 +33,6 @@ TTA = (
     "that was calibrated."
 )
 FORCE = "Accept a --tta mode that was not calibrated; every row says so."
-RUNTIME = "How to run the networks: {names}. auto uses onnx if it is exported and there is no GPU."
 BACKEND = (
     "How to share out the work: {names}. local starts processes; dask and ray need the extra of the "
     "same name."
@@ -65,9 +64,7 @@ def predict(
         str | None, one_of("--tta", help=TTA, known="inference.tta.MODES", also=("adaptive",))
     ] = None,
     force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
-    runtime: Annotated[
-        str, one_of("--runtime", help=RUNTIME, known="inference.runtimes.registry.RUNTIMES", also=("auto",))
-    ] = "auto",
+    runtime: options.RuntimeOption = "auto",
     device: options.DeviceOption = "auto",
     backend: Annotated[
         str, one_of("--backend", help=BACKEND, known="stages.predict.backends.BACKENDS")

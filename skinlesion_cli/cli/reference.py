@@ -23,7 +23,8 @@ def reference() -> str:
     """Markdown with every command: what it does, examples, arguments and options."""
     import typer.main
 
-    from skinlesion_cli.cli.app import app
+    import skinlesion_cli.cli.app  # noqa: F401, registers the commands
+    from skinlesion_cli.cli.root import app
 
     group: Any = typer.main.get_command(app)
     parts = []

@@ -33,6 +33,7 @@ def select(
         str,
         one_of("--by", help=BY, known="decisions.active_learning.STRATEGIES"),
     ] = "mixed",
+    runtime: options.RuntimeOption = "auto",
     device: options.DeviceOption = "auto",
     *,
     workspace: Path,
@@ -48,6 +49,7 @@ def select(
         output=output,
         count=count,
         strategy=strategy,
+        runtime=runtime,
         device=device,
     )
     return StageCall(stage.run, settings)

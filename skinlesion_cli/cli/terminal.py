@@ -51,7 +51,7 @@ def open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr = _Unfailing(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = _Unfailing(sys.stderr)
 
 
 def stdout_for_rows() -> IO[bytes]:

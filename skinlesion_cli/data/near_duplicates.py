@@ -74,7 +74,8 @@ def find_pairs(
 def spectrum(image: np.ndarray) -> np.ndarray:
     """Low and middle frequencies of an image (uint8, height x width x 3): float32 of shape (24, 24)."""
     grey = resize_square(image, _SIDE_PX) @ np.array([0.299, 0.587, 0.114])
-    return dctn(grey, norm="ortho")[:_FREQUENCIES, :_FREQUENCIES].astype(np.float32)
+    result: np.ndarray = dctn(grey, norm="ortho")[:_FREQUENCIES, :_FREQUENCIES].astype(np.float32)
+    return result
 
 
 def pairs_of(
@@ -152,4 +153,5 @@ def _details(spectra: np.ndarray) -> np.ndarray:
     """Middle frequencies, scaled to length 1: a dot product is their correlation (0 for a flat image)."""
     radius = np.hypot(*np.indices((_FREQUENCIES, _FREQUENCIES)))
     middle = spectra[:, (radius >= _DETAIL_FROM) & (radius < _FREQUENCIES)]
-    return middle / np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-6)
+    result: np.ndarray = middle / np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-6)
+    return result

@@ -21,7 +21,8 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
     """Shannon entropy over the last axis, divided by that of a uniform guess: in [0, 1]."""
     values = np.asarray(probabilities, dtype=np.float64)
     logs = np.log(values, out=np.zeros_like(values), where=values > 0)
-    return -(values * logs).sum(axis=-1) / np.log(values.shape[-1])
+    result: np.ndarray = -(values * logs).sum(axis=-1) / np.log(values.shape[-1])
+    return result
 
 
 def disagreement(opinions: np.ndarray) -> np.ndarray:
@@ -35,7 +36,8 @@ def disagreement(opinions: np.ndarray) -> np.ndarray:
     opinions : (n_opinions, n, n_classes), such as the members of an ensemble. One opinion gives 0.
     """
     values = np.asarray(opinions, dtype=np.float64)
-    return np.maximum(entropy(values.mean(axis=0)) - entropy(values).mean(axis=0), 0.0)
+    result: np.ndarray = np.maximum(entropy(values.mean(axis=0)) - entropy(values).mean(axis=0), 0.0)
+    return result
 
 
 def farthest_first(features: np.ndarray, count: int, first: int) -> np.ndarray:
@@ -81,5 +83,6 @@ def select(strategy: str, count: int, scores: dict[str, np.ndarray], features: n
         return farthest_first(features, count, int(by_entropy[0]))
     if strategy == "mixed":
         candidates = by_entropy[: 5 * count]
-        return candidates[farthest_first(features[candidates], count, 0)]
+        result: np.ndarray = candidates[farthest_first(features[candidates], count, 0)]
+        return result
     return np.argsort(-scores[strategy], kind="stable")[:count]

@@ -21,7 +21,8 @@ SMALLEST_PROBABILITY = 1e-12
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Rows of logits to probabilities; -inf gives exactly 0. A row needs one finite logit."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    result: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -38,7 +38,8 @@ def bacc_weights(bacc: Sequence[float]) -> np.ndarray:
             f"these validation BACCs cannot weight an ensemble: {', '.join(map(str, values))}",
             "Weight the members alike (`--method equal`), or leave out the member that has none.",
         )
-    return values / values.sum()
+    result: np.ndarray = values / values.sum()
+    return result
 
 
 def equal_weights(n_members: int) -> np.ndarray:
@@ -70,7 +71,8 @@ def combine(probabilities: np.ndarray, weights: Sequence[float] | np.ndarray) ->
         )
     if not np.isfinite(share).all() or (share < 0).any() or abs(share.sum() - 1.0) > 1e-6:
         raise DataError(f"ensemble weights must not be negative and must sum to 1, not {share.tolist()}")
-    return np.einsum("m,mik->ik", share, stack.astype(np.float64)).astype(np.float32)
+    result: np.ndarray = np.einsum("m,mik->ik", share, stack.astype(np.float64)).astype(np.float32)
+    return result
 
 
 def stacked_weights(
@@ -116,4 +118,5 @@ def stacked_weights(
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones_like(w)},
     )
     weights = np.clip(solution.x, 0.0, None)
-    return weights / weights.sum()
+    result: np.ndarray = weights / weights.sum()
+    return result

@@ -25,7 +25,8 @@ ECE_BINS = 15
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Logarithms with zeros replaced by the smallest probability told apart."""
-    return np.log(np.maximum(checked(probabilities), SMALLEST_PROBABILITY))
+    result: np.ndarray = np.log(np.maximum(checked(probabilities), SMALLEST_PROBABILITY))
+    return result
 
 
 def fit(labels: np.ndarray, probabilities: np.ndarray, method: Method) -> ProbabilityCalibration:

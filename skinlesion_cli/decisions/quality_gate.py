@@ -77,7 +77,8 @@ class FeatureModel:
         centred = _unit_rows(features) - self.mean
         along = centred @ self.components.T.astype(np.float64)
         rest = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
-        return np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.residual_variance)
+        result: np.ndarray = np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.residual_variance)
+        return result
 
 
 def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPONENTS) -> FeatureModel:

@@ -23,7 +23,8 @@ IS_MALIGNANT: Final = np.isin(np.arange(N_CLASSES), MALIGNANT_INDEXES)
 def malignant_probability(probabilities: np.ndarray) -> np.ndarray:
     """Probability of MEL, BCC or AKIEC: float32 of shape (n_images,), at most 1."""
     total = checked(probabilities)[:, list(MALIGNANT_INDEXES)].sum(axis=1)
-    return np.minimum(total, 1.0).astype(np.float32)
+    result: np.ndarray = np.minimum(total, 1.0).astype(np.float32)
+    return result
 
 
 def conformal_set(probabilities: np.ndarray, minimum_probability: np.ndarray) -> np.ndarray:

@@ -31,7 +31,8 @@ def class_maps(features: np.ndarray, classifier: np.ndarray, classes: np.ndarray
     # One small matrix product per image: einsum would copy the features to the layout it likes.
     flat = features.reshape(n, n_features, height * width)
     weighted = np.matmul(classifier[classes][:, None, :], flat).reshape(n, height, width)
-    return np.maximum(weighted, 0.0) / (height * width)
+    result: np.ndarray = np.maximum(weighted, 0.0) / (height * width)
+    return result
 
 
 def in_frame(maps: np.ndarray, side: int) -> np.ndarray:
@@ -41,7 +42,8 @@ def in_frame(maps: np.ndarray, side: int) -> np.ndarray:
     grown = np.stack([resized(heat, side, side, Image.Resampling.BILINEAR) for heat in maps])
     before, after = maps.sum(axis=(1, 2)), grown.sum(axis=(1, 2))
     ratio = np.divide(before, after, out=np.zeros_like(before), where=after > 0)
-    return grown * ratio[:, None, None]
+    result: np.ndarray = grown * ratio[:, None, None]
+    return result
 
 
 def combined(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

@@ -101,7 +101,7 @@ def _ChannelsFirst(network: Any) -> Any:
     """The network for pixels (n, 3, s, s), as the library wants them."""
     import torch
 
-    class Wrapped(torch.nn.Module):
+    class Wrapped(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = network

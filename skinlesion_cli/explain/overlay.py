@@ -54,13 +54,15 @@ def steps(heat: np.ndarray, width: int, height: int) -> np.ndarray:
     if top <= 0.0:
         return np.zeros((height, width), np.uint8)
     grown = resized(heat / top, width, height, Image.Resampling.BICUBIC)
-    return (np.clip(grown, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    result: np.ndarray = (np.clip(grown, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return result
 
 
 def blend(image: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Strong places in colour, the rest as it is: uint8 like `image`; `strength` as `steps` gives it."""
     coloured, rest = _tables()
-    return ((image * rest[strength][..., None] + coloured[strength]) >> 8).astype(np.uint8)
+    result: np.ndarray = ((image * rest[strength][..., None] + coloured[strength]) >> 8).astype(np.uint8)
+    return result
 
 
 def contours(image: np.ndarray, strength: np.ndarray) -> np.ndarray:

@@ -154,7 +154,10 @@ class Engine:
         """One member's features of images, float32 (n, n_features): the mean over the places of its last map."""
         member = self.members[index]
         pixels = np.stack([self.to_input(image, member.preprocessing) for image in images])
-        return _Batch(self.members, {member.preprocessing: pixels}).features(index).mean(axis=(2, 3))
+        result: np.ndarray = (
+            _Batch(self.members, {member.preprocessing: pixels}).features(index).mean(axis=(2, 3))
+        )
+        return result
 
     def _every_view(self, batch: _Batch) -> np.ndarray:
         """Every member at every view, (n_members, n_views, n, 7); a view that was drawn twice runs once."""
@@ -205,7 +208,8 @@ class _Batch:
     def probabilities(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
         """A member's softmax of a view of some images, float32 (n_rows, 7)."""
         if (index, view) in self._known:
-            return self._known[index, view][rows]
+            result: np.ndarray = self._known[index, view][rows]
+            return result
         member = self.members[index]
         pixels = self.inputs[member.preprocessing]
         values = softmax(member.runtime.logits(tta.apply(view, pixels[rows])))

@@ -64,7 +64,8 @@ def _enlarge_middle(x: np.ndarray, axis: int) -> np.ndarray:
     share = (places - left).astype(np.float32).reshape(shape)
     before, after = (np.take(x, (left + step).clip(0, length - 1), axis=axis) for step in (0, 1))
     mixed = before + share * (after.astype(np.float32) - before)
-    return (np.rint(mixed) if np.issubdtype(x.dtype, np.integer) else mixed).astype(x.dtype)
+    result: np.ndarray = (np.rint(mixed) if np.issubdtype(x.dtype, np.integer) else mixed).astype(x.dtype)
+    return result
 
 
 def _zoomed(turn: Callable[[np.ndarray, Axes], np.ndarray]) -> Callable[[np.ndarray, Axes], np.ndarray]:

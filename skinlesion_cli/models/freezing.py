@@ -58,11 +58,11 @@ def _stages(backbone: nn.Module) -> list[list[str]]:
     """Names of the parameters of each stage, in timm's order."""
     from timm.models import group_parameters
 
-    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
     return [list(groups[index]) for index in sorted(groups)]
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(fx.Tracer):  # type: ignore[misc]
     """timm's norms include their activation; each is traced as a single module, as torch's norms are."""
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:

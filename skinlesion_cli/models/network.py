@@ -18,7 +18,7 @@ from skinlesion_cli.models.freezing import merge_norms
 from skinlesion_cli.taxonomy import N_CLASSES
 
 
-class LesionNet(nn.Module):
+class LesionNet(nn.Module):  # type: ignore[misc]
     """A backbone with seven logits that normalises its own input.
 
     Takes the pixels of decoded images: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and standard
@@ -87,7 +87,7 @@ class LesionNet(nn.Module):
 
         Its weights must not be changed: batch norm is merged into the kernels of the convolutions.
         """
-        network = copy.deepcopy(self).eval().requires_grad_(False)
+        network: LesionNet = copy.deepcopy(self).eval().requires_grad_(False)
         for module in network.modules():
             # Nothing is kept for a backward pass, so writing in place saves memory traffic.
             if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU):
@@ -110,7 +110,8 @@ def restore_network(checkpoint: Checkpoint) -> LesionNet:
     n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
     network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing, n_metadata=n_metadata)
     load_weights(network, checkpoint.weights, checkpoint.name)
-    return network.eval()
+    result: LesionNet = network.eval()
+    return result
 
 
 def weights_to_bytes(network: nn.Module) -> bytes:

@@ -23,7 +23,7 @@ INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
 INSTALL_HINT = "Run `pip install 'skinlesion[onnx]'`."
 
 
-class _WithFeatures(nn.Module):
+class _WithFeatures(nn.Module):  # type: ignore[misc]
     def __init__(self, network: LesionNet) -> None:
         super().__init__()
         self.network = network
@@ -85,7 +85,7 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed", INSTALL_HINT) from None
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.batches = iter(calibration_images)
 

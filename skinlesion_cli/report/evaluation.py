@@ -58,7 +58,8 @@ def worst(labels: np.ndarray, decided: np.ndarray, probabilities: np.ndarray, n:
     known = np.where(decided[wrong] < len(CLASS_NAMES), decided[wrong], labels[wrong])
     missed = IS_MALIGNANT[labels[wrong]] & ~IS_MALIGNANT[known]
     order = np.lexsort((probabilities[wrong, labels[wrong]], ~missed))
-    return wrong[order][:n].tolist()
+    result: list[int] = wrong[order][:n].tolist()
+    return result
 
 
 def page(

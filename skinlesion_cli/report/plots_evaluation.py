@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _axes(width: float, height: float, title: str):
+def _axes(width: float, height: float, title: str) -> tuple[Any, Any]:
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=_INK, fontsize=10)

@@ -170,7 +170,8 @@ class _AsMeasured:
         before = self.over[n_steps - 2] if n_steps > 1 else 0.0
         chance = (self.over[n_steps - 1] - before) / max(1.0 - before, 1e-9)
         with self.lock:
-            return self.generator.random(len(probabilities)) < chance
+            result: np.ndarray = self.generator.random(len(probabilities)) < chance
+            return result
 
 
 def _generated() -> bytes:

@@ -40,6 +40,7 @@ CHOICES = [
     ("explain", "--device", DEVICES),
     ("explain", "--method", "gradcam, gradcam++, xgradcam, hirescam, layercam, gradcamelementwise"),
     ("explain", "--raw", "png16, npz"),
+    ("explain", "--runtime", RUNTIMES),
     ("export", "--format", "onnx, onnx-int8, openvino-bf16, openvino, coreml, litert, executorch"),
     ("predict", "--backend", "threads, local, dask, ray"),
     ("predict", "--cam-style", STYLES),
@@ -49,6 +50,7 @@ CHOICES = [
     ("predict", "--tta", "adaptive, none, flips, d4, zoom, published"),
     ("select", "--by", "mixed, margin, entropy, disagreement, diversity"),
     ("select", "--device", DEVICES),
+    ("select", "--runtime", RUNTIMES),
     ("train", "--arch", "resnet50, densenet121, efficientnet_b3, efficientnet_lite0"),
     ("train", "--device", DEVICES),
 ]

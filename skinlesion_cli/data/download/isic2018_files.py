@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from skinlesion_cli.artifacts.files import atomic_write
-from skinlesion_cli.data.download.fetch import Expected, Fetched, Patience, examine, fetch, remote_size
+from skinlesion_cli.data.download.fetch import Expected, Fetched, examine, fetch, remote_size
+from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.data.reading.archives import image_members, open_archive
 from skinlesion_cli.errors import DataError, SkinLesionError
 from skinlesion_cli.progress import Reporter

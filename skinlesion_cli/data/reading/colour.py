@@ -163,7 +163,7 @@ def _to_srgb(chromaticities: tuple[float, ...]) -> np.ndarray:
     """Matrix from linear RGB of these primaries to linear sRGB, float64 (3, 3); white stays white."""
     source, source_white = _to_xyz(chromaticities)
     target, target_white = _to_xyz(_SRGB)
-    matrix = np.linalg.inv(target) @ np.diag(target_white / source_white) @ source
+    matrix: np.ndarray = np.linalg.inv(target) @ np.diag(target_white / source_white) @ source
     if not np.isfinite(matrix).all():
         raise ValueError("no chromaticities")
     return matrix

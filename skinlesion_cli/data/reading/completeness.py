@@ -190,7 +190,8 @@ def _png_bytes(header: bytes) -> int:
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     bits = depth * _PNG_CHANNELS.get(colour, 1)
     if not interlaced:
-        return height * (1 + -(-width * bits // 8))
+        count: int = height * (1 + -(-width * bits // 8))
+        return count
     total = 0
     for column, row, across, down in _ADAM7:
         columns, rows = -(-(width - column) // across), -(-(height - row) // down)

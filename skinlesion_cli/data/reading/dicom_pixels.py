@@ -152,7 +152,8 @@ def _decoded(dataset: Any, codec: Codec | None, frame: int, max_pixels: int) -> 
 
     if codec is None or codec.family == "rle":
         # pydicom would clear the bits above `BitsStored`, wherever `HighBit` says that they are.
-        return pixel_array(dataset, index=frame - 1, correct_unused_bits=False)
+        stored: np.ndarray = pixel_array(dataset, index=frame - 1, correct_unused_bits=False)
+        return stored
     pixels = _checked(dataset, codec, frame, max_pixels)
     if pixels is not None:
         return pixels
@@ -161,7 +162,8 @@ def _decoded(dataset: Any, codec: Codec | None, frame: int, max_pixels: int) -> 
             "needs_extra",
             f"DICOM compressed by {codec.name} needs `pip install 'skinlesion[dicom]'` ({codec.package})",
         )
-    return pixel_array(dataset, index=frame - 1, decoding_plugin=codec.plugin)
+    decoded: np.ndarray = pixel_array(dataset, index=frame - 1, decoding_plugin=codec.plugin)
+    return decoded
 
 
 def _checked(dataset: Any, codec: Codec, frame: int, max_pixels: int) -> np.ndarray | None:

@@ -28,7 +28,7 @@ def frame_numbers(source: Path | bytes, kind: FileKind) -> tuple[int, ...]:
         return (1,)
     try:
         with TiffImagePlugin.TiffImageFile(
-            io.BytesIO(source) if isinstance(source, bytes) else source  # type: ignore[arg-type]
+            io.BytesIO(source) if isinstance(source, bytes) else source
         ) as image:
             return _pages(image)
     except Exception:

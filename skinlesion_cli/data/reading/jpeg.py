@@ -203,7 +203,10 @@ def reduced_scale(width: int, height: int, side_px: int) -> int:
 
 
 def _decoded(data: bytes, space: str, least: tuple[int, int]) -> np.ndarray:
-    return simplejpeg.decode_jpeg(data, space, min_height=least[0], min_width=least[1], strict=True)
+    result: np.ndarray = simplejpeg.decode_jpeg(
+        data, space, min_height=least[0], min_width=least[1], strict=True
+    )
+    return result
 
 
 def _failure(error: ValueError) -> ImageError:

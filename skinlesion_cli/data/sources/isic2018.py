@@ -222,7 +222,7 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     table = tables.read_csv(path, METADATA)
     tables.require_columns(table, ["image_id", "lesion_id", "age", "sex", "localization"], METADATA)
     refuse_duplicates(table["image_id"].tolist(), METADATA)
-    return {str(row["image_id"]): row for row in table.to_dict("records")}  # type: ignore[misc]
+    return {str(row["image_id"]): row for row in table.to_dict("records")}
 
 
 def _lesions(folder: Path, metadata: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -114,4 +114,4 @@ def _metadata(folder: Path) -> dict[str, dict[str, str]]:
     table = tables.read_csv(folder / _METADATA, _METADATA)
     tables.require_columns(table, ["image", "lesion_id"], _METADATA)
     refuse_duplicates(table["image"].tolist(), _METADATA)
-    return {published_id(str(row["image"])): row for row in table.to_dict("records")}  # type: ignore[misc]
+    return {published_id(str(row["image"])): row for row in table.to_dict("records")}

@@ -111,16 +111,18 @@ def colour_cast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gamma = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
     levels = np.arange(256, dtype=np.float64) / 255.0
     tables = np.clip(np.clip(levels[:, None] * gains, 0.0, 1.0) ** gamma * 255.0, 0.0, 255.0)
-    return cv2.LUT(image, np.round(tables).astype(np.uint8)[None])
+    result: np.ndarray = cv2.LUT(image, np.round(tables).astype(np.uint8)[None])
+    return result
 
 
 def _blend(image: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """`colour` (3,), 0 to 255, laid over the image where `cover`, float (h, w, 1), is above 0 (1 hides it)."""
     values = image.astype(np.float32) * (1.0 - cover) + colour.astype(np.float32) * cover
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    result: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return result
 
 
-class Artefact(A.ImageOnlyTransform):
+class Artefact(A.ImageOnlyTransform):  # type: ignore[misc]
     """One of the functions above as a transform of albumentations, applied with probability `p`."""
 
     def __init__(self, draw: Draw, p: float) -> None:

@@ -33,7 +33,8 @@ class Augmentation:
         # Not set_random_seed: it gives every transform the same random numbers, so that transforms with equal
         # probability (such as the two flips) would always be applied together.
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        return pipeline(image=image)["image"]
+        result: np.ndarray = pipeline(image=image)["image"]
+        return result
 
 
 def make_augmentation(kind: str, size_px: int, class_counts: Mapping[str, int]) -> Augmentation:

@@ -61,7 +61,8 @@ class DecodedCache:
     path: Path
 
     def __getitem__(self, identity: str) -> np.ndarray:
-        return self.images[self.index[identity]]
+        result: np.ndarray = self.images[self.index[identity]]
+        return result
 
 
 def open_cache(

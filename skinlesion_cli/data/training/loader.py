@@ -70,7 +70,7 @@ class EpochPlan:
         )
 
 
-class _EpochImages(Dataset):
+class _EpochImages(Dataset):  # type: ignore[misc]
     def __init__(self, source: TrainingImages, augmentation: Augmentation, plan: EpochPlan) -> None:
         self.source, self.augmentation, self.plan = source, augmentation, plan
         self.order = epoch_order(

@@ -76,7 +76,8 @@ class _Trajectories:
         """bool (n_images,): what a rule with this margin factor decides otherwise than all steps do."""
         converged = self.margins > margin_factor * self.spreads
         converged[:, -1] = True
-        return self.differing[np.arange(len(converged)), converged.argmax(axis=1)]
+        result: np.ndarray = self.differing[np.arange(len(converged)), converged.argmax(axis=1)]
+        return result
 
 
 def _follow(

@@ -63,7 +63,8 @@ class Steps:
     def _shares(self) -> np.ndarray:
         """Weight of each group after each step, float64 (n_steps, n_groups): those not yet run count nothing."""
         share = np.where(self._seen > 0, np.array(self.weights, dtype=np.float64), 0.0)
-        return share / share.sum(axis=1, keepdims=True)
+        result: np.ndarray = share / share.sum(axis=1, keepdims=True)
+        return result
 
     @cached_property
     def spreads(self) -> np.ndarray:
@@ -80,7 +81,7 @@ class Steps:
         taken = seen * (share / np.maximum(seen, 1) - weights / self.n_views) ** 2
         left = (self.n_views - seen) * (weights / self.n_views) ** 2
         left[:, weights == 0] = 0.0
-        spreads = np.sqrt(NETWORK_VARIANCE * between + (taken + left).sum(axis=1))
+        spreads: np.ndarray = np.sqrt(NETWORK_VARIANCE * between + (taken + left).sum(axis=1))
         spreads[-1] = 0.0
         return spreads
 
@@ -96,7 +97,8 @@ class Steps:
         float32 (n_images, 7): the weighted mean of the groups run so far, each the mean of its views.
         """
         factor = self._shares[n_steps - 1] / np.maximum(self._seen[n_steps - 1], 1)
-        return np.einsum("g,ngc->nc", factor, sums).astype(np.float32)
+        result: np.ndarray = np.einsum("g,ngc->nc", factor, sums).astype(np.float32)
+        return result
 
     def estimates(self, group_probabilities: np.ndarray) -> np.ndarray:
         """The same after every step: (n_images, n_groups, n_views, 7) to float32 (n_images, n_steps, 7)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,8 @@ class StoppingRule:
         if n_steps >= self.steps.n:
             return np.ones(len(probabilities), dtype=bool)
         needed = self.margin_factor * self.steps.spreads[n_steps - 1]
-        return margin(self.rule, probabilities, self.protects) > needed
+        result: np.ndarray = margin(self.rule, probabilities, self.protects) > needed
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """In JSON types."""
@@ -138,7 +139,7 @@ def parse_protects(name: str | None) -> Protects | None:
     """
     if name not in (None, *PROTECTABLE):
         raise UsageError(f"--adaptive cannot protect {name!r}", "Choices: " + ", ".join(PROTECTABLE))
-    return cast(Protects | None, name)
+    return name
 
 
 def stopped_means(stopping: StoppingRule, group_probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,4 +172,5 @@ def changed(
     """bool (n,): images of which what is protected differs between `first` and `second`, both (n, 7)."""
     one, other = apply_rule(rule, first), apply_rule(rule, second)
     differing = one.decisions.decided != other.decisions.decided
-    return differing if protects == "decision" else differing | (one.triage != other.triage)
+    result: np.ndarray = differing if protects == "decision" else differing | (one.triage != other.triage)
+    return result

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skinlesion_cli.decisions.probability_fit import ECE_BINS, SMALLEST_PROBABILITY
+from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY
+from skinlesion_cli.decisions.probability_fit import ECE_BINS
 from skinlesion_cli.decisions.statistics.lesions import Lesions, group
 from skinlesion_cli.decisions.statistics.metrics import checked, ratio
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
@@ -250,4 +251,5 @@ def thresholded(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:
     values = checked(probabilities)
     chosen = np.zeros_like(values)
     chosen[np.arange(len(values)), decided] = 2.0
-    return ((values + chosen) / 3.0).astype(np.float32)
+    result: np.ndarray = ((values + chosen) / 3.0).astype(np.float32)
+    return result

@@ -63,4 +63,5 @@ def votes(scores: np.ndarray, codes: np.ndarray, *, upper: bool = False) -> np.n
     order = np.lexsort((scores, codes))
     starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) != 0])
     counts = np.diff(np.r_[starts, len(order)])
-    return np.asarray(scores)[order][starts + (counts // 2 if upper else (counts - 1) // 2)]
+    result: np.ndarray = np.asarray(scores)[order][starts + (counts // 2 if upper else (counts - 1) // 2)]
+    return result

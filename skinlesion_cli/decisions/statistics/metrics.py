@@ -46,7 +46,10 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
     """`part / whole`, NaN where `whole` is 0."""
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+    result: np.ndarray = np.divide(
+        part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0
+    )
+    return result
 
 
 def recalls(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
         raise FloatingPointError("the network returned logits that are not finite")
     wide -= wide.max(axis=-1, keepdims=True)
     exponents = np.exp(wide)
-    return (exponents / exponents.sum(axis=-1, keepdims=True)).astype(np.float32)
+    result: np.ndarray = (exponents / exponents.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return result
 
 
 def one_by_one(

@@ -30,7 +30,7 @@ class TorchRuntime:
         self.most_images: int | None = None
         self.device = torch.device(device)
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
-        self._running = self.network.for_inference()  # type: ignore[operator]
+        self._running = self.network.for_inference()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""

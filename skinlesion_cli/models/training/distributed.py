@@ -83,9 +83,10 @@ class _SeveralProcesses(Distributed):
                 outcome[0] = make()
             except SkinLesionError as error:
                 outcome[1] = error
-        result, failure = broadcast_object_list(outcome)
-        if failure is not None:
-            raise failure
+        outcome = broadcast_object_list(outcome)
+        result: T = outcome[0]
+        if outcome[1] is not None:
+            raise outcome[1]
         return result
 
     def share_buffers(self, network: nn.Module) -> None:

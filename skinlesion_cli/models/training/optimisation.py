@@ -76,7 +76,7 @@ class WeightAverage:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         averaged, current = self.network.state_dict(), network.state_dict()

@@ -19,7 +19,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data import splits
 from skinlesion_cli.data.download import isic2018_files
-from skinlesion_cli.data.download.fetch import Patience
+from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES, OfficialFile
 from skinlesion_cli.data.groups import split_groups
 from skinlesion_cli.data.ingest import ingest_images, intact

@@ -83,7 +83,8 @@ class _Judged:
 
     @property
     def ids(self) -> list[str]:
-        return self.predictions.table["id"].tolist()
+        ids: list[str] = self.predictions.table["id"].tolist()
+        return ids
 
     def labelled(self) -> Labelled:
         p = self.predictions

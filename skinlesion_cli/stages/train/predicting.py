@@ -89,4 +89,5 @@ def _is_current(path: Path, checkpoint: Checkpoint) -> bool:
     envelope = json.loads(path.read_text(encoding="utf-8"))
     if envelope.get("body", {}).get("views") != list(VIEWS):
         return False
-    return envelope.get("inputs", {}).get("checkpoint") == _sha256_of(checkpoint)
+    same: bool = envelope.get("inputs", {}).get("checkpoint") == _sha256_of(checkpoint)
+    return same
