@@ -1,4 +1,4 @@
-"""What can go wrong for a user, and what each of these tells them.
+"""Errors that a user can cause, and what they say.
 
 Every error that a user can cause is a `SkinLesionError`: what failed, which items, what to do next.
 The command line turns it into one message and an exit code; anything else is a bug.
@@ -147,13 +147,18 @@ def one_line(text: str) -> str:
     """Text as it may be stored or printed: one line, with white space joined and what is not printable escaped.
 
     Escapes cover control characters, marks that turn the direction of writing, and lone surrogates, which stand for
-    bytes of a name that are no text.
+    bytes of a name that are not text.
 
     >>> one_line("no image\\n\\x1b[31m")
     'no image \\\\x1b[31m'
     """
-    return "".join(_visible(character) for character in " ".join(text.split()))
+    return escape_unprintable(" ".join(text.split()))
 
 
-def _visible(character: str) -> str:
-    return character if character.isprintable() else _escape(character)
+def escape_unprintable(text: str, *, but: str = "") -> str:
+    """Text with everything escaped that is not printable, except the characters in `but`.
+
+    >>> escape_unprintable("a\\tb\\x07", but="\\t")
+    'a\\tb\\\\x07'
+    """
+    return "".join(c if c.isprintable() or c in but else _escape(c) for c in text)

@@ -1,6 +1,6 @@
-"""How the rooms below the command line tell what they are doing, without printing.
+"""How the packages below the command line report what they are doing, without printing.
 
-Only the command line prints. A stage gets a `Reporter` and speaks through it; the default says nothing.
+Only the command line prints. A stage gets a `Reporter` and reports through it; the default is silent.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Reporter(Protocol):
     """Where progress and notices go."""
 
     def note(self, text: str) -> None:
-        """Something that the user should read (a fallback that was asked for, a choice made)."""
+        """Something that the user should read (a fallback that was requested, a choice made)."""
 
     def row(self, table: str, values: dict[str, object]) -> None:
         """One row of a growing table, such as one epoch."""
 
     @contextmanager
     def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-        """A progress bar for the time of the `with` block."""
+        """A progress bar for the duration of the `with` block."""
         yield _SilentTask()
 
 
@@ -42,7 +42,7 @@ class _SilentTask:
 
 
 class SilentReporter:
-    """Says nothing; for the Python interface and for tests."""
+    """Reports nothing; for the Python interface and for tests."""
 
     def note(self, text: str) -> None:
         pass

@@ -21,7 +21,7 @@ SCHEMA_FILE = Path(__file__).with_name("envelope.schema.json")
 
 
 def of_result(result: StageResult) -> dict[str, Any]:
-    """The envelope of a command that came to its end; `partial` where not all of it went well."""
+    """The envelope of a completed command; `partial` if some inputs failed."""
     return _envelope(
         result.command,
         "ok" if result.exit_code is ExitCode.OK else "partial",
@@ -34,12 +34,12 @@ def of_result(result: StageResult) -> dict[str, Any]:
 
 
 def of_error(command: str | None, exit_code: int, message: str, hint: str = "") -> dict[str, Any]:
-    """The envelope of a command that failed; `command` is None where there is none of that name."""
+    """The envelope of a failed command; `command` is None if there is no such command."""
     return _envelope(command, "error", exit_code, message=message, hint=hint or None)
 
 
 def write(envelope: dict[str, Any], *, aside: bool = False) -> None:
-    """Print it on stdout. `aside`: on stderr, where stdout carries rows already."""
+    """Print it on stdout. `aside`: on stderr, because stdout carries rows."""
     text = json.dumps(envelope, indent=1, allow_nan=False, ensure_ascii=True)
     print(text, file=sys.stderr if aside else sys.stdout, flush=True)
 

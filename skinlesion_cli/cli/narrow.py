@@ -1,4 +1,4 @@
-"""What changes where the terminal is narrow: help without boxes, and tables as a list of their rows."""
+"""Output for narrow terminals: help without boxes, and tables as lists of their rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIGURE = re.compile(r"[-+<>]?\d")
 
 
 class NarrowHelp:
-    """Mixed into a command: below 60 columns, the boxes of its help would cut the names of options."""
+    """Mixin for commands: below 60 columns, boxes would cut off the names of options in the help."""
 
     help: str | None
     rich_markup_mode: Any
@@ -44,7 +44,7 @@ class NarrowHelp:
 
 
 def drawn(table: Table, console: Console) -> RenderableType:
-    """The table; where not even its longest words fit side by side, one line a cell."""
+    """The table; if not even its longest words fit side by side, one line per cell."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -65,8 +65,8 @@ def drawn(table: Table, console: Console) -> RenderableType:
         return grid
     lines = [printable(table.title)]
     for row in rows:
-        named = zip(table.columns[1:], row[1:], strict=True)
-        lines += [row[0], *(f"  {printable(name)}: {cell}" for name, cell in named if cell)]
+        cells = zip(table.columns[1:], row[1:], strict=True)
+        lines += [row[0], *(f"  {printable(name)}: {cell}" for name, cell in cells if cell)]
     return Text("\n".join(lines))
 
 

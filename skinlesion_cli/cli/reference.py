@@ -1,4 +1,4 @@
-"""The command reference of the README, written from the commands themselves.
+"""The command reference of the README, generated from the commands.
 
     python -m skinlesion_cli.cli.reference README.md
 

@@ -1,4 +1,4 @@
-"""How results, progress and errors look: results on stdout, everything else on stderr."""
+"""How results and progress are shown: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = False) -> None:
-    """Show a result and leave with its exit code. `aside`: on stderr, where stdout carries rows already."""
+    """Show a result and exit with its code. `aside`: on stderr, because stdout carries rows."""
     try:
         if as_json:
             envelope.write(envelope.of_result(result), aside=aside)
@@ -45,7 +45,7 @@ def _show(result: StageResult, *, quiet: bool, aside: bool = False) -> None:
 
     class Results(Console):
         def on_broken_pipe(self) -> None:
-            raise  # for the error boundary, which ends quietly; rich would leave with exit code 1
+            raise  # for the error boundary, which exits quietly; rich would exit with code 1
 
     console = Results(stderr=aside, highlight=False, soft_wrap=not sys.stdout.isatty())
     for line in result.headline:
@@ -79,7 +79,7 @@ def reporter(*, quiet: bool) -> Iterator[Reporter]:
 
 
 class _Lines:
-    """One line a notice and one a row, for logs; a task tells its start and its end."""
+    """One line per notice and per row, for logs."""
 
     def note(self, text: str) -> None:
         say(text)

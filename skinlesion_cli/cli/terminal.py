@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import IO, Any
 
-from skinlesion_cli.errors import UsageError
+from skinlesion_cli.errors import UsageError, escape_unprintable
 
 _closed: set[int] = set()
 
@@ -18,14 +18,7 @@ def printable(text: object) -> str:
     Control characters, terminal escapes, marks that reverse the direction of writing, and halves of surrogate
     pairs (all from a file name, say) are made visible; newlines and tabs stay.
     """
-    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in str(text))
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return escape_unprintable(str(text), but="\n\t")
 
 
 def say(text: object) -> None:

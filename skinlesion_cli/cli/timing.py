@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line at the end of a task, and one a minute in between."""
+"""Progress without a terminal: one line per minute."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ _INTERVAL_S = 60.0
 
 
 class LoggedTask:
-    """Counts steps and says now and then how far it is and how fast."""
+    """Counts steps, and reports progress and speed once a minute."""
 
     def __init__(self, description: str, total: float | None, unit: str, say: Callable[[str], None]) -> None:
         self.description, self.total, self.unit, self.say = description, total, unit, say
         self.done = 0.0
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
 
     def advance(self, steps: float = 1) -> None:
         self.done += steps
         now = time.monotonic()
-        if now - self.told >= _INTERVAL_S:
-            self.told = now
+        if now - self.reported >= _INTERVAL_S:
+            self.reported = now
             rate = self.done / (now - self.started)
             left = f", {(self.total - self.done) / rate:.0f} s left" if self.total and rate else ""
             of = f" of {self.total:g}" if self.total else ""

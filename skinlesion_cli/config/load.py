@@ -83,7 +83,7 @@ def _recipe_file(name_or_file: str) -> Path:
         return path
     close = difflib.get_close_matches(name_or_file, recipe_names(), n=1)
     raise UsageError(
-        f"no recipe named {name_or_file!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        f"there is no recipe {name_or_file!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
         "Recipes: " + ", ".join(recipe_names()) + "; or give the path of a YAML file.",
     )
 

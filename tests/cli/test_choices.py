@@ -114,7 +114,7 @@ def test_an_unknown_value_is_refused_with_what_is_known(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_slip_of_the_pen_is_told_the_nearest_name(run: Run) -> None:
+def test_a_misspelt_name_gets_the_nearest_one(run: Run) -> None:
     assert "did you mean 'MEL'?" in refusal(run("explain", "x.jpg", "--class", "mel", "--json"))
     assert "did you mean 'densenet121'?" in refusal(run("train", "--arch", "densenet", "--json"))
 
