@@ -6,6 +6,7 @@ others, and one hash that names the whole.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
+from skinlesion_cli.artifacts.envelope import payload_files
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
@@ -137,6 +139,28 @@ def from_workspace(workspace: Workspace, *, with_gate: bool = True) -> Bundle:
         gate=gate.gate if gate is not None else None,
         is_bundled=is_bundled,
     )
+
+
+def copy_model(
+    source: Workspace, target: Workspace, bundle: Bundle, *, with_predictions: bool = False
+) -> int:
+    """Copy a finished model's files unchanged; returns their size in bytes.
+
+    `with_predictions` copies its validation predictions too.
+    """
+    envelopes = [source.checkpoint(member.name) for member in bundle.members]
+    envelopes += [source.ensemble, source.calibration]
+    envelopes += [source.gate] if source.gate.exists() else []
+    if with_predictions:
+        envelopes.append(source.ensemble_predictions("val"))
+    total_bytes = 0
+    for envelope in envelopes:
+        for path in (*payload_files(envelope), envelope):
+            copy = target.root / path.relative_to(source.root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            total_bytes += copy.stat().st_size
+    return total_bytes
 
 
 def _member(workspace: Workspace, member: Member) -> Checkpoint:

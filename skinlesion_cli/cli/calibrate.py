@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import StageCall, command
+from skinlesion_cli.errors import UsageError
 
 EXAMPLE = """
 skinlesion calibrate
 skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKIEC:sensitivity=0.75
 skinlesion calibrate --policy published --adaptive decision
+skinlesion calibrate --model builtin --on ./clinic/labels.csv --output ./our-model
 skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
 ADAPTIVE = (
@@ -23,6 +26,10 @@ ADAPTIVE = (
 TARGET = "Sensitivity that a class has to reach, and optionally specificity, as in the examples. Repeatable."
 POLICY = "How thresholds are chosen: {names}. Default: guaranteed."
 PROBABILITIES = "How probabilities are calibrated: {names}. Default: the policy's own method."
+ON = (
+    "Calibrate the finished model of --model on these labelled images of your own (a CSV, or a folder with one folder "
+    "per class), without training, and pack the result into the folder of --output."
+)
 PRIORITY = "Class that wins where several thresholds fire. Repeatable, the most important class first."
 
 
@@ -72,12 +79,17 @@ def calibrate(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Write the calibration to this file instead, for example to compare it."
+            "--output",
+            "-o",
+            help="Write the calibration to this file instead, for example to compare it; with --on, "
+            "the folder for the calibrated model.",
         ),
     ] = None,
     adaptive: Annotated[
         str | None, one_of("--adaptive", help=ADAPTIVE, known="decisions.adaptive.stopping.PROTECTABLE")
     ] = None,
+    model: options.ModelOption = None,
+    on: Annotated[Path | None, typer.Option("--on", help=ON)] = None,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
@@ -90,6 +102,22 @@ def calibrate(
     given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
     given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
+    if on is not None:
+        from skinlesion_cli.stages.calibrate import at_home
+
+        if model is None or output is None:
+            raise UsageError(
+                "--on needs a finished model and a folder for the result",
+                "Example: skinlesion calibrate --model builtin --on labels.csv --output ./our-model",
+            )
+        return StageCall(
+            at_home.run,
+            at_home.RecalibrateSettings(
+                model=model, on=on, output=output, settings=settings, adaptive=parse_protects(adaptive)
+            ),
+        )
+    if model is not None:
+        raise UsageError("--model is calibrated on labelled images of yours", "Name them with --on.")
     inputs = [policy_file] if policy_file is not None else []
     return StageCall(
         stage.run,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import output_checks
-from skinlesion_cli.artifacts.envelope import payload_files
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
@@ -46,19 +44,8 @@ def run(config: PackSettings, reporter: Reporter) -> StageResult:
             f"the folder {config.output} is not empty: {name_items(sorted(others))}", "Name a new folder."
         )
     packed = bundles.from_workspace(source)
-    envelopes = [source.checkpoint(member.name) for member in packed.members]
-    envelopes += [source.ensemble, source.calibration]
-    envelopes += [source.gate] if source.gate.exists() else []
-    if config.with_predictions:
-        envelopes.append(source.ensemble_predictions("val"))
-    total_bytes = 0
     with exclusive(target.root, "pack"):
-        for envelope in envelopes:
-            for path in (*payload_files(envelope), envelope):
-                copy = target.root / path.relative_to(source.root)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
-                total_bytes += copy.stat().st_size
+        total_bytes = bundles.copy_model(source, target, packed, with_predictions=config.with_predictions)
     reporter.note("reading it back")
     if bundles.from_workspace(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")

@@ -54,6 +54,11 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 if hits >= n else float(stats.beta.ppf(confidence, hits + 1, n - hits))
 
 
+def fewest_lesions(most_changed: float = MOST_CHANGED, confidence: float = CONFIDENCE) -> int:
+    """Lesions that show, if none of them changes, that at most this share of all does: (1 - share)^n <= 1 - confidence."""
+    return int(np.ceil(np.log(1 - confidence) / np.log(1 - most_changed)))
+
+
 @dataclass(frozen=True)
 class _Trajectories:
     """Every image after each of the steps: its `margins`, and whether what is protected is then `differing` from
@@ -154,7 +159,7 @@ def _least_careful(trajectories: _Trajectories, most_changed: float) -> float:
             break
         least = margin_factor
     if least is None:
-        needed = int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - most_changed)))
+        needed = fewest_lesions(most_changed)
         raise DataError(
             f"{lesions.n} validation lesions are too few to stop early: to show that at most {most_changed:.1%} of "
             f"the decisions change, at least {needed} lesions are needed",

@@ -1,0 +1,210 @@
+"""Calibrate a finished model on the labelled images of one's own clinic, without training.
+
+The networks and their weights stay as they are. The model predicts the images, all that turns probabilities into
+decisions is fitted to those predictions, and the result is packed as a model of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, InstanceOf
+
+from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts.bundle import Bundle, copy_model, from_workspace, resolve_model
+from skinlesion_cli.artifacts.external_predictions import bare_id
+from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.settings import StageSettings
+from skinlesion_cli.data.reading.inputs import ImageInput
+from skinlesion_cli.data.sources.base import Collection, Record, SourceOptions
+from skinlesion_cli.data.sources.registry import read_source
+from skinlesion_cli.decisions.adaptive.fit import fewest_lesions
+from skinlesion_cli.decisions.adaptive.stopping import Protects
+from skinlesion_cli.decisions.ensemble import combine
+from skinlesion_cli.decisions.settings import FitSettings
+from skinlesion_cli.errors import DataError, UsageError, name_items
+from skinlesion_cli.inference.predictor import Predictor
+from skinlesion_cli.parallel import available_cores, in_order
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.calibrate import stage
+from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.taxonomy import CLASS_NAMES
+
+_FEWEST_IMAGES = 20
+
+
+class RecalibrateSettings(StageSettings):
+    """Which model (`builtin`, or a folder), on which labelled images, to which new folder.
+
+    `on` is any source of labelled images (see `data.sources.registry`). `adaptive` None: as the model has it.
+    """
+
+    model: str
+    on: Path
+    output: Path
+    settings: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
+    adaptive: Protects | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The views of one image, float32 (n_members, n_views, 7); or why it could not be read."""
+
+    record: Record
+    views: np.ndarray | None
+    error: str = ""
+
+
+def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
+    """Write a packed model to `output`: the same networks, calibrated on these images.
+
+    Raises
+    ------
+    UsageError : the output holds a model already, or no image could be read.
+    DataError : images that the model was trained on are among them, or there are too few.
+    """
+    source, target = resolve_model(config.model), Workspace(config.output)
+    if target.begun():
+        raise UsageError(
+            f"there is a model in {config.output} already", "Name a new folder, or remove it first."
+        )
+    output_checks.check_folder(config.output)
+    bundle = from_workspace(source)
+    collection = read_source(config.on, "auto", SourceOptions())
+    _refuse_trained_on(collection, source)
+    seen = _predicted(bundle, collection, config, reporter)
+    failed = [f"{one.record.id} ({one.error})" for one in seen if one.views is None]
+    usable = [one for one in seen if one.views is not None]
+    if len(usable) < _FEWEST_IMAGES:
+        raise DataError(
+            f"calibration needs at least {_FEWEST_IMAGES} labelled images, {len(usable)} could be read",
+            "A few hundred are needed for guarantees of any use.",
+        )
+    predictions = _stored(bundle, usable)
+    with exclusive(target.root, "calibrate"):
+        copy_model(source, target, bundle)
+        assert bundle.ensemble.artifact is not None
+        predictions.save(target.ensemble_predictions("val"), inputs={"ensemble": bundle.ensemble.artifact})
+        adaptive, notes = _adaptive(config, bundle, predictions)
+        result = stage.run(
+            stage.CalibrateSettings(workspace=target.root, settings=config.settings, adaptive=adaptive),
+            reporter,
+        )
+    packed = from_workspace(target)
+    labels = Counter(one.record.label for one in usable)
+    counted = ", ".join(f"{labels[name]} {name}" for name in CLASS_NAMES if labels[name])
+    warnings = [*result.warnings, *notes]
+    if failed:
+        warnings.append(f"{len(failed)} images could not be read and were left out: {name_items(failed)}")
+    return replace(
+        result,
+        headline=[
+            f"{bundle.model_id} calibrated on {len(usable):,} images from {config.on} ({counted})",
+            *result.headline,
+        ],
+        figures=dict(result.figures)
+        | {"model": packed.model_id, "model_sha256": packed.sha256, "failed": len(failed)},
+        artifacts=[str(target.root)],
+        warnings=warnings,
+        next_command=f"skinlesion predict ./images --model {config.output}",
+    )
+
+
+def _adaptive(
+    config: RecalibrateSettings, bundle: Bundle, predictions: Predictions
+) -> tuple[Protects | None, list[str]]:
+    """What adaptive forward passes are to protect, as asked for or as the model has it, and what to say about it."""
+    stopping = bundle.calibration.stopping_rule
+    if config.adaptive is not None or stopping is None:
+        return config.adaptive, []
+    lesions, needed = len(set(predictions.lesion_ids)), fewest_lesions()
+    if lesions >= needed:
+        return stopping.protects, []
+    return None, [
+        f"{lesions} lesions are too few to bound what stopping early costs ({needed} are needed): the calibrated model "
+        "takes every forward pass of every image, and is slower for it"
+    ]
+
+
+def _refuse_trained_on(collection: Collection, source: Workspace) -> None:
+    """Calibrating on images that the networks learned from would make every figure too good."""
+    if not source.ensemble_predictions("val").exists():
+        return
+    trained_on = {
+        bare_id(identity) for identity in Predictions.load(source.ensemble_predictions("val")).table["id"]
+    }
+    known = [record.id for record in collection.records if bare_id(record.id) in trained_on]
+    if known:
+        raise DataError(
+            f"{len(known)} of these images have the ids of images that the model was trained on: {name_items(known)}",
+            "Calibrate on images that it has not seen.",
+        )
+
+
+def _predicted(
+    bundle: Bundle, collection: Collection, config: RecalibrateSettings, reporter: Reporter
+) -> list[_Seen]:
+    predictor = Predictor.of_bundle(bundle, device=config.device, note=reporter.note).stopping_by(None)
+
+    def see(record: Record) -> _Seen:
+        try:
+            content = record.origin.read()
+        except OSError as error:
+            return _Seen(record, None, str(error))
+        image = ImageInput(record.id, Path(PurePosixPath(record.file).name), content=content)
+        batch = predictor.run([image], keep_views=True)
+        if batch.output is None or batch.output.view_probabilities is None:
+            return _Seen(record, None, batch.predictions[0].error or "unreadable")
+        return _Seen(record, batch.output.view_probabilities[:, :, 0])
+
+    seen = []
+    with reporter.task("predicting", total=len(collection.records), unit="images") as task:
+        for one in in_order(collection.records, see, threads=available_cores()):
+            seen.append(one)
+            task.advance()
+    return seen
+
+
+def _stored(bundle: Bundle, usable: Sequence[_Seen]) -> Predictions:
+    """Their predictions as `ensemble` stores those of a validation part."""
+    ensemble = bundle.ensemble
+    views = np.stack([one.views for one in usable if one.views is not None], axis=1)  # (members, n, views, 7)
+    n_views = views.shape[2]
+    merged = np.stack([combine(views[:, :, view], ensemble.weights) for view in range(n_views)], axis=1)
+    groups = None
+    if len(ensemble.member_groups) > 1:
+        shares = [
+            ensemble.weights[list(group)] / ensemble.weights[list(group)].sum()
+            for group in ensemble.member_groups
+        ]
+        groups = np.stack(
+            [
+                np.tensordot(share, views[list(group)], axes=1).astype(np.float32)
+                for group, share in zip(ensemble.member_groups, shares, strict=True)
+            ],
+            axis=1,
+        )
+    table = pd.DataFrame(
+        {
+            "id": [one.record.id for one in usable],
+            "lesion_id": [one.record.lesion_id or f"image:{one.record.id}" for one in usable],
+            "label": [one.record.label for one in usable],
+            "fold": "",
+        }
+    )
+    return Predictions(
+        table,
+        merged.astype(np.float32),
+        ensemble.views,
+        source="ensemble",
+        part="val",
+        group_probabilities=groups,
+    )
