@@ -34,7 +34,7 @@ TTA = (
 )
 FORCE = "Accept a --tta mode that was not calibrated; every row says so."
 BACKEND = (
-    "How to share out the work: {names}. local starts processes; dask and ray need the extra of the "
+    "How to distribute the work: {names}. local starts processes; dask and ray need the extra of the "
     "same name."
 )
 ADDRESS = "Dask scheduler (tcp://HOST:8786), or Ray cluster (HOST:6379; default: start Ray on this machine)."

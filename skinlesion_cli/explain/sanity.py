@@ -78,13 +78,13 @@ def deletion_insertion(image: np.ndarray, heat: np.ndarray, score: Score) -> tup
             taken = order[: round(share * len(order))]
             changed[taken] = goal.reshape(-1, 3)[taken]
             variants.append(changed.reshape(image.shape))
-    found = np.asarray(score(np.stack(variants)), dtype=np.float64)
-    deleted, inserted = found[: len(shares)], found[len(shares) :]
+    scores = np.asarray(score(np.stack(variants)), dtype=np.float64)
+    deleted, inserted = scores[: len(shares)], scores[len(shares) :]
     return float(np.trapezoid(deleted, shares)), float(np.trapezoid(inserted, shares))
 
 
 def centre_map(side: int) -> np.ndarray:
-    """A blob in the middle, where lesions usually are: what a map has to beat to say something new."""
+    """A blob in the middle, where lesions usually are: what a map has to beat to be informative."""
     place = np.linspace(-1.0, 1.0, side)
     return np.exp(-(place[:, None] ** 2 + place[None, :] ** 2) / 0.5).astype(np.float32)
 

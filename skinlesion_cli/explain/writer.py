@@ -42,7 +42,7 @@ class Undrawn:
 
 @dataclass(frozen=True)
 class OverlayWriter:
-    """Writes one overlay an image and class below `folder`; may be used by several threads at once.
+    """Writes one overlay per image and class below `folder`; may be used by several threads at once.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class OverlayWriter:
         ----------
         images : uint8 (height, width, 3) at the original size, or functions that read them, so that no more
             than one large image is in memory at a time.
-        features : one array float32 (n, n_features, h, w) a member.
+        features : one array float32 (n, n_features, h, w) per member.
         decided : int64 (n,). probabilities : float32 (n, 7), calibrated.
 
         Raises
@@ -117,7 +117,7 @@ class OverlayWriter:
         return records
 
     def explained(self, decided: np.ndarray) -> list[np.ndarray]:
-        """The class of each image to explain, int64 (n,), once a map that it gets."""
+        """The classes to explain: for each map that every image gets, the class of each image, int64 (n,)."""
         if self.classes is None:
             return [decided]
         return [np.full(len(decided), index, dtype=np.int64) for index in self.classes]
@@ -126,7 +126,7 @@ class OverlayWriter:
         self, identity: str, heat: np.ndarray, explained: int, decided: int, probabilities: np.ndarray
     ) -> MapRecord:
         name = CLASS_NAMES[explained]
-        named = None if self.classes is None else name
+        class_in_path = None if self.classes is None else name
         suffix = {"png16": ".raw.png", "npz": ".npz"}
         return MapRecord(
             id=identity,
@@ -135,8 +135,8 @@ class OverlayWriter:
             probability=float(probabilities[explained]),
             magnitude=float(heat.max()),
             total=float(heat.sum()),
-            overlay=relative_path(identity, named),
-            raw=relative_path(identity, named, suffix[self.raw]) if self.raw else "",
+            overlay=relative_path(identity, class_in_path),
+            raw=relative_path(identity, class_in_path, suffix[self.raw]) if self.raw else "",
         )
 
     def _caption(self, record: MapRecord) -> Caption:

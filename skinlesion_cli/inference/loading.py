@@ -47,7 +47,7 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
     other = mode != calibration.tta_mode
     if other and not force:
         raise UsageError(
-            f"--tta {mode} was asked for, but the thresholds were calibrated with {calibration.tta_mode}",
+            f"--tta {mode} was requested, but the thresholds were calibrated with {calibration.tta_mode}",
             "Omit --tta, calibrate with that mode, or add --force (the output then says so).",
         )
     if mode == tta.ADAPTIVE:
@@ -63,7 +63,7 @@ def choose_tta(calibration: Calibration, wanted: str | None = None, *, force: bo
 
 
 def choose_runtime(wanted: str, device: str) -> str:
-    """A name in `RUNTIMES`; `auto` takes onnx where it is installed and no GPU is asked for or there.
+    """A name in `RUNTIMES`; `auto` takes onnx where it is installed and no GPU is requested or present.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def choose_runtime(wanted: str, device: str) -> str:
 
 
 def default_batch(runtime: str, device: str) -> int:
-    """Images in a batch: many fill a GPU; on a CPU they go one by one, and few bring the first rows soon."""
+    """Images per batch: many fill a GPU; on a CPU they run one by one, and with few the first rows come sooner."""
     on_gpu = not RUNTIMES[runtime].cpu_only and (device in ("cuda", "mps") or gpu_is_there(device))
     return 32 if on_gpu else 2
 
@@ -94,7 +94,7 @@ def gpu_is_there(device: str = "auto") -> bool:
     """Whether the machine has a GPU, whatever torch can do with it; never for the device `cpu`."""
     if device == "cpu":
         return False
-    # Asking torch would cost seconds; the NVIDIA driver's own library answers the same in no time.
+    # Loading torch to ask it takes seconds; the NVIDIA driver's own library answers at once.
     import ctypes
     import sys
 
@@ -115,7 +115,7 @@ def resolve_runtime(
 ) -> str:
     """The runtime to use with this bundle; `auto` takes onnx only where every network has been exported.
 
-    `model` is the name that the user gave it, for the command to run where one has not.
+    `model` is the name that the user gave; the note names it in the command that exports them.
     """
     kind = choose_runtime(wanted, device)
     exported = kind == "torch" or all(exports.is_there(member, kind) for member in bundle.members)

@@ -66,7 +66,7 @@ class PredictedBatch:
 
 
 def _member_for_gate(gate: QualityGate | None, engine: Engine) -> int | None:
-    """The member (by index) whose features the quality gate looks at; None where it looks at pixels alone.
+    """The member (by index) whose features the quality gate uses; None where it uses pixels alone.
 
     Raises
     ------

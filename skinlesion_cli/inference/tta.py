@@ -1,7 +1,7 @@
-"""Test-time augmentation: the 8 views of the square, each with the way back, and views of its middle.
+"""Test-time augmentation: the 8 views of the square, each with its inverse, and views of its middle.
 
-To add a view, add an entry here, and a mode that averages it; the same `skinlesion train` again then stores what
-the networks say of it. Views act on the two image axes of an array (..., H, W, C) or, with `axes=(-2, -1)`, of a
+To add a view, add an entry here, and a mode that averages it; running the same `skinlesion train` again then
+stores the networks' probabilities of it. Views act on the two image axes of an array (..., H, W, C) or, with `axes=(-2, -1)`, of a
 map (..., H, W).
 """
 
@@ -18,7 +18,7 @@ _IMAGE: Axes = (-3, -2)
 
 @dataclass(frozen=True)
 class View:
-    """A view is a pair: do, and undo. `undo(do(x)) == x`, shape included; None where part of x is not seen."""
+    """A view and its inverse: `undo(do(x)) == x`, shape included; None where the view omits a part of x."""
 
     name: str
     do: Callable[[np.ndarray, Axes], np.ndarray]
@@ -96,7 +96,7 @@ VIEWS: dict[str, View] = {
 }
 
 D4 = ("identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose")
-# The views of `d4`, half of them zoomed; whole and zoomed take turns, so that a few looks already see both.
+# The views of `d4`, half of them zoomed; whole and zoomed take turns, so that a few forward passes already include both.
 ZOOM = (
     *("identity", "zoomed-transpose", "rot180", "zoomed-antitranspose"),
     *("hflip", "zoomed-rot90", "vflip", "zoomed-rot270"),
@@ -109,7 +109,7 @@ def published_views(rounds: int = PUBLISHED_ROUNDS, seed: int = PUBLISHED_SEED) 
     """The published rounds: quarter turns (p 0.5, any number), then flips of columns and rows (p 0.5 each).
 
     The rounds are drawn once from the seed, not anew for every image, so that a prediction can be repeated and
-    does not depend on its neighbours in the batch. Every draw is one of the 8 views; some come up twice.
+    does not depend on its neighbours in the batch. Every draw is one of the 8 views; some are drawn twice.
     """
     generator = np.random.default_rng(seed)
     probe = np.arange(4).reshape(2, 2)
@@ -123,7 +123,7 @@ def published_views(rounds: int = PUBLISHED_ROUNDS, seed: int = PUBLISHED_SEED) 
     return tuple(drawn)
 
 
-# Modes by name: which views, in which order. `adaptive` goes through those of one of them and stops early.
+# Modes by name: which views, in which order. `adaptive` takes those of one of them and stops early.
 MODES: dict[str, tuple[str, ...]] = {
     "none": ("identity",),
     "flips": ("identity", "hflip", "vflip", "rot180"),

@@ -1,4 +1,4 @@
-"""Join the tables of all shards into one, in the order of the inputs."""
+"""Merge the tables of all shards into one, in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
         raise UsageError(f"the shards are {', '.join(sorted(kinds))}, but the output is {kind}")
     run_of = dict(next(iter(records.values()))) | {"shard": None}
     total, tally = run_of.pop("inputs")["count"], Tally()
-    # What an earlier merge left behind says nothing that the shards do not.
+    # The rows of an earlier, unfinished merge are all in the shards.
     with (
         store.open_partial(config.output, kind, TABLE, run_of, resume=False, overwrite=True) as partial,
         reporter.task("merging", total=total, unit="rows") as task,
@@ -75,12 +75,12 @@ def _record(path: Path) -> dict[str, Any]:
         unfinished = store.partial_path(path).exists()
         raise ArtifactError(
             f"the shard {path} is {'unfinished' if unfinished else 'missing'}",
-            "Run its share again with --resume.",
+            "Predict that shard again with --resume.",
         )
     try:
         record = json.loads(store.shard_path(path).read_text())
         if not isinstance(record.get("shard"), list) or "inputs" not in record:
-            raise ValueError("it describes no shard")
+            raise ValueError("it is not the record of a shard")
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{store.shard_path(path).name}, the record of {path.name}, cannot be read: {error}",
@@ -95,26 +95,26 @@ def _check(records: dict[Path, dict[str, Any]]) -> None:
         for key in sorted({*first, *record} - {"shard"}):
             if (record.get(key), record["shard"][1]) != (first.get(key), first["shard"][1]):
                 raise ArtifactError(
-                    f"{first_path.name} and {path.name} do not belong together: {key} is {first.get(key)} and "
+                    f"{first_path.name} and {path.name} do not belong to one run: {key} is {first.get(key)} and "
                     f"{record.get(key)}, shards are {first['shard']} and {record['shard']}",
                     "Predict all shards with the same model, options and inputs.",
                 )
     count = first["shard"][1]
-    found = [record["shard"][0] for record in records.values()]
-    missing = sorted(set(range(1, count + 1)) - set(found))
+    indexes = [record["shard"][0] for record in records.values()]
+    missing = sorted(set(range(1, count + 1)) - set(indexes))
     if missing:
         raise ArtifactError(
             f"these shards of {count} are missing: {name_items(missing)}", "Name the tables of all shards."
         )
-    if len(found) > count:
-        raise ArtifactError(f"a shard was named twice: {name_items(sorted(found))}")
+    if len(indexes) > count:
+        raise ArtifactError(f"a shard was given twice: {name_items(sorted(indexes))}")
 
 
 def _checked(rows: Iterator[Row], total: int) -> Iterator[Row]:
     expected = 1
     for row in rows:
         if row["row"] != expected:
-            what = "is there twice" if row["row"] < expected else "is missing"
+            what = "occurs twice" if row["row"] < expected else "is missing"
             raise ArtifactError(f"row {min(expected, row['row'])} {what} in the shards")
         yield row
         expected += 1

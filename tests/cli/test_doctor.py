@@ -1,4 +1,4 @@
-"""`skinlesion doctor`: every finding says what to do, and one look that fails does not stop the others."""
+"""`skinlesion doctor`: every finding says what to do, and one check that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def test_an_extra_that_is_there_in_part(monkeypatch: pytest.MonkeyPatch) -> None
     }
     found = [(f.state, f.found, f.to_do) for f in installation._extras(stated)]
     assert found == [
-        ("advice", "half is there in part; lacking: absent>=1", "pip install 'skinlesion[half]'"),
-        ("advice", "old is there in part; lacking: numpy>=3", "pip install 'skinlesion[old]'"),
+        ("advice", "half is installed in part; missing: absent>=1", "pip install 'skinlesion[half]'"),
+        ("advice", "old is installed in part; missing: numpy>=3", "pip install 'skinlesion[old]'"),
         ("ok", "installed: whole; not: none", ""),
     ]
 

@@ -246,7 +246,7 @@ def test_out_of_memory_halves_the_batch_and_says_so() -> None:
 
     images = np.arange(7, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2).repeat(3, 3)
     network = Small(3)
-    with pytest.warns(UserWarning, match="going on with 3 images"):
+    with pytest.warns(UserWarning, match="3 images at once"):
         found = TorchRuntime(network).logits(images)
     assert network.sizes == [7, 3, 3, 1]
     np.testing.assert_array_equal(found[:, 0], np.arange(7))

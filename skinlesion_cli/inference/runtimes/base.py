@@ -1,4 +1,4 @@
-"""What every runtime does: pixels in, logits out."""
+"""The interface of every runtime: pixels in, logits out."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def one_by_one(
     run: Callable[[np.ndarray], tuple[np.ndarray, ...]], images: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """The outputs of a batch whose images went through one at a time."""
-    found = [run(np.ascontiguousarray(images[index : index + 1])) for index in range(len(images))]
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    """The outputs of a batch whose images run one at a time."""
+    outputs = [run(np.ascontiguousarray(images[index : index + 1])) for index in range(len(images))]
+    return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))

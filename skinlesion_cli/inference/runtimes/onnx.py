@@ -13,7 +13,7 @@ from skinlesion_cli.inference.runtimes.base import FEATURES, INPUT, LOGITS, one_
 class OnnxRuntime:
     """Runs an exported network: input `pixels` uint8 (n, s, s, 3), outputs `logits` and `features`.
 
-    One thread a call, and calls from several threads at once: on n cores, n images side by side are faster
+    One thread per call, and calls from several threads at once: on n cores, n images side by side are faster
     than one image on n cores, and the result does not depend on the number of threads.
     """
 

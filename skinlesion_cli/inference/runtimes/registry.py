@@ -20,9 +20,9 @@ Loaded = tuple[Runtime, np.ndarray]
 
 @dataclass(frozen=True)
 class RuntimeSpec:
-    """How a trained network comes to run.
+    """How a trained network is made to run.
 
-    `load` gets the checkpoint and what --device said. `package` has to be installed; `install` says how.
+    `load` gets the checkpoint and the value of --device. `package` has to be installed; `install` says how.
     `cpu_only`: any other device is refused.
     """
 

@@ -13,14 +13,13 @@ from skinlesion_cli.inference.runtimes.base import one_by_one
 
 
 class TorchRuntime:
-    """Runs a network whose input is pixels (n, s, s, 3) and which offers `features`, `logits` and a faster copy of
-    itself, `for_inference`.
+    """Runs a network on pixels (n, s, s, 3); it has `features`, `logits` and `for_inference`, a faster copy of itself.
 
-    `network` stays as it was trained, for what looks into it; its weights must not be changed any more.
+    `network` stays as it was trained, for methods that need its layers; its weights must not be changed any more.
 
-    With `singly` the images of a batch go through one at a time. With one thread on a CPU that is no slower,
-    since the activations stay in the cache, and an image's result then does not depend on its neighbours, to
-    the last bit.
+    With `singly` the images of a batch run one at a time. With one thread on a CPU that is no slower, since the
+    activations stay in the cache, and an image's result then does not depend on its neighbours in the batch, bit for
+    bit.
     """
 
     name = "torch"
@@ -47,13 +46,13 @@ class TorchRuntime:
         return self._within_memory(images, with_features)
 
     def _within_memory(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
-        """As many images at once as fit: half as many, and that told, whenever the memory is exhausted."""
-        found = []
+        """As many images at once as fit: half as many, with a warning, whenever the memory is exhausted."""
+        outputs = []
         start = 0
         while start < len(images):
             size = min(self.most_images or len(images), len(images) - start)
             try:
-                found.append(self._forward(images[start : start + size], with_features))
+                outputs.append(self._forward(images[start : start + size], with_features))
                 start += size
             except torch.OutOfMemoryError as error:
                 if size == 1:
@@ -62,9 +61,10 @@ class TorchRuntime:
                     ) from error
                 self.most_images = size // 2
                 warnings.warn(
-                    f"{self.device} is out of memory; going on with {size // 2} images at once", stacklevel=2
+                    f"{self.device} is out of memory; continuing with {size // 2} images at once",
+                    stacklevel=2,
                 )
-        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+        return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
 
     def _forward(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():

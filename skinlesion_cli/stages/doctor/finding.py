@@ -1,4 +1,4 @@
-"""What the doctor is asked, and what it finds."""
+"""The settings of the doctor, and its findings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DoctorSettings(StageSettings):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `to_do` says what to do about it; empty where all is well."""
+    """The result of one check. `to_do` says what to do about it; empty where all is well."""
 
     check: str
     state: State
@@ -31,4 +31,4 @@ class Finding:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-Look = Callable[[DoctorSettings], Iterator[Finding]]
+Check = Callable[[DoctorSettings], Iterator[Finding]]

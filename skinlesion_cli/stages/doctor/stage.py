@@ -1,7 +1,7 @@
 """Whether this machine can do the work: what is installed and there, and a prediction with a known answer.
 
-Every look imports what it needs by itself, so that the doctor still speaks where a library is missing or broken.
-Nothing connects unless the network is asked about.
+Every check imports what it needs itself, so that the others still run where a library is missing or broken. Nothing
+connects to the network without `--network`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from skinlesion_cli import __version__
 from skinlesion_cli.errors import ExitCode, SkinLesionError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.doctor import installation, machine, models
-from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorSettings, Finding, Look
+from skinlesion_cli.stages.doctor.finding import REINSTALL, Check, DoctorSettings, Finding
 from skinlesion_cli.stages.result import StageResult, Table
 
-CHECKS: Mapping[str, Look] = {
+CHECKS: Mapping[str, Check] = {
     "python": installation.python,
     "libraries": installation.libraries,
     "loading": installation.loading,
@@ -31,15 +31,13 @@ CHECKS: Mapping[str, Look] = {
 
 
 def run(config: DoctorSettings, reporter: Reporter) -> StageResult:
-    """Look at everything; a problem makes the exit code 1, advice does not."""
-    looks = (
-        dict(CHECKS) if config.network else {name: look for name, look in CHECKS.items() if name != "network"}
-    )
+    """Run all checks; a problem makes the exit code 1, advice does not."""
+    checks = {name: check for name, check in CHECKS.items() if config.network or name != "network"}
     findings: list[Finding] = []
-    with reporter.task("looking", total=len(looks), unit="checks") as task:
-        for name, look in looks.items():
-            task.describe(f"looking at {name}")
-            findings += _safely(name, look, config)
+    with reporter.task("checking", total=len(checks), unit="checks") as task:
+        for name, check in checks.items():
+            task.describe(f"checking {name}")
+            findings += _safely(name, check, config)
             task.advance()
     counts = {state: sum(f.state == state for f in findings) for state in ("ok", "advice", "problem")}
     to_do = [(f.check, f.to_do) for f in findings if f.to_do]
@@ -65,11 +63,11 @@ def _verdict(counts: Mapping[str, int]) -> str:
     return f"problems: {counts['problem']}; advice: {counts['advice']}"
 
 
-def _safely(name: str, look: Look, config: DoctorSettings) -> list[Finding]:
-    """A look that fails is a finding itself, and the others go on."""
+def _safely(name: str, check: Check, config: DoctorSettings) -> list[Finding]:
+    """A check that fails is a finding itself, and the others still run."""
     findings: list[Finding] = []
     try:
-        findings.extend(look(config))
+        findings.extend(check(config))
     except SkinLesionError as error:
         findings.append(Finding(name, "problem", error.message, error.hint or REINSTALL))
     except Exception as error:

@@ -101,16 +101,16 @@ def _maps(
     method: str,
 ) -> np.ndarray:
     weights = [member.weight for member in members]
-    found = []
+    maps = []
     for at in range(0, len(images), _BATCH):
         part = slice(at, at + _BATCH)
-        found.append(
+        maps.append(
             combined(
                 [member_maps(to_input, m, images[part], classes[part], method, _VIEWS) for m in members],
                 weights,
             )
         )
-    return np.concatenate(found)
+    return np.concatenate(maps)
 
 
 def _randomised(
@@ -119,7 +119,7 @@ def _randomised(
     """Member, what was shuffled (and all after it), and the correlation with the maps before."""
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime
 
-    found = []
+    correlations_by_layer = []
     for member in engine.members:
         alone = replace(member, weight=1.0)
         before = _maps([alone], engine.to_input, images, classes, config.method)
@@ -134,8 +134,8 @@ def _randomised(
             after = _maps([other], engine.to_input, images, classes, config.method)
             pairs = zip(before, after, strict=True)
             correlations = np.array([sanity.rank_correlation(one, two) for one, two in pairs])
-            found.append((member.name, name, mean_of(correlations)))
-    return found
+            correlations_by_layer.append((member.name, name, mean_of(correlations)))
+    return correlations_by_layer
 
 
 def _areas(engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed: int) -> list[float]:

@@ -45,7 +45,7 @@ class PredictSettings(StageSettings):
 
     `inputs` as in `data.reading.inputs.expand`; `listed` more names, such as those on stdin. `output` `-` writes JSON
     lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a GPU together,
-    and are the unit in which work is shared out and resumed; None: 2 on a CPU, 32 on a GPU. `model` as in
+    and are the unit in which work is distributed and resumed; None: 2 on a CPU, 32 on a GPU. `model` as in
     `artifacts.bundle.locate`.
     """
 
@@ -120,9 +120,9 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     )
     first = list(islice(inputs, 1))
     if not first:
-        named = ", ".join(config.inputs) or "the list"
+        places = ", ".join(config.inputs) or "the list"
         others = f" (passed over: {describe(passed_over)})" if passed_over else ""
-        raise UsageError(f"there are no images in {named}{others}", "Name image files, folders or archives.")
+        raise UsageError(f"there are no images in {places}{others}", "Name image files, folders or archives.")
     numbering, tally = Numbering(), Tally()
     size = config.batch or loading.default_batch(plan.runtime, config.device)
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
@@ -214,7 +214,7 @@ def _sink(config: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
     if config.output == STDOUT:
         assert config.stream is not None
         return nullcontext(store.StreamSink(config.stream, TABLE))
-    # Where things lie and how the work is shared out may change between two runs; what decides a row may not.
+    # Paths and the distribution of work may change between two runs; what decides a row may not.
     run = {
         "model_sha256": plan.model_sha256,
         "runtime": plan.runtime,
@@ -291,7 +291,7 @@ def _predictions(
 
 
 def _total(config: PredictSettings) -> int | None:
-    """How many images there are, where that is quick to tell."""
+    """The number of images, where it is quick to count."""
     if config.listed != () or config.shard:
         return None
     return count_quickly(config.inputs, _COUNTED_AHEAD)
