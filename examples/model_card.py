@@ -24,8 +24,7 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from skinlesion_cli.artifacts import bundle as bundles  # noqa: E402
-from skinlesion_cli.artifacts.bundle import Bundle  # noqa: E402
+from skinlesion_cli.artifacts.bundle import Bundle, resolve_model  # noqa: E402
 from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
@@ -192,8 +191,8 @@ def main() -> None:
     parser.add_argument("--robustness", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=HERE.parent / "MODEL_CARD.md")
     options = parser.parse_args()
-    packed = bundles.resolve_model(options.model)
-    bundle = bundles.from_workspace(packed)
+    packed = resolve_model(options.model)
+    bundle = Bundle.load(packed)
     told = Predictions.load(packed.ensemble_predictions("val"))
     robustness = json.loads(options.robustness.read_text(encoding="utf-8"))
     if robustness["model_sha256"] != bundle.sha256:

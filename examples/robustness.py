@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from sharpness_check import CHANGES, Change, judged, scaled
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle, resolve_model
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -55,7 +55,7 @@ def of_fold(
     import torch
 
     torch.set_num_threads(1)
-    members = bundles.from_workspace(bundles.resolve_model(model)).members
+    members = Bundle.load(resolve_model(model)).members
     member = next(member for member in members if member.fold == fold)
     change = SHOWN[name]
 
@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--shown", nargs="+", choices=list(SHOWN), default=list(SHOWN))
     parser.add_argument("--output", type=Path, required=True, help="JSON; finished rows there are kept")
     options = parser.parse_args()
-    packed, own = bundles.resolve_model(options.model), Workspace(options.workspace)
-    bundle = bundles.from_workspace(packed)
+    packed, own = resolve_model(options.model), Workspace(options.workspace)
+    bundle = Bundle.load(packed)
     told = Predictions.load(packed.ensemble_predictions("val"))
     manifest = Manifest.load(own.manifest)
     probabilities = told.probabilities

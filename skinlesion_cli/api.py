@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle, resolve_model
 from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.inference.predictor import ImageLike, Predictor
 
@@ -31,5 +31,5 @@ class Classifier(Predictor):
         ------
         ArtifactError : a stage is missing, damaged, or does not fit the others; says what to run.
         """
-        bundle = bundles.from_workspace(bundles.resolve_model(os.fspath(path)))
+        bundle = Bundle.load(resolve_model(os.fspath(path)))
         return cls.of_bundle(bundle, device=device, runtime=runtime)

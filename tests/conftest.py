@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ def isic_folder() -> Path:
     folder = Path(os.environ.get("SKINLESION_TEST_ISIC") or ROOT.parent / "shared" / "isic2018")
     if not (folder / "ISIC2018_Task3_Training_GroundTruth.csv").is_file():
         pytest.skip(f"no ISIC 2018 images at {folder} (set SKINLESION_TEST_ISIC)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def old_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What version 0.1.0 wrote, made of generated images. Not to be changed.
+
+    `workspace` (two folds of a tiny network, dataset, ensemble, calibration, quality gate, an evaluation, an
+    unfinished training), `packed` (the same model with an adaptive calibration), `images`, and tables that were
+    predicted on them: `of_workspace.csv`, `of_workspace.jsonl`, `of_packed.csv`, `shard1.csv`, `shard2.csv`.
+    """
+    folder = tmp_path_factory.mktemp("old")
+    with zipfile.ZipFile(ROOT / "tests" / "fixtures" / "version_0_1.zip") as archive:
+        archive.extractall(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -29,12 +29,12 @@ def card() -> str:
 
 @pytest.fixture(scope="module")
 def told() -> Predictions:
-    return Predictions.load(bundles.bundled_model().ensemble_predictions("val"))
+    return Predictions.load(bundled_model().ensemble_predictions("val"))
 
 
 def test_it_is_small_whole_and_in_half_precision():
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 30e6
-    bundle = bundles.from_workspace(bundles.bundled_model())
+    bundle = Bundle.load(bundled_model())
     assert bundle.model_id.startswith("builtin:efficientnet_lite0-fold0+")
     for member in bundle.members:
         assert {str(t.dtype) for t in load(member.weights).values() if t.dim() > 1} == {"torch.float16"}
@@ -65,7 +65,7 @@ def test_the_card_has_the_figures_that_scikit_learn_finds(card, told):
         recall = (p[mine].argmax(axis=1) == index).mean()
         lesions = told.table["lesion_id"][mine].nunique()
         assert f"| {name} | {mine.sum()} | {lesions} | {recall:.3f} (" in card
-    assert bundles.from_workspace(bundles.bundled_model()).sha256 in card
+    assert Bundle.load(bundled_model()).sha256 in card
 
 
 def test_it_is_used_where_no_model_was_begun_and_says_so(skinlesion, tmp_path):

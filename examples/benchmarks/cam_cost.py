@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.inputs import expand, load
 from skinlesion_cli.explain.cam import combined
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500, help="how many images (default 500)")
     parser.add_argument("--runtime", default="torch", help="torch, or onnx where exports are there")
     options = parser.parse_args()
-    bundle = bundles.from_workspace(Workspace(options.workspace))
+    bundle = Bundle.load(Workspace(options.workspace))
     cpu: dict[str, float] = defaultdict(float)
     wall: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:

@@ -41,12 +41,12 @@ def export_unjudged(root: Path, kind: str) -> None:
     """Exports in fewer bits without the measurement that `skinlesion export` demands: only their time is asked."""
     from dataclasses import replace
 
-    from skinlesion_cli.artifacts import bundle as bundles
     from skinlesion_cli.artifacts import exports
+    from skinlesion_cli.artifacts.bundle import Bundle
     from skinlesion_cli.artifacts.workspace import Workspace
 
-    for member in bundles.from_workspace(Workspace(root)).members:
-        exports.write(member, replace(exports.read(member, "onnx"), format=kind))
+    for member in Bundle.load(Workspace(root)).members:
+        replace(exports.Export.load_for(member, "onnx"), format=kind).save_for(member)
 
 
 def images(folder: Path, count: int, width: int = 600, height: int = 450) -> list[Path]:

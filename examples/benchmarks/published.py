@@ -64,7 +64,7 @@ def published_way(root: Path, threads: int, batch: int) -> Callable[[list[Path]]
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.bundle import Bundle
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.data.preprocess import resize_square
     from skinlesion_cli.data.reading.images import read_image
@@ -87,7 +87,7 @@ def published_way(root: Path, threads: int, batch: int) -> Callable[[list[Path]]
             )
             return (image - mean) / std
 
-    members = bundles.from_workspace(Workspace(root)).members
+    members = Bundle.load(Workspace(root)).members
     networks = [
         (
             restore_network(m).backbone.eval().to(memory_format=torch.contiguous_format),
@@ -119,14 +119,14 @@ def our_way(
     root: Path, threads: int, runtime: str, shares: np.ndarray | None, count: int
 ) -> Callable[[list[Path]], None]:
     """Loads the networks; hands back what decodes, predicts and decides all images."""
-    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.bundle import Bundle
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.data.reading.inputs import ImageInput
     from skinlesion_cli.parallel import in_batches
     from skinlesion_cli.stages.predict.backends import by_threads
     from skinlesion_cli.stages.predict.worker import Plan, Worker
 
-    bundle = bundles.from_workspace(Workspace(root))
+    bundle = Bundle.load(Workspace(root))
     worker = Worker(Plan(root, bundle.sha256, runtime), bundle)
     planned = None if shares is None else Planned(shares, bundle.ensemble.group_weights, count)
     if planned is not None:

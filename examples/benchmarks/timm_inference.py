@@ -45,14 +45,14 @@ def timm_way(folder: Path, arch: str, size_px: int, images: int, threads: int) -
 
 def our_way(paths: list[Path], root: Path, threads: int) -> Callable[[], None]:
     """Loads the network; hands back what predicts all images."""
-    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.bundle import Bundle
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.data.reading.inputs import ImageInput
     from skinlesion_cli.parallel import in_batches
     from skinlesion_cli.stages.predict.backends import by_threads
     from skinlesion_cli.stages.predict.worker import Plan, Worker
 
-    bundle = bundles.from_workspace(Workspace(root))
+    bundle = Bundle.load(Workspace(root))
     worker = Worker(Plan(root, bundle.sha256, "onnx", tta="none", force=True), bundle)
 
     def run() -> None:

@@ -6,6 +6,7 @@ others, and one hash that names the whole.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from importlib import resources
@@ -22,16 +23,17 @@ from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.decisions.quality_gate import QualityGate
 from skinlesion_cli.errors import ArtifactError
 
-BUILTIN = "builtin"
-# Of models that are known by name; every other one is a folder.
-MODEL_NAMES = (BUILTIN,)
+# Name of the bundled model at the command line. It starts every `model_id` of that model in stored tables.
+BUNDLED_NAME = "builtin"
+# Models that are known by name; every other one is a folder.
+MODEL_NAMES = (BUNDLED_NAME,)
 
 
 @dataclass(frozen=True)
 class Bundle:
     """`members` are in the order of `ensemble.members`. `model_id` is for people, `sha256` for machines.
 
-    `gate` judges the quality of images; None where none was fitted. `is_builtin`: it came with the package.
+    `gate` judges the quality of images; None where none was fitted. `is_bundled`: it came with the package.
     """
 
     members: tuple[Checkpoint, ...]
@@ -42,6 +44,45 @@ class Bundle:
     gate: QualityGate | None = None
     is_bundled: bool = False
 
+    @classmethod
+    def load(cls, workspace: Workspace, *, with_gate: bool = True) -> Bundle:
+        """The finished ensemble of a workspace or packed model; without its quality gate if not `with_gate`.
+
+        Raises
+        ------
+        ArtifactError : a stage is missing, or one was run again without those after it; says which to run.
+        """
+        if not workspace.trained() and not workspace.ensemble.exists():
+            raise ArtifactError(
+                f"there is no trained network in {workspace.root}",
+                "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`; "
+                "or predict with --model builtin.",
+            )
+        ensemble = Ensemble.load(_inside(workspace, workspace.ensemble))
+        calibration = Calibration.load(_inside(workspace, workspace.calibration))
+        if ensemble.artifact is None or calibration.artifact is None:
+            raise ValueError("artifacts read from disk carry their envelope")
+        calibration.artifact.require_input("ensemble", ensemble.artifact)
+        calibration.require_views(ensemble.views)
+        members = tuple(_member(workspace, member) for member in ensemble.members)
+        has_gate = with_gate and os.path.lexists(workspace.gate)
+        gate = StoredQualityGate.load(_inside(workspace, workspace.gate)) if has_gate else None
+        parts = [member.artifact.sha256 for member in members if member.artifact]
+        parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
+        parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
+        digest = sha256_bytes(canonical_json(parts))
+        names = "+".join(member.name for member in ensemble.members)
+        is_bundled = workspace == _package_folder()
+        return cls(
+            members,
+            ensemble,
+            calibration,
+            model_id=f"{BUNDLED_NAME}:{names}" if is_bundled else names,
+            sha256=digest,
+            gate=gate.gate if gate is not None else None,
+            is_bundled=is_bundled,
+        )
+
 
 def bundled_model() -> Workspace:
     """The model that comes with the package, packed like any other.
@@ -50,26 +91,26 @@ def bundled_model() -> Workspace:
     ------
     ArtifactError : this copy of the package has none.
     """
-    found = _package_folder()
-    if not found.ensemble.exists():
-        raise ArtifactError("this copy of skinlesion has no built-in model", "Install a released version.")
-    return found
+    folder = _package_folder()
+    if not folder.ensemble.exists():
+        raise ArtifactError("this copy of skinlesion has no bundled model", "Install a released version.")
+    return folder
 
 
 def _package_folder() -> Workspace:
     return Workspace(Path(str(resources.files("skinlesion_cli.bundled"))))
 
 
-def locate(workspace: Workspace, model: str | None = None) -> Workspace:
-    """Where the model to use lies: the one named, else the workspace's own, else the built-in one.
+def locate_model(workspace: Workspace, model: str | None = None) -> Workspace:
+    """Where the model to use lies: the one asked for, else the workspace's own, else the bundled one.
 
-    A workspace in which a model was begun is never passed over: where it is not finished, reading it says what
-    to run next. Neither is one that somebody named and that is not there: a slip of the pen must not decide which
-    model judges a patient.
+    A workspace in which a model was begun is never skipped: where it is not finished, loading it says what to run
+    next. Neither is one that the user asked for and that is missing: a typing error must not decide which model
+    judges a patient.
 
     Raises
     ------
-    ArtifactError : the workspace was named and is not there, or there is no built-in model.
+    ArtifactError : the workspace that was asked for is missing, or there is no bundled model.
     """
     if model is not None:
         return resolve_model(model)
@@ -78,67 +119,30 @@ def locate(workspace: Workspace, model: str | None = None) -> Workspace:
     if not workspace.root.is_dir() and workspace.root != Path(DEFAULT_FOLDER):
         raise ArtifactError(
             f"there is no workspace {workspace.root}",
-            "Check its name, or ask for the built-in model: --model builtin.",
+            "Check its name, or ask for the bundled model: --model builtin.",
         )
     return bundled_model()
 
 
-def architecture(model: str) -> str:
+def architecture_of(model: str) -> str:
     """The one architecture of a model's networks, which a training can start from.
 
     Raises
     ------
     ArtifactError : its networks are of several architectures.
     """
-    found = sorted({member.arch for member in from_workspace(resolve_model(model)).members})
-    if len(found) > 1:
+    architectures = sorted({member.arch for member in Bundle.load(resolve_model(model)).members})
+    if len(architectures) > 1:
         raise ArtifactError(
-            f"the networks of {model} are of {', '.join(found)}",
+            f"the networks of {model} are of {', '.join(architectures)}",
             "Start from one file: --weights FILE --arch ARCH.",
         )
-    return found[0]
+    return architectures[0]
 
 
 def resolve_model(model: str) -> Workspace:
     """The folder of `builtin`, or of a packed model or workspace."""
-    return bundled_model() if model == BUILTIN else Workspace(Path(model))
-
-
-def from_workspace(workspace: Workspace, *, with_gate: bool = True) -> Bundle:
-    """The finished ensemble of a workspace; without its quality gate where `with_gate` is False.
-
-    Raises
-    ------
-    ArtifactError : a stage is missing, or one was run again without those after it; says which to run.
-    """
-    if not workspace.trained() and not workspace.ensemble.exists():
-        raise ArtifactError(
-            f"there is no trained network in {workspace.root}",
-            "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`; "
-            "or predict with --model builtin.",
-        )
-    ensemble = Ensemble.load(workspace.ensemble)
-    calibration = Calibration.load(workspace.calibration)
-    if ensemble.artifact is None or calibration.artifact is None:
-        raise ValueError("artifacts read from disk carry their envelope")
-    calibration.artifact.require_input("ensemble", ensemble.artifact)
-    members = tuple(_member(workspace, member) for member in ensemble.members)
-    gate = StoredQualityGate.load(workspace.gate) if with_gate and workspace.gate.exists() else None
-    parts = [member.artifact.sha256 for member in members if member.artifact]
-    parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
-    parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
-    digest = sha256_bytes(canonical_json(parts))
-    names = "+".join(member.name for member in ensemble.members)
-    is_bundled = workspace == _package_folder()
-    return Bundle(
-        members,
-        ensemble,
-        calibration,
-        model_id=f"{BUILTIN}:{names}" if is_bundled else names,
-        sha256=digest,
-        gate=gate.gate if gate is not None else None,
-        is_bundled=is_bundled,
-    )
+    return bundled_model() if model == BUNDLED_NAME else Workspace(Path(model))
 
 
 def copy_model(
@@ -169,11 +173,31 @@ def _member(workspace: Workspace, member: Member) -> Checkpoint:
             f"member {member.name} of the ensemble is a table of predictions from elsewhere, not a network",
             "Such an ensemble can be calibrated and evaluated, but it cannot predict new images.",
         )
-    found = Checkpoint.load(workspace.checkpoint(member.name))
-    digest = found.artifact.sha256 if found.artifact else ""
+    path = _inside(workspace, workspace.checkpoint(member.name))
+    checkpoint = Checkpoint.load(path)
+    digest = checkpoint.artifact.sha256 if checkpoint.artifact else ""
     if digest != member.checkpoint_sha256:
         raise ArtifactError(
             f"models/{member.name} is {digest[:12]}, but the ensemble was built from {member.checkpoint_sha256[:12]}",
             "It was trained again since: run `skinlesion ensemble` and `skinlesion calibrate`.",
         )
-    return found
+    return checkpoint
+
+
+def _inside(workspace: Workspace, path: Path) -> Path:
+    """The path, which must not lead out of the folder of the model by way of a linked folder.
+
+    Raises
+    ------
+    ArtifactError : it does.
+    """
+    try:
+        inside = path.parent.resolve().is_relative_to(workspace.root.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        inside = False
+    if not inside:
+        raise ArtifactError(
+            f"{path.parent} leads out of {workspace.root}: links out of a model are not followed",
+            "Copy the folder that the link points to, or use the folder itself as the workspace.",
+        )
+    return path

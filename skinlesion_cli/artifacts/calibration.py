@@ -123,9 +123,9 @@ class Calibration(StoredArtifact):
             guarantees=tuple(guarantee.model_dump(exclude_unset=True) for guarantee in body.guarantees),
             confidence=body.confidence,
             guarantee_settings={} if settings is None else settings.model_dump(exclude_unset=True),
-            probability_figures=body.probability_figures,
+            probability_figures=body.probability_figures.model_dump(exclude_unset=True),
             triage_figures=body.triage_figures,
-            support=body.support,
+            support=body.support.model_dump(exclude_unset=True),
             stopping=None if body.stopping is None else body.stopping.model_dump(),
             artifact=artifact,
         )

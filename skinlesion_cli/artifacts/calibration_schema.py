@@ -6,14 +6,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from skinlesion_cli.artifacts.base import Body, OpenBody
+from skinlesion_cli.artifacts.base import Body
 from skinlesion_cli.artifacts.schema import (
     MOST_MEMBERS,
     MOST_VIEWS,
     ClassName,
     ClassNames,
     Count,
-    JsonObject,
+    Figures,
     Share,
     Text,
     ViewName,
@@ -75,10 +75,21 @@ class StoppingRuleBody(Body):
         return self
 
 
-class StoppingBody(OpenBody):
+class StoppingBody(Body):
     """The stopping rule of adaptive test-time augmentation, with what was measured of it."""
 
     stopping_rule: StoppingRuleBody
+    images: Count = 0
+    lesions: Count = 0
+    changed_images: Count = 0
+    changed_lesions: Count = 0
+    upper_bound: Share | None = None
+    cross_fitted_share: Share | None = None
+    triage_changed_share: Share | None = None
+    decisions_changed_in_all: Share | None = None
+    confidence: _OpenShare | None = None
+    n_steps: Annotated[int, Field(ge=0, le=MOST_MEMBERS * MOST_VIEWS)] = 0
+    mean_steps: Annotated[float, Field(ge=0.0, le=MOST_MEMBERS * MOST_VIEWS)] | None = None
     step_shares: Annotated[tuple[Share, ...], Field(max_length=MOST_MEMBERS * MOST_VIEWS)] = ()
 
     @model_validator(mode="after")
@@ -96,17 +107,20 @@ class TargetBody(Body):
     specificity: _OpenShare | None = None
 
 
-class GuaranteeBody(OpenBody):
+class GuaranteeBody(Body):
     """What holds for one class on new images; None where nothing can be guaranteed."""
 
     class_name: ClassName
     granted: bool
     sensitivity: Annotated[float, Field(ge=0.0, lt=1.0)] | None
     specificity: _OpenShare | None
+    target_sensitivity: _OpenShare | None = None
+    target_specificity: _OpenShare | None = None
     confidence: _OpenShare
     threshold: Share | None = None
     lesions: Count = 0
     missed: Count = 0
+    more_lesions: Count | None = None
     reason: Text = ""
 
 
@@ -116,6 +130,32 @@ class GuaranteeSettingsBody(Body):
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     horizon: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     max_bacc_loss: Share | None = None
+
+
+class SharpnessBody(Body):
+    """See `decisions.probability_fit.sharpness`; None where it is undefined."""
+
+    ece: Share | None = None
+    brier: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
+    log_loss: Annotated[float, Field(ge=0.0, le=1e6)] | None = None
+
+
+class ProbabilityFiguresBody(Body):
+    """Before and after the calibration of probabilities, cross-fitted."""
+
+    method: Text = ""
+    before: SharpnessBody | None = None
+    after_cross_fitted: SharpnessBody | None = None
+
+
+class SupportBody(Body):
+    """On how many images and lesions a calibration rests, and what its decisions are worth on them."""
+
+    images: Count = 0
+    lesions: Count = 0
+    lesions_by_class: dict[ClassName, Count] = Field(default_factory=dict)
+    argmax_bacc: Share | None = None
+    cross_fitted_bacc: Share | None = None
 
 
 class CalibrationBody(Body):
@@ -129,13 +169,15 @@ class CalibrationBody(Body):
     guarantees: Annotated[tuple[GuaranteeBody, ...], Field(max_length=N_CLASSES)]
     confidence: _OpenShare | None
     guarantee_settings: GuaranteeSettingsBody | None = None
-    probability_figures: JsonObject
-    triage_figures: JsonObject
-    support: JsonObject
+    probability_figures: ProbabilityFiguresBody
+    triage_figures: dict[Text, Figures]
+    support: SupportBody
     stopping: StoppingBody | None
 
     @model_validator(mode="after")
     def _views_fit_the_stopping_rule(self) -> Self:
+        if self.tta_mode == "adaptive" and self.stopping is None:
+            raise ValueError("tta_mode is adaptive, but there is no stopping rule")
         if self.stopping is not None and self.stopping.stopping_rule.n_views != len(self.views):
             raise ValueError(
                 f"the stopping rule is for {self.stopping.stopping_rule.n_views} views, "

@@ -262,14 +262,18 @@ def _require(path: Path, what: str, found: object, expected: object) -> None:
 def _verify_payload(path: Path, record: _Payload, verify: bool) -> Path:
     file = path.with_name(record.file)
     try:
+        size_bytes = file.lstat().st_size
+        if verify and size_bytes != record.bytes and not file.is_symlink():
+            raise ArtifactError(
+                f"{record.file} is damaged: it has {size_bytes:,} bytes, {path.name} states {record.bytes:,}",
+                RUN_AGAIN,
+            )
         if verify and (digest := sha256_regular(file, record.bytes)) != record.sha256:
             raise ArtifactError(
                 f"{record.file} is damaged: its hash is {_short(digest)}, "
                 f"{path.name} states {_short(record.sha256)}",
                 RUN_AGAIN,
             )
-        if not verify:
-            file.lstat()
     except FileNotFoundError:
         raise ArtifactError(f"{path.name} names {record.file}, which is missing", RUN_AGAIN) from None
     except OSError as error:

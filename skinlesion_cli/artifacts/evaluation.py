@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
-from skinlesion_cli.artifacts.envelope import Artifact, read_artifact, write_artifact
+from skinlesion_cli.artifacts.base import Content, OpenBody, StoredArtifact, parsed
+from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import atomic_write, sha256_bytes
+from skinlesion_cli.artifacts.schema import FileName, Sha256
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-KIND = "evaluation"
-SCHEMA_VERSION = 1
-HINT = "Run `skinlesion evaluate` first."
+
+class EvaluationBody(OpenBody):
+    """Figures, as the evaluation printed them, beside the hashes of the files that belong to it."""
+
+    files: dict[FileName, Sha256]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """`body` is what the evaluation found, in JSON types; `files` name the pictures and tables beside it."""
+class Evaluation(StoredArtifact):
+    """`body` holds the figures, in JSON types; `files` the SHA-256 of the pictures and tables beside it.
+
+    These files are for people: they are not verified when the figures are loaded.
+    """
+
+    KIND: ClassVar[str] = "evaluation"
+    HINT: ClassVar[str] = "Run `skinlesion evaluate` first."
 
     body: Mapping[str, Any]
     files: Mapping[str, str]
-    artifact: Artifact
+    artifact: Artifact | None = field(default=None, compare=False)
+
+    @classmethod
+    def _from_artifact(cls, artifact: Artifact) -> Self:
+        files = parsed(EvaluationBody, artifact).files
+        return cls({key: value for key, value in artifact.body.items() if key != "files"}, files, artifact)
+
+    def _content(self) -> Content:
+        return Content({"files": dict(self.files)} | defined(self.body))
 
 
 def defined(value: Any) -> Any:
@@ -51,24 +69,11 @@ def challenge_csv(ids: list[str], values: np.ndarray) -> bytes:
     return tables.to_csv(pd.DataFrame({"image": ids} | columns))
 
 
-def write(
+def write_evaluation(
     folder: Path, body: Mapping[str, Any], files: Mapping[str, bytes], *, inputs: Mapping[str, Artifact | str]
 ) -> Artifact:
-    """Write `evaluation.json`, and the files beside it under their own names; the JSON, with their hashes, last."""
+    """Write the files under their own names, then `evaluation.json` with their hashes."""
     for name, data in files.items():
         atomic_write(folder / name, data)
-    stated = {name: sha256_bytes(data) for name, data in files.items()}
-    return write_artifact(
-        folder / "evaluation.json",
-        kind=KIND,
-        schema_version=SCHEMA_VERSION,
-        body={"files": stated} | defined(body),
-        inputs=inputs,
-    )
-
-
-def read(folder: Path) -> Evaluation:
-    """Read and verify an evaluation's figures (the files beside it are for people and not verified)."""
-    artifact = read_artifact(folder / "evaluation.json", kind=KIND, schema_version=SCHEMA_VERSION, hint=HINT)
-    body = dict(artifact.body)
-    return Evaluation(body, body.pop("files"), artifact)
+    hashes = {name: sha256_bytes(data) for name, data in files.items()}
+    return Evaluation(body, hashes).save(folder / "evaluation.json", inputs=inputs)

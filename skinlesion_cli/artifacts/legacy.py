@@ -30,7 +30,9 @@ RENAMED_TENSORS: Mapping[str, str] = {"voice_probabilities": "group_probabilitie
 def with_present_names(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The body of an artifact of this kind, with the present name of every key."""
     renamed = _RENAMED_KEYS.get(kind, {})
-    return {renamed.get(key, key): _inner(kind, value) for key, value in body.items()}
+    # The rule stood twice beside what was measured of it.
+    twice = "stopping" if "stopping_rule" in body else None
+    return {renamed.get(key, key): _inner(kind, value) for key, value in body.items() if key != twice}
 
 
 def _inner(kind: str, value: Any) -> Any:

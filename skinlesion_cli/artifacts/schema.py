@@ -6,13 +6,14 @@ import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
+from typing_extensions import TypeAliasType
 
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
 
 # Enough for every real dataset and model, and few enough to be held in memory.
 MOST_IMAGES = 20_000_000
 MOST_MEMBERS = 200
-MOST_VIEWS = 1_000
+MOST_VIEWS = 100
 _MOST_CHARACTERS = 100_000
 
 
@@ -46,3 +47,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 JsonObject = dict[str, JsonValue]
+# Measured numbers by name, in any depth; None where they are undefined.
+Figures = TypeAliasType(
+    "Figures",
+    "dict[Text, Figures] | list[Figures] | bool | Annotated[float, Field(ge=-1e12, le=1e12)] | None",
+)

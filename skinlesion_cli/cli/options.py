@@ -126,9 +126,9 @@ def start_of(arch: str | None, weights: str, model: str | None) -> str:
     if weights != "auto":
         raise UsageError("--weights and --init cannot be combined: both set the initial weights")
     # Reading a model loads pandas, and `--help` must not.
-    from skinlesion_cli.artifacts.bundle import architecture
+    from skinlesion_cli.artifacts.bundle import architecture_of
 
-    own = architecture(model)
+    own = architecture_of(model)
     if arch not in (None, own):
         raise UsageError(f"--init {model} has networks of {own}, not {arch}", "Omit --arch.")
     return own

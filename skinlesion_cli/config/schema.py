@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+_Mean = Annotated[float, Field(ge=-10.0, le=10.0)]
+_Deviation = Annotated[float, Field(ge=1e-3, le=10.0)]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,8 +49,9 @@ class Preprocessing(Frozen):
     # Every image is first reduced to at most this many pixels per side, so that a sharp 6000 px photograph
     # and a 200 px thumbnail reach the network equally sharp. None: resized to input_size_px directly.
     harmonise_px: Annotated[int, Field(ge=16, le=2048)] | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    # Of pixels in [0, 1].
+    mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
+    std: tuple[_Deviation, _Deviation, _Deviation] = IMAGENET_STD
 
 
 class Recipe(Frozen):

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skinlesion_cli.artifacts import exports
-from skinlesion_cli.artifacts.bundle import BUILTIN, Bundle
+from skinlesion_cli.artifacts.bundle import BUNDLED_NAME, Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
-from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
@@ -120,7 +120,7 @@ def resolve_runtime(
     kind = choose_runtime(wanted, device)
     exported = kind == "torch" or all(exports.is_there(member, kind) for member in bundle.members)
     if wanted == AUTO and not exported:
-        name = model or (BUILTIN if bundle.is_bundled else None)
+        name = model or (BUNDLED_NAME if bundle.is_bundled else None)
         command = "skinlesion export" + (f" --model {shlex.quote(name)}" if name else "")
         note(f"predicting with torch; run `{command}` once, and onnxruntime predicts much faster")
         return "torch"
@@ -151,6 +151,12 @@ def load_engine(
     ArtifactError : an export is missing, or was made from another network.
     """
     choice = choose_tta(bundle.calibration, tta_mode, force=force)
+    unknown = [name for name in dict.fromkeys(choice.views) if name not in tta.VIEWS]
+    if unknown:
+        raise ArtifactError(
+            f"the model needs test-time views that this version does not know: {name_items(unknown)}",
+            "Known: " + ", ".join(tta.VIEWS),
+        )
     kind = resolve_runtime(bundle, runtime, device, note, model=model)
     members = [
         RUNTIMES[kind].member(checkpoint, float(weight), device)

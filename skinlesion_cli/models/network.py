@@ -13,7 +13,7 @@ from torch import nn
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, name_items
-from skinlesion_cli.models.backbones import BackboneSpec, backbone
+from skinlesion_cli.models.backbones import BACKBONES, BackboneSpec, backbone
 from skinlesion_cli.models.freezing import merge_norms
 from skinlesion_cli.taxonomy import N_CLASSES
 
@@ -105,8 +105,13 @@ def restore_network(checkpoint: Checkpoint) -> LesionNet:
 
     Raises
     ------
-    ArtifactError : the weights do not fit, or are not finite.
+    ArtifactError : the architecture is unknown, or the weights do not fit or are not finite.
     """
+    if checkpoint.arch not in BACKBONES:
+        raise ArtifactError(
+            f"{checkpoint.name} has the architecture {checkpoint.arch!r}, which this version does not know",
+            "Architectures: " + ", ".join(BACKBONES),
+        )
     n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
     network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing, n_metadata=n_metadata)
     load_weights(network, checkpoint.weights, checkpoint.name)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, PositiveInt
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import to_input
@@ -56,7 +56,7 @@ def run(config: BenchSettings, reporter: Reporter) -> StageResult:
     missing = [str(path) for path in config.sample if not path.is_file()]
     if missing:
         raise UsageError(f"there is no file {name_items(missing)}")
-    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
+    bundle = Bundle.load(locate_model(Workspace(config.workspace), config.model))
     predictor = Predictor.of_bundle(
         bundle, device=config.device, runtime=config.runtime, model=config.model, note=reporter.note
     )

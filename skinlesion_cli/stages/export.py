@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import PositiveInt
 
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import exports
+from skinlesion_cli.artifacts.bundle import locate_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
@@ -37,7 +37,7 @@ _BATCH = 16
 class ExportSettings(StageSettings):
     """`members` empty: all networks. `images`: validation images to compare on, at most.
 
-    `model` as in `artifacts.bundle.locate`. Exports of a model that is not the workspace's own go into the user's
+    `model` as in `artifacts.bundle.locate_model`. Exports of a model that is not the workspace's own go into the user's
     cache, see `artifacts.exports.folder_of`.
     """
 
@@ -66,7 +66,7 @@ def run(config: ExportSettings, reporter: Reporter) -> StageResult:
     UsageError : no such network, or the packages for it are missing.
     ArtifactError : an export differs too much from its network; nothing is written then.
     """
-    source = bundles.locate(Workspace(config.workspace), config.model)
+    source = locate_model(Workspace(config.workspace), config.model)
     cached = source.root.resolve() != config.workspace.resolve()
     trained = source.trained()
     unknown = [name for name in config.members if name not in trained]
@@ -91,7 +91,7 @@ def run(config: ExportSettings, reporter: Reporter) -> StageResult:
         place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
         with exclusive(place, "export"), reporter.task(f"exporting {name}", None) as task:
             export = _exported(checkpoint, config, sample, task.describe)
-            artifact = exports.write(checkpoint, export, cached=cached)
+            artifact = export.save_for(checkpoint, cached=cached)
         found = export.figures
         figures[name] = dict(found)
         written.append(str(artifact.path))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts.bundle import Bundle, copy_model
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
@@ -43,11 +43,11 @@ def run(config: PackSettings, reporter: Reporter) -> StageResult:
         raise UsageError(
             f"the folder {config.output} is not empty: {name_items(sorted(others))}", "Name a new folder."
         )
-    packed = bundles.from_workspace(source)
+    packed = Bundle.load(source)
     with exclusive(target.root, "pack"):
-        total_bytes = bundles.copy_model(source, target, packed, with_predictions=config.with_predictions)
+        total_bytes = copy_model(source, target, packed, with_predictions=config.with_predictions)
     reporter.note("reading it back")
-    if bundles.from_workspace(target).sha256 != packed.sha256:
+    if Bundle.load(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")
     return StageResult(
         command="pack",

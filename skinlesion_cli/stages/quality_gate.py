@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from skinlesion_cli.artifacts.bundle import from_workspace
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
@@ -121,7 +121,7 @@ def _predictor(workspace: Workspace) -> Predictor | None:
     """The workspace's ensemble without its gate; None where there is none yet."""
     if not (workspace.ensemble.exists() and workspace.calibration.exists()):
         return None
-    return Predictor.of_bundle(from_workspace(workspace, with_gate=False), device="cpu")
+    return Predictor.of_bundle(Bundle.load(workspace, with_gate=False), device="cpu")
 
 
 def _thirds(ids: list[str], everything: Manifest) -> tuple[list[str], list[str], list[str]]:

@@ -10,8 +10,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import PositiveInt, SkipValidation
 
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
@@ -72,7 +72,7 @@ def run(config: SelectSettings, reporter: Reporter) -> StageResult:
     check_named(config.inputs)
     output_checks.check_file(config.output, _is_unlabelled_list, "an unlabelled list", config.inputs)
     workspace = Workspace(config.workspace)
-    bundle = bundles.from_workspace(workspace)
+    bundle = Bundle.load(workspace)
     predictor = Predictor.of_bundle(
         bundle,
         device=config.device,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion_cli.artifacts import envelope, evaluation, files, maps, tables
+from skinlesion_cli.artifacts import envelope, files, maps, tables
+from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.manifest import Manifest, check
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
@@ -116,7 +117,7 @@ def test_a_tensor_that_is_none_is_a_damaged_artifact(tmp_path):
 
 
 def test_what_is_undefined_is_null_in_json():
-    found = evaluation.defined(
+    found = defined(
         {1: np.array([0.5, np.nan]), "b": (np.float32(0.25), np.inf, True, "x"), "c": np.int64(3), "d": None}
     )
     assert found == {"1": [0.5, None], "b": [0.25, None, True, "x"], "c": 3, "d": None}
@@ -150,7 +151,7 @@ def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
 
 
 def test_a_lock_goes_with_a_folder_that_is_handed_on(tmp_path):
-    with files.exclusive(tmp_path, "test", keep_lock=False):
+    with files.exclusive(tmp_path, "test"):
         assert (tmp_path / ".test.holder").read_text().startswith("process ")
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save as save_tensors
 
-from skinlesion_cli.artifacts import bundle, envelope, exports, member_predictions
+from skinlesion_cli.artifacts import envelope, exports, member_predictions
+from skinlesion_cli.artifacts.bundle import Bundle, architecture_of, bundled_model, locate_model
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
@@ -52,24 +53,24 @@ def finished(workspace: Workspace, **changes) -> Workspace:
 
 
 def test_a_bundle_is_named_by_its_parts(tmp_path):
-    found = bundle.from_workspace(finished(Workspace(tmp_path)))
+    found = Bundle.load(finished(Workspace(tmp_path)))
     assert (found.model_id, found.is_bundled, found.gate) == ("tiny", False, None)
-    assert bundle.architecture(str(tmp_path)) == "tiny"
-    assert bundle.from_workspace(Workspace(tmp_path)).sha256 == found.sha256
+    assert architecture_of(str(tmp_path)) == "tiny"
+    assert Bundle.load(Workspace(tmp_path)).sha256 == found.sha256
 
 
 def test_a_network_trained_again_no_longer_fits(tmp_path):
     workspace = finished(Workspace(tmp_path))
     network(workspace.checkpoint("tiny"), seed=2)
     with pytest.raises(ArtifactError, match=r"models/tiny is .* but the ensemble was built from") as told:
-        bundle.from_workspace(workspace)
+        Bundle.load(workspace)
     assert "skinlesion ensemble" in told.value.hint
 
 
 def test_a_table_from_elsewhere_cannot_predict(tmp_path):
     outside = Member("table", None, 1.0, None)
     with pytest.raises(ArtifactError, match="member table of the ensemble is a table of predictions"):
-        bundle.from_workspace(finished(Workspace(tmp_path), members=(outside,)))
+        Bundle.load(finished(Workspace(tmp_path), members=(outside,)))
 
 
 def test_an_ensemble_of_an_earlier_version_combined_by_rank_is_refused(tmp_path):
@@ -101,23 +102,23 @@ def test_networks_of_two_architectures_are_no_one_start(tmp_path):
     parts = tuple(Member(m.arch, m.artifact.sha256, 0.5, 0.5) for m in made if m.artifact)
     finished(workspace, members=parts)
     with pytest.raises(ArtifactError, match="are of one, two"):
-        bundle.architecture(str(tmp_path))
+        architecture_of(str(tmp_path))
 
 
 def test_where_the_model_lies(tmp_path, monkeypatch):
     begun, empty = Workspace(tmp_path / "begun"), Workspace(tmp_path / "empty")
     network(begun.checkpoint("tiny"))
     empty.root.mkdir()
-    assert bundle.locate(begun) == begun
-    assert bundle.locate(empty) == bundle.bundled_model() == bundle.locate(begun, "builtin")
-    assert bundle.locate(begun, str(tmp_path / "other")) == Workspace(tmp_path / "other")
+    assert locate_model(begun) == begun
+    assert locate_model(empty) == bundled_model() == locate_model(begun, "builtin")
+    assert locate_model(begun, str(tmp_path / "other")) == Workspace(tmp_path / "other")
     with pytest.raises(ArtifactError, match="there is no workspace"):
-        bundle.locate(Workspace(tmp_path / "none"))
+        locate_model(Workspace(tmp_path / "none"))
     with pytest.raises(ArtifactError, match="no trained network"):
-        bundle.from_workspace(empty)
-    monkeypatch.setattr(bundle, "_package_folder", lambda: empty)
-    with pytest.raises(ArtifactError, match="no built-in model"):
-        bundle.bundled_model()
+        Bundle.load(empty)
+    monkeypatch.setattr("skinlesion_cli.artifacts.bundle._package_folder", lambda: empty)
+    with pytest.raises(ArtifactError, match="no bundled model"):
+        bundled_model()
 
 
 # Members of an ensemble
@@ -161,20 +162,20 @@ def test_an_export_belongs_to_one_network(tmp_path):
     made = network(tmp_path / "tiny" / "checkpoint.json")
     assert not exports.is_there(made, "onnx")
     weight = np.arange(14, dtype=np.float32).reshape(7, 2)
-    exports.write(made, exports.Export("onnx", b"graph", weight, {"images": 3}))
+    exports.Export("onnx", b"graph", weight, {"images": 3}).save_for(made)
     assert exports.is_there(made, "onnx")
-    found = exports.read(made, "onnx")
+    found = exports.Export.load_for(made, "onnx")
     assert (found.model, found.figures) == (b"graph", {"images": 3})
     assert found.classifier.tolist() == weight.tolist()
     other = network(tmp_path / "tiny" / "checkpoint.json", seed=2)
     assert not exports.is_there(other, "onnx")
     with pytest.raises(ArtifactError, match="was made from checkpoint"):
-        exports.read(other, "onnx")
+        exports.Export.load_for(other, "onnx")
     larger = dataclasses.replace(made, preprocessing=Preprocessing(input_size_px=64))
     with pytest.raises(ArtifactError, match="has preprocessing"):
-        exports.read(larger, "onnx")
+        exports.Export.load_for(larger, "onnx")
     unwritten = dataclasses.replace(made, artifact=None)
-    for act in (lambda: exports.path_of(unwritten, "onnx"), lambda: exports.write(unwritten, found)):
+    for act in (lambda: exports.path_of(unwritten, "onnx"), lambda: found.save_for(unwritten)):
         with pytest.raises(ValueError, match="checkpoint"):
             act()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ExitCode, UsageError
 from skinlesion_cli.explain.member_maps import member_maps
@@ -98,7 +98,7 @@ def test_maps_over_all_views_turn_with_the_image(workspace: Path, tmp_path: Path
 
 
 def test_maps_are_of_the_views_that_show_the_whole_image(workspace: Path) -> None:
-    engine = load_engine(bundles.from_workspace(Workspace(workspace)), "cpu", "torch")
+    engine = load_engine(Bundle.load(Workspace(workspace)), "cpu", "torch")
     pixels = np.random.default_rng(5).integers(0, 256, (2, 40, 40, 3), dtype=np.uint8)
     both = [
         member_maps(engine.to_input, engine.members[0], list(pixels), np.array([0, 1]), "gradcam", views)

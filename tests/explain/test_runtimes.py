@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.inference.predictor import Predictor
@@ -22,7 +22,7 @@ def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None
 
     root = make_workspace(tmp_path / "ws", size_px=[64, 96])  # maps of 2 x 2 and 3 x 3 places
     export.run(export.ExportSettings(workspace=root), SilentReporter())
-    bundle = bundles.from_workspace(Workspace(root))
+    bundle = Bundle.load(Workspace(root))
     images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(3)]
     ids = ["a.jpg", "b.jpg", "c.jpg"]
     maps = {}

@@ -161,7 +161,7 @@ def test_an_export_with_other_preprocessing_names_both(
     (name,) = space.trained()
     # The network itself is never reached.
     export = exports.Export("onnx", b"no network", np.zeros((7, 2), np.float32), {})
-    path = exports.write(Checkpoint.load(space.checkpoint(name)), export).path
+    path = export.save_for(Checkpoint.load(space.checkpoint(name))).path
     rewritten(path, lambda envelope: envelope["preprocessing"].update(input_size_px=48))
     done = run("predict", images, "-o", tmp_path / "out.csv", "-w", workspace)
     assert_refused(done, 4, path.name, "'input_size_px': 48", "'input_size_px': 32")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import bundle, envelope, external_predictions, prediction_file
+from skinlesion_cli.artifacts import envelope, external_predictions, prediction_file
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.config.policy import load_policy
@@ -123,7 +124,7 @@ def model(source: random.Random) -> object:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
         _sign_what_was_made_from(root, changed, files)
-        return bundle.from_workspace(Workspace(root)).sha256
+        return Bundle.load(Workspace(root)).sha256
 
 
 def _sign_what_was_made_from(root: Path, changed: str, before: dict[str, bytes]) -> None:

@@ -160,11 +160,11 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None:
     pytest.importorskip("onnxruntime")
-    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.bundle import Bundle
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.inference.loading import load_engine
 
-    bundle = bundles.from_workspace(Workspace(tiny_workspace))
+    bundle = Bundle.load(Workspace(tiny_workspace))
     images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(6)]
     found = {
         runtime: load_engine(bundle, "cpu", runtime).run(images, keep_features=True)
@@ -272,7 +272,7 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     shutil.copytree(tiny_workspace, tmp_path / "ws")
     workspace = Workspace(tmp_path / "ws")
     first, second = (Checkpoint.load(workspace.checkpoint(name)) for name in workspace.trained())
-    other = exports.read(second, "onnx").model
+    other = exports.Export.load_for(second, "onnx").model
     shutil.rmtree(exports.path_of(first, "onnx").parent)
     monkeypatch.setattr(onnx_export, "to_onnx", lambda network, size_px: other)
     with pytest.raises(ArtifactError, match="a probability differs by"):
@@ -282,7 +282,7 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
     shutil.copytree(exports.path_of(second, "onnx").parent, exports.path_of(first, "onnx").parent)
     assert not exports.is_there(first, "onnx")
     with pytest.raises(ArtifactError, match="was made from checkpoint"):
-        exports.read(first, "onnx")
+        exports.Export.load_for(first, "onnx")
     with pytest.raises(UsageError, match="what it loses has to be measured"):
         export.run(export.ExportSettings(workspace=workspace.root, format="onnx-int8"), SilentReporter())
 

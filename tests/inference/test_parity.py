@@ -21,9 +21,9 @@ import tiny
 from PIL import Image
 
 from skinlesion_cli import Classifier
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.prediction_columns import unescape_formula
@@ -110,7 +110,7 @@ def gated_workspace(inputs: list[Path], tmp_path_factory: pytest.TempPathFactory
     # Wide enough apart for probabilities that differ between images and scales.
     root = tiny.make_workspace(tmp_path_factory.mktemp("gated") / "ws", spread=40.0)
     workspace = Workspace(root)
-    bundle = bundles.from_workspace(workspace)
+    bundle = Bundle.load(workspace)
     pictures = [np.asarray(photograph(seed, 120, 90)) for seed in range(20)]
     measured = [[statistics(picture)[name] for name in STATISTICS] for picture in pictures]
     # Spread widely, so that only darkness is unusual.
@@ -298,7 +298,7 @@ def test_the_inputs_can_tell_the_ways_apart(inputs: list[Path], workspace_for: A
 
 def test_limits_hold_for_everybody(inputs: list[Path], workspace_for: Any) -> None:
     workspace, large = workspace_for("none"), inputs[0] / "large.jpg"
-    bundle = bundles.from_workspace(Workspace(workspace))
+    bundle = Bundle.load(Workspace(workspace))
     predictor = Predictor.of_bundle(bundle, device="cpu", runtime="torch", max_pixels=2400 * 1800 - 1)
     pixels = load(ImageInput("x", large))
     predictions = predictor.predict([large, large.read_bytes(), pixels, np.full((20, 20, 3), 128, np.uint8)])

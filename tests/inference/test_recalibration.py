@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skinlesion_cli import Classifier
-from skinlesion_cli.artifacts.bundle import from_workspace
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.settings import FitSettings
@@ -44,7 +44,7 @@ def test_the_same_networks_with_decisions_of_their_own(tiny_workspace, labels_cs
     assert result.figures["support"]["images"] == 40
     assert result.figures["failed"] == 1
     assert "broken" in result.warnings[-1]
-    before, after = from_workspace(Workspace(tiny_workspace)), from_workspace(Workspace(output))
+    before, after = Bundle.load(Workspace(tiny_workspace)), Bundle.load(Workspace(output))
     assert [m.artifact.sha256 for m in after.members] == [m.artifact.sha256 for m in before.members]
     assert after.sha256 != before.sha256
     assert after.calibration.policy == "none"

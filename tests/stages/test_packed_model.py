@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -38,7 +38,7 @@ def test_the_copy_is_the_same_model_and_holds_nothing_else(tmp_path):
     (source / "dataset").mkdir()
     (source / "dataset" / "patient.jpg").write_bytes(b"an image")
     packed(source, tmp_path / "packed")
-    before, after = (bundles.from_workspace(Workspace(tmp_path / name)) for name in ("ws", "packed"))
+    before, after = (Bundle.load(Workspace(tmp_path / name)) for name in ("ws", "packed"))
     assert after.sha256 == before.sha256
     assert [m.weights for m in after.members] == [m.weights for m in before.members]
     kinds = {path.suffix for path in (tmp_path / "packed").rglob("*") if path.is_file()}
@@ -74,21 +74,21 @@ def test_the_own_model_goes_before_the_built_in_one_and_an_unfinished_one_is_not
     tmp_path, monkeypatch
 ):
     built_in = Workspace(make_workspace(tmp_path / "box"))
-    monkeypatch.setattr(bundles, "bundled_model", lambda: built_in)
+    monkeypatch.setattr("skinlesion_cli.artifacts.bundle.bundled_model", lambda: built_in)
     monkeypatch.chdir(tmp_path)
-    assert bundles.locate(Workspace(Path("skinlesion-workspace"))) == built_in
+    assert locate_model(Workspace(Path("skinlesion-workspace"))) == built_in
     own = Workspace(tmp_path / "ws")
     with pytest.raises(ArtifactError, match="there is no workspace"):
-        bundles.locate(own)
+        locate_model(own)
     (own.dataset).mkdir(parents=True)
-    assert bundles.locate(own) == built_in
-    assert bundles.locate(own, str(tmp_path / "other")) == Workspace(tmp_path / "other")
+    assert locate_model(own) == built_in
+    assert locate_model(own, str(tmp_path / "other")) == Workspace(tmp_path / "other")
     state = own.model("tiny") / "state"
     state.mkdir(parents=True)
-    assert bundles.locate(own) == own
+    assert locate_model(own) == own
     with pytest.raises(ArtifactError, match="there is no trained network"):
-        bundles.from_workspace(bundles.locate(own))
-    assert bundles.locate(own, "builtin") == built_in
+        Bundle.load(locate_model(own))
+    assert locate_model(own, "builtin") == built_in
 
 
 def test_half_precision_rounds_kernels_and_keeps_norms():
@@ -272,7 +272,7 @@ def test_the_mean_of_models_is_evaluated_fold_by_fold_without_training(folds, sk
 
 def test_networks_of_different_folds_have_no_mean(folds):
     """Recognised by their folds even if a model does not state which images it was trained on."""
-    members = bundles.from_workspace(Workspace(folds / "packed")).members
+    members = Bundle.load(Workspace(folds / "packed")).members
     models = [
         StartingModel(Workspace(Path(name)), SimpleNamespace(members=(member,), model_id=name))  # type: ignore[arg-type]
         for name, member in zip(("one", "other"), members, strict=True)

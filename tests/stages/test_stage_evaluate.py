@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion_cli.artifacts import bundle
-from skinlesion_cli.artifacts import evaluation as evaluations
+from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
+from skinlesion_cli.artifacts.evaluation import Evaluation
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
@@ -48,7 +48,7 @@ def official(folder: Path) -> tuple[list[str], np.ndarray]:
 
 def test_everything_is_written_and_hangs_together(workspace: Workspace, tmp_path: Path):
     result = run(workspace, output=tmp_path, against="argmax")
-    found = evaluations.read(tmp_path)
+    found = Evaluation.load(tmp_path / "evaluation.json")
     assert set(found.files) == {
         "confusion.png", "roc.png", "calibration.png", "net-benefit.png", "sensitivity.png", "challenge.csv",
     }  # fmt: skip
@@ -196,7 +196,7 @@ def test_two_policies_are_compared_by_their_files(workspace: Workspace, tmp_path
 def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarantees_of_its_model(
     tmp_path: Path,
 ):
-    model = bundle.from_workspace(bundle.bundled_model())
+    model = Bundle.load(bundled_model())
     header = "id,status," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",decision,triage,model_sha256"
     certain = {
         name: ",".join("1.0" if name == other else "0.0" for other in CLASS_NAMES) for name in CLASS_NAMES

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.files import exclusive, sha256_file
@@ -318,7 +318,7 @@ def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> 
     mean = np.mean([fold.view_probabilities for fold in folds], axis=0)
     np.testing.assert_allclose(test.view_probabilities, mean[:, :8], atol=1e-6)
     calibrate.run(calibrate.CalibrateSettings(workspace=workspace.root), SilentReporter())
-    bundle = bundles.from_workspace(workspace)
+    bundle = Bundle.load(workspace)
     assert [member.name for member in bundle.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
 
 

@@ -55,7 +55,7 @@ def _torch(checkpoint: Checkpoint, device: str) -> Loaded:
 def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
 
-    export = exports.read(checkpoint, kind)
+    export = exports.Export.load_for(checkpoint, kind)
     return exported_runtime(export.model, kind), export.classifier
 
 

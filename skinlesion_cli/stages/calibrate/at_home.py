@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field, InstanceOf
 
 from skinlesion_cli.artifacts import output_checks
-from skinlesion_cli.artifacts.bundle import Bundle, copy_model, from_workspace, resolve_model
+from skinlesion_cli.artifacts.bundle import Bundle, copy_model, resolve_model
 from skinlesion_cli.artifacts.external_predictions import bare_id
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -77,7 +77,7 @@ def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
             f"there is a model in {config.output} already", "Name a new folder, or remove it first."
         )
     output_checks.check_folder(config.output)
-    bundle = from_workspace(source)
+    bundle = Bundle.load(source)
     collection = read_source(config.on, "auto", SourceOptions())
     _refuse_trained_on(collection, source)
     seen = _predicted(bundle, collection, config, reporter)
@@ -98,7 +98,7 @@ def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
             stage.CalibrateSettings(workspace=target.root, settings=config.settings, adaptive=adaptive),
             reporter,
         )
-    packed = from_workspace(target)
+    packed = Bundle.load(target)
     labels = Counter(one.record.label for one in usable)
     counted = ", ".join(f"{labels[name]} {name}" for name in CLASS_NAMES if labels[name])
     warnings = [*result.warnings, *notes]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import util
 from typing import Any
 
+from skinlesion_cli.artifacts.bundle import BUNDLED_NAME, Bundle, bundled_model
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorSettings, Finding
@@ -37,11 +38,11 @@ def weights(_config: DoctorSettings) -> Iterator[Finding]:
 
 def models(config: DoctorSettings) -> Iterator[Finding]:
     """The bundled model, and what the workspace holds."""
-    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.bundle import locate_model
 
     bundled = None
     try:
-        bundled = bundles.from_workspace(bundles.bundled_model())
+        bundled = Bundle.load(bundled_model())
         figures = {"model": bundled.model_id, "sha256": bundled.sha256}
         shown = f"complete; networks: {len(bundled.members)}"
         yield Finding("bundled model", "ok", shown, figures=figures)
@@ -49,15 +50,15 @@ def models(config: DoctorSettings) -> Iterator[Finding]:
         yield Finding("bundled model", "problem", error.message, error.hint or REINSTALL)
     workspace = Workspace(config.workspace)
     if not workspace.begun():
-        bundles.locate(workspace)
+        locate_model(workspace)
         yield Finding("workspace", "ok", f"no model in {config.workspace}: the bundled one predicts")
         if bundled is not None:
-            yield _exports(bundled, f"skinlesion export --model {bundles.BUILTIN}")
+            yield _exports(bundled, f"skinlesion export --model {BUNDLED_NAME}")
     elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
         begun = f"the model in {config.workspace} is not finished"
         yield Finding("workspace", "advice", begun, "`skinlesion info` says what comes next.")
     else:
-        bundle = bundles.from_workspace(workspace)
+        bundle = Bundle.load(workspace)
         shown = f"a finished model in {config.workspace}; networks: {len(bundle.members)}"
         figures = {"model": bundle.model_id, "sha256": bundle.sha256}
         yield Finding("workspace", "ok", shown, figures=figures)
@@ -96,11 +97,11 @@ def picture() -> bytes:
 def self_test(_config: DoctorSettings) -> Iterator[Finding]:
     import numpy as np
 
-    from skinlesion_cli.artifacts import bundle as bundles
+    from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
     from skinlesion_cli.inference.predictor import Predictor, as_source
     from skinlesion_cli.models.devices import resolve_device
 
-    bundle, image = bundles.from_workspace(bundles.bundled_model()), as_source(picture(), 0)
+    bundle, image = Bundle.load(bundled_model()), as_source(picture(), 0)
     for device in dict.fromkeys(("cpu", resolve_device("auto").type)):
         started = time.perf_counter()
         batch = Predictor.of_bundle(bundle, device=device, runtime="torch").run([image])

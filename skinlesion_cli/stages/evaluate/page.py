@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import evaluation as evaluations
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -64,7 +63,7 @@ def write_evaluation_report(
     ]
     drawn = dict(pictures) | {"operating-points.png": operating_points(labels, data.probabilities, decided)}
     html = page(
-        evaluations.defined(body),
+        defined(body),
         drawn,
         mistakes,
         int((labels != decided).sum()),
@@ -81,7 +80,7 @@ def write_evaluation_report(
 def _bundle(workspace: Workspace, artifact: Artifact) -> Bundle | None:
     """The workspace's ensemble, if it is the one whose calibration decided."""
     try:
-        bundle = bundles.from_workspace(workspace)
+        bundle = Bundle.load(workspace)
     except ArtifactError:
         return None
     calibration = bundle.calibration.artifact

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import NonNegativeInt
 
-from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts import evaluation as evaluations
 from skinlesion_cli.artifacts import external_predictions, output_checks
+from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.evaluation import challenge_csv, defined, write_evaluation
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -140,11 +140,11 @@ def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
     values = everything.probabilities
     if config.thresholded:
         values = judging.thresholded(values, everything.decided)
-    files["challenge.csv"] = evaluations.challenge_csv(everything.ids, values)
+    files["challenge.csv"] = challenge_csv(everything.ids, values)
     if config.output is not None:
         _check_output(config, folder, files)
     with exclusive(folder, "evaluate"):
-        artifact = evaluations.write(folder, body, files, inputs=judged.inputs)
+        artifact = write_evaluation(folder, body, files, inputs=judged.inputs)
         reports = []
         if config.report:
             with reporter.task("writing the report"):
@@ -153,7 +153,7 @@ def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
                     write_evaluation_report(folder, workspace, data, judged.ids, body, files, artifact)
                 )
     paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
-    return _result(evaluations.defined(body), paths, [*notes, *subgroup_notes])
+    return _result(defined(body), paths, [*notes, *subgroup_notes])
 
 
 def _check_output(config: EvaluateSettings, folder: Path, names: Iterable[str]) -> None:
@@ -255,9 +255,9 @@ def _calibration_of(model_sha256: str, workspace: Workspace) -> Calibration | No
     """The calibration of the model that a table names: the workspace's or the bundled one; None for any other."""
     if not model_sha256:
         return None
-    for folder in (workspace, bundles.bundled_model()):
+    for folder in (workspace, bundled_model()):
         try:
-            bundle = bundles.from_workspace(folder)
+            bundle = Bundle.load(folder)
         except ArtifactError:
             continue
         if bundle.sha256 == model_sha256:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, SkipValidation
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import resize_square
@@ -53,7 +53,7 @@ class CheckSettings(StageSettings):
 def run(config: CheckSettings, reporter: Reporter) -> StageResult:
     """Both tests, each with its interval over images; the verdict is in words."""
     check_named(config.inputs)
-    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
+    bundle = Bundle.load(locate_model(Workspace(config.workspace), config.model))
     predictor = Predictor.of_bundle(bundle, device=config.device, runtime="torch")
     images, decided, failed = _predicted(config, predictor)
     whole = predictor.engine
@@ -151,7 +151,7 @@ def _areas(engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed
 
 def _result(
     config: CheckSettings,
-    bundle: bundles.Bundle,
+    bundle: Bundle,
     maps: np.ndarray,
     randomised: list[tuple[str, str, MeanOf]],
     areas: np.ndarray,

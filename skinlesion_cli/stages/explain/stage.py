@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import PositiveInt, SkipValidation
 
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
@@ -47,7 +47,7 @@ class ExplainSettings(StageSettings):
     `classes` are class names or `all`; empty: the class decided on. `method` is one of `methods.METHODS`.
     `cam_tta` averages the maps over the views that prediction averages. `style` is one of `overlay.STYLES`,
     `raw` one of `writer.RAW_KINDS` or None, `model` as in
-    `artifacts.bundle.locate`.
+    `artifacts.bundle.locate_model`.
     """
 
     workspace: Path
@@ -77,7 +77,7 @@ def run(config: ExplainSettings, reporter: Reporter) -> StageResult:
     check_named(config.inputs)
     output_checks.check_folder(config.output, [TABLE], output_checks.has_header(COLUMNS), config.inputs)
     output_checks.check_mirror(config.output, config.output / TABLE, config.inputs)
-    bundle = bundles.from_workspace(bundles.locate(Workspace(config.workspace), config.model))
+    bundle = Bundle.load(locate_model(Workspace(config.workspace), config.model))
     # Only the fast path needs no backward pass, and so no torch.
     runtime = config.runtime if config.method == FAST else "torch"
     if config.runtime not in (AUTO, runtime):
@@ -168,7 +168,7 @@ def _drawn(
 
 
 def _result(
-    config: ExplainSettings, bundle: bundles.Bundle, n_images: int, zero: list[str], failed: list[str]
+    config: ExplainSettings, bundle: Bundle, n_images: int, zero: list[str], failed: list[str]
 ) -> StageResult:
     which = ", ".join(config.classes) or "the decided class"
     warnings = []

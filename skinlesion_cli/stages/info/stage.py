@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
@@ -46,7 +46,7 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     _calibration(workspace, status)
     if not status.problems and status.next_command is None:
         try:
-            bundle = bundles.from_workspace(workspace)
+            bundle = Bundle.load(workspace)
             status.figures["model_sha256"] = bundle.sha256
             status.suggest("skinlesion predict ./images --cam")
         except ArtifactError as error:

@@ -12,10 +12,9 @@ from typing import IO, Annotated, Any, Self
 
 from pydantic import Field, PositiveInt, SkipValidation, model_validator
 
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts import prediction_file as store
-from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.prediction_columns import FORMATS
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
@@ -111,8 +110,8 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     replaced = _check_output(config)
     if replaced:
         reporter.note(f"{config.output} is a finished table of predictions; this run replaces it")
-    source = bundles.locate(Workspace(config.workspace), config.model)
-    bundle = bundles.from_workspace(source)
+    source = locate_model(Workspace(config.workspace), config.model)
+    bundle = Bundle.load(source)
     plan = _plan(config, source, bundle, reporter)
     passed_over: Counter[str] = Counter()
     inputs = iter(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from skinlesion_cli.artifacts import bundle as bundles
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.inputs import ImageInput
@@ -48,7 +47,7 @@ class Worker:
         self, plan: Plan, bundle: Bundle | None = None, note: Callable[[str], None] = lambda text: None
     ) -> None:
         self.plan = plan
-        bundle = bundle or bundles.from_workspace(Workspace(plan.workspace))
+        bundle = bundle or Bundle.load(Workspace(plan.workspace))
         if bundle.sha256 != plan.model_sha256:
             raise ArtifactError(
                 f"the model in {plan.workspace} is now {bundle.sha256[:12]}, but the run was started with "

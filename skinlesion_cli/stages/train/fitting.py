@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 
+from skinlesion_cli.artifacts.base import malformed_as_artifact_error
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.training_state import TrainingState, remove_state
 from skinlesion_cli.data.metadata import n_columns
@@ -150,7 +151,8 @@ def _resume(job: Job, trainer: Trainer) -> None:
     state = job.distributed.agree_on(lambda: _saved_state(job))
     if state is None:
         return
-    restore_state(trainer, load(state.tensors), dict(state.counters))
+    with malformed_as_artifact_error(job.workspace.training_state(job.name)):
+        restore_state(trainer, load(state.tensors), dict(state.counters))
     progress = trainer.progress
     job.reporter.note(f"resuming at epoch {progress.epoch + 1}, step {progress.step + 1}")
 

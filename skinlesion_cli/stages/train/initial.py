@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinlesion_cli.artifacts import bundle as bundles
-from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.bundle import Bundle, resolve_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -25,8 +24,8 @@ class StartingModel:
     @classmethod
     def load(cls, name: str) -> StartingModel:
         """Load `builtin`, or the model in this folder."""
-        folder = bundles.resolve_model(name)
-        return cls(folder, bundles.from_workspace(folder))
+        folder = resolve_model(name)
+        return cls(folder, Bundle.load(folder))
 
     def member(self, job: Job) -> Checkpoint:
         """The network for this job: that of its fold, or the first one.

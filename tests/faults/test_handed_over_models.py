@@ -1,0 +1,356 @@
+"""Models that somebody handed over: whatever stands in them, a command succeeds or ends with exit code 4.
+
+Nothing outside the folder is opened, nothing blocks, and no count is believed before it was checked.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import assert_refused, run
+
+from skinlesion_cli.artifacts import reading
+from skinlesion_cli.artifacts.base import StoredArtifact
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
+from skinlesion_cli.config.schema import canonical_json
+from skinlesion_cli.errors import ArtifactError
+
+pytestmark = pytest.mark.command_line
+
+CHECKPOINT = "models/tiny-fold0/checkpoint.json"
+ENSEMBLE = "ensemble/ensemble.json"
+CALIBRATION = "calibration/calibration.json"
+GATE = "calibration/gate.json"
+ARTIFACTS: dict[str, type[StoredArtifact]] = {
+    CHECKPOINT: Checkpoint,
+    ENSEMBLE: Ensemble,
+    CALIBRATION: Calibration,
+    GATE: StoredQualityGate,
+}
+DELETED = object()
+ODD_VALUES: tuple[object, ...] = (
+    *("text", "../../../elsewhere", -1, 0, 25_000_000, 1.7e308, True, None, [], {}, [[]], DELETED),
+)
+# What is stored for people to read; no prediction depends on it.
+FIGURES = {
+    "figures",
+    "probability_figures",
+    "triage_figures",
+    "support",
+    "recipe",
+    "promises",
+    "targets",
+    "inputs",
+}
+# A list longer than this is changed at its two ends only.
+LONG = 4
+
+
+@pytest.fixture(scope="module")
+def model(old_version: Path) -> Path:
+    """A packed model with folds, an adaptive calibration and a quality gate; not to be changed."""
+    return old_version / "packed"
+
+
+@pytest.fixture
+def own_model(model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+@pytest.fixture
+def image(images: Path) -> Path:
+    return sorted(images.rglob("*.jpg"))[0]
+
+
+def read(root: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((root / name).read_text("utf-8"))
+    return content
+
+
+def write(root: Path, name: str, content: dict[str, Any]) -> str:
+    """Write an envelope with the hash that belongs to its content."""
+    content = {key: value for key, value in content.items() if key != "sha256"}
+    digest = sha256_bytes(canonical_json(content))
+    (root / name).write_text(json.dumps(content | {"sha256": digest}))
+    return digest
+
+
+def signed_recipe(name: str, content: dict[str, Any]) -> None:
+    """State the hash of a changed recipe anew."""
+    if name == CHECKPOINT and isinstance(content.get("body"), dict):
+        content["config_sha256"] = sha256_bytes(canonical_json(content["body"].get("recipe")))
+
+
+def signed(root: Path, name: str, content: dict[str, Any]) -> None:
+    """Put one changed artifact into a model and sign those that name it anew, as a careful forger would."""
+    signed_recipe(name, content)
+    digest = write(root, name, content)
+    if name == CHECKPOINT:
+        ensemble = read(root, ENSEMBLE)
+        ensemble["body"]["members"][0]["checkpoint_sha256"] = digest
+        digest = write(root, ENSEMBLE, ensemble)
+    if name in (CHECKPOINT, ENSEMBLE):
+        calibration = read(root, CALIBRATION)
+        calibration["inputs"]["ensemble"] = digest
+        write(root, CALIBRATION, calibration)
+
+
+def leaves(value: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Places of all values in a JSON document, inner objects and lists included."""
+    if place:
+        yield place
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*place, key))
+    elif isinstance(value, list):
+        for index in range(len(value)) if len(value) <= LONG else (0, len(value) - 1):
+            yield from leaves(value[index], (*place, index))
+
+
+def changed(content: dict[str, Any], place: tuple[str | int, ...], value: object) -> dict[str, Any]:
+    content = copy.deepcopy(content)
+    inner: Any = content
+    for step in place[:-1]:
+        inner = inner[step]
+    if value is DELETED:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return content
+
+
+def mutations(content: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], object, dict[str, Any]]]:
+    parts = {key: content[key] for key in ("body", "preprocessing", "payloads", "seed", "inputs")}
+    # The rule stood a second time beside what was measured of it; nothing reads it.
+    parts["body"] = copy.deepcopy(parts["body"])
+    if parts["body"].get("stopping"):
+        del parts["body"]["stopping"]["stopping"]
+    for place in leaves(parts):
+        for value in ODD_VALUES:
+            try:
+                mutated = changed(content, place, value)
+            except (KeyError, IndexError):  # pragma: no cover - places come from the content itself
+                continue
+            if mutated != content:
+                yield place, value, mutated
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_any_odd_value_is_refused_or_harmless(
+    name: str, own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    content, before = read(own_model, name), {file: (own_model / file).read_bytes() for file in ARTIFACTS}
+    accepted: list[tuple[tuple[str | int, ...], object, dict[str, Any]]] = []
+    refused: dict[tuple[str | int, ...], str] = {}
+    for place, value, mutated in mutations(content):
+        signed_recipe(name, mutated)
+        write(own_model, name, mutated)
+        try:
+            ARTIFACTS[name].load(own_model / name)
+        except ArtifactError as error:
+            refused[place] = error.message
+        else:
+            accepted.append((place, value, mutated))
+    # Every field is refused for some value, except for what nothing depends on.
+    assert len(refused) > 15
+    assert all(Path(name).name in message or "checkpoint." in message for message in refused.values())
+    # What was accepted is predicted with: one value of each field, and of figures, which nothing reads, some.
+    first = {place: (value, mutated) for place, value, mutated in reversed(accepted)}
+    figures = [place for place in first if FIGURES & set(place)]
+    for place in [*(place for place in first if place not in figures), *figures[::20]]:
+        value, mutated = first[place]
+        signed(own_model, name, mutated)
+        done = run("predict", image, "-o", tmp_path / "out.csv", "--overwrite", "--model", own_model)
+        assert "should not happen" not in done.output, (place, value, done.output)
+        assert done.exit_code in (0, 4), (place, value, done.output)
+        for file, original in before.items():
+            (own_model / file).write_bytes(original)
+
+
+COUNTS = {
+    "views of the stopping rule": (CALIBRATION, ("body", "stopping", "stopping_rule", "n_views"), "n_views"),
+    "image size": (CHECKPOINT, ("preprocessing", "input_size_px"), "input_size_px"),
+    "metadata columns": (CHECKPOINT, ("body", "figures", "metadata_columns"), "metadata_columns"),
+    "fold": (CHECKPOINT, ("body", "fold"), "fold"),
+}
+
+
+@pytest.mark.parametrize(("name", "place", "word"), COUNTS.values(), ids=COUNTS)
+def test_absurd_counts_are_refused_by_name(
+    name: str, place: tuple[str, ...], word: str, own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    signed(own_model, name, changed(read(own_model, name), place, 25_000_000))
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, Path(name).name, word, "25000000")
+
+
+ODD_MODELS = {
+    "a negative weight": (ENSEMBLE, ("body", "members", 0, "weight"), -0.5, "members.0.weight"),
+    "weights of another sum": (ENSEMBLE, ("body", "members", 0, "weight"), 0.75, "sum to 1.25"),
+    "text for a number": (ENSEMBLE, ("body", "members", 0, "weight"), "0.5", "members.0.weight"),
+    "no views": (CALIBRATION, ("body", "views"), [], "views"),
+    "an unknown view": (ENSEMBLE, ("body", "views", 0), "sideways", "views"),
+    "an unknown method": (ENSEMBLE, ("body", "method"), "vote", "method"),
+    "an unknown class": (CALIBRATION, ("body", "rule", "thresholds"), {"XYZ": 0.5}, "thresholds"),
+    "an unknown architecture": (CHECKPOINT, ("body", "arch"), "resnet9000", "resnet9000"),
+    "a deviation of 0": (CHECKPOINT, ("preprocessing", "std", 0), 0.0, "std"),
+}
+
+
+@pytest.mark.parametrize(("name", "place", "value", "word"), ODD_MODELS.values(), ids=ODD_MODELS)
+def test_a_signed_odd_value_is_named(
+    name: str,
+    place: tuple[str | int, ...],
+    value: object,
+    word: str,
+    own_model: Path,
+    image: Path,
+    tmp_path: Path,
+) -> None:
+    signed(own_model, name, changed(read(own_model, name), place, value))
+    assert_refused(run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model), 4, word)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_are_refused(value: str, own_model: Path, image: Path, tmp_path: Path) -> None:
+    text = (own_model / ENSEMBLE).read_text("utf-8")
+    (own_model / ENSEMBLE).write_text(text.replace('"weight": 0.5', f'"weight": {value}'))
+    assert_refused(
+        run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model), 4, "ensemble.json", "finite"
+    )
+
+
+@pytest.mark.parametrize("outside", ["../../../elsewhere", "/elsewhere", "..", "a/b", "a\\b", "tiny\0"])
+def test_a_network_from_outside_the_folder_is_not_loaded(
+    outside: str, own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(own_model / "models" / "tiny-fold0", tmp_path / "elsewhere")
+    mutated = changed(read(own_model, ENSEMBLE), ("body", "members", 0, "name"), outside)
+    signed(own_model, ENSEMBLE, mutated)
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, "ensemble.json", "members.0.name")
+
+
+needs_links = pytest.mark.skipif(os.name != "posix", reason="links, FIFOs and devices as on POSIX")
+
+
+def a_fifo(place: Path) -> None:
+    os.mkfifo(place)
+
+
+def a_link_to_a_device(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+def a_link_to_a_file(place: Path) -> None:
+    copy_of = place.parents[2] / "precious"
+    copy_of.write_bytes(b"{}")
+    place.symlink_to(copy_of)
+
+
+def a_dangling_link(place: Path) -> None:
+    place.symlink_to("nothing-there")
+
+
+def a_loop(place: Path) -> None:
+    place.symlink_to(place.name)
+
+
+def a_folder(place: Path) -> None:
+    place.mkdir()
+
+
+@needs_links
+@pytest.mark.parametrize(
+    "put", [a_fifo, a_link_to_a_device, a_link_to_a_file, a_dangling_link, a_loop, a_folder]
+)
+@pytest.mark.parametrize(
+    "name", [*ARTIFACTS, "models/tiny-fold0/checkpoint.weights-6810e7531a7e.safetensors"]
+)
+def test_only_regular_files_are_opened(
+    name: str, put: Callable[[Path], None], own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    (own_model / name).unlink()
+    put(own_model / name)
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, Path(name).name)
+
+
+@needs_links
+@pytest.mark.parametrize("folder", ["models", "models/tiny-fold0", "ensemble", "calibration"])
+def test_a_linked_folder_does_not_lead_out_of_the_model(
+    folder: str, own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    shutil.move(own_model / folder, tmp_path / "elsewhere")
+    (own_model / folder).symlink_to(tmp_path / "elsewhere")
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, "leads out of")
+
+
+@needs_links
+def test_the_model_itself_may_be_a_link(own_model: Path, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(own_model)
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", tmp_path / "linked")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_huge_json_is_not_read(own_model: Path, image: Path, tmp_path: Path) -> None:
+    with (own_model / CALIBRATION).open("r+b") as file:
+        file.truncate((64 << 20) + 1)
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, "calibration.json", "too large")
+
+
+HEADERS = {
+    "longer than the file": (10_000_000).to_bytes(8, "little") + b"{}",
+    "of 2 ** 63 bytes": (2**63).to_bytes(8, "little") + b"{}",
+    "no JSON": (2).to_bytes(8, "little") + b"[]",
+    "a shape beyond the file": (72).to_bytes(8, "little")
+    + b'{"a":{"dtype":"F32","shape":[25000000,25000000],"data_offsets":[0,4]}}  '
+    + b"1234",
+    "an unknown type": (60).to_bytes(8, "little")
+    + b'{"a":{"dtype":"X99","shape":[1],"data_offsets":[0,4]}}      '
+    + b"1234",
+}
+
+
+@pytest.mark.parametrize("content", HEADERS.values(), ids=HEADERS)
+def test_weights_with_a_lying_header_are_refused(
+    content: bytes, own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    checkpoint = read(own_model, CHECKPOINT)
+    record = checkpoint["payloads"]["weights"]
+    (own_model / CHECKPOINT).with_name(record["file"]).write_bytes(content)
+    record.update(sha256=sha256_bytes(content), bytes=len(content))
+    signed(own_model, CHECKPOINT, checkpoint)
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, "safetensors")
+
+
+@pytest.mark.parametrize("name", [ENSEMBLE, "models/tiny-fold0/checkpoint.weights-6810e7531a7e.safetensors"])
+def test_a_file_that_may_not_be_read_is_named(
+    name: str, own_model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal comes from the call itself: root, who runs many suites, may read everything."""
+    real = os.open
+
+    def refusing(path: Path, flags: int, *more: int, **others: int) -> int:
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *more, **others)
+
+    monkeypatch.setattr(reading.os, "open", refusing)
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model)
+    assert_refused(done, 4, Path(name).name, "Permission denied")
