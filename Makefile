@@ -59,7 +59,7 @@ release-check:
 
 coverage: install
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(COVERED) --cov --cov-report=
-	$(BIN)/coverage json -q -o - | $(BIN)/python tests/branch_coverage.py
+	$(BIN)/coverage json -q -o - | $(BIN)/python tests/support/branch_coverage.py
 
 mutants: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]'

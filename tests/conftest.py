@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
@@ -18,6 +20,14 @@ sys.path.insert(0, str(ROOT / "examples"))
 def empty_user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What this user has exported must not decide which runtime a test runs with."""
     os.environ["SKINLESION_CACHE"] = str(tmp_path_factory.mktemp("user") / "cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished ensemble of one tiny network with random weights. To be read, not changed."""
+    from tests.support import tiny_models
+
+    return tiny_models.make_workspace(tmp_path_factory.mktemp("tiny_model") / "ws", archs=("tiny",))
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +75,7 @@ def skinlesion():
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=HANG_S,
             env=os.environ
             | {"PYTHONPATH": paths, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
             | environment,

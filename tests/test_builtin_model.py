@@ -17,6 +17,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.limits import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "skinlesion_cli" / "builtin"
@@ -97,7 +98,7 @@ def test_the_demo_names_files_that_are_there(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stderr
     named = re.findall(r"(shown/\S+\.(?:png|html|csv))", done.stdout)

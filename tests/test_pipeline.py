@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.limits import HANG_S
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
     *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
@@ -236,7 +238,7 @@ def test_nothing_connects_at_import():
         "print('imported')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=200
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=HANG_S
     )
     assert done.stdout.strip() == "imported", done.stdout + done.stderr
 

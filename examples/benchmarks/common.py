@@ -17,21 +17,21 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "inference")]
+sys.path.insert(0, str(ROOT))
 PUBLISHED = (("resnet50", 224), ("densenet121", 224), ("efficientnet_b3", 300))
 LIGHT = (("efficientnet_lite0", 224), ("efficientnet_lite1", 224), ("efficientnet_lite2", 224))
 
 
 def workspace(root: Path, networks: Sequence[tuple[str, int]], *, export: bool = True) -> Path:
     """An ensemble with random weights: right for time, meaningless for decisions. Made once."""
-    import tiny
-
     from skinlesion_cli.progress import SilentReporter
     from skinlesion_cli.stages import export as exporting
+    from tests.support import tiny_models
 
     if not (root / "calibration" / "calibration.json").exists():
         sizes = [size for _, size in networks]
-        tiny.make_workspace(root, tuple(arch for arch, _ in networks), size_px=sizes, spread=None)
+        archs = tuple(arch for arch, _ in networks)
+        tiny_models.make_workspace(root, archs, size_px=sizes, spread=None)
         if export:
             exporting.run(exporting.ExportSettings(workspace=root), SilentReporter())
     return root

@@ -44,8 +44,7 @@ class Places:
 def places(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Places:
     import make_images
 
-    from tests.inference import tiny
-    from tests.stages import made_workspace
+    from tests.support import made_workspace, tiny_models
 
     root = tmp_path_factory.mktemp("places")
     # Enough images for a gate, and no more.
@@ -58,5 +57,5 @@ def places(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Places:
     ):
         done = run(*arguments)
         assert done.exit_code == 0, done.output
-    finished = tiny.make_workspace(root / "finished", archs=("tiny",))
-    return Places(root / "generated", dataset, finished, stored, tiny.make_images(root / "images", 4))
+    finished = tiny_models.make_workspace(root / "finished", archs=("tiny",))
+    return Places(root / "generated", dataset, finished, stored, tiny_models.make_images(root / "images", 4))

@@ -15,6 +15,7 @@ import pytest
 from skinlesion_cli.cli import names
 from tests.cli.conftest import COMMANDS, Run
 from tests.conftest import ROOT
+from tests.support.limits import HANG_S
 
 DEVICES = "auto, cpu, cuda, mps"
 RUNTIMES = "auto, torch, onnx, onnx-int8, openvino-bf16"
@@ -202,7 +203,7 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG_S,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONPROFILEIMPORTTIME": "1"} | asked,
     )
     lines = done.stderr.splitlines()
@@ -247,7 +248,7 @@ def test_install_completion_works_in_bash(program: Path, tmp_path: Path) -> None
     def bash(script: str) -> subprocess.CompletedProcess[str]:
         # The shell is found by looking at the parent process, so there has to be one.
         arguments = ["bash", "--norc", "-c", script]
-        return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=100)
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=HANG_S)
 
     done = bash("skinlesion --install-completion; exit $?")
     assert done.returncode == 0, done.stderr

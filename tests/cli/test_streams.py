@@ -14,6 +14,7 @@ from skinlesion_cli.cli.terminal import printable
 from skinlesion_cli.errors import SkinLesionError
 from tests.cli.conftest import Places, Run
 from tests.conftest import ROOT
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.command_line
 
@@ -26,7 +27,7 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
         ["bash", "-c", script],
         cwd=cwd,
         capture_output=True,
-        timeout=280,
+        timeout=HANG_S,
         env=os.environ | {"PYTHONPATH": paths, "NO_COLOR": "1", "TERM": "dumb"} | environment,
     )
 

@@ -18,6 +18,7 @@ from skinlesion_cli.cli.narrow import drawn
 from skinlesion_cli.stages.result import Table
 from tests.cli.conftest import COMMANDS, Run
 from tests.conftest import ROOT
+from tests.support.limits import HANG_S
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-7]|9[0-7]|38;)[0-9;]*m")
 
@@ -152,7 +153,7 @@ def on_a_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:
             break
         written += block
     os.close(primary)
-    process.wait(timeout=100)
+    process.wait(timeout=HANG_S)
     return written.decode("utf-8", "replace")
 
 

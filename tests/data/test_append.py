@@ -17,7 +17,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
 from skinlesion_cli.data.split_extension import extended
 from skinlesion_cli.errors import DataError
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 
 def command(*arguments: object) -> tuple[int, dict[str, Any], str]:
@@ -39,14 +39,14 @@ def own_dataset(
     folder.mkdir(parents=True)
     (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
     for number, row in enumerate(rows):
-        (folder / row.split(",")[0]).write_bytes(tiny.jpeg(first + number))
+        (folder / row.split(",")[0]).write_bytes(tiny_datasets.jpeg(first + number))
     return folder
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """28 images of 14 lesions (2 per class) in two folds."""
-    source = tiny.write_official(tmp_path / "isic")
+    source = tiny_datasets.write_official(tmp_path / "isic")
     code, _, text = command(
         "download", "--from", source, "--split", "kfold", "--folds", 2, "-w", tmp_path / "w", "--quiet"
     )
@@ -83,14 +83,15 @@ def test_new_lesions_get_a_fold_each_by_class_and_nothing_moves(workspace, tmp_p
 def test_images_of_a_lesion_that_is_there_go_to_its_side(workspace, tmp_path):
     _, _, before = load(workspace)
     rows = [
-        f"x{n}.jpg,{tiny.TRAINING[image]},{tiny.LESION_OF[image]}" for n, image in enumerate(tiny.TRAINING)
+        f"x{n}.jpg,{tiny_datasets.TRAINING[image]},{tiny_datasets.LESION_OF[image]}"
+        for n, image in enumerate(tiny_datasets.TRAINING)
     ]
     code, printed, _ = command(
         "download", "--from", own_dataset(tmp_path / "more", rows), "--append", "-w", workspace, "--json"
     )
     assert code == 0
     _, _, after = load(workspace)
-    assert all(after[f"x{n}"] == before[image] for n, image in enumerate(tiny.TRAINING))
+    assert all(after[f"x{n}"] == before[image] for n, image in enumerate(tiny_datasets.TRAINING))
     assert any(
         "28 new images show lesions or patients that are there" in note for note in printed["warnings"]
     )
@@ -101,13 +102,13 @@ def test_what_is_there_already_by_content_or_archive_id_is_counted_and_left_out(
         tmp_path / "other",
         ["ISIC_0000000.jpg,MEL,A", "ISIC_0000001_downsampled.jpg,NV,B", "copy.jpg,BCC,C", "new.jpg,DF,D"],
     )
-    (folder / "copy.jpg").write_bytes(tiny.jpeg(2))
+    (folder / "copy.jpg").write_bytes(tiny_datasets.jpeg(2))
     code, printed, _ = command("download", "--from", folder, "--append", "-w", workspace, "--json")
     assert code == 0
     figures = printed["figures"]
     assert (figures["added"], figures["already_there"], figures["same_archive_id"]) == (1, 1, 2)
     assert any("2 images have the ISIC id" in note for note in printed["warnings"])
-    assert set(load(workspace)[2]) == set(tiny.TRAINING) | {"new"}
+    assert set(load(workspace)[2]) == set(tiny_datasets.TRAINING) | {"new"}
 
 
 def test_a_contradicting_label_is_refused_and_nothing_changes(workspace, tmp_path):
@@ -130,8 +131,8 @@ def test_other_pictures_of_the_same_name_get_their_source_before_it(workspace, t
     assert (table.loc["IMG_1", "label"], table.loc["south/IMG_1", "label"]) == ("MEL", "NV")
     assert table.loc["south/IMG_1", "lesion_id"] == "south/IMG_1"
     images = Workspace(workspace).images
-    assert (images / "south" / "IMG_1.jpg").read_bytes() == tiny.jpeg(2000)
-    assert (images / "IMG_1.jpg").read_bytes() == tiny.jpeg(1000)
+    assert (images / "south" / "IMG_1.jpg").read_bytes() == tiny_datasets.jpeg(2000)
+    assert (images / "IMG_1.jpg").read_bytes() == tiny_datasets.jpeg(1000)
 
 
 def test_a_patient_of_both_datasets_stays_on_one_side(tmp_path):

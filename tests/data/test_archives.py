@@ -11,8 +11,8 @@ from skinlesion_cli.data.reading.archives import image_members, open_archive
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
-from tests.data import tiny
-from tests.data.bad_archives import GOOD, MALICIOUS, archive_with
+from tests.support import tiny_datasets
+from tests.support.bad_archives import GOOD, MALICIOUS, archive_with
 
 
 @pytest.mark.parametrize("kind", MALICIOUS)
@@ -25,7 +25,7 @@ def test_a_malicious_or_damaged_zip_is_refused(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", MALICIOUS)
 def test_nothing_of_it_reaches_the_dataset(kind, tmp_path):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     images = source / "ISIC2018_Task3_Training_Input"
     for path in images.iterdir():
         path.unlink()
@@ -41,7 +41,7 @@ def test_nothing_of_it_reaches_the_dataset(kind, tmp_path):
 
 def test_a_good_zip_opens_and_names_its_images(tmp_path):
     with_folders = GOOD | {"__MACOSX/in/._ISIC_0000000.jpg": b"", "in/": b"", "in/b/ISIC_0000001.JPG": b"x"}
-    (tmp_path / "a.zip").write_bytes(tiny.zipped(with_folders))
+    (tmp_path / "a.zip").write_bytes(tiny_datasets.zipped(with_folders))
     with open_archive(tmp_path / "a.zip") as archive:
         assert image_members(archive) == {
             "ISIC_0000000": "in/ISIC_0000000.jpg",
@@ -50,13 +50,13 @@ def test_a_good_zip_opens_and_names_its_images(tmp_path):
 
 
 def test_a_well_compressed_table_is_no_bomb(tmp_path):
-    truth = tiny.ground_truth({f"ISIC_{number:07d}": "NV" for number in range(10_015)}).encode()
-    (tmp_path / "a.zip").write_bytes(tiny.zipped({"a.csv": truth}))
+    truth = tiny_datasets.ground_truth({f"ISIC_{number:07d}": "NV" for number in range(10_015)}).encode()
+    (tmp_path / "a.zip").write_bytes(tiny_datasets.zipped({"a.csv": truth}))
     assert len(truth) > 9 * (tmp_path / "a.zip").stat().st_size
     open_archive(tmp_path / "a.zip").close()
 
 
 def test_one_image_in_two_folders_is_refused(tmp_path):
-    (tmp_path / "a.zip").write_bytes(archive_with(**{"other/ISIC_0000000.jpg": tiny.jpeg(1)}))
+    (tmp_path / "a.zip").write_bytes(archive_with(**{"other/ISIC_0000000.jpg": tiny_datasets.jpeg(1)}))
     with pytest.raises(DataError, match="ISIC_0000000"), open_archive(tmp_path / "a.zip") as archive:
         image_members(archive)

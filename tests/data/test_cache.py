@@ -19,12 +19,13 @@ from skinlesion_cli.data.training import cache as cache_module
 from skinlesion_cli.data.training.cache import ImageFile, open_cache
 from skinlesion_cli.errors import ArtifactError, DataError, ExitCode, SkinLesionError
 from skinlesion_cli.progress import SilentReporter
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 ROWS = [(f"id{number}", f"{number}.jpg") for number in range(12)]
 # The hashes that the manifest would record.
 FILES = [
-    ImageFile(identity, file, sha256_bytes(tiny.jpeg(number))) for number, (identity, file) in enumerate(ROWS)
+    ImageFile(identity, file, sha256_bytes(tiny_datasets.jpeg(number)))
+    for number, (identity, file) in enumerate(ROWS)
 ]
 
 
@@ -33,7 +34,7 @@ def images(tmp_path) -> Path:
     folder = tmp_path / "images"
     folder.mkdir()
     for number, (_, file) in enumerate(ROWS):
-        (folder / file).write_bytes(tiny.jpeg(number))
+        (folder / file).write_bytes(tiny_datasets.jpeg(number))
     return folder
 
 
@@ -68,8 +69,8 @@ def test_another_size_dataset_or_selection_is_another_cache(tmp_path, images):
         open_it(tmp_path, images, size_px=16).path,
         open_it(tmp_path, images, files=FILES[:5]).path,
     }
-    (images / "0.jpg").write_bytes(tiny.jpeg(77))
-    other = [replace(FILES[0], sha256=sha256_bytes(tiny.jpeg(77))), *FILES[1:]]
+    (images / "0.jpg").write_bytes(tiny_datasets.jpeg(77))
+    other = [replace(FILES[0], sha256=sha256_bytes(tiny_datasets.jpeg(77))), *FILES[1:]]
     assert len(paths | {open_it(tmp_path, images, files=other).path}) == 4
 
 
@@ -89,7 +90,7 @@ def test_images_that_cannot_be_read_are_named_and_nothing_is_left(tmp_path, imag
 def test_missing_and_changed_images_are_refused_and_the_first_five_are_named(tmp_path, images):
     (images / "0.jpg").unlink()
     for number in range(1, 7):
-        (images / f"{number}.jpg").write_bytes(tiny.jpeg(50))
+        (images / f"{number}.jpg").write_bytes(tiny_datasets.jpeg(50))
     with pytest.raises(ArtifactError) as caught:
         open_it(tmp_path, images)
     assert caught.value.exit_code is ExitCode.ARTIFACT

@@ -16,26 +16,26 @@ from skinlesion_cli.report.plot_dataset import class_distribution
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from skinlesion_cli.stages.info import dataset
 from skinlesion_cli.stages.info.settings import InfoSettings
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 
 def make(folder: Path, **settings) -> Path:
     source = folder / "s"
     if not source.exists():
-        tiny.write_official(source)
+        tiny_datasets.write_official(source)
     run(DownloadSettings(workspace=folder / "w", source=source, **settings), SilentReporter())
     return folder / "w"
 
 
 def test_figures(tmp_path):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     images = source / "ISIC2018_Task3_Training_Input"
-    (images / "ISIC_0000003.jpg").write_bytes(tiny.jpeg(3, (32, 20)))
+    (images / "ISIC_0000003.jpg").write_bytes(tiny_datasets.jpeg(3, (32, 20)))
     (images / "ISIC_0000004.jpg").write_bytes((images / "ISIC_0000011.jpg").read_bytes())
     result = dataset.run(InfoSettings(workspace=make(tmp_path, split="grouped")), SilentReporter())
     figures = result.figures
     assert (figures["images"], figures["lesions"]) == (28, 14)
-    assert figures["class_counts"] == dict.fromkeys(tiny.CLASS_NAMES, 4)
+    assert figures["class_counts"] == dict.fromkeys(tiny_datasets.CLASS_NAMES, 4)
     assert figures["images_per_lesion"] == {"2": 14}
     assert figures["lesions_by_part"] == {"train": 7, "val": 7, "test": 0}
     assert figures["image_sizes_px"] == {"64x48": 27, "32x20": 1}
@@ -80,12 +80,12 @@ def test_the_picture_is_drawn_and_the_same_each_time(tmp_path):
 
 
 def test_a_picture_of_nothing_is_still_a_picture():
-    nothing = {part: dict.fromkeys(tiny.CLASS_NAMES, 0) for part in ("train", "val", "test")}
+    nothing = {part: dict.fromkeys(tiny_datasets.CLASS_NAMES, 0) for part in ("train", "val", "test")}
     Image.open(io.BytesIO(class_distribution(nothing, "empty"))).verify()
 
 
 def test_from_the_command_line(tmp_path, skinlesion):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     done = skinlesion("download", "--from", source, "-w", tmp_path / "w", "--split", "kfold", "--folds", "2")
     assert done.returncode == 0, done.stderr
     assert "2 folds" in done.stdout

@@ -25,8 +25,9 @@ from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
-from tests.data import tiny
-from tests.data.http_server import OfficialServer
+from tests.support import tiny_datasets
+from tests.support.http_server import OfficialServer
+from tests.support.limits import HANG_S
 
 PATIENCE = Patience(tries=2, first_wait_s=0.0, timeout_s=20.0, sleep=lambda seconds: None)
 INPUT = "ISIC2018_Task3_Training_Input.zip"
@@ -34,7 +35,7 @@ INPUT = "ISIC2018_Task3_Training_Input.zip"
 
 @pytest.fixture(scope="module")
 def zips() -> dict[str, bytes]:
-    return tiny.official_zips()
+    return tiny_datasets.official_zips()
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def server(zips):
 
 def download(server: OfficialServer, workspace: Path, zips: dict[str, bytes], **settings):
     config = DownloadSettings(workspace=workspace, base_url=server.url, **settings)
-    return run(config, SilentReporter(), files=tiny.catalogue(zips), patience=PATIENCE)
+    return run(config, SilentReporter(), files=tiny_datasets.catalogue(zips), patience=PATIENCE)
 
 
 def load(root: Path):
@@ -62,16 +63,16 @@ def test_everything_from_the_server(server, zips, tmp_path):
     workspace, manifest, split = load(tmp_path)
     assert result.figures["images"] == 42
     assert result.figures["lesions"] == 14 + 14
-    assert manifest.class_counts == dict.fromkeys(tiny.CLASS_NAMES, 6)
+    assert manifest.class_counts == dict.fromkeys(tiny_datasets.CLASS_NAMES, 6)
     # Two lesions a class, one to each side; the official validation and test sets where they belong.
     assert result.figures["split"]["class_counts"] == {
-        "train": dict.fromkeys(tiny.CLASS_NAMES, 2),
-        "val": dict.fromkeys(tiny.CLASS_NAMES, 3),
-        "test": dict.fromkeys(tiny.CLASS_NAMES, 1),
+        "train": dict.fromkeys(tiny_datasets.CLASS_NAMES, 2),
+        "val": dict.fromkeys(tiny_datasets.CLASS_NAMES, 3),
+        "test": dict.fromkeys(tiny_datasets.CLASS_NAMES, 1),
     }
-    assert set(split.ids("test")) == set(tiny.TEST)
+    assert set(split.ids("test")) == set(tiny_datasets.TEST)
     for row in manifest.table.itertuples():
-        assert (workspace.images / row.file).read_bytes() == tiny.jpeg(int(row.id[5:]))
+        assert (workspace.images / row.file).read_bytes() == tiny_datasets.jpeg(int(row.id[5:]))
     ledger = json.loads((workspace.archives / "downloads.json").read_text())
     assert set(ledger) == set(zips)
     assert all(len(entry["sha256"]) == 64 for entry in ledger.values())
@@ -97,7 +98,7 @@ def test_what_is_complete_is_not_fetched_again(server, zips, tmp_path):
 
 def test_metadata_put_beside_the_archives_is_read_the_next_time(server, zips, tmp_path):
     assert any("doi:10.7910/DVN/DBW86T" in note for note in download(server, tmp_path, zips).warnings)
-    (Workspace(tmp_path).archives / "HAM10000_metadata.csv").write_text(tiny.METADATA)
+    (Workspace(tmp_path).archives / "HAM10000_metadata.csv").write_text(tiny_datasets.METADATA)
     download(server, tmp_path, zips)
     assert load(tmp_path)[1].rows(["ISIC_0000001"])["age_years"].tolist() == ["45"]
 
@@ -108,7 +109,7 @@ def test_a_damaged_image_comes_back_from_the_archive(server, zips, tmp_path):
     damaged.write_bytes(b"gone")
     server.requests.clear()
     download(server, tmp_path, zips)
-    assert damaged.read_bytes() == tiny.jpeg(3)
+    assert damaged.read_bytes() == tiny_datasets.jpeg(3)
     assert server.requests == []
 
 
@@ -133,7 +134,7 @@ def test_dry_run_asks_and_writes_nothing(server, zips, tmp_path):
 def test_no_connection_says_how_to_go_on(tmp_path, zips):
     config = DownloadSettings(workspace=tmp_path, base_url="http://127.0.0.1:9/none/")
     with pytest.raises(SkinLesionError) as caught:
-        run(config, SilentReporter(), files=tiny.catalogue(zips), patience=PATIENCE)
+        run(config, SilentReporter(), files=tiny_datasets.catalogue(zips), patience=PATIENCE)
     assert caught.value.exit_code == 1
     assert "skinlesion download --from" in caught.value.hint
     assert all(f"http://127.0.0.1:9/none/{name}" in caught.value.hint for name in zips)
@@ -163,7 +164,7 @@ def test_too_little_disk_is_told_before_the_start(server, zips, tmp_path, monkey
 
 def test_an_archive_with_too_few_images_is_refused(server, zips, tmp_path):
     with zipfile.ZipFile(tmp_path / "less.zip", "w") as archive:
-        archive.writestr("ISIC2018_Task3_Training_Input/ISIC_0000000.jpg", tiny.jpeg(0))
+        archive.writestr("ISIC2018_Task3_Training_Input/ISIC_0000000.jpg", tiny_datasets.jpeg(0))
     server.files[INPUT] = (tmp_path / "less.zip").read_bytes()
     with pytest.raises(DataError, match="contains 1 images, expected 28"):
         download(server, tmp_path / "w", zips)
@@ -172,7 +173,9 @@ def test_an_archive_with_too_few_images_is_refused(server, zips, tmp_path):
 
 def test_a_damaged_archive_is_refused_and_nothing_is_taken_out(server, zips, tmp_path):
     content = bytearray(zips[INPUT])
-    position = content.index(tiny.jpeg(5)[300:340]) if tiny.jpeg(5)[300:340] in content else 2000
+    position = (
+        content.index(tiny_datasets.jpeg(5)[300:340]) if tiny_datasets.jpeg(5)[300:340] in content else 2000
+    )
     content[position] ^= 0xFF
     server.files[INPUT] = bytes(content)
     with pytest.raises(DataError, match="damaged"):
@@ -187,8 +190,11 @@ def test_a_file_that_was_replaced_since_it_was_recorded(server, zips, tmp_path):
     truth = "ISIC2018_Task3_Test_GroundTruth.zip"
     (Workspace(tmp_path).archives / truth).unlink()
     (Workspace(tmp_path).images / "ISIC_0000003.jpg").unlink()
-    server.files[truth] = tiny.zipped(
-        {"a/ISIC2018_Task3_Test_GroundTruth.csv": tiny.ground_truth(tiny.TEST).encode() + b"\n"}
+    server.files[truth] = tiny_datasets.zipped(
+        {
+            "a/ISIC2018_Task3_Test_GroundTruth.csv": tiny_datasets.ground_truth(tiny_datasets.TEST).encode()
+            + b"\n"
+        }
     )
     with pytest.raises(DataError, match="sha256"):
         download(server, tmp_path, zips)
@@ -197,11 +203,11 @@ def test_a_file_that_was_replaced_since_it_was_recorded(server, zips, tmp_path):
 
 DRIVER = """
 import functools, sys
-from tests.data import tiny
+from tests.support import tiny_datasets
 from skinlesion_cli.cli.app import main
 from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.stages.download import stage
-files = tiny.catalogue({name: b"" for name in tiny.official_zips()})
+files = tiny_datasets.catalogue({name: b"" for name in tiny_datasets.official_zips()})
 stage.run = functools.partial(stage.run, files=files, patience=Patience())
 sys.argv = ["skinlesion", "download", "--quiet", "-w", sys.argv[1], "--base-url", sys.argv[2]]
 main()
@@ -232,7 +238,7 @@ def test_kill_9_in_the_middle_then_only_the_missing_bytes(server, zips, tmp_path
     server.requests.clear()
     server.cut_after_bytes = 40_000
     server.faults[INPUT].append("cut")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # nor does the HTTP client write anything
     assert server.gets(INPUT) == [f"bytes={have}-", f"bytes={have + 40_000}-"]
@@ -267,8 +273,8 @@ def test_a_folder_of_official_zips_gives_the_same_dataset(server, zips, tmp_path
 
 
 def test_the_order_of_files_and_the_locale_do_not_matter(tmp_path):
-    forward = tiny.write_official(tmp_path / "forward")
-    backward = tiny.write_official(tmp_path / "backward")
+    forward = tiny_datasets.write_official(tmp_path / "forward")
+    backward = tiny_datasets.write_official(tmp_path / "backward")
     for name in ("ISIC2018_Task3_Training_GroundTruth.csv", "ISIC2018_Task3_Training_LesionGroupings.csv"):
         head, *rows = (backward / name).read_text().splitlines()
         (backward / name).write_text("\n".join([head, *reversed(rows)]) + "\n")
@@ -276,17 +282,17 @@ def test_the_order_of_files_and_the_locale_do_not_matter(tmp_path):
     command = [sys.executable, "-m", "skinlesion_cli", "download", "--from", str(backward)]
     command += ["-w", str(tmp_path / "b"), "--split", "grouped", "--seed", "9"]
     environment = os.environ | {"LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "5", "PYTHONUTF8": "0"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=100)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=HANG_S)
     a, b = load(tmp_path / "a"), load(tmp_path / "b")
     assert a[1].artifact.sha256 == b[1].artifact.sha256
     assert a[2].artifact.sha256 == b[2].artifact.sha256
 
 
 def test_files_that_are_no_whole_images_are_named_and_no_manifest_is_written(tmp_path):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     images = source / "ISIC2018_Task3_Training_Input"
     (images / "ISIC_0000001.jpg").write_text("<html>not found</html>")
-    (images / "ISIC_0000002.jpg").write_bytes(tiny.jpeg(2)[:-200])
+    (images / "ISIC_0000002.jpg").write_bytes(tiny_datasets.jpeg(2)[:-200])
     (images / "ISIC_0000003.jpg").write_bytes(b"")
     (images / "ISIC_0000004.jpg").unlink()
     os.mkfifo(images / "ISIC_0000004.jpg")
@@ -299,10 +305,10 @@ def test_files_that_are_no_whole_images_are_named_and_no_manifest_is_written(tmp
 
 
 def test_a_full_disk_while_images_come_in(tmp_path, monkeypatch):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     from_folder(tmp_path / "w", source)
     before = load(tmp_path / "w")[1].artifact.sha256
-    (source / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg").write_bytes(tiny.jpeg(55))
+    (source / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg").write_bytes(tiny_datasets.jpeg(55))
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -314,7 +320,7 @@ def test_a_full_disk_while_images_come_in(tmp_path, monkeypatch):
 
 
 def test_hard_links(tmp_path):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     from_folder(tmp_path / "w", source, link=True)
     name = "ISIC_0000004.jpg"
     linked = Workspace(tmp_path / "w").images / name
@@ -322,7 +328,7 @@ def test_hard_links(tmp_path):
 
 
 def test_metadata_reaches_the_manifest_and_the_unknown_stays_empty(tmp_path):
-    from_folder(tmp_path / "w", tiny.write_official(tmp_path / "s"))
+    from_folder(tmp_path / "w", tiny_datasets.write_official(tmp_path / "s"))
     rows = load(tmp_path / "w")[1].rows(["ISIC_0000000", "ISIC_0000001"])
     assert rows["age_years"].tolist() == ["", "45"]
     assert rows["sex"].tolist() == ["", "male"]
@@ -331,7 +337,7 @@ def test_metadata_reaches_the_manifest_and_the_unknown_stays_empty(tmp_path):
 
 
 def test_a_near_duplicate_is_found_and_moved(tmp_path):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     images = source / "ISIC2018_Task3_Training_Input"
     # One photograph again, smaller and at another quality, under the lesion of another image.
     from_folder(tmp_path / "w", source, split="grouped")
@@ -339,7 +345,7 @@ def test_a_near_duplicate_is_found_and_moved(tmp_path):
     lesion_of = dict(zip(manifest.table["id"], manifest.table["lesion_id"], strict=True))
     first = split.ids("train")[0]
     second = next(i for i in split.ids("val") if lesion_of[i] != lesion_of[first])
-    (images / f"{second}.jpg").write_bytes(tiny.jpeg(int(first[5:]), (60, 45), quality=60))
+    (images / f"{second}.jpg").write_bytes(tiny_datasets.jpeg(int(first[5:]), (60, 45), quality=60))
 
     result = from_folder(tmp_path / "w", source, split="grouped", check_duplicates=True)
     found = Duplicates.load(Workspace(tmp_path / "w").duplicates)
@@ -355,14 +361,17 @@ def test_a_near_duplicate_is_found_and_moved(tmp_path):
 
 
 def test_the_published_split_says_how_much_it_leaks(tmp_path):
-    result = from_folder(tmp_path / "w", tiny.write_official(tmp_path / "s"), split="published")
+    result = from_folder(tmp_path / "w", tiny_datasets.write_official(tmp_path / "s"), split="published")
     _, _, split = load(tmp_path / "w")
     assert split.leaks_lesions
     part_of = dict(zip(split.table["id"], split.table["part"], strict=True))
     lesions = {
-        part: {tiny.LESION_OF[i] for i, p in part_of.items() if p == part} for part in ("train", "val")
+        part: {tiny_datasets.LESION_OF[i] for i, p in part_of.items() if p == part}
+        for part in ("train", "val")
     }
-    leaking = [i for i in split.ids("test") if tiny.LESION_OF[i] in lesions["train"] | lesions["val"]]
+    leaking = [
+        i for i in split.ids("test") if tiny_datasets.LESION_OF[i] in lesions["train"] | lesions["val"]
+    ]
     assert split.artifact.body["leaking_images"]["test"] == len(leaking)
     assert any(f"{len(leaking)} of {len(split.ids('test'))} test images" in note for note in result.warnings)
 
@@ -382,12 +391,12 @@ def test_wrong_usage(tmp_path):
 
 
 def test_a_split_of_another_dataset_is_refused(tmp_path):
-    source = tiny.write_official(tmp_path / "s")
+    source = tiny_datasets.write_official(tmp_path / "s")
     from_folder(tmp_path / "w", source)
     from_folder(tmp_path / "v", source)
     workspace = Workspace(tmp_path / "w")
     row = "ISIC_0000000.jpg"
-    (source / "ISIC2018_Task3_Training_Input" / row).write_bytes(tiny.jpeg(99))
+    (source / "ISIC2018_Task3_Training_Input" / row).write_bytes(tiny_datasets.jpeg(99))
     from_folder(tmp_path / "v", source)
     for file in Workspace(tmp_path / "v").dataset.glob("manifest*"):
         (workspace.dataset / file.name).write_bytes(file.read_bytes())

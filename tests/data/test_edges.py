@@ -23,7 +23,7 @@ from skinlesion_cli.data.training import cache as caches
 from skinlesion_cli.data.training import loader
 from skinlesion_cli.errors import DataError, ImageError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 
 def refused(act, *arguments, **options) -> str:
@@ -82,7 +82,7 @@ def test_patterns_take_only_what_may_be_an_image(tmp_path):
 
 def test_an_archive_that_goes_away_is_one_damaged_image(tmp_path):
     (tmp_path / "a.zip").write_bytes(
-        tiny.zipped({"in/x.jpg": tiny.jpeg(1), "__MACOSX/x.jpg": b"", "n.txt": b""})
+        tiny_datasets.zipped({"in/x.jpg": tiny_datasets.jpeg(1), "__MACOSX/x.jpg": b"", "n.txt": b""})
     )
     (one,) = inputs.expand([str(tmp_path / "a.zip")])
     assert (one.id, one.member) == ("in/x.jpg", "in/x.jpg")
@@ -125,7 +125,7 @@ def test_two_images_never_take_one_name(tmp_path):
 
 
 def test_where_links_cannot_be_made_a_copy_serves(tmp_path, monkeypatch):
-    (tmp_path / "a.jpg").write_bytes(tiny.jpeg(1))
+    (tmp_path / "a.jpg").write_bytes(tiny_datasets.jpeg(1))
 
     def refuse(source, target):
         raise OSError(18, "Invalid cross-device link")
@@ -133,12 +133,12 @@ def test_where_links_cannot_be_made_a_copy_serves(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     table = ingest_images(collection(tmp_path / "a.jpg"), tmp_path / "images", SilentReporter(), link=True)
     copied = tmp_path / "images" / "a.jpg"
-    assert (copied.read_bytes(), copied.stat().st_nlink) == (tiny.jpeg(1), 1)
+    assert (copied.read_bytes(), copied.stat().st_nlink) == (tiny_datasets.jpeg(1), 1)
     assert table["id"].tolist() == ["a"]
 
 
 def test_an_archive_of_too_many_members(tmp_path, monkeypatch):
-    (tmp_path / "a.zip").write_bytes(tiny.zipped({"a.jpg": b"1", "b.jpg": b"2"}))
+    (tmp_path / "a.zip").write_bytes(tiny_datasets.zipped({"a.jpg": b"1", "b.jpg": b"2"}))
     monkeypatch.setattr("skinlesion_cli.data.reading.archives._MAX_MEMBERS", 1)
     with pytest.raises(DataError, match="has 2 members"):
         open_archive(tmp_path / "a.zip")
@@ -180,7 +180,7 @@ def test_lesions_without_duplicates_stay_what_they_are():
 
 
 def test_a_cache_of_another_shape_is_made_again(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(tiny.jpeg(1))
+    (tmp_path / "a.jpg").write_bytes(tiny_datasets.jpeg(1))
     files = [caches.ImageFile("a", "a.jpg", sha256_file(tmp_path / "a.jpg"))]
     first = caches.open_cache(tmp_path / "cache", files, tmp_path, 32, SilentReporter())
     path = first.path
@@ -193,7 +193,7 @@ def test_a_cache_of_another_shape_is_made_again(tmp_path):
 def test_a_cache_that_another_made_meanwhile_is_taken_and_one_that_vanished_is_an_error(
     tmp_path, monkeypatch
 ):
-    (tmp_path / "a.jpg").write_bytes(tiny.jpeg(1))
+    (tmp_path / "a.jpg").write_bytes(tiny_datasets.jpeg(1))
     files = [caches.ImageFile("a", "a.jpg", sha256_file(tmp_path / "a.jpg"))]
 
     def open_it():

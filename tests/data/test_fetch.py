@@ -16,7 +16,7 @@ from skinlesion_cli.data.download.fetch import Expected, fetch
 from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.errors import DataError, ExitCode, SkinLesionError
 from skinlesion_cli.progress import SilentReporter
-from tests.data.http_server import OfficialServer
+from tests.support.http_server import OfficialServer
 
 NAME = "file.bin"
 CONTENT = b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(20_000))  # 640,000 bytes

@@ -13,7 +13,7 @@ from PIL import Image
 from skinlesion_cli.data.reading import images
 from skinlesion_cli.data.reading.dicom import decode_dicom
 from skinlesion_cli.errors import ImageError
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 
 def refused(act, *arguments, **options) -> str:
@@ -50,7 +50,7 @@ def test_a_file_of_more_than_a_gigabyte_is_not_opened(tmp_path):
 
 
 def test_a_file_that_must_not_be_read(tmp_path, monkeypatch):
-    (tmp_path / "a.jpg").write_bytes(tiny.jpeg(1))
+    (tmp_path / "a.jpg").write_bytes(tiny_datasets.jpeg(1))
 
     def refuse(path) -> bytes:
         raise PermissionError(13, "Permission denied")
@@ -80,14 +80,14 @@ def test_whatever_a_decoder_raises_has_a_reason(error: Exception, reason: str, m
 
 
 def test_fill_bytes_between_jpeg_segments_do_no_harm():
-    data = tiny.jpeg(3)
+    data = tiny_datasets.jpeg(3)
     padded = data[:2] + b"\xff\xff" + data[2:]
     assert (images.read_image(padded) == images.read_image(data)).all()
 
 
 @pytest.mark.parametrize("cut", [b"", b"\xff\xd9", b"\xff\xe0\x00\x04ab"])
 def test_a_jpeg_without_a_scan_is_refused(cut: bytes):
-    data = tiny.jpeg(3)
+    data = tiny_datasets.jpeg(3)
     assert refused(images.read_image, data[: data.index(b"\xff\xda")] + cut) in ("truncated", "damaged")
     assert refused(images.read_image, data[: data.index(b"\xff\xda")] + b"\0" * 500) == "truncated"
 

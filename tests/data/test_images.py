@@ -14,7 +14,7 @@ from PIL import Image
 
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ImageError
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -224,7 +224,7 @@ def test_what_is_no_readable_file(tmp_path):
 
 
 def test_large_jpegs_are_decoded_at_reduced_scale_with_twice_the_target_left():
-    data = tiny.jpeg(1, (1600, 1200))
+    data = tiny_datasets.jpeg(1, (1600, 1200))
     for target_px, expected in (
         (None, (1200, 1600)),
         (601, (1200, 1600)),

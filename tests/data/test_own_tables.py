@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts.split import Split, leaking_patients
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
 from skinlesion_cli.errors import DataError
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 LABELS = {"p1": "MEL", "p2": "NV", "p3": "BCC", "p4": "AKIEC", "p5": "BKL", "p6": "DF", "p7": "VASC"}
 
@@ -28,7 +28,7 @@ def place(folder: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tiny.jpeg(number))
+        path.write_bytes(tiny_datasets.jpeg(number))
     return folder
 
 
@@ -185,7 +185,7 @@ def test_a_map_that_makes_no_sense_is_wrong_usage(entry, tmp_path):
 
 def test_a_column_for_each_class(tmp_path):
     place(tmp_path, *(f"{image}.jpg" for image in LABELS))
-    (tmp_path / "truth.csv").write_text(tiny.ground_truth(LABELS))
+    (tmp_path / "truth.csv").write_text(tiny_datasets.ground_truth(LABELS))
     code, _, rows = download(tmp_path / "truth.csv", tmp_path / "w")
     assert code == 0
     assert {name: row["label"] for name, row in rows.items()} == LABELS

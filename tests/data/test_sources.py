@@ -17,7 +17,7 @@ from skinlesion_cli.data.sources.registry import SOURCES, read_source
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
-from tests.data import tiny
+from tests.support import tiny_datasets
 
 LABELS = {"a1": "MEL", "a2": "NV", "b1": "NV", "b2": "DF", "c1": "AKIEC", "c2": "VASC"}
 
@@ -28,12 +28,12 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def picture(identity: str) -> bytes:
-    return tiny.jpeg(list(LABELS).index(identity) if identity in LABELS else 99)
+    return tiny_datasets.jpeg(list(LABELS).index(identity) if identity in LABELS else 99)
 
 
 def make_isic2018(folder: Path) -> Path:
     stem = folder / "ISIC2018_Task3_Training"
-    write(Path(f"{stem}_GroundTruth.csv"), tiny.ground_truth(LABELS))
+    write(Path(f"{stem}_GroundTruth.csv"), tiny_datasets.ground_truth(LABELS))
     rows = "".join(f"{identity},L{identity[0]},histopathology\n" for identity in LABELS)
     write(Path(f"{stem}_LesionGroupings.csv"), "image,lesion_id,diagnosis_confirm_type\n" + rows)
     for identity in LABELS:
@@ -55,7 +55,7 @@ def make_isic2019(folder: Path) -> Path:
     # 2,074 of the published ids end like this, in all tables and in the file names.
     labels = {i + "_downsampled" if i == "b2" else i: label for i, label in labels.items()}
     labels |= {"s1": "SCC", "u1": "UNK", "u2": "UNK"}
-    write(folder / "ISIC_2019_Training_GroundTruth.csv", tiny.ground_truth(labels, classes))
+    write(folder / "ISIC_2019_Training_GroundTruth.csv", tiny_datasets.ground_truth(labels, classes))
     rows = "".join(f"{i},50,back,{'L' + i[0] if i[0] != 's' else ''},female\n" for i in labels)
     write(
         folder / "ISIC_2019_Training_Metadata.csv",
@@ -195,7 +195,7 @@ def test_isic2018_without_lesions_is_refused(tmp_path):
 
 def test_isic2018_images_without_ground_truth_are_named(tmp_path):
     source = make_isic2018(tmp_path)
-    write(source / "ISIC2018_Task3_Training_Input" / "z9.jpg", tiny.jpeg(1))
+    write(source / "ISIC2018_Task3_Training_Input" / "z9.jpg", tiny_datasets.jpeg(1))
     with pytest.raises(DataError, match="not in the ground truth: z9"):
         read(source)
 
@@ -225,7 +225,7 @@ def test_kaggles_second_copy_of_an_image_is_no_second_image(tmp_path):
     source = make_ham10000(tmp_path)
     write(source / "ham10000_images_part_1" / "a1.jpg", picture("a1"))
     assert len(read(source).records) == 6
-    write(source / "ham10000_images_part_1" / "a1.jpg", tiny.jpeg(77))
+    write(source / "ham10000_images_part_1" / "a1.jpg", tiny_datasets.jpeg(77))
     with pytest.raises(DataError, match="different images of one name: a1"):
         read(source)
 
@@ -276,7 +276,7 @@ def test_ham10000_however_it_lies(layout, tmp_path):
     else:
         for part in parts:
             members = {f"{file.name}": file.read_bytes() for file in part.iterdir()}
-            write(source / f"{part.name}.zip", tiny.zipped(members))
+            write(source / f"{part.name}.zip", tiny_datasets.zipped(members))
             for file in part.iterdir():
                 file.unlink()
             part.rmdir()
@@ -310,7 +310,7 @@ def test_part_1_of_ham10000_alone_is_the_half_that_it_is(tmp_path):
 def archive(folder: Path, text: str, *images: str, name: str = "metadata.csv") -> Path:
     write(folder / name, text)
     for number, image in enumerate(images):
-        write(folder / image, tiny.jpeg(number))
+        write(folder / image, tiny_datasets.jpeg(number))
     return folder
 
 
@@ -444,7 +444,7 @@ def test_isic2019_in_a_zip_nested_and_with_hidden_files(tmp_path):
         f"{images.name}/{file.name}": file.read_bytes() for file in (images / images.name).glob("*.jpg")
     }
     shutil.rmtree(images)
-    write(source / f"{images.name}.zip", tiny.zipped(members))
+    write(source / f"{images.name}.zip", tiny_datasets.zipped(members))
     assert {record.id: record.origin.read() for record in read(source).records if record.id[0] == "b"} == {
         "b1": picture("b1"),
         "b2_downsampled": picture("b2"),

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic
 
 from skinlesion_cli.artifacts.evaluation import challenge_csv
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support import synthetic
 
 # The scorer uses what pandas has deprecated since.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

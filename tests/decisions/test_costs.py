@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
 from skinlesion_cli.decisions.policies.cost import (
     NEVER,
@@ -16,6 +15,7 @@ from skinlesion_cli.decisions.policies.registry import policy_of
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import UsageError
+from tests.support import synthetic
 
 MISSED = {"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0}
 

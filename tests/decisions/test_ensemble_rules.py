@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
 from skinlesion_cli.decisions.ensemble import (
     bacc_weights,
@@ -12,6 +11,7 @@ from skinlesion_cli.decisions.ensemble import (
     stacked_weights,
 )
 from skinlesion_cli.errors import DataError
+from tests.support import synthetic
 
 
 def test_published_weights():

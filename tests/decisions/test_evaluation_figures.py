@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
 from skinlesion_cli.decisions.evaluation.figures import Labelled, evaluate, thresholded
 from skinlesion_cli.decisions.evaluation.summary import summarise
@@ -15,6 +14,7 @@ from skinlesion_cli.decisions.statistics.metrics import scored_argmax
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support import synthetic
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
 from skinlesion_cli.decisions.fit import cross_fit
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import DataError
+from tests.support import synthetic
 
 
 def test_no_lesion_on_both_sides_and_every_image_once():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
 from skinlesion_cli.decisions.policies.guaranteed import NEVER, guaranteed_thresholds
 from skinlesion_cli.decisions.settings import GuaranteeSettings, Target
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import DataError, UsageError
+from tests.support import synthetic
 
 FREE = GuaranteeSettings(max_bacc_loss=None)
 

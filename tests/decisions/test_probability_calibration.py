@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sklearn
-import synthetic
 from packaging import version
 
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_temperature, apply_vector
 from skinlesion_cli.decisions.probability_fit import fit, sharpness
 from skinlesion_cli.errors import DataError
+from tests.support import synthetic
 
 
 def test_temperature_by_hand():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import synthetic
 import threshold_study as study
 
 from skinlesion_cli.decisions.statistics.lesions import group
+from tests.support import synthetic
 
 
 def test_halves_share_no_lesion_and_split_every_class():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import synthetic
 
 from skinlesion_cli.decisions.statistics.bounds import allowed_misses
 from skinlesion_cli.decisions.statistics.lesions import group, votes
@@ -17,6 +16,7 @@ from skinlesion_cli.decisions.triage import (
     triage_levels,
 )
 from skinlesion_cli.decisions.triage_fit import conformal_minima, malignant_operating_point
+from tests.support import synthetic
 
 
 def test_malignant_probability_by_hand():

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "inference"))
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def program(environment):
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=580,
+            timeout=HANG_S,
         )
 
     return run
@@ -52,14 +53,14 @@ def program(environment):
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     """A finished workspace of one tiny network with random weights."""
-    import tiny
+    from tests.support import tiny_models
 
-    return tiny.make_workspace(tmp_path_factory.mktemp("model") / "workspace", archs=("tiny",))
+    return tiny_models.make_workspace(tmp_path_factory.mktemp("model") / "workspace", archs=("tiny",))
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
     """8 generated images in two folders."""
-    import tiny
+    from tests.support import tiny_models
 
-    return tiny.make_images(tmp_path_factory.mktemp("pictures") / "in", 8)
+    return tiny_models.make_images(tmp_path_factory.mktemp("pictures") / "in", 8)

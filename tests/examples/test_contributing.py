@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 # Each starts the command many times, and every start loads torch.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 HOW_TOS = ("A dataset", "A backbone", "A TTA view", "A threshold policy", "A runtime")
 SMALL = {
@@ -62,7 +64,7 @@ def run(folder: Path, *command: object, cwd: Path) -> subprocess.CompletedProces
         env=os.environ | SMALL | {"PYTHONPATH": str(folder), "COLUMNS": "200", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=HANG_S,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # Each starts the command many times, and every start loads torch.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "SKINLESION_RECIPE_EPOCHS": "1",

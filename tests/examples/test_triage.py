@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # Each starts the command many times, and every start loads torch.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.slow
 ODD = "-two\nlines 'and' =a \"quote\".jpg"
 
 

@@ -21,7 +21,7 @@ from skinlesion_cli.stages.explain import stage as explain
 from skinlesion_cli.stages.explain.stage import ExplainSettings
 from skinlesion_cli.stages.predict import stage as predict
 from skinlesion_cli.stages.predict.stage import PredictSettings
-from tests.inference.tiny import make_images, make_workspace
+from tests.support.tiny_models import make_images, make_workspace
 
 
 @pytest.fixture(scope="module")

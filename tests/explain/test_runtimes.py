@@ -12,7 +12,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.progress import SilentReporter
-from tests.inference.tiny import make_workspace
+from tests.support.tiny_models import make_workspace
 
 
 def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None:

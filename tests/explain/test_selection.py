@@ -18,7 +18,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import select as stage
 from skinlesion_cli.stages.download import append
 from skinlesion_cli.stages.download import stage as download
-from tests.inference.tiny import make_images, make_workspace
+from tests.support.tiny_models import make_images, make_workspace
 
 PROBABILITIES = np.array([[0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.7, 0.2, 0.1, 0]])
 

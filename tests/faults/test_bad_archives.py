@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import assert_refused, files_below, rows_of, run
 
-from tests.data import tiny
-from tests.data.bad_archives import MALICIOUS
+from tests.support import tiny_datasets
+from tests.support.bad_archives import MALICIOUS
+from tests.support.command_line import assert_refused, files_below, rows_of, run
 
 pytestmark = pytest.mark.command_line
 
@@ -37,7 +37,7 @@ def test_download_takes_nothing_out_of_a_bad_archive(kind: str, tmp_path: Path) 
     source = tmp_path / "in"
     source.mkdir()
     truth = "ISIC2018_Task3_Training_GroundTruth.csv"
-    (source / truth).write_text(tiny.ground_truth(tiny.TRAINING))
+    (source / truth).write_text(tiny_datasets.ground_truth(tiny_datasets.TRAINING))
     (source / "ISIC2018_Task3_Training_Input.zip").write_bytes(MALICIOUS[kind])
     done = run("download", "--from", source, "-w", tmp_path / "ws")
     assert_refused(done, 1, "ISIC2018_Task3_Training_Input.zip")

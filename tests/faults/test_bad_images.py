@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import probabilities, rows_of, run
 from PIL import Image
+
+from tests.support.command_line import probabilities, rows_of, run
 
 pytestmark = pytest.mark.command_line
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import probabilities, rows_of, run
-from half_coded import HEIGHT, WIDTH, encode, picture, png_header, png_of
 from PIL import Image
+
+from tests.support.command_line import probabilities, rows_of, run
+from tests.support.half_coded import HEIGHT, WIDTH, encode, picture, png_header, png_of
 
 pytestmark = pytest.mark.command_line
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import assert_refused, contents, files_below, run
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -23,6 +22,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.command_line import assert_refused, contents, files_below, run
 
 pytestmark = pytest.mark.command_line
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import assert_refused, files_below, room_for, run
 
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.stages.download import stage
-from tests.data import tiny
-from tests.data.http_server import OfficialServer
+from tests.support import tiny_datasets
+from tests.support.command_line import assert_refused, files_below, room_for, run
+from tests.support.http_server import OfficialServer
 
 pytestmark = pytest.mark.command_line
 
@@ -25,7 +25,7 @@ PATIENCE = Patience(tries=3, first_wait_s=0.0, timeout_s=20.0, sleep=lambda seco
 
 @pytest.fixture(scope="module")
 def zips() -> dict[str, bytes]:
-    return tiny.official_zips()
+    return tiny_datasets.official_zips()
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def server(zips: dict[str, bytes]) -> Iterator[OfficialServer]:
 @pytest.fixture(autouse=True)
 def small_official_files(zips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command knows of the server's small files instead of the official ones, and waits for nothing."""
-    known = functools.partial(stage.run, files=tiny.catalogue(zips), patience=PATIENCE)
+    known = functools.partial(stage.run, files=tiny_datasets.catalogue(zips), patience=PATIENCE)
     monkeypatch.setattr(stage, "run", known)
 
 
@@ -152,8 +152,11 @@ def test_a_file_of_another_hash_than_before_is_removed(
     (workspace.archives / truth).unlink()
     (workspace.images / "ISIC_0000003.jpg").unlink()
     manifest = workspace.manifest.read_bytes()
-    server.files[truth] = tiny.zipped(
-        {"a/ISIC2018_Task3_Test_GroundTruth.csv": tiny.ground_truth(tiny.TEST).encode() + b"\n"}
+    server.files[truth] = tiny_datasets.zipped(
+        {
+            "a/ISIC2018_Task3_Test_GroundTruth.csv": tiny_datasets.ground_truth(tiny_datasets.TEST).encode()
+            + b"\n"
+        }
     )
     done = download(server, tmp_path)
     assert_refused(done, 1, f"{truth} has sha256", "expected", "--ignore-hashes", server.url + truth)
@@ -165,7 +168,7 @@ def test_a_file_of_another_hash_than_before_is_removed(
 def test_a_file_of_the_wrong_size_is_not_even_begun(
     server: OfficialServer, zips: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = [replace(file, size_bytes=5) for file in tiny.catalogue(zips)]
+    files = [replace(file, size_bytes=5) for file in tiny_datasets.catalogue(zips)]
     monkeypatch.setattr(stage, "run", functools.partial(stage.run, files=files))
     done = download(server, tmp_path)
     assert_refused(done, 1, "on the server, expected 5", "skinlesion download --from FOLDER")
@@ -207,7 +210,7 @@ def test_a_full_disk_while_images_come_in_leaves_no_half_image(
     assert not Workspace(tmp_path / "ws").manifest.exists()
     assert [name for name in files_below(tmp_path / "ws") if not name.endswith(".jpg")] == []
     for image in Workspace(tmp_path / "ws").images.glob("*.jpg"):
-        assert image.read_bytes() == tiny.jpeg(int(image.stem[5:]))
+        assert image.read_bytes() == tiny_datasets.jpeg(int(image.stem[5:]))
     assert run("download", "--from", source, "-w", tmp_path / "ws").exit_code == 0
 
 

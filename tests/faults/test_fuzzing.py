@@ -72,7 +72,6 @@ def test_readers_of_what_comes_from_outside(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_readers_for_a_while() -> None:
     """SKINLESION_FUZZ_SECONDS says for how long, at most five minutes; other seeds than the short test above."""
     seconds = min(300.0, float(os.environ.get("SKINLESION_FUZZ_SECONDS", "60")))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import run
 
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
@@ -15,6 +14,7 @@ from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench, export
 from skinlesion_cli.stages.bench import BenchSettings, _AsMeasured
+from tests.support.command_line import run
 
 pytestmark = pytest.mark.command_line
 
@@ -119,7 +119,7 @@ def test_bench_measures_every_part_and_extrapolates(tiny_workspace: Path) -> Non
 def test_bench_of_an_adaptive_model_counts_the_looks_of_validation_not_of_its_own_image(
     tmp_path: Path,
 ) -> None:
-    from tests.inference.tiny import make_workspace
+    from tests.support.tiny_models import make_workspace
 
     # A margin factor that nothing meets: the generated image itself gets all steps.
     rule = StoppingRule(DecisionRule(), margin_factor=1e9, n_views=8, weights=(0.5, 0.5))

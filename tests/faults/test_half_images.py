@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import half_coded
 import pytest
-from command_line import probabilities, rows_of, run
+
+from tests.support import half_coded
+from tests.support.command_line import probabilities, rows_of, run
 
 pytestmark = pytest.mark.command_line
 

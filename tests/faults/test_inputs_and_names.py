@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import assert_refused, contents, files_below, probabilities, rows_of, run
 
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.command_line import assert_refused, contents, files_below, probabilities, rows_of, run
 
 pytestmark = pytest.mark.command_line
 

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import assert_refused, contents, run
 
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.cli.app import main
+from tests.support.command_line import assert_refused, contents, run
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.command_line
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     *("--arch", "tiny", "--weights", "none", "--device", "cpu", "--workers", "0", "--epochs", "2"),
     *("--batch-size", "16", "--set", "input_size_px=32", "--set", "progressive_sizes_px=[]"),
@@ -45,11 +46,18 @@ def test_killed_at_every_step_it_ends_with_the_same_bytes(
     other = {"ensemble": ("ensemble", "--method", "equal"), "calibration": ("calibrate", "--policy", "none")}
     assert run(*other[folder], "-w", tmp_path / "killed").exit_code == 0
     done = subprocess.run(
-        [sys.executable, HERE / "killing.py", tmp_path / "whole", tmp_path / "killed", folder, *command],
-        env=os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"},
+        [
+            sys.executable,
+            ROOT / "tests" / "support" / "killing.py",
+            tmp_path / "whole",
+            tmp_path / "killed",
+            folder,
+            *command,
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > at_least

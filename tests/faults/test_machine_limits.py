@@ -11,7 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import assert_refused, contents, files_below, probabilities, room_for, rows_of, run
+
+from tests.support.command_line import (
+    assert_refused,
+    contents,
+    files_below,
+    probabilities,
+    room_for,
+    rows_of,
+    run,
+)
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.command_line
 
@@ -102,7 +112,7 @@ def test_a_reader_of_results_that_leaves_ends_other_commands_quietly(own_calibra
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=writing,
         stderr=subprocess.PIPE,
-        timeout=100,
+        timeout=HANG_S,
     )
     os.close(writing)
     assert process.returncode == 0
@@ -229,7 +239,7 @@ def test_help_of_every_command_and_a_prediction_connect_to_nothing(
         env=os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stderr
     assert "tried to connect" not in done.stdout + done.stderr

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import assert_refused, contents, rows_of, run
 
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.output_checks import MARK
+from tests.support.command_line import assert_refused, contents, rows_of, run
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.command_line
 
@@ -438,7 +439,7 @@ def test_a_lock_whose_file_is_removed_holds_out_others_all_the_same(tmp_path: Pa
         )
         for _ in range(3)
     ]
-    results = [process.communicate(timeout=100) for process in processes]
+    results = [process.communicate(timeout=HANG_S) for process in processes]
     assert [error for _, error in results if error] == []
     assert sum(int(taken) for taken, _ in results) > 10
     assert os.listdir(tmp_path) == []

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from command_line import room_for, run
+
+from tests.support.command_line import room_for, run
 
 pytestmark = pytest.mark.command_line
 

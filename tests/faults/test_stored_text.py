@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from command_line import rows_of, run
 
 from skinlesion_cli.errors import one_line
 from tests.fuzzing.pictures import dicom_file, picture
+from tests.support.command_line import rows_of, run
 
 pytestmark = pytest.mark.command_line
 ESCAPE = "\x1b[31mX"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import assert_refused, contents, files_below, run
 from test_damaged_artifacts import rewritten
 
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.command_line import assert_refused, contents, files_below, run
 
 pytestmark = pytest.mark.command_line
 

@@ -105,10 +105,10 @@ def name_list(source: random.Random) -> object:
 @functools.cache
 def _originals() -> dict[str, bytes]:
     """The files of a small finished workspace by their relative path."""
-    from tests.inference import tiny
+    from tests.support import tiny_models
 
     with tempfile.TemporaryDirectory() as folder:
-        root = tiny.make_workspace(Path(folder) / "ws", archs=("tiny",))
+        root = tiny_models.make_workspace(Path(folder) / "ws", archs=("tiny",))
         return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
@@ -158,14 +158,14 @@ def _rows() -> dict[str, bytes]:
     """A table of predictions of three images, in every format that can be written."""
     from skinlesion_cli.progress import SilentReporter
     from skinlesion_cli.stages.predict import stage
-    from tests.inference import tiny
+    from tests.support import tiny_models
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name, content in _originals().items():
             (root / "ws" / name).parent.mkdir(parents=True, exist_ok=True)
             (root / "ws" / name).write_bytes(content)
-        tiny.make_images(root / "in", 3)
+        tiny_models.make_images(root / "in", 3)
         tables = {}
         for kind in ("csv", "jsonl", "parquet"):
             output = root / f"p.{kind}"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 
 @pytest.fixture(scope="session")
 def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import tiny
+    from tests.support import tiny_models
 
-    workspace = tiny.make_workspace(tmp_path_factory.mktemp("tiny") / "ws")
+    workspace = tiny_models.make_workspace(tmp_path_factory.mktemp("tiny") / "ws")
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -30,6 +27,6 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 generated images in two folders, 64 x 48 pixels."""
-    import tiny
+    from tests.support import tiny_models
 
-    return tiny.make_images(tmp_path_factory.mktemp("images") / "in", 40)
+    return tiny_models.make_images(tmp_path_factory.mktemp("images") / "in", 40)

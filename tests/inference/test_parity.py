@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 from skinlesion_cli import Classifier
@@ -44,6 +43,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench, select
 from skinlesion_cli.stages.explain import stage as explain
 from skinlesion_cli.stages.predict import stage as predict
+from tests.support import tiny_models
 
 # 2400 x 1800 pixels for networks of 32: decoded at an eighth of its scale.
 LARGE_PX = (2400, 1800)
@@ -108,7 +108,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def gated_workspace(inputs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny networks with random weights, exported for every runtime, and a gate that flags `dark.png`."""
     # Wide enough apart for probabilities that differ between images and scales.
-    root = tiny.make_workspace(tmp_path_factory.mktemp("gated") / "ws", spread=40.0)
+    root = tiny_models.make_workspace(tmp_path_factory.mktemp("gated") / "ws", spread=40.0)
     workspace = Workspace(root)
     bundle = Bundle.load(workspace)
     pictures = [np.asarray(photograph(seed, 120, 90)) for seed in range(20)]

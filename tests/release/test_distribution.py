@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from skinlesion_cli import __version__
+from tests.support.limits import HANG_S
 
 pytest.importorskip("build")
 pytest.importorskip("hatchling")
@@ -85,7 +86,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(b"stray")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout + done.stderr
     with zipfile.ZipFile(folder / "dist" / f"skinlesion-{__version__}-py3-none-any.whl") as wheel:
         names = set(wheel.namelist())

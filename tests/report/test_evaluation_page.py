@@ -18,7 +18,7 @@ from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
-from tests.inference.tiny import make_workspace
+from tests.support.tiny_models import make_workspace
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\">&amp;.jpg"
 #        id        label  probability by class

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_workspace import make
 
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
@@ -19,6 +18,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.evaluate import stage as evaluate
+from tests.support.made_workspace import make
 
 
 @pytest.fixture(scope="module")

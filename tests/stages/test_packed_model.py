@@ -26,7 +26,7 @@ from skinlesion_cli.stages import pack
 from skinlesion_cli.stages.train import averaging
 from skinlesion_cli.stages.train.initial import StartingModel
 from skinlesion_cli.stages.train.stage import TrainSettings
-from tests.inference.tiny import make_workspace
+from tests.support.tiny_models import make_workspace
 
 
 def packed(source: Path, target: Path) -> None:

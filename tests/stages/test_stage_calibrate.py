@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import made_workspace
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage
+from tests.support import made_workspace
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import made_workspace
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble as stage
+from tests.support import made_workspace
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import made_workspace
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +24,7 @@ from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.evaluate import stage as evaluate
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support import made_workspace
 
 
 @pytest.fixture(scope="module")

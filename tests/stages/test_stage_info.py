@@ -16,8 +16,8 @@ from skinlesion_cli.stages.download.stage import DownloadSettings
 from skinlesion_cli.stages.download.stage import run as download
 from skinlesion_cli.stages.info import stage
 from skinlesion_cli.stages.result import StageResult
-from tests.data import tiny as tiny_data
-from tests.inference.tiny import make_workspace
+from tests.support import tiny_datasets
+from tests.support.tiny_models import make_workspace
 
 
 def info(root: Path) -> StageResult:
@@ -27,7 +27,7 @@ def info(root: Path) -> StageResult:
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     """A dataset in two folds, and two networks that were trained on it."""
-    source = tiny_data.write_official(tmp_path / "isic")
+    source = tiny_datasets.write_official(tmp_path / "isic")
     settings = DownloadSettings(workspace=tmp_path / "w", source=source, split="kfold", n_folds=2)
     download(settings, SilentReporter())
     make_workspace(tmp_path / "w")
@@ -52,7 +52,7 @@ def test_networks_of_the_present_split_are_done(trained: Path) -> None:
 def test_what_was_appended_after_training_is_said_and_training_again_suggested(trained: Path) -> None:
     clinic = trained.parent / "clinic"
     clinic.mkdir()
-    (clinic / "a.jpg").write_bytes(tiny_data.jpeg(999))
+    (clinic / "a.jpg").write_bytes(tiny_datasets.jpeg(999))
     (clinic / "labels.csv").write_text("image,label\na,melanoma\n")
     added = append.run(DownloadSettings(workspace=trained, source=clinic), SilentReporter())
     assert added.next_command == "skinlesion train --arch tiny --folds 2 --fresh"
@@ -65,7 +65,7 @@ def test_what_was_appended_after_training_is_said_and_training_again_suggested(t
 
 
 def test_without_networks_the_folds_of_the_split_are_part_of_what_comes_next(tmp_path: Path) -> None:
-    source = tiny_data.write_official(tmp_path / "isic")
+    source = tiny_datasets.write_official(tmp_path / "isic")
     settings = DownloadSettings(workspace=tmp_path / "w", source=source, split="kfold", n_folds=3)
     assert (
         download(settings, SilentReporter()).next_command

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.limits import HANG_S
+
 SCRIPT = """
 import ctypes, resource, sys
 from skinlesion_cli.models.training.memory import keep_freed_memory
@@ -35,7 +37,7 @@ print(plain, faults_of_ten_tensors())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_large_blocks_cost_their_pages_once():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     plain, kept = map(int, done.stdout.split())
     # 64 MiB are 16,384 pages of 4 KiB, ten times over: without the setting they are faulted in each time.

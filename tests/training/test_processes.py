@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support.limits import HANG_S
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
 
@@ -49,7 +51,7 @@ def launch(*command: object) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_S,
     )
 
 
@@ -76,7 +78,7 @@ def history(workspace: Path, name: str) -> pd.DataFrame:
 
 
 def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(workspace, tmp_path):
-    driver = Path(__file__).with_name("driver.py")
+    driver = ROOT / "tests" / "support" / "group_norm_driver.py"
     alone, together = linked(workspace, tmp_path / "one"), linked(workspace, tmp_path / "two")
     arguments = ("train", "--arch", "tiny_gn", *SMALL, "--set", "loss_weight_power=0")
     one = launch(driver, *arguments, "--workspace", alone)

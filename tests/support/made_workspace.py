@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,7 @@ from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.taxonomy import CLASS_NAMES
-
-_specification = importlib.util.spec_from_file_location(
-    "synthetic", Path(__file__).parent.parent / "decisions" / "synthetic.py"
-)
-assert _specification
-assert _specification.loader
-synthetic = importlib.util.module_from_spec(_specification)
-_specification.loader.exec_module(synthetic)
+from tests.support import synthetic
 
 
 def make(

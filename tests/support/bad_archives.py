@@ -8,17 +8,17 @@ import struct
 import warnings
 import zipfile
 
-from tests.data import tiny
+from tests.support import tiny_datasets
 
-GOOD = {"in/ISIC_0000000.jpg": tiny.jpeg(0), "in/readme.txt": b"text"}
+GOOD = {"in/ISIC_0000000.jpg": tiny_datasets.jpeg(0), "in/readme.txt": b"text"}
 
 
 def archive_with(**extra: bytes) -> bytes:
-    return tiny.zipped(GOOD | extra)
+    return tiny_datasets.zipped(GOOD | extra)
 
 
 def with_member(name: str, *, attributes: int = 0, content: bytes = b"x") -> bytes:
-    file = io.BytesIO(tiny.zipped(GOOD))
+    file = io.BytesIO(tiny_datasets.zipped(GOOD))
     member = zipfile.ZipInfo(name)
     member.external_attr = attributes << 16
     with zipfile.ZipFile(file, "a") as archive, warnings.catch_warnings():
@@ -28,7 +28,7 @@ def with_member(name: str, *, attributes: int = 0, content: bytes = b"x") -> byt
 
 
 def with_bad_crc() -> bytes:
-    data = bytearray(tiny.zipped(GOOD))
+    data = bytearray(tiny_datasets.zipped(GOOD))
     position = data.index(b"PK\x01\x02") + 16  # the checksum in the table of contents
     data[position] ^= 1
     return bytes(data)
@@ -48,7 +48,7 @@ def bomb() -> bytes:
 
 def lying_bomb() -> bytes:
     """Claims a size of 4 GB for a small member."""
-    data = bytearray(tiny.zipped({"in/ISIC_0000000.jpg": b"x"}))
+    data = bytearray(tiny_datasets.zipped({"in/ISIC_0000000.jpg": b"x"}))
     position = data.index(b"PK\x01\x02") + 24
     data[position : position + 4] = struct.pack("<I", 0xFFFFFFF0)
     return bytes(data)
@@ -68,5 +68,5 @@ MALICIOUS = {
     "lying bomb": lying_bomb(),
     "no zip": b"PK\x03\x04 something",
     "empty": b"",
-    "cut off": tiny.zipped(GOOD)[:-30],
+    "cut off": tiny_datasets.zipped(GOOD)[:-30],
 }

@@ -1,0 +1,1 @@
+"""What several folders of tests share: small models and datasets, servers, and ways to run the command."""
