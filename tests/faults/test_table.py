@@ -59,7 +59,7 @@ def test_every_fault_has_a_test_at_the_command_line(line: list[str]) -> None:
 
 
 def test_what_counts_as_a_test_at_the_command_line() -> None:
-    reaching = "from command_line import run\n"
+    reaching = "from tests.support.command_line import run\n"
     test = "def test_a(): pass\n"
     assert defined_in(test) == {"test_a": False}
     assert defined_in(reaching + test) == {"test_a": False}
