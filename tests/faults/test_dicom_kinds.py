@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import probabilities, run
 from dicom_files import dicom, without_image
-from half_coded import cut_jpeg, encode, holed, jpeg, picture
 from PIL import Image
 from pydicom import uid
 from pydicom.pixels import convert_color_space
+
+from tests.support.command_line import probabilities, run
+from tests.support.half_coded import cut_jpeg, encode, holed, jpeg, picture
 
 jpeg_ls = pytest.importorskip("jpeg_ls")
 openjpeg = pytest.importorskip("openjpeg.utils")

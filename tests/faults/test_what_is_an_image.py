@@ -8,9 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from command_line import contents, probabilities, rows_of, run
-from half_coded import encode, picture
 from PIL import Image
+
+from tests.support.command_line import contents, probabilities, rows_of, run
+from tests.support.half_coded import encode, picture
 
 pytestmark = pytest.mark.command_line
 
