@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import assert_refused, run
 
 from skinlesion_cli.artifacts import reading
 from skinlesion_cli.artifacts.base import StoredArtifact
@@ -25,6 +24,7 @@ from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.errors import ArtifactError
+from tests.support.command_line import assert_refused, run
 
 pytestmark = pytest.mark.command_line
 

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import rows_of, run
 
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.evaluation import Evaluation
@@ -19,6 +18,7 @@ from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.command_line import rows_of, run
 
 pytestmark = pytest.mark.command_line
 
