@@ -40,7 +40,7 @@ def average(
     """
     from skinlesion_cli.stages.train import averaging
 
-    config = averaging.AverageSettings(
+    settings = averaging.AverageSettings(
         workspace=workspace, models=tuple(models), device=device, half=half, fresh=fresh
     )
-    return StageCall(averaging.run, config)
+    return StageCall(averaging.run, settings)

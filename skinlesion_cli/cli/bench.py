@@ -33,7 +33,7 @@ def bench(
     """Measure how fast this machine predicts: decoding, networks, views, maps, writing, and all together."""
     from skinlesion_cli.stages import bench as stage
 
-    config = stage.BenchSettings(
+    settings = stage.BenchSettings(
         workspace=workspace,
         sample=tuple(sample or ()),
         images=images,
@@ -42,4 +42,4 @@ def bench(
         device=device,
         model=model,
     )
-    return StageCall(stage.run, config)
+    return StageCall(stage.run, settings)

@@ -113,7 +113,7 @@ def calibrate(
         return StageCall(
             at_home.run,
             at_home.RecalibrateSettings(
-                model=model, on=on, output=output, settings=settings, adaptive=parse_protects(adaptive)
+                model=model, on=on, output=output, fit=settings, adaptive=parse_protects(adaptive)
             ),
         )
     if model is not None:
@@ -123,7 +123,7 @@ def calibrate(
         stage.run,
         stage.CalibrateSettings(
             workspace=workspace,
-            settings=settings,
+            fit=settings,
             output=output,
             adaptive=parse_protects(adaptive),
             inputs=inputs,

@@ -55,7 +55,7 @@ def ensemble(
 
     names = list(members or ())
     tables = [*(predictions or ()), *(map(Path, names) if predictions else ())]
-    config = stage.EnsembleSettings(
+    settings = stage.EnsembleSettings(
         workspace=Path(workspace),
         members=() if predictions else tuple(names),
         tables=tuple(tables),
@@ -63,4 +63,4 @@ def ensemble(
         method=method,
         tta_mode=tta,
     )
-    return StageCall(stage.run, config)
+    return StageCall(stage.run, settings)

@@ -59,7 +59,7 @@ def evaluate(
     """Evaluate labelled predictions: figures with intervals, plots, and the official challenge table."""
     from skinlesion_cli.stages.evaluate import stage
 
-    config = stage.EvaluateSettings(
+    settings = stage.EvaluateSettings(
         workspace=Path(workspace),
         source=source,
         part=part,
@@ -72,4 +72,4 @@ def evaluate(
         output=output,
         report=report,
     )
-    return StageCall(stage.run, config)
+    return StageCall(stage.run, settings)

@@ -51,7 +51,7 @@ def export(
     """
     from skinlesion_cli.stages import export as stage
 
-    config = stage.ExportSettings(
+    settings = stage.ExportSettings(
         workspace=workspace,
         format=format,
         members=tuple(members or ()),
@@ -59,4 +59,4 @@ def export(
         max_bacc_drop=max_bacc_drop,
         model=model,
     )
-    return StageCall(stage.run, config)
+    return StageCall(stage.run, settings)

@@ -47,25 +47,25 @@ class BenchSettings(StageSettings):
     model: str | None = None
 
 
-def run(config: BenchSettings, reporter: Reporter) -> StageResult:
+def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
     """Measure decoding, the networks, all views, maps and writing, each alone; then all of prediction, by threads.
 
     With an adaptive model prediction is measured twice: with as many steps per image as `calibrate` measured on
     validation images (a generated image says nothing about that, and a handful of others little), and with all.
     """
-    missing = [str(path) for path in config.sample if not path.is_file()]
+    missing = [str(path) for path in settings.sample if not path.is_file()]
     if missing:
         raise UsageError(f"there is no file {name_items(missing)}")
-    bundle = Bundle.load(locate_model(Workspace(config.workspace), config.model))
+    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
     predictor = Predictor.of_bundle(
-        bundle, device=config.device, runtime=config.runtime, model=config.model, note=reporter.note
+        bundle, device=settings.device, runtime=settings.runtime, model=settings.model, note=reporter.note
     )
     engine = predictor.engine
     if engine.runtime == "torch":
         import torch
 
         torch.set_num_threads(1)
-    contents = [path.read_bytes() for path in config.sample] or [_generated()]
+    contents = [path.read_bytes() for path in settings.sample] or [_generated()]
     sources = [as_source(content, index) for index, content in enumerate(contents)]
     images = [predictor.decode(source) for source in sources]
     batch = [images[index % len(images)] for index in range(_BATCH)]
@@ -104,21 +104,21 @@ def run(config: BenchSettings, reporter: Reporter) -> StageResult:
     with reporter.task("measuring", total=len(parts) + len(ways) * len(counts), unit="parts") as task:
         for name, (work, count) in parts.items():
             task.describe(name)
-            speeds[name] = _images_per_s(work, count, config.seconds / 3)
+            speeds[name] = _images_per_s(work, count, settings.seconds / 3)
             task.advance()
         for name, way in ways.items():
             for count in counts:
                 task.describe(f"whole, {name}, {count} threads")
-                whole[name][count] = _whole(way, sources, count, config.seconds)
+                whole[name][count] = _whole(way, sources, count, settings.seconds)
                 task.advance()
     threads = whole[engine.tta_mode]
     best = max(threads, key=lambda count: threads[count])
-    duration_s = config.images / threads[best]
+    duration_s = settings.images / threads[best]
     rows = [[name, f"{speed:,.1f}"] for name, speed in speeds.items()]
     rows += [[f"whole, {n}, {count} threads", f"{v:,.1f}"] for n in ways for count, v in whole[n].items()]
     headline = [
         f"{engine.runtime}, {best} threads with one image each: {threads[best]:.1f} images/s; "
-        f"{config.images:,} images take about {_spoken(duration_s)}",
+        f"{settings.images:,} images take about {_spoken(duration_s)}",
         "One image per thread and one thread per core: on a CPU that is faster than several threads per image.",
     ]
     figures: dict[str, Any] = {
@@ -128,13 +128,13 @@ def run(config: BenchSettings, reporter: Reporter) -> StageResult:
         "threads": best,
         "images_per_s": speeds,
         "whole_images_per_s": _by_count(threads),
-        "images": config.images,
+        "images": settings.images,
         "seconds": duration_s,
         "adaptive": None,
     }
     if rule is not None:
         mean_steps = None if shares is None else float(np.dot(shares, np.arange(1, len(shares) + 1)))
-        every_s = config.images / max(whole[_ALL].values())
+        every_s = settings.images / max(whole[_ALL].values())
         taken = "as many steps as this sample needs"
         if mean_steps is not None:
             taken = f"{mean_steps:.2f} of {rule.steps.n} steps, the mean on validation images"

@@ -42,26 +42,26 @@ class EnsembleSettings(StageSettings):
     tta_mode: Annotated[str, one_of(tta.MODES)] = "d4"
 
 
-def run(config: EnsembleSettings, reporter: Reporter) -> StageResult:
+def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
     """Write `ensemble/`: the weights, and merged predictions of validation (and test, where all have it)."""
-    workspace = Workspace(config.workspace)
-    if config.tables:
-        found = _read_tables(workspace, config)
+    workspace = Workspace(settings.workspace)
+    if settings.tables:
+        found = _read_tables(workspace, settings)
         names, views = [p.source for p in found.validation], external_predictions.VIEWS
     else:
-        names, views = _members(workspace, config.members), tta.MODES[config.tta_mode]
+        names, views = _members(workspace, settings.members), tta.MODES[settings.tta_mode]
         read = [member_predictions.read_validation(workspace, name) for name in names]
         found = _Members([with_views(predictions, views) for predictions in read], [])
     validation = found.validation
     require_same(validation)
-    ensemble = _fit(config.method, validation, views)
+    ensemble = _fit(settings.method, validation, views)
     with exclusive(workspace.ensemble.parent, "ensemble"):
         sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
         networks = _networks(ensemble, validation)
         written = networks.save(workspace.ensemble, inputs=sources)
         paths = [workspace.ensemble]
         for part in ("val", "test"):
-            parts = validation if part == "val" else _test(workspace, names, views, config, reporter)
+            parts = validation if part == "val" else _test(workspace, names, views, settings, reporter)
             path = workspace.ensemble_predictions(part)
             if not parts:
                 path.unlink(missing_ok=True)
@@ -129,15 +129,15 @@ class _Members:
     notes: list[str]
 
 
-def _read_tables(workspace: Workspace, config: EnsembleSettings) -> _Members:
+def _read_tables(workspace: Workspace, settings: EnsembleSettings) -> _Members:
     """Predictions from CSVs, rows in the order of the first one."""
-    if config.members:
+    if settings.members:
         raise UsageError(
-            f"tables and trained networks do not mix: {name_items(config.members)}",
+            f"tables and trained networks do not mix: {name_items(settings.members)}",
             "Name the one or the other.",
         )
-    truth = external_predictions.find_truth(config.truth, workspace.manifest)
-    tables = [external_predictions.read_predictions(path, truth) for path in config.tables]
+    truth = external_predictions.find_truth(settings.truth, workspace.manifest)
+    tables = [external_predictions.read_predictions(path, truth) for path in settings.tables]
     names = [table.predictions.source for table in tables]
     if len(set(names)) < len(names):
         raise UsageError(f"tables need names of their own: {name_items(names)}")
@@ -218,14 +218,16 @@ def _test(
     workspace: Workspace,
     names: Sequence[str],
     views: Sequence[str],
-    config: EnsembleSettings,
+    settings: EnsembleSettings,
     reporter: Reporter,
 ) -> list[Predictions]:
     """Predictions of the test images by all members; empty, and said so, where one of them lacks them."""
     lacking = (
-        [] if config.tables else [name for name in names if not member_predictions.has_test(workspace, name)]
+        []
+        if settings.tables
+        else [name for name in names if not member_predictions.has_test(workspace, name)]
     )
-    if config.tables or lacking:
+    if settings.tables or lacking:
         if lacking and len(lacking) < len(names):
             reporter.note(f"no merged predictions of the test images: {', '.join(lacking)} lack them")
         return []

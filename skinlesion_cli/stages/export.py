@@ -58,7 +58,7 @@ class _Sample:
     ranges: list[Path]
 
 
-def run(config: ExportSettings, reporter: Reporter) -> StageResult:
+def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
     """Export, compare with torch on validation images, and write what passes.
 
     Raises
@@ -66,31 +66,31 @@ def run(config: ExportSettings, reporter: Reporter) -> StageResult:
     UsageError : no such network, or the packages for it are missing.
     ArtifactError : an export differs too much from its network; nothing is written then.
     """
-    source = locate_model(Workspace(config.workspace), config.model)
-    cached = source.root.resolve() != config.workspace.resolve()
+    source = locate_model(Workspace(settings.workspace), settings.model)
+    cached = source.root.resolve() != settings.workspace.resolve()
     trained = source.trained()
-    unknown = [name for name in config.members if name not in trained]
+    unknown = [name for name in settings.members if name not in trained]
     if unknown or not trained:
         raise UsageError(
             f"not trained in {'this model' if cached else 'this workspace'}: {', '.join(unknown) or 'anything'}",
             "Trained: " + (", ".join(trained) or "none") + ".",
         )
-    names = config.members or tuple(trained)
-    if config.format in exports.EDGE_SUFFIXES:
-        return _edge(source, names, config.format, cached, reporter)
-    if config.format in exports.INEXACT and not _has_images(source):
+    names = settings.members or tuple(trained)
+    if settings.format in exports.EDGE_SUFFIXES:
+        return _edge(source, names, settings.format, cached, reporter)
+    if settings.format in exports.INEXACT and not _has_images(source):
         raise UsageError(
-            f"{config.format} needs the images that the networks were validated on: what it loses has to be measured, and "
+            f"{settings.format} needs the images that the networks were validated on: what it loses has to be measured, and "
             + ("this model came without them" if cached else "they are not in this workspace"),
             "Use --format onnx" + ("." if cached else ", or run `skinlesion download` here."),
         )
     rows, written, figures = [], [], {}
     for name in names:
         checkpoint = Checkpoint.load(source.checkpoint(name))
-        sample = _sample(source, config, checkpoint.fold)
+        sample = _sample(source, settings, checkpoint.fold)
         place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
         with exclusive(place, "export"), reporter.task(f"exporting {name}", None) as task:
-            export = _exported(checkpoint, config, sample, task.describe)
+            export = _exported(checkpoint, settings, sample, task.describe)
             artifact = export.save_for(checkpoint, cached=cached)
         found = export.figures
         figures[name] = dict(found)
@@ -117,13 +117,13 @@ def run(config: ExportSettings, reporter: Reporter) -> StageResult:
     ]
     return StageResult(
         command="export",
-        headline=[f"exported to {config.format}: {name_items(names)}"],
-        figures={"format": config.format, "networks": figures},
+        headline=[f"exported to {settings.format}: {name_items(names)}"],
+        figures={"format": settings.format, "networks": figures},
         tables=[Table("Accepted exports", columns, rows)],
         artifacts=written,
         next_command="skinlesion predict ./images"
-        + (f" --model {config.model}" if config.model else "")
-        + (f" --runtime {config.format}" if config.format in exports.INEXACT else ""),
+        + (f" --model {settings.model}" if settings.model else "")
+        + (f" --runtime {settings.format}" if settings.format in exports.INEXACT else ""),
     )
 
 
@@ -162,13 +162,13 @@ def _has_images(workspace: Workspace) -> bool:
     return workspace.manifest.exists() and workspace.split.exists()
 
 
-def _sample(workspace: Workspace, config: ExportSettings, fold: int | None) -> _Sample | None:
+def _sample(workspace: Workspace, settings: ExportSettings, fold: int | None) -> _Sample | None:
     if not _has_images(workspace):
         return None
     everything = Manifest.load(workspace.manifest)
     parts = Split.load(workspace.split, everything)
     fitted, held_out = parts.fitted_and_judged(fold)
-    validation = _spread(held_out, config.images)
+    validation = _spread(held_out, settings.images)
     rows = everything.rows(validation)
     training = everything.rows(_spread(fitted, _CALIBRATION_IMAGES))
     return _Sample(
@@ -197,7 +197,7 @@ def _generated(checkpoint: Checkpoint) -> Iterator[np.ndarray]:
 
 
 def _exported(
-    checkpoint: Checkpoint, config: ExportSettings, sample: _Sample | None, tell: Any
+    checkpoint: Checkpoint, settings: ExportSettings, sample: _Sample | None, tell: Any
 ) -> exports.Export:
     from skinlesion_cli.inference.runtimes.base import softmax
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
@@ -207,11 +207,11 @@ def _exported(
 
     network = restore_network(checkpoint)
     model = to_onnx(network, checkpoint.preprocessing.input_size_px)
-    if config.format == "onnx-int8" and sample is not None:
+    if settings.format == "onnx-int8" and sample is not None:
         tell(f"measuring ranges of {checkpoint.name}")
         model = to_int8(model, _inputs(sample.ranges, checkpoint))
     tell(f"comparing {checkpoint.name} with torch")
-    reference, candidate = TorchRuntime(network, singly=True), exported_runtime(model, config.format)
+    reference, candidate = TorchRuntime(network, singly=True), exported_runtime(model, settings.format)
     batches = _generated(checkpoint) if sample is None else _inputs(sample.judged, checkpoint)
     pairs = [(softmax(reference.logits(batch)), softmax(candidate.logits(batch))) for batch in batches]
     wanted, found = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -226,21 +226,21 @@ def _exported(
     if sample is not None:
         figures["bacc_torch"] = metrics.balanced_accuracy(sample.labels, wanted.argmax(axis=1))
         figures["bacc_export"] = metrics.balanced_accuracy(sample.labels, found.argmax(axis=1))
-    _accept(checkpoint.name, config, figures)
-    return exports.Export(config.format, model, network.classifier.weight.detach().cpu().numpy(), figures)
+    _accept(checkpoint.name, settings, figures)
+    return exports.Export(settings.format, model, network.classifier.weight.detach().cpu().numpy(), figures)
 
 
-def _accept(name: str, config: ExportSettings, figures: dict[str, Any]) -> None:
-    if config.format == "onnx" and figures["largest_difference"] > PARITY:
+def _accept(name: str, settings: ExportSettings, figures: dict[str, Any]) -> None:
+    if settings.format == "onnx" and figures["largest_difference"] > PARITY:
         raise ArtifactError(
             f"the export of {name} is refused: a probability differs by {figures['largest_difference']:.1e} "
             f"from torch, at most {PARITY:.0e} is accepted",
             "Use --runtime torch, and report the versions of torch and onnxruntime.",
         )
     before, after = figures["bacc_torch"], figures["bacc_export"]
-    if before is not None and before - after > config.max_bacc_drop:
+    if before is not None and before - after > settings.max_bacc_drop:
         raise ArtifactError(
             f"the export of {name} is refused: its balanced accuracy is {after:.4f} instead of {before:.4f} on "
-            f"{figures['images']} validation images, a loss of at most {config.max_bacc_drop:g} is accepted",
+            f"{figures['images']} validation images, a loss of at most {settings.max_bacc_drop:g} is accepted",
             "Use --format onnx, or allow more with --max-bacc-drop.",
         )

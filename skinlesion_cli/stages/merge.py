@@ -25,7 +25,7 @@ class MergeSettings(StageSettings):
     output: Path
 
 
-def run(config: MergeSettings, reporter: Reporter) -> StageResult:
+def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
     """Write one table, byte for byte what one run over all inputs would have written.
 
     Raises
@@ -34,14 +34,14 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
     ArtifactError : a shard is missing or unfinished, was made with another model or other inputs, or rows are
         missing or doubled.
     """
-    if not config.shards:
+    if not settings.shards:
         raise UsageError("no shards to merge", "Example: skinlesion merge part-*.csv --output all.csv")
-    replaced = store.check_output(config.output, config.shards)
+    replaced = store.check_output(settings.output, settings.shards)
     if replaced:
-        reporter.note(f"{config.output} is a finished table of predictions; this run replaces it")
-    records = {path: _record(path) for path in config.shards}
+        reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
+    records = {path: _record(path) for path in settings.shards}
     _check(records)
-    kind = store.format_of(config.output)
+    kind = store.format_of(settings.output)
     kinds = {record["format"] for record in records.values()}
     if kinds != {kind}:
         raise UsageError(f"the shards are {', '.join(sorted(kinds))}, but the output is {kind}")
@@ -49,10 +49,10 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
     total, tally = run_of.pop("inputs")["count"], Tally()
     # The rows of an earlier, unfinished merge are all in the shards.
     with (
-        store.open_partial(config.output, kind, TABLE, run_of, resume=False, overwrite=True) as partial,
+        store.open_partial(settings.output, kind, TABLE, run_of, resume=False, overwrite=True) as partial,
         reporter.task("merging", total=total, unit="rows") as task,
     ):
-        streams = [store.read_rows(path, kind, TABLE) for path in config.shards]
+        streams = [store.read_rows(path, kind, TABLE) for path in settings.shards]
         for row in _checked(merge_sorted(*streams, key=lambda row: row["row"]), total):
             partial.write_line(row)
             tally.add(Prediction.from_row(row))
@@ -62,7 +62,7 @@ def run(config: MergeSettings, reporter: Reporter) -> StageResult:
         command="merge",
         headline=[f"{total} rows of {len(records)} shards"],
         figures=tally.figures() | {"shards": len(records), "model_sha256": run_of["model_sha256"]},
-        artifacts=[str(config.output)],
+        artifacts=[str(settings.output)],
         warnings=[f"{tally.failed} images could not be read: {tally.name_failures()}"]
         if tally.failed
         else [],

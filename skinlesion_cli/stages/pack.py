@@ -22,7 +22,7 @@ class PackSettings(StageSettings):
     with_predictions: bool = False
 
 
-def run(config: PackSettings, reporter: Reporter) -> StageResult:
+def run(settings: PackSettings, reporter: Reporter) -> StageResult:
     """Copy what prediction needs, unchanged, and read it back as a model.
 
     Raises
@@ -30,22 +30,22 @@ def run(config: PackSettings, reporter: Reporter) -> StageResult:
     ArtifactError : the model is not finished, or the copy is not the same model.
     UsageError : the output is the workspace itself, or holds another model.
     """
-    source, target = Workspace(config.workspace), Workspace(config.output)
+    source, target = Workspace(settings.workspace), Workspace(settings.output)
     if target.root.resolve() == source.root.resolve():
         raise UsageError("--output is the workspace itself", "Name another folder.")
     if target.begun():
         raise UsageError(
-            f"there is a model in {config.output} already", "Name a new folder, or remove it first."
+            f"there is a model in {settings.output} already", "Name a new folder, or remove it first."
         )
-    output_checks.check_folder(config.output)
-    others = [path.name for path in config.output.glob("*")] if config.output.is_dir() else []
+    output_checks.check_folder(settings.output)
+    others = [path.name for path in settings.output.glob("*")] if settings.output.is_dir() else []
     if others:
         raise UsageError(
-            f"the folder {config.output} is not empty: {name_items(sorted(others))}", "Name a new folder."
+            f"the folder {settings.output} is not empty: {name_items(sorted(others))}", "Name a new folder."
         )
     packed = Bundle.load(source)
     with exclusive(target.root, "pack"):
-        total_bytes = copy_model(source, target, packed, with_predictions=config.with_predictions)
+        total_bytes = copy_model(source, target, packed, with_predictions=settings.with_predictions)
     reporter.note("reading it back")
     if Bundle.load(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")
@@ -56,8 +56,8 @@ def run(config: PackSettings, reporter: Reporter) -> StageResult:
             "model": packed.model_id,
             "model_sha256": packed.sha256,
             "bytes": total_bytes,
-            "predictions": config.with_predictions,
+            "predictions": settings.with_predictions,
         },
-        artifacts=[str(config.output)],
-        next_command=f"skinlesion predict ./images --model {config.output}",
+        artifacts=[str(settings.output)],
+        next_command=f"skinlesion predict ./images --model {settings.output}",
     )

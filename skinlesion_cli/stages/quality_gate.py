@@ -53,21 +53,21 @@ class _Measured:
     features: np.ndarray | None
 
 
-def run(config: GateSettings, reporter: Reporter) -> StageResult:
+def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     """Write `calibration/gate.json`; from then on `predict` judges every image.
 
     Where the workspace has a finished ensemble, the gate also looks at the features of its first network: those of a
     third of the lesions that this network was not trained on describe what is familiar, a second third sets the
     limit, and false alarms are counted on the last. Without an ensemble it looks at pixels alone.
     """
-    workspace = Workspace(config.workspace)
+    workspace = Workspace(settings.workspace)
     everything = Manifest.load(workspace.manifest)
     parts = Split.load(workspace.split, everything)
     predictor = _predictor(workspace)
     fold = predictor.bundle.members[0].fold if predictor else (0 if parts.n_folds else None)
     training, unseen = parts.fitted_and_judged(fold)
     thirds = _thirds(unseen, everything) if predictor else ([], [], unseen)
-    training, *chosen = (_spread(ids, config.images) for ids in (training, *thirds))
+    training, *chosen = (_spread(ids, settings.images) for ids in (training, *thirds))
     with reporter.task("measuring", total=len(training) + sum(map(len, chosen)), unit="images") as task:
         files = partial(_measured, workspace, everything, task)
         fitted_on = files(training, None)
@@ -78,7 +78,7 @@ def run(config: GateSettings, reporter: Reporter) -> StageResult:
     gate = fit_gate(
         STATISTICS,
         fitted_on.statistics,
-        config.false_alarm_rate,
+        settings.false_alarm_rate,
         feature_model=model,
         features=limiting.features,
     )
@@ -96,7 +96,7 @@ def run(config: GateSettings, reporter: Reporter) -> StageResult:
         "false_alarms": alarms,
         "false_alarm_rate": share,
         "interval_95": [None if np.isnan(bound) else bound for bound in (low, high)],
-        "wanted_rate": config.false_alarm_rate,
+        "wanted_rate": settings.false_alarm_rate,
         "by_check": {check: by_check[check] for check in gate.checks},
     }
     with exclusive(workspace.gate.parent, "gate"):

@@ -67,17 +67,17 @@ def _is_unlabelled_list(path: Path) -> bool:
         return False
 
 
-def run(config: SelectSettings, reporter: Reporter) -> StageResult:
+def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
     """Write the list, most informative first; images that the dataset already has are omitted."""
-    check_named(config.inputs)
-    output_checks.check_file(config.output, _is_unlabelled_list, "an unlabelled list", config.inputs)
-    workspace = Workspace(config.workspace)
+    check_named(settings.inputs)
+    output_checks.check_file(settings.output, _is_unlabelled_list, "an unlabelled list", settings.inputs)
+    workspace = Workspace(settings.workspace)
     bundle = Bundle.load(workspace)
     predictor = Predictor.of_bundle(
         bundle,
-        device=config.device,
-        runtime=config.runtime,
-        max_pixels=config.max_pixels,
+        device=settings.device,
+        runtime=settings.runtime,
+        max_pixels=settings.max_pixels,
         note=reporter.note,
     )
     known = _labelled(workspace)
@@ -86,7 +86,7 @@ def run(config: SelectSettings, reporter: Reporter) -> StageResult:
     failed: list[str] = []
     n_known = 0
     with reporter.task("predicting", unit="images") as task:
-        for batch in in_batches(expand(config.inputs, config.listed), _BATCH):
+        for batch in in_batches(expand(settings.inputs, settings.listed), _BATCH):
             fresh = [s for s in batch if not known or s.member or not _is_known(s, known)]
             n_known += len(batch) - len(fresh)
             predicted = predictor.run(fresh, keep_features=True, keep_views=True)
@@ -109,8 +109,8 @@ def run(config: SelectSettings, reporter: Reporter) -> StageResult:
         "entropy": active_learning.entropy(probabilities),
         "disagreement": active_learning.disagreement(opinions),
     }
-    chosen = active_learning.select(config.strategy, config.count, scores, features)
-    with atomic_file(config.output, "w") as file:
+    chosen = active_learning.select(settings.strategy, settings.count, scores, features)
+    with atomic_file(settings.output, "w") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for rank, index in enumerate(chosen, start=1):
@@ -123,7 +123,7 @@ def run(config: SelectSettings, reporter: Reporter) -> StageResult:
                     "",
                     chosen_one.decision,
                     *values,
-                    config.strategy,
+                    settings.strategy,
                     bundle.sha256,
                 ]
             )
@@ -131,21 +131,21 @@ def run(config: SelectSettings, reporter: Reporter) -> StageResult:
     return StageResult(
         command="select",
         headline=[
-            f"{len(chosen)} of {len(predictions)} images to label, by {config.strategy}; {n_known} are labelled already",
-            f"fill in the column label, then `skinlesion download --from {config.output} --append`",
+            f"{len(chosen)} of {len(predictions)} images to label, by {settings.strategy}; {n_known} are labelled already",
+            f"fill in the column label, then `skinlesion download --from {settings.output} --append`",
         ],
         figures={
             "images": len(predictions),
             "selected": len(chosen),
             "already_labelled": n_known,
             "failed": len(failed),
-            "strategy": config.strategy,
+            "strategy": settings.strategy,
             "disagreement_of": whose,
             "mean_entropy": float(scores["entropy"].mean()),
             "mean_entropy_selected": float(scores["entropy"][chosen].mean()),
             "model_sha256": bundle.sha256,
         },
-        artifacts=[str(config.output)],
+        artifacts=[str(settings.output)],
         warnings=[f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else [],
         exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
     )

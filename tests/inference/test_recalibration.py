@@ -38,7 +38,7 @@ def labels_csv(images: Path, tmp_path: Path) -> Path:
 def test_the_same_networks_with_decisions_of_their_own(tiny_workspace, labels_csv, images, tmp_path):
     output = tmp_path / "ours"
     settings = at_home.RecalibrateSettings(
-        model=str(tiny_workspace), on=labels_csv, output=output, settings=SETTINGS, device="cpu"
+        model=str(tiny_workspace), on=labels_csv, output=output, fit=SETTINGS, device="cpu"
     )
     result = at_home.run(settings, SilentReporter())
     assert result.figures["support"]["images"] == 40
@@ -70,7 +70,7 @@ def test_too_few_images_are_refused_and_leave_nothing(tiny_workspace, images, tm
     names = [str(file.relative_to(images)) for file in sorted(images.rglob("image*.jpg"))[:3]]
     path.write_text("image,label\n" + "".join(f"{name},NV\n" for name in names))
     settings = at_home.RecalibrateSettings(
-        model=str(tiny_workspace), on=path, output=tmp_path / "ours", settings=SETTINGS, device="cpu"
+        model=str(tiny_workspace), on=path, output=tmp_path / "ours", fit=SETTINGS, device="cpu"
     )
     try:
         with pytest.raises(DataError, match="at least 20 labelled images, 3 could be read"):

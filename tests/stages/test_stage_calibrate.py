@@ -30,7 +30,7 @@ def workspace(tmp_path_factory) -> Workspace:
 
 def run(workspace: Workspace, settings: FitSettings | None = None):
     return stage.run(
-        stage.CalibrateSettings(workspace=workspace.root, settings=settings or FitSettings()),
+        stage.CalibrateSettings(workspace=workspace.root, fit=settings or FitSettings()),
         SilentReporter(),
     )
 

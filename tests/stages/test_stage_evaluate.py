@@ -182,7 +182,7 @@ def test_two_policies_are_compared_by_their_files(workspace: Workspace, tmp_path
     other = tmp_path / "published.json"
     settings = load_policy(None, overrides={"policy": "published"})
     calibrate.run(
-        calibrate.CalibrateSettings(workspace=workspace.root, settings=settings, output=other),
+        calibrate.CalibrateSettings(workspace=workspace.root, fit=settings, output=other),
         SilentReporter(),
     )
     body = run(workspace, against=str(other)).figures

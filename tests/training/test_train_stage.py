@@ -214,7 +214,7 @@ def test_images_that_changed_since_the_download_are_refused(dataset, config):
     changed = manifest.rows(ids)["file"].tolist()
     for file in changed:
         Image.new("RGB", (64, 48), (200, 150, 140)).save(workspace.images / file)
-    for settings in (config, replace(config, dry_run=True)):
+    for settings in (config, config.replace(dry_run=True)):
         with pytest.raises(ArtifactError) as caught:
             train.run(settings, SilentReporter())
         assert caught.value.exit_code is ExitCode.ARTIFACT

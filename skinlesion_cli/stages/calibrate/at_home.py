@@ -49,7 +49,7 @@ class RecalibrateSettings(StageSettings):
     model: str
     on: Path
     output: Path
-    settings: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
+    fit: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
     adaptive: Protects | None = None
     device: str = "auto"
 
@@ -63,7 +63,7 @@ class _Seen:
     error: str = ""
 
 
-def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
+def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
     """Write a packed model to `output`: the same networks, calibrated on these images.
 
     Raises
@@ -71,16 +71,16 @@ def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
     UsageError : the output holds a model already, or no image could be read.
     DataError : images that the model was trained on are among them, or there are too few.
     """
-    source, target = resolve_model(config.model), Workspace(config.output)
+    source, target = resolve_model(settings.model), Workspace(settings.output)
     if target.begun():
         raise UsageError(
-            f"there is a model in {config.output} already", "Name a new folder, or remove it first."
+            f"there is a model in {settings.output} already", "Name a new folder, or remove it first."
         )
-    output_checks.check_folder(config.output)
+    output_checks.check_folder(settings.output)
     bundle = Bundle.load(source)
-    collection = read_source(config.on, "auto", SourceOptions())
+    collection = read_source(settings.on, "auto", SourceOptions())
     _refuse_trained_on(collection, source)
-    seen = _predicted(bundle, collection, config, reporter)
+    seen = _predicted(bundle, collection, settings, reporter)
     failed = [f"{one.record.id} ({one.error})" for one in seen if one.views is None]
     usable = [one for one in seen if one.views is not None]
     if len(usable) < _FEWEST_IMAGES:
@@ -93,9 +93,9 @@ def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
         copy_model(source, target, bundle)
         assert bundle.ensemble.artifact is not None
         predictions.save(target.ensemble_predictions("val"), inputs={"ensemble": bundle.ensemble.artifact})
-        adaptive, notes = _adaptive(config, bundle, predictions)
+        adaptive, notes = _adaptive(settings, bundle, predictions)
         result = stage.run(
-            stage.CalibrateSettings(workspace=target.root, settings=config.settings, adaptive=adaptive),
+            stage.CalibrateSettings(workspace=target.root, fit=settings.fit, adaptive=adaptive),
             reporter,
         )
     packed = Bundle.load(target)
@@ -107,24 +107,24 @@ def run(config: RecalibrateSettings, reporter: Reporter) -> StageResult:
     return replace(
         result,
         headline=[
-            f"{bundle.model_id} calibrated on {len(usable):,} images from {config.on} ({counted})",
+            f"{bundle.model_id} calibrated on {len(usable):,} images from {settings.on} ({counted})",
             *result.headline,
         ],
         figures=dict(result.figures)
         | {"model": packed.model_id, "model_sha256": packed.sha256, "failed": len(failed)},
         artifacts=[str(target.root)],
         warnings=warnings,
-        next_command=f"skinlesion predict ./images --model {config.output}",
+        next_command=f"skinlesion predict ./images --model {settings.output}",
     )
 
 
 def _adaptive(
-    config: RecalibrateSettings, bundle: Bundle, predictions: Predictions
+    settings: RecalibrateSettings, bundle: Bundle, predictions: Predictions
 ) -> tuple[Protects | None, list[str]]:
     """What adaptive forward passes are to protect, as asked for or as the model has it, and what to say about it."""
     stopping = bundle.calibration.stopping_rule
-    if config.adaptive is not None or stopping is None:
-        return config.adaptive, []
+    if settings.adaptive is not None or stopping is None:
+        return settings.adaptive, []
     lesions, needed = len(set(predictions.lesion_ids)), fewest_lesions()
     if lesions >= needed:
         return stopping.protects, []
@@ -150,9 +150,9 @@ def _refuse_trained_on(collection: Collection, source: Workspace) -> None:
 
 
 def _predicted(
-    bundle: Bundle, collection: Collection, config: RecalibrateSettings, reporter: Reporter
+    bundle: Bundle, collection: Collection, settings: RecalibrateSettings, reporter: Reporter
 ) -> list[_Seen]:
-    predictor = Predictor.of_bundle(bundle, device=config.device, note=reporter.note).stopping_by(None)
+    predictor = Predictor.of_bundle(bundle, device=settings.device, note=reporter.note).stopping_by(None)
 
     def see(record: Record) -> _Seen:
         try:

@@ -45,18 +45,18 @@ class CalibrateSettings(StageSettings):
     """
 
     workspace: Path
-    settings: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
+    fit: InstanceOf[FitSettings] = Field(default_factory=FitSettings)
     output: Path | None = None
     adaptive: Protects | None = None
     inputs: Sequence[Path] = ()
 
 
-def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
+def run(settings: CalibrateSettings, reporter: Reporter) -> StageResult:
     """Fit on the merged validation predictions and write `calibration/`."""
-    workspace, settings = Workspace(config.workspace), config.settings
-    if config.output is not None:
+    workspace, fit_settings = Workspace(settings.workspace), settings.fit
+    if settings.output is not None:
         output_checks.check_file(
-            config.output, output_checks.is_artifact("calibration"), "a calibration", config.inputs
+            settings.output, output_checks.is_artifact("calibration"), "a calibration", settings.inputs
         )
     ensemble = Ensemble.load(workspace.ensemble)
     validation = Predictions.load(workspace.ensemble_predictions("val"), hint=Ensemble.HINT)
@@ -65,34 +65,34 @@ def run(config: CalibrateSettings, reporter: Reporter) -> StageResult:
     validation.artifact.require_input("ensemble", ensemble.artifact)
     labels, lesion_ids = validation.labels, validation.lesion_ids
     stopping, probabilities = None, validation.probabilities
-    if config.adaptive is not None:
-        stopping, probabilities = _stopping(ensemble, validation, settings, config.adaptive)
-    fitted = fit_rule(labels, probabilities, lesion_ids, settings)
-    unseen = cross_fit(labels, probabilities, lesion_ids, settings)
+    if settings.adaptive is not None:
+        stopping, probabilities = _stopping(ensemble, validation, fit_settings, settings.adaptive)
+    fitted = fit_rule(labels, probabilities, lesion_ids, fit_settings)
+    unseen = cross_fit(labels, probabilities, lesion_ids, fit_settings)
     calibration = Calibration(
         rule=fitted.rule,
-        policy=settings.policy,
+        policy=fit_settings.policy,
         tta_mode=tta_mode(ensemble.views) if stopping is None else tta.ADAPTIVE,
         views=ensemble.views,
-        targets=tuple(asdict(target) for target in settings.targets)
-        if POLICIES[settings.policy].has_targets
+        targets=tuple(asdict(target) for target in fit_settings.targets)
+        if POLICIES[fit_settings.policy].has_targets
         else (),
         guarantees=tuple(asdict(guarantee) for guarantee in fitted.guarantees),
-        confidence=settings.guarantee.confidence if fitted.guarantees else None,
-        guarantee_settings=asdict(settings.guarantee) if fitted.guarantees else {},
-        probability_figures=figures.probability_figures(labels, probabilities, unseen, settings),
-        triage_figures=defined(figures.triage_figures(labels, lesion_ids, unseen, fitted, settings)),
+        confidence=fit_settings.guarantee.confidence if fitted.guarantees else None,
+        guarantee_settings=asdict(fit_settings.guarantee) if fitted.guarantees else {},
+        probability_figures=figures.probability_figures(labels, probabilities, unseen, fit_settings),
+        triage_figures=defined(figures.triage_figures(labels, lesion_ids, unseen, fitted, fit_settings)),
         support=figures.support(validation) | figures.decision_figures(labels, unseen, probabilities),
         stopping=stopping,
     )
-    path = config.output or workspace.calibration
+    path = settings.output or workspace.calibration
     with exclusive(path.parent, "calibrate"):
         calibration.save(path, inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact})
     return _result(calibration, fitted, path)
 
 
 def _stopping(
-    ensemble: Ensemble, validation: Predictions, settings: FitSettings, protects: Protects
+    ensemble: Ensemble, validation: Predictions, fit_settings: FitSettings, protects: Protects
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
     if tta_mode(ensemble.views) not in _ADAPTIVE:
@@ -110,7 +110,7 @@ def _stopping(
         validation.member_groups,
         ensemble.group_weights,
         validation.lesion_ids,
-        settings,
+        fit_settings,
         protects,
     )
     return asdict(found) | {

@@ -17,12 +17,12 @@ _MODULES = {
 }
 
 
-def python(_config: DoctorSettings) -> Iterator[Finding]:
+def python(_settings: DoctorSettings) -> Iterator[Finding]:
     version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     yield Finding("python", "ok", f"{version} on {system}", figures={"python": version, "system": system})
 
 
-def libraries(_config: DoctorSettings) -> Iterator[Finding]:
+def libraries(_settings: DoctorSettings) -> Iterator[Finding]:
     """Required libraries as the package's own metadata states them, then its extras."""
     from packaging.requirements import Requirement
 
@@ -92,7 +92,7 @@ def _fits(requirement: Any, version: str | None) -> bool:
     return version is not None and requirement.specifier.contains(version, prereleases=True)
 
 
-def loading(_config: DoctorSettings) -> Iterator[Finding]:
+def loading(_settings: DoctorSettings) -> Iterator[Finding]:
     """Installed is not enough: a library may miss a system file and fail when it is loaded."""
     for modules in _MODULES.values():
         for module in modules:

@@ -14,7 +14,7 @@ _LITTLE_SPACE_BYTES = 200e6
 _HUB_SAMPLE = "resnet50"
 
 
-def devices(_config: DoctorSettings) -> Iterator[Finding]:
+def devices(_settings: DoctorSettings) -> Iterator[Finding]:
     import torch
 
     from skinlesion_cli.inference.loading import gpu_is_there
@@ -34,7 +34,7 @@ def devices(_config: DoctorSettings) -> Iterator[Finding]:
     yield Finding("devices", "ok", ", ".join(names) or "CPU only", figures=figures)
 
 
-def threads(_config: DoctorSettings) -> Iterator[Finding]:
+def threads(_settings: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli import parallel
 
     cores, quota, asked = (
@@ -53,18 +53,22 @@ def threads(_config: DoctorSettings) -> Iterator[Finding]:
         yield Finding("threads", "ok", shown, figures=figures)
 
 
-def disk(config: DoctorSettings) -> Iterator[Finding]:
+def disk(settings: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli.data.download.isic2018_files import OFFICIAL_FILES
 
-    root = config.workspace.absolute()
+    root = settings.workspace.absolute()
     existing = next(parent for parent in (root, *root.parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
     # The archives, and the images that are taken out of them.
     dataset_bytes = 2 * sum(file.about_bytes for file in OFFICIAL_FILES)
-    shown, figures = f"{free_bytes / 1e9:.1f} GB free for {config.workspace}", {"free_bytes": free_bytes}
+    shown, figures = f"{free_bytes / 1e9:.1f} GB free for {settings.workspace}", {"free_bytes": free_bytes}
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         yield Finding(
-            "disk", "problem", f"{config.workspace} cannot be written", "Choose another --workspace.", figures
+            "disk",
+            "problem",
+            f"{settings.workspace} cannot be written",
+            "Choose another --workspace.",
+            figures,
         )
     elif free_bytes < _LITTLE_SPACE_BYTES:
         yield Finding("disk", "problem", shown, "Free some space, or choose another --workspace.", figures)
@@ -75,7 +79,7 @@ def disk(config: DoctorSettings) -> Iterator[Finding]:
         yield Finding("disk", "ok", shown, figures=figures)
 
 
-def network(_config: DoctorSettings) -> Iterator[Finding]:
+def network(_settings: DoctorSettings) -> Iterator[Finding]:
     from huggingface_hub import hf_hub_url
 
     from skinlesion_cli.data.download.http import Patience, Unreachable, open_client, status

@@ -21,7 +21,7 @@ KNOWN_ANSWER = (0.02382, 0.50684, 0.01420, 0.01927, 0.09078, 0.03280, 0.31229)
 TOLERANCE = 5e-3
 
 
-def weights(_config: DoctorSettings) -> Iterator[Finding]:
+def weights(_settings: DoctorSettings) -> Iterator[Finding]:
     from skinlesion_cli.models.backbones import BACKBONES
     from skinlesion_cli.models.pretrained import cached_weights_source
 
@@ -36,7 +36,7 @@ def weights(_config: DoctorSettings) -> Iterator[Finding]:
     yield Finding("ImageNet weights", "ok" if there else "advice", shown, to_do, sources)
 
 
-def models(config: DoctorSettings) -> Iterator[Finding]:
+def models(settings: DoctorSettings) -> Iterator[Finding]:
     """The bundled model, and what the workspace holds."""
     from skinlesion_cli.artifacts.bundle import locate_model
 
@@ -48,18 +48,18 @@ def models(config: DoctorSettings) -> Iterator[Finding]:
         yield Finding("bundled model", "ok", shown, figures=figures)
     except SkinLesionError as error:
         yield Finding("bundled model", "problem", error.message, error.hint or REINSTALL)
-    workspace = Workspace(config.workspace)
+    workspace = Workspace(settings.workspace)
     if not workspace.begun():
         locate_model(workspace)
-        yield Finding("workspace", "ok", f"no model in {config.workspace}: the bundled one predicts")
+        yield Finding("workspace", "ok", f"no model in {settings.workspace}: the bundled one predicts")
         if bundled is not None:
             yield _exports(bundled, f"skinlesion export --model {BUNDLED_NAME}")
     elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
-        begun = f"the model in {config.workspace} is not finished"
+        begun = f"the model in {settings.workspace} is not finished"
         yield Finding("workspace", "advice", begun, "`skinlesion info` says what comes next.")
     else:
         bundle = Bundle.load(workspace)
-        shown = f"a finished model in {config.workspace}; networks: {len(bundle.members)}"
+        shown = f"a finished model in {settings.workspace}; networks: {len(bundle.members)}"
         figures = {"model": bundle.model_id, "sha256": bundle.sha256}
         yield Finding("workspace", "ok", shown, figures=figures)
         yield _exports(bundle, "skinlesion export")
@@ -94,7 +94,7 @@ def picture() -> bytes:
     return file.getvalue()
 
 
-def self_test(_config: DoctorSettings) -> Iterator[Finding]:
+def self_test(_settings: DoctorSettings) -> Iterator[Finding]:
     import numpy as np
 
     from skinlesion_cli.artifacts.bundle import Bundle, bundled_model

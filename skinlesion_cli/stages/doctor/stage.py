@@ -30,14 +30,14 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def run(config: DoctorSettings, reporter: Reporter) -> StageResult:
+def run(settings: DoctorSettings, reporter: Reporter) -> StageResult:
     """Run all checks; a problem makes the exit code 1, advice does not."""
-    checks = {name: check for name, check in CHECKS.items() if config.network or name != "network"}
+    checks = {name: check for name, check in CHECKS.items() if settings.network or name != "network"}
     findings: list[Finding] = []
     with reporter.task("checking", total=len(checks), unit="checks") as task:
         for name, check in checks.items():
             task.describe(f"checking {name}")
-            findings += _safely(name, check, config)
+            findings += _safely(name, check, settings)
             task.advance()
     counts = {state: sum(f.state == state for f in findings) for state in ("ok", "advice", "problem")}
     to_do = [(f.check, f.to_do) for f in findings if f.to_do]
@@ -63,11 +63,11 @@ def _verdict(counts: Mapping[str, int]) -> str:
     return f"problems: {counts['problem']}; advice: {counts['advice']}"
 
 
-def _safely(name: str, check: Check, config: DoctorSettings) -> list[Finding]:
+def _safely(name: str, check: Check, settings: DoctorSettings) -> list[Finding]:
     """A check that fails is a finding itself, and the others still run."""
     findings: list[Finding] = []
     try:
-        findings.extend(check(config))
+        findings.extend(check(settings))
     except SkinLesionError as error:
         findings.append(Finding(name, "problem", error.message, error.hint or REINSTALL))
     except Exception as error:

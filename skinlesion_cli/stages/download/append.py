@@ -27,7 +27,7 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 _ARCHIVE_ID = re.compile(r"ISIC_\d{7}")
 
 
-def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
+def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
     """Import the images that are new. Those of a lesion or patient that is there go to its side; all others train,
     with a fold each where the dataset has folds (`split_extension.extended`).
 
@@ -37,13 +37,13 @@ def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
     DataError : nothing is new; labels contradict the dataset's; new images tie different sides together.
     UsageError : without a source, or with options that make a new split.
     """
-    source = _appendable(config)
-    workspace = Workspace(config.workspace)
-    collection = read_source(source, config.source_format, config.source_options, config.source_name)
+    source = _appendable(settings)
+    workspace = Workspace(settings.workspace)
+    collection = read_source(source, settings.source_format, settings.source_options, settings.source_name)
     with exclusive(workspace.dataset, "download"):
         manifest = Manifest.load(workspace.manifest)
         split = Split.load(workspace.split, manifest)
-        if config.split not in ("official", split.strategy):
+        if settings.split not in ("official", split.strategy):
             raise UsageError(
                 f"the dataset has a split of kind {split.strategy}, which --append keeps",
                 "Leave --split out, or make a new workspace.",
@@ -55,7 +55,7 @@ def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
                 f"{known.n_there + known.n_same_id} of its images are there already.",
             )
         added = ingest_images(
-            replace(collection, records=known.fresh), workspace.images, reporter, link=config.link
+            replace(collection, records=known.fresh), workspace.images, reporter, link=settings.link
         )
         # Before anything is written: images that tie two sides together are refused.
         rows = extended(added, manifest.table, split.table, split.seed, leaks=split.leaks_lesions)
@@ -68,23 +68,23 @@ def run(config: DownloadSettings, reporter: Reporter) -> StageResult:
     return _result(workspace, split, collection, known, added, rows, manifest, written)
 
 
-def _appendable(config: DownloadSettings) -> Path:
+def _appendable(settings: DownloadSettings) -> Path:
     """The source; refuses settings that --append has no use for."""
-    if config.source is None:
+    if settings.source is None:
         raise UsageError("--append needs --from", "Example: --from reviewed.csv --append")
     unfit = [
         option
         for option, given in (
-            ("--check-duplicates", config.check_duplicates),
-            ("--move-duplicates", config.move_duplicates),
-            ("--dry-run", config.dry_run),
+            ("--check-duplicates", settings.check_duplicates),
+            ("--move-duplicates", settings.move_duplicates),
+            ("--dry-run", settings.dry_run),
         )
         if given
     ]
     if unfit:
         raise UsageError(f"--append cannot be combined with {', '.join(unfit)}")
-    require_there(config.source)
-    return config.source
+    require_there(settings.source)
+    return settings.source
 
 
 @dataclass(frozen=True)

@@ -92,23 +92,25 @@ class DownloadSettings(StageSettings):
 
 
 def run(
-    config: DownloadSettings,
+    settings: DownloadSettings,
     reporter: Reporter,
     *,
     files: Sequence[OfficialFile] = OFFICIAL_FILES,
     patience: Patience | None = None,
 ) -> StageResult:
     """Fetch or read a source, import its images, and write the manifest and the split."""
-    workspace = Workspace(config.workspace)
-    if config.dry_run:
-        return _dry_run(config, workspace, files, patience or Patience(tries=1, timeout_s=5.0, answer_s=15.0))
-    if config.source is not None:
+    workspace = Workspace(settings.workspace)
+    if settings.dry_run:
+        return _dry_run(
+            settings, workspace, files, patience or Patience(tries=1, timeout_s=5.0, answer_s=15.0)
+        )
+    if settings.source is not None:
         # Before anything is made: a slip of the pen must not leave an empty workspace behind.
-        require_there(config.source)
+        require_there(settings.source)
     notes: list[str] = []
     with exclusive(workspace.dataset, "download"):
         before = _sources_by_id(workspace)
-        manifest = _dataset(config, workspace, reporter, files, patience or Patience(), notes)
+        manifest = _dataset(settings, workspace, reporter, files, patience or Patience(), notes)
         replaced = Counter(before[identity] for identity in before.keys() - set(manifest.table["id"]))
         if replaced:
             named = ", ".join(f"{count:,} of {source}" for source, count in sorted(replaced.items()))
@@ -116,15 +118,15 @@ def run(
                 f"the dataset that was there is replaced; images that are no longer in it: {named} (--append adds to it)"
             )
         pairs = None
-        if config.check_duplicates or config.move_duplicates:
+        if settings.check_duplicates or settings.move_duplicates:
             rows = list(zip(manifest.table["id"], manifest.table["file"], strict=True))
             pairs = find_pairs(rows, workspace.images, reporter)
-        split = _split(config, manifest, pairs, notes)
+        split = _split(settings, manifest, pairs, notes)
         split = replace(split, leaking_images=_leaks(split, manifest, notes))
         artifact = split.save(workspace.split, manifest)
         artifacts = [str(workspace.manifest), str(workspace.split)]
         if pairs is not None:
-            found = Duplicates(pair_table(pairs, manifest, split), config.move_duplicates)
+            found = Duplicates(pair_table(pairs, manifest, split), settings.move_duplicates)
             found.save(
                 workspace.duplicates, inputs={"manifest": artifact.inputs["manifest"], "split": artifact}
             )
@@ -148,10 +150,10 @@ def attribution_text(manifest: Manifest) -> bytes:
 
 
 def _dry_run(
-    config: DownloadSettings, workspace: Workspace, files: Sequence[OfficialFile], patience: Patience
+    settings: DownloadSettings, workspace: Workspace, files: Sequence[OfficialFile], patience: Patience
 ) -> StageResult:
     planned = isic2018_files.plan(
-        _wanted(config, files), workspace.archives, _addresses(config), patience, ask=True
+        _wanted(settings, files), workspace.archives, _addresses(settings), patience, ask=True
     )
     missing = sum(item.missing_bytes for item in planned)
     rows = [[item.file.name, f"{item.total_bytes:,}", f"{item.missing_bytes:,}"] for item in planned]
@@ -176,16 +178,16 @@ def _dry_run(
     )
 
 
-def _wanted(config: DownloadSettings, files: Sequence[OfficialFile]) -> list[OfficialFile]:
-    return [file for file in files if file.part in config.parts]
+def _wanted(settings: DownloadSettings, files: Sequence[OfficialFile]) -> list[OfficialFile]:
+    return [file for file in files if file.part in settings.parts]
 
 
-def _addresses(config: DownloadSettings) -> tuple[str, ...]:
-    return isic2018_files.BASE_URLS if config.base_url is None else (config.base_url,)
+def _addresses(settings: DownloadSettings) -> tuple[str, ...]:
+    return isic2018_files.BASE_URLS if settings.base_url is None else (settings.base_url,)
 
 
 def _dataset(
-    config: DownloadSettings,
+    settings: DownloadSettings,
     workspace: Workspace,
     reporter: Reporter,
     files: Sequence[OfficialFile],
@@ -193,28 +195,28 @@ def _dataset(
     notes: list[str],
 ) -> Manifest:
     """The manifest of a dataset whose images are all in the workspace."""
-    wanted = {part for name, part in OFFICIAL_PARTS.items() if name.lower() in config.parts}
-    options = replace(config.source_options, archives_verified=config.source is None)
-    if config.source is None:
+    wanted = {part for name, part in OFFICIAL_PARTS.items() if name.lower() in settings.parts}
+    options = replace(settings.source_options, archives_verified=settings.source is None)
+    if settings.source is None:
         there = _already_there(workspace, wanted, reporter)
         if there is not None:
             reporter.note("the dataset is complete: nothing is fetched")
             return there
         planned = isic2018_files.plan(
-            _wanted(config, files), workspace.archives, _addresses(config), patience, ask=False
+            _wanted(settings, files), workspace.archives, _addresses(settings), patience, ask=False
         )
         isic2018_files.require_space(planned, workspace.archives, workspace.images)
         notes += isic2018_files.fetch_all(
-            planned, workspace.archives, reporter, patience, ignore_hashes=config.ignore_hashes
+            planned, workspace.archives, reporter, patience, ignore_hashes=settings.ignore_hashes
         )
     collection = read_source(
-        config.source or workspace.archives,
-        config.source_format if config.source is not None else "isic2018",
+        settings.source or workspace.archives,
+        settings.source_format if settings.source is not None else "isic2018",
         options,
-        config.source_name,
+        settings.source_name,
     ).only(wanted)
     notes += collection.notes
-    table = ingest_images(collection, workspace.images, reporter, link=config.link)
+    table = ingest_images(collection, workspace.images, reporter, link=settings.link)
     manifest = Manifest(table, collection.licence, collection.attribution)
     atomic_write(workspace.attribution, attribution_text(manifest))
     manifest.save(workspace.manifest)
@@ -234,14 +236,14 @@ def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -
 
 
 def _split(
-    config: DownloadSettings, manifest: Manifest, pairs: Sequence[Pair] | None, notes: list[str]
+    settings: DownloadSettings, manifest: Manifest, pairs: Sequence[Pair] | None, notes: list[str]
 ) -> Split:
     images = manifest.table
-    if config.move_duplicates and pairs:
+    if settings.move_duplicates and pairs:
         lesion_of = merged_lesions(dict(zip(images["id"], images["lesion_id"], strict=True)), pairs)
         images = images.assign(lesion_id=images["id"].map(lesion_of))
     sides = splits.make(
-        config.split, images, config.seed, config.n_folds, leave_out_overlap=config.move_duplicates
+        settings.split, images, settings.seed, settings.n_folds, leave_out_overlap=settings.move_duplicates
     )
     if sides.left_out:
         notes.append(
@@ -252,12 +254,12 @@ def _split(
     if "test" not in sides.parts.values():
         hint = (
             ""
-            if config.split == "grouped"
+            if settings.split == "grouped"
             else "; --split grouped sets a fifth of the lesions aside for the test"
         )
         notes.append(f"there are no test images{hint}")
     table = splits.table(sides.parts, sides.folds)
-    return Split(table, config.split, config.seed, leaks_lesions=config.split == "published")
+    return Split(table, settings.split, settings.seed, leaks_lesions=settings.split == "published")
 
 
 def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]:

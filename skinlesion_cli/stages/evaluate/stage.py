@@ -100,53 +100,53 @@ class _Judged:
         )
 
 
-def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
+def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     """Write `evaluation.json`, pictures and `challenge.csv` to the output folder."""
-    workspace = Workspace(config.workspace)
-    if config.output is not None:
+    workspace = Workspace(settings.workspace)
+    if settings.output is not None:
         names = ["evaluation.json", "challenge.csv", PAGE]
-        _check_output(config, config.output, names if config.report else names[:2])
-    everything = _judge(workspace, config, config.source, config.decision)
+        _check_output(settings, settings.output, names if settings.report else names[:2])
+    everything = _judge(workspace, settings, settings.source, settings.decision)
     scored = ~everything.predictions.table["id"].isin(UNSCORED).to_numpy()
     judged = everything.at(np.flatnonzero(scored))
     notes = list(judged.notes)
     if not scored.all():
         notes.append(f"not scored, as in the official challenge: {', '.join(sorted(UNSCORED))}")
     subgroups, subgroup_notes = _subgroups(workspace, judged)
-    with reporter.task(f"bootstrap, {config.n_resamples:,} resamples by lesion"):
+    with reporter.task(f"bootstrap, {settings.n_resamples:,} resamples by lesion"):
         figures = judging.evaluate(
-            judged.labelled(), subgroups=subgroups, n_resamples=config.n_resamples, seed=config.seed
+            judged.labelled(), subgroups=subgroups, n_resamples=settings.n_resamples, seed=settings.seed
         )
-    comparison = _compare(workspace, config, judged, figures) if config.against else None
+    comparison = _compare(workspace, settings, judged, figures) if settings.against else None
     body = {
-        "source": config.source,
-        "part": None if config.source.endswith(".csv") else config.part,
+        "source": settings.source,
+        "part": None if settings.source.endswith(".csv") else settings.part,
         "decision": judged.how,
         "intervals": {
             "confidence": 0.95,
-            "resamples": config.n_resamples,
+            "resamples": settings.n_resamples,
             "clustered_by": "lesion",
-            "seed": config.seed,
+            "seed": settings.seed,
         },
         **summarise(judged.labelled(), figures, judged.targets, judged.guaranteed, judged.levels, subgroups),
         "comparison": comparison,
         "notes": [*notes, *subgroup_notes],
     }
-    name = "-".join(filter(None, [Path(config.source).stem, body["part"]]))
-    folder = config.output or config.workspace / "evaluation" / name
+    name = "-".join(filter(None, [Path(settings.source).stem, body["part"]]))
+    folder = settings.output or settings.workspace / "evaluation" / name
     files = draw(
         judged.labelled(), figures, {target.class_name: target.sensitivity for target in judged.targets}
     )
     values = everything.probabilities
-    if config.thresholded:
+    if settings.thresholded:
         values = judging.thresholded(values, everything.decided)
     files["challenge.csv"] = challenge_csv(everything.ids, values)
-    if config.output is not None:
-        _check_output(config, folder, files)
+    if settings.output is not None:
+        _check_output(settings, folder, files)
     with exclusive(folder, "evaluate"):
         artifact = write_evaluation(folder, body, files, inputs=judged.inputs)
         reports = []
-        if config.report:
+        if settings.report:
             with reporter.task("writing the report"):
                 data = judged.labelled()
                 reports.append(
@@ -156,18 +156,18 @@ def run(config: EvaluateSettings, reporter: Reporter) -> StageResult:
     return _result(defined(body), paths, [*notes, *subgroup_notes])
 
 
-def _check_output(config: EvaluateSettings, folder: Path, names: Iterable[str]) -> None:
+def _check_output(settings: EvaluateSettings, folder: Path, names: Iterable[str]) -> None:
     """Refuse a folder where one of these files would replace an input, or what no evaluation wrote."""
-    tables = [name for name in (config.source, config.against, config.truth) if name is not None]
+    tables = [name for name in (settings.source, settings.against, settings.truth) if name is not None]
     output_checks.check_folder(folder, names, output_checks.files_of_evaluation(folder), tables)
 
 
-def _judge(workspace: Workspace, config: EvaluateSettings, source: str, decision: str | None) -> _Judged:
+def _judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> _Judged:
     """Read one source and decide on it."""
     if decision not in (None, *DECISIONS):
         raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
     if source.endswith(".csv"):
-        return _judge_table(workspace, config, Path(source), decision)
+        return _judge_table(workspace, settings, Path(source), decision)
     if source != ENSEMBLE:
         if decision == CALIBRATED:
             raise UsageError(
@@ -178,8 +178,8 @@ def _judge(workspace: Workspace, config: EvaluateSettings, source: str, decision
                 f"no trained network named {source!r}",
                 "Trained: " + (", ".join(workspace.trained()) or "none"),
             )
-        return _plain(Predictions.load(workspace.predictions(source, config.part)), ())
-    predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=Ensemble.HINT)
+        return _plain(Predictions.load(workspace.predictions(source, settings.part)), ())
+    predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
     if decision == ARGMAX:
         return _plain(predictions, ())
     if decision is None and not workspace.calibration.exists():
@@ -232,11 +232,13 @@ def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
     return _Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), (), None, inputs, notes)
 
 
-def _judge_table(workspace: Workspace, config: EvaluateSettings, path: Path, decision: str | None) -> _Judged:
+def _judge_table(
+    workspace: Workspace, settings: EvaluateSettings, path: Path, decision: str | None
+) -> _Judged:
     if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
-    truth = external_predictions.find_truth(config.truth, workspace.manifest)
-    table = external_predictions.read_predictions(path, truth, config.part)
+    truth = external_predictions.find_truth(settings.truth, workspace.manifest)
+    table = external_predictions.read_predictions(path, truth, settings.part)
     notes = table.notes
     if not table.lesions_known:
         notes += ("no lesion ids: every image was taken for a lesion of its own",)
@@ -291,30 +293,30 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
 
 
 def _compare(
-    workspace: Workspace, config: EvaluateSettings, judged: _Judged, figures: Figures
+    workspace: Workspace, settings: EvaluateSettings, judged: _Judged, figures: Figures
 ) -> dict[str, Any]:
-    assert config.against is not None
-    if config.against == ARGMAX:
+    assert settings.against is not None
+    if settings.against == ARGMAX:
         other = replace(judged, decided=metrics.scored_argmax(judged.probabilities), how=ARGMAX)
     else:
-        if config.against.endswith(".json"):
-            predictions = Predictions.load(workspace.ensemble_predictions(config.part), hint=Ensemble.HINT)
-            other = _calibrated(workspace, predictions, Path(config.against))
+        if settings.against.endswith(".json"):
+            predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
+            other = _calibrated(workspace, predictions, Path(settings.against))
         else:
-            other = _judge(workspace, config, config.against, None)
+            other = _judge(workspace, settings, settings.against, None)
         place = {identity: row for row, identity in enumerate(other.ids)}
         missing = [identity for identity in judged.ids if identity not in place]
         if missing:
-            raise DataError(f"{config.against} lacks {len(missing)} of the images, such as {missing[0]}")
+            raise DataError(f"{settings.against} lacks {len(missing)} of the images, such as {missing[0]}")
         other = other.at(np.array([place[identity] for identity in judged.ids], dtype=np.int64))
         if (other.predictions.labels != judged.predictions.labels).any():
-            raise DataError(f"{config.against} has other labels for the same images")
+            raise DataError(f"{settings.against} has other labels for the same images")
     # The same lesions, labels and seed: the same draws, so that differences are paired.
     shared = replace(other.labelled(), lesion_ids=judged.predictions.lesion_ids)
-    theirs = judging.evaluate(shared, n_resamples=config.n_resamples, seed=config.seed)
+    theirs = judging.evaluate(shared, n_resamples=settings.n_resamples, seed=settings.seed)
     names = [*COMPARED, *(f"sensitivity/{name}" for name in CLASS_NAMES)]
     return {
-        "against": config.against,
+        "against": settings.against,
         "their_decision": other.how,
         "differences": {
             name: asdict(figures.difference(theirs, name)) | {"theirs": theirs.values[name]} for name in names

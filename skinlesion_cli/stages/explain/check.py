@@ -50,27 +50,29 @@ class CheckSettings(StageSettings):
     model: str | None = None
 
 
-def run(config: CheckSettings, reporter: Reporter) -> StageResult:
+def run(settings: CheckSettings, reporter: Reporter) -> StageResult:
     """Both tests, each with its interval over images; the verdict is in words."""
-    check_named(config.inputs)
-    bundle = Bundle.load(locate_model(Workspace(config.workspace), config.model))
-    predictor = Predictor.of_bundle(bundle, device=config.device, runtime="torch")
-    images, decided, failed = _predicted(config, predictor)
+    check_named(settings.inputs)
+    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
+    predictor = Predictor.of_bundle(bundle, device=settings.device, runtime="torch")
+    images, decided, failed = _predicted(settings, predictor)
     whole = predictor.engine
     engine = Engine(whole.members, whole.weights, _VIEWS, whole.to_input)
     with reporter.task("explaining", unit="images"):
-        maps = _maps(engine.members, engine.to_input, images, decided, config.method)
+        maps = _maps(engine.members, engine.to_input, images, decided, settings.method)
     with reporter.task("shuffling parameters", unit="networks"):
-        randomised = _randomised(engine, images, decided, config)
+        randomised = _randomised(engine, images, decided, settings)
     with reporter.task("deletion and insertion", total=len(images), unit="images") as task:
         areas = []
         for index, image in enumerate(images):
-            areas.append(_areas(engine, image, maps[index], int(decided[index]), config.seed + index))
+            areas.append(_areas(engine, image, maps[index], int(decided[index]), settings.seed + index))
             task.advance()
-    return _result(config, bundle, maps, randomised, np.array(areas), failed)
+    return _result(settings, bundle, maps, randomised, np.array(areas), failed)
 
 
-def _predicted(config: CheckSettings, predictor: Predictor) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+def _predicted(
+    settings: CheckSettings, predictor: Predictor
+) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """The images that could be read, the class decided for each, int64 (n,), and those that could not be read.
 
     Images are squares at the size that the networks see, so that what is deleted is deleted from what they see.
@@ -78,7 +80,7 @@ def _predicted(config: CheckSettings, predictor: Predictor) -> tuple[list[np.nda
     images: list[np.ndarray] = []
     decided: list[np.ndarray] = []
     failed: list[str] = []
-    sources = islice(expand(config.inputs, config.listed), config.n_images)
+    sources = islice(expand(settings.inputs, settings.listed), settings.n_images)
     for part in in_batches(sources, _BATCH):
         batch = predictor.run(part)
         failed += [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
@@ -114,7 +116,7 @@ def _maps(
 
 
 def _randomised(
-    engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, config: CheckSettings
+    engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, settings: CheckSettings
 ) -> list[tuple[str, str, MeanOf]]:
     """Member, what was shuffled (and all after it), and the correlation with the maps before."""
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime
@@ -122,16 +124,16 @@ def _randomised(
     correlations_by_layer = []
     for member in engine.members:
         alone = replace(member, weight=1.0)
-        before = _maps([alone], engine.to_input, images, classes, config.method)
+        before = _maps([alone], engine.to_input, images, classes, settings.method)
         network = member.runtime.network  # type: ignore[attr-defined]
-        for name, shuffled in cascading(network, config.seed):
+        for name, shuffled in cascading(network, settings.seed):
             other = replace(
                 member,
                 weight=1.0,
                 runtime=TorchRuntime(shuffled, str(member.runtime.device)),  # type: ignore[attr-defined]
                 classifier=shuffled.classifier.weight.detach().cpu().numpy(),
             )
-            after = _maps([other], engine.to_input, images, classes, config.method)
+            after = _maps([other], engine.to_input, images, classes, settings.method)
             pairs = zip(before, after, strict=True)
             correlations = np.array([sanity.rank_correlation(one, two) for one, two in pairs])
             correlations_by_layer.append((member.name, name, mean_of(correlations)))
@@ -150,7 +152,7 @@ def _areas(engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed
 
 
 def _result(
-    config: CheckSettings,
+    settings: CheckSettings,
     bundle: Bundle,
     maps: np.ndarray,
     randomised: list[tuple[str, str, MeanOf]],
@@ -193,7 +195,7 @@ def _result(
         "images": len(maps),
         "failed": len(failed),
         "all_zero": zero,
-        "method": config.method,
+        "method": settings.method,
         "grid": side,
         "model": bundle.model_id,
         "model_sha256": bundle.sha256,
@@ -209,7 +211,7 @@ def _result(
     return StageResult(
         command="explain --check",
         headline=[
-            f"{config.method} of {bundle.model_id} on {len(maps)} images, maps of {side} x {side} places",
+            f"{settings.method} of {bundle.model_id} on {len(maps)} images, maps of {side} x {side} places",
             *verdicts,
         ],
         figures=figures,

@@ -71,42 +71,44 @@ class ExplainSettings(StageSettings):
         return [CLASS_INDEX[name] for name in names] or None
 
 
-def run(config: ExplainSettings, reporter: Reporter) -> StageResult:
+def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
-    classes = config.class_indexes
-    check_named(config.inputs)
-    output_checks.check_folder(config.output, [TABLE], output_checks.has_header(COLUMNS), config.inputs)
-    output_checks.check_mirror(config.output, config.output / TABLE, config.inputs)
-    bundle = Bundle.load(locate_model(Workspace(config.workspace), config.model))
+    classes = settings.class_indexes
+    check_named(settings.inputs)
+    output_checks.check_folder(settings.output, [TABLE], output_checks.has_header(COLUMNS), settings.inputs)
+    output_checks.check_mirror(settings.output, settings.output / TABLE, settings.inputs)
+    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
     # Only the fast path needs no backward pass, and so no torch.
-    runtime = config.runtime if config.method == FAST else "torch"
-    if config.runtime not in (AUTO, runtime):
+    runtime = settings.runtime if settings.method == FAST else "torch"
+    if settings.runtime not in (AUTO, runtime):
         raise UsageError(
-            f"--method {config.method} needs a backward pass, which --runtime {config.runtime} cannot do",
+            f"--method {settings.method} needs a backward pass, which --runtime {settings.runtime} cannot do",
             f"Use --runtime torch, or --method {FAST}.",
         )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     predictor = Predictor.of_bundle(
         bundle,
-        device=config.device,
+        device=settings.device,
         runtime=runtime,
-        max_pixels=config.max_pixels,
-        model=config.model,
+        max_pixels=settings.max_pixels,
+        model=settings.model,
         note=reporter.note,
     )
-    writer = overlay_writer(config.output, predictor, style=config.style, raw=config.raw, classes=classes)
+    writer = overlay_writer(
+        settings.output, predictor, style=settings.style, raw=settings.raw, classes=classes
+    )
     n_images = 0
     zero: list[str] = []
     failed: list[str] = []
     with (
-        exclusive(config.output, "explain"),
-        atomic_file(config.output / TABLE, "w") as file,
+        exclusive(settings.output, "explain"),
+        atomic_file(settings.output / TABLE, "w") as file,
         reporter.task("explaining", unit="images") as task,
     ):
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        for batch in in_batches(expand(config.inputs, config.listed), _BATCH):
-            records, errors = _explain(config, predictor, writer, batch)
+        for batch in in_batches(expand(settings.inputs, settings.listed), _BATCH):
+            records, errors = _explain(settings, predictor, writer, batch)
             for record in records:
                 table.writerow({key: escape_formula(value) for key, value in record.row().items()})
                 if record.all_zero:
@@ -116,17 +118,17 @@ def run(config: ExplainSettings, reporter: Reporter) -> StageResult:
             task.advance(len(batch))
         if not n_images and not failed:
             raise UsageError(
-                "there are no images in " + (name_items(config.inputs) or "the list"),
+                "there are no images in " + (name_items(settings.inputs) or "the list"),
                 "Name image files, folders or archives.",
             )
-    return _result(config, bundle, n_images, zero, failed)
+    return _result(settings, bundle, n_images, zero, failed)
 
 
 def _explain(
-    config: ExplainSettings, predictor: Predictor, writer: OverlayWriter, sources: Sequence[ImageInput]
+    settings: ExplainSettings, predictor: Predictor, writer: OverlayWriter, sources: Sequence[ImageInput]
 ) -> tuple[list[MapRecord], list[str]]:
     """The maps of a batch, and the images that could not be read."""
-    fast = config.method == FAST and not config.cam_tta
+    fast = settings.method == FAST and not settings.cam_tta
     batch = predictor.run(sources, keep_features=fast)
     failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
     if batch.output is None or batch.outcome is None:
@@ -141,12 +143,12 @@ def _explain(
     if fast:
         return _drawn(writer.write(ids, images, batch.output.features, decided, probabilities), failed)
     engine = predictor.engine
-    views = engine.views if config.cam_tta else ("identity",)
+    views = engine.views if settings.cam_tta else ("identity",)
     records: list[MapRecord | Undrawn] = []
     for explained in writer.explained(decided):
         maps = combined(
             [
-                member_maps(engine.to_input, member, batch.images, explained, config.method, views)
+                member_maps(engine.to_input, member, batch.images, explained, settings.method, views)
                 for member in engine.members
             ],
             writer.weights,
@@ -168,9 +170,9 @@ def _drawn(
 
 
 def _result(
-    config: ExplainSettings, bundle: Bundle, n_images: int, zero: list[str], failed: list[str]
+    settings: ExplainSettings, bundle: Bundle, n_images: int, zero: list[str], failed: list[str]
 ) -> StageResult:
-    which = ", ".join(config.classes) or "the decided class"
+    which = ", ".join(settings.classes) or "the decided class"
     warnings = []
     if failed:
         warnings.append(f"{len(failed)} images could not be read: {name_items(failed)}")
@@ -178,17 +180,17 @@ def _result(
         warnings.append(f"{len(zero)} maps are all zero, so no region supports the class: {name_items(zero)}")
     return StageResult(
         command="explain",
-        headline=[f"{n_images} images explained with {config.method} for {which}, by {bundle.model_id}"],
+        headline=[f"{n_images} images explained with {settings.method} for {which}, by {bundle.model_id}"],
         figures={
             "images": n_images,
             "failed": len(failed),
             "all_zero": len(zero),
-            "method": config.method,
-            "views": "as calibrated" if config.cam_tta else "identity",
+            "method": settings.method,
+            "views": "as calibrated" if settings.cam_tta else "identity",
             "model": bundle.model_id,
             "model_sha256": bundle.sha256,
         },
-        artifacts=[str(config.output / TABLE), str(config.output)],
+        artifacts=[str(settings.output / TABLE), str(settings.output)],
         warnings=warnings,
         exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
     )

@@ -98,7 +98,7 @@ class PredictSettings(StageSettings):
         return self
 
 
-def run(config: PredictSettings, reporter: Reporter) -> StageResult:
+def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     """Predict every input; an image that cannot be read costs its own row only.
 
     Raises
@@ -106,137 +106,139 @@ def run(config: PredictSettings, reporter: Reporter) -> StageResult:
     UsageError : nothing to predict, or options that do not go together.
     ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
-    check_named(config.inputs)
-    replaced = _check_output(config)
+    check_named(settings.inputs)
+    replaced = _check_output(settings)
     if replaced:
-        reporter.note(f"{config.output} is a finished table of predictions; this run replaces it")
-    source = locate_model(Workspace(config.workspace), config.model)
+        reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
+    source = locate_model(Workspace(settings.workspace), settings.model)
     bundle = Bundle.load(source)
-    plan = _plan(config, source, bundle, reporter)
+    plan = _plan(settings, source, bundle, reporter)
     passed_over: Counter[str] = Counter()
     inputs = iter(
-        expand(config.inputs, config.listed, follow_links=config.follow_links, passed_over=passed_over)
+        expand(settings.inputs, settings.listed, follow_links=settings.follow_links, passed_over=passed_over)
     )
     first = list(islice(inputs, 1))
     if not first:
-        places = ", ".join(config.inputs) or "the list"
+        places = ", ".join(settings.inputs) or "the list"
         others = f" (passed over: {describe(passed_over)})" if passed_over else ""
         raise UsageError(f"there are no images in {places}{others}", "Name image files, folders or archives.")
     numbering, tally = Numbering(), Tally()
-    size = config.batch or loading.default_batch(plan.runtime, config.device)
+    size = settings.batch or loading.default_batch(plan.runtime, settings.device)
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
-    if config.shard is not None:
-        batches = backends.shard_of(batches, *config.shard)
-    kind = "jsonl" if config.output == STDOUT else store.format_of(config.output, config.format)
+    if settings.shard is not None:
+        batches = backends.shard_of(batches, *settings.shard)
+    kind = "jsonl" if settings.output == STDOUT else store.format_of(settings.output, settings.format)
     with (
-        _sink(config, kind, plan, size) as sink,
-        output_checks.hold_mirrors(_mirrors(config), config.output),
-        reporter.task("predicting", total=_total(config), unit="images") as task,
+        _sink(settings, kind, plan, size) as sink,
+        output_checks.hold_mirrors(_mirrors(settings), settings.output),
+        reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
-        if config.resume and isinstance(sink, store.PartialFile):
-            batches = _skip_finished(sink, batches, config, tally, task)
-        for predictions in _predictions(config, plan, bundle, batches, reporter):
+        if settings.resume and isinstance(sink, store.PartialFile):
+            batches = _skip_finished(sink, batches, settings, tally, task)
+        for predictions in _predictions(settings, plan, bundle, batches, reporter):
             sink.write(prediction.to_row() for prediction in predictions)
             for prediction in predictions:
                 tally.add(prediction)
             task.advance(len(predictions))
         if isinstance(sink, store.PartialFile):
-            sink.finish(numbering.record() if config.shard else None)
-    reports = _report(config, kind, plan, bundle, reporter)
-    result = _result(config, plan, bundle, tally, passed_over, reports)
+            sink.finish(numbering.record() if settings.shard else None)
+    reports = _report(settings, kind, plan, bundle, reporter)
+    result = _result(settings, plan, bundle, tally, passed_over, reports)
     return (
-        replace(result, warnings=[f"replaced the earlier {config.output}", *result.warnings])
+        replace(result, warnings=[f"replaced the earlier {settings.output}", *result.warnings])
         if replaced
         else result
     )
 
 
-def _report(config: PredictSettings, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter) -> list[str]:
-    if not config.report:
+def _report(
+    settings: PredictSettings, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter
+) -> list[str]:
+    if not settings.report:
         return []
-    choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
+    choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
     facts = {"runtime": plan.runtime, "test-time views": choice.label}
     with reporter.task("writing the report"):
-        return [str(review_page.write_report(config.output, kind, bundle, plan.overlays, facts))]
+        return [str(review_page.write_report(settings.output, kind, bundle, plan.overlays, facts))]
 
 
-def _mirrors(config: PredictSettings) -> list[Path]:
+def _mirrors(settings: PredictSettings) -> list[Path]:
     """The folders beside the table that mirror the inputs: overlays, and thumbnails of the page."""
-    if config.output == STDOUT or not (config.cam or config.report):
+    if settings.output == STDOUT or not (settings.cam or settings.report):
         return []
-    folders = [config.output.with_name(config.output.stem + "-cam")]
-    return [*folders, review_page.thumbnails_path(config.output)] if config.report else folders
+    folders = [settings.output.with_name(settings.output.stem + "-cam")]
+    return [*folders, review_page.thumbnails_path(settings.output)] if settings.report else folders
 
 
-def _check_output(config: PredictSettings) -> bool:
+def _check_output(settings: PredictSettings) -> bool:
     """Refuse outputs that would replace something of the user's; whether an earlier table will be replaced."""
-    if config.output == STDOUT:
+    if settings.output == STDOUT:
         return False
-    replaces = store.check_output(config.output, config.inputs)
-    for overlays in _mirrors(config)[:1]:
-        output_checks.check_mirror(overlays, config.output, config.inputs)
-    if config.report:
-        review_page.check_output(config.output, config.inputs)
+    replaces = store.check_output(settings.output, settings.inputs)
+    for overlays in _mirrors(settings)[:1]:
+        output_checks.check_mirror(overlays, settings.output, settings.inputs)
+    if settings.report:
+        review_page.check_output(settings.output, settings.inputs)
     return replaces
 
 
-def _plan(config: PredictSettings, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
-    choice = loading.choose_tta(bundle.calibration, config.tta, force=config.force)
+def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
+    choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
     if choice.forced:
         reporter.note(
             f"--tta {choice.mode} is forced; the thresholds were calibrated with {bundle.calibration.tta_mode} "
             "and their guarantees do not hold"
         )
     runtime = loading.resolve_runtime(
-        bundle, config.runtime, config.device, reporter.note, model=config.model
+        bundle, settings.runtime, settings.device, reporter.note, model=settings.model
     )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     overlays = None
-    if config.cam or config.report:
-        overlays = _mirrors(config)[0]
+    if settings.cam or settings.report:
+        overlays = _mirrors(settings)[0]
     return Plan(
         workspace=source.root,
         model_sha256=bundle.sha256,
         runtime=runtime,
-        device=config.device,
-        tta=config.tta,
-        force=config.force,
-        max_pixels=config.max_pixels,
+        device=settings.device,
+        tta=settings.tta,
+        force=settings.force,
+        max_pixels=settings.max_pixels,
         overlays=overlays,
-        cam_style=config.cam_style,
-        thumbnails=review_page.thumbnails_path(config.output) if config.report else None,
+        cam_style=settings.cam_style,
+        thumbnails=review_page.thumbnails_path(settings.output) if settings.report else None,
     )
 
 
-def _sink(config: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
-    if config.output == STDOUT:
-        assert config.stream is not None
-        return nullcontext(store.StreamSink(config.stream, TABLE))
+def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
+    if settings.output == STDOUT:
+        assert settings.stream is not None
+        return nullcontext(store.StreamSink(settings.stream, TABLE))
     # Paths and the distribution of work may change between two runs; what decides a row may not.
     run = {
         "model_sha256": plan.model_sha256,
         "runtime": plan.runtime,
         "device": plan.device,
-        "tta": config.tta or "as calibrated",
+        "tta": settings.tta or "as calibrated",
         "force": plan.force,
         "max_pixels": plan.max_pixels,
-        "cam": config.cam_style if plan.overlays else None,
-        "report": config.report,
+        "cam": settings.cam_style if plan.overlays else None,
+        "report": settings.report,
         "batch": size,
         "format": kind,
-        "shard": list(config.shard) if config.shard else None,
+        "shard": list(settings.shard) if settings.shard else None,
         "columns": list(TABLE.names),
     }
     return store.open_partial(
-        config.output, kind, TABLE, run, resume=config.resume, overwrite=config.overwrite
+        settings.output, kind, TABLE, run, resume=settings.resume, overwrite=settings.overwrite
     )
 
 
 def _skip_finished(
     partial: store.PartialFile,
     batches: Iterator[Sequence[Numbered]],
-    config: PredictSettings,
+    settings: PredictSettings,
     tally: Tally,
     task: Task,
 ) -> Iterator[Sequence[Numbered]]:
@@ -270,34 +272,34 @@ def _skip_finished(
 
 
 def _predictions(
-    config: PredictSettings,
+    settings: PredictSettings,
     plan: Plan,
     bundle: Bundle,
     batches: Iterable[Sequence[Numbered]],
     reporter: Reporter,
 ) -> Iterator[list[Prediction]]:
-    if config.backend == "threads":
-        return backends.by_threads(Worker(plan, bundle), batches, config.workers)
+    if settings.backend == "threads":
+        return backends.by_threads(Worker(plan, bundle), batches, settings.workers)
     absolute = (list(backends.absolute(batch)) for batch in batches)
     return backends.by_processes(
         plan,
         absolute,
-        backend=config.backend,
-        workers=config.workers,
-        address=config.address,
+        backend=settings.backend,
+        workers=settings.workers,
+        address=settings.address,
         note=reporter.note,
     )
 
 
-def _total(config: PredictSettings) -> int | None:
+def _total(settings: PredictSettings) -> int | None:
     """The number of images, where it is quick to count."""
-    if config.listed != () or config.shard:
+    if settings.listed != () or settings.shard:
         return None
-    return count_quickly(config.inputs, _COUNTED_AHEAD)
+    return count_quickly(settings.inputs, _COUNTED_AHEAD)
 
 
 def _result(
-    config: PredictSettings,
+    settings: PredictSettings,
     plan: Plan,
     bundle: Bundle,
     tally: Tally,
@@ -310,7 +312,7 @@ def _result(
     if tally.images:
         levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
         headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
-    artifacts = [] if config.output == STDOUT else [str(config.output)]
+    artifacts = [] if settings.output == STDOUT else [str(settings.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
     artifacts += reports
@@ -337,8 +339,8 @@ def _result(
             "model": bundle.model_id,
             "model_sha256": bundle.sha256,
             "runtime": plan.runtime,
-            "tta": loading.choose_tta(bundle.calibration, config.tta, force=config.force).label,
-            "shard": list(config.shard) if config.shard else None,
+            "tta": loading.choose_tta(bundle.calibration, settings.tta, force=settings.force).label,
+            "shard": list(settings.shard) if settings.shard else None,
             "passed_over": dict(passed_over),
         },
         artifacts=artifacts,

@@ -47,7 +47,7 @@ class AverageSettings(StageSettings):
     fresh: bool = False
 
 
-def run(config: AverageSettings, reporter: Reporter) -> StageResult:
+def run(settings: AverageSettings, reporter: Reporter) -> StageResult:
     """Write `models/<arch>/`, or one folder per fold: checkpoints, and predictions on the held-out images.
 
     Raises
@@ -55,8 +55,8 @@ def run(config: AverageSettings, reporter: Reporter) -> StageResult:
     UsageError : the models have other architectures or folds than one another.
     DataError : images that would evaluate the mean were used to train one of the models.
     """
-    models = [StartingModel.load(name) for name in config.models]
-    jobs = make_jobs(_settings(config, models), reporter)
+    models = [StartingModel.load(name) for name in settings.models]
+    jobs = make_jobs(_settings(settings, models), reporter)
     averaged, written = [], []
     for job in jobs:
         with exclusive(job.folder, "average"):
@@ -68,10 +68,10 @@ def run(config: AverageSettings, reporter: Reporter) -> StageResult:
             written += [job.workspace.checkpoint(job.name), *predict_parts(job, checkpoint)]
     if jobs[0].fold is not None:
         written.append(write_out_of_fold(jobs, averaged))
-    return _result(config, averaged, models, written)
+    return _result(settings, averaged, models, written)
 
 
-def _settings(config: AverageSettings, models: list[StartingModel]) -> TrainSettings:
+def _settings(settings: AverageSettings, models: list[StartingModel]) -> TrainSettings:
     """The mean as a training of 0 epochs with the recipe of the first model."""
     architectures = sorted({member.arch for model in models for member in model.bundle.members})
     if len(architectures) > 1:
@@ -82,18 +82,18 @@ def _settings(config: AverageSettings, models: list[StartingModel]) -> TrainSett
     first = models[0].bundle.members[0]
     folds = None
     if first.fold is not None:
-        workspace = Workspace(config.workspace)
+        workspace = Workspace(settings.workspace)
         folds = Split.load(workspace.split, Manifest.load(workspace.manifest)).n_folds or None
     return TrainSettings(
-        workspace=config.workspace,
+        workspace=settings.workspace,
         arch=first.arch,
         recipe=first.recipe.model_copy(update={"epochs": 0}),
-        weights="mean:" + "+".join(Path(name).name for name in config.models),
+        weights="mean:" + "+".join(Path(name).name for name in settings.models),
         seed=first.seed,
-        device=config.device,
+        device=settings.device,
         folds=folds,
-        half=config.half,
-        fresh=config.fresh,
+        half=settings.half,
+        fresh=settings.fresh,
     )
 
 
@@ -116,7 +116,7 @@ def _mean(job: Job, models: list[StartingModel]) -> TrainedNetwork:
 
 
 def _result(
-    config: AverageSettings, averaged: list[Checkpoint], models: list[StartingModel], written: list[Path]
+    settings: AverageSettings, averaged: list[Checkpoint], models: list[StartingModel], written: list[Path]
 ) -> StageResult:
     sizes = {model.bundle.members[0].preprocessing.input_size_px: None for model in models}
     warnings = []

@@ -41,9 +41,9 @@ class TrainedNetwork:
 
 def fit(job: Job) -> TrainedNetwork:
     """Train from the beginning, or resume from the training state."""
-    recipe = job.config.recipe
+    recipe = job.settings.recipe
     network = make_network(job)
-    source = start_from_model(job, network) or initialise(network, job.config.weights)
+    source = start_from_model(job, network) or initialise(network, job.settings.weights)
     job.reporter.note(f"initial weights: {source}")
     cache = job.cache(training_px(job))
     pixels = TrainingImages(
@@ -64,8 +64,8 @@ def fit(job: Job) -> TrainedNetwork:
 
 def make_network(job: Job) -> LesionNet:
     """The network with random weights, determined by the seed."""
-    recipe = job.config.recipe
-    torch.manual_seed(job.config.seed)
+    recipe = job.settings.recipe
+    torch.manual_seed(job.settings.seed)
     return LesionNet(
         job.spec,
         job.preprocessing,
@@ -77,12 +77,12 @@ def make_network(job: Job) -> LesionNet:
 
 def training_px(job: Job) -> int:
     """Side in pixels of the decoded images that augmentation starts from."""
-    return job.config.recipe.harmonise_px or job.config.recipe.cache_size_px
+    return job.settings.recipe.harmonise_px or job.settings.recipe.cache_size_px
 
 
 def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Trainer:
     """The trainer for this job on these images."""
-    recipe, distributed = job.config.recipe, job.distributed
+    recipe, distributed = job.settings.recipe, job.distributed
     if recipe.batch_size % distributed.size:
         raise UsageError(
             f"a batch of {recipe.batch_size} images cannot be divided equally among {distributed.size} processes",
@@ -90,13 +90,13 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         )
     if recipe.freeze_stages and recipe.freeze_stages >= n_stages(network.backbone):
         raise UsageError(
-            f"freeze_stages {recipe.freeze_stages} would freeze all of {job.config.arch}",
+            f"freeze_stages {recipe.freeze_stages} would freeze all of {job.settings.arch}",
             f"It has {n_stages(network.backbone)} stages, the last of which is the classifier.",
         )
     counts = job.data.counts(job.train_ids)
     sampler_power = recipe.sampler_power if recipe.sampler == "weighted" else None
     plan = EpochPlan(
-        seed=job.config.seed,
+        seed=job.settings.seed,
         epoch=0,
         batch_size=recipe.batch_size,
         n_draws=round(len(job.train_ids) * recipe.epoch_fraction),
@@ -113,7 +113,7 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
     return Trainer(
         network=network,
         recipe=recipe,
-        seed=job.config.seed,
+        seed=job.settings.seed,
         steps_per_epoch=plan.n_steps,
         batches=epoch_batches,
         validation=lambda: validation_batches(job),
@@ -135,7 +135,7 @@ def validation_batches(job: Job) -> Iterator[tuple[torch.Tensor, ...]]:
 
 def workers(job: Job) -> int:
     """Number of processes that prepare images."""
-    return default_workers() if job.config.workers is None else job.config.workers
+    return default_workers() if job.settings.workers is None else job.settings.workers
 
 
 def _save(job: Job, trainer: Trainer) -> None:
@@ -158,7 +158,7 @@ def _resume(job: Job, trainer: Trainer) -> None:
 
 
 def _saved_state(job: Job) -> TrainingState | None:
-    if job.config.fresh:
+    if job.settings.fresh:
         remove_state(job.workspace.training_state(job.name))
         return None
     path = job.workspace.training_state(job.name)
@@ -186,7 +186,7 @@ def finished(job: Job) -> Checkpoint | None:
     ArtifactError : there is a checkpoint that was trained with other settings, which are named.
     """
     path = job.workspace.checkpoint(job.name)
-    if job.config.fresh or not path.exists():
+    if job.settings.fresh or not path.exists():
         return None
     stored = Checkpoint.load(path)
     changed = differences(identity_of(stored), job.identity())
@@ -200,10 +200,10 @@ def finished(job: Job) -> Checkpoint | None:
 
 def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
     """Store the trained network and remove its training state."""
-    progress, recipe = trained.progress, job.config.recipe
+    progress, recipe = trained.progress, job.settings.recipe
     best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
     checkpoint = Checkpoint(
-        arch=job.config.arch,
+        arch=job.settings.arch,
         fold=job.fold,
         recipe=recipe,
         preprocessing=job.preprocessing,
@@ -215,12 +215,12 @@ def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
             "val_bacc": best["val_bacc"],
             "validation_images": len(job.validation_ids),
             "metadata_columns": n_columns(recipe.metadata_fields),
-            "weights": job.config.weights_name,
+            "weights": job.settings.weights_name,
             "processes": job.distributed.size,
             PRECISION: "float32",
         },
         initial_weights=trained.source,
-        seed=job.config.seed,
+        seed=job.settings.seed,
     )
     path = job.workspace.checkpoint(job.name)
     checkpoint.save(path, inputs=job.data.inputs)
@@ -236,10 +236,10 @@ def to_requested_precision(job: Job, checkpoint: Checkpoint) -> Checkpoint:
     ArtifactError : full precision is requested, but the weights were stored in half precision.
     """
     stored = checkpoint.figures.get(PRECISION, "float32")
-    requested = "float16" if job.config.half else "float32"
+    requested = "float16" if job.settings.half else "float32"
     if stored == requested:
         return checkpoint
-    if not job.config.half:
+    if not job.settings.half:
         raise ArtifactError(
             f"models/{job.name} was stored in half precision", "Add --half, or train it again with --fresh."
         )

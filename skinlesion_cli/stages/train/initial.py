@@ -54,11 +54,11 @@ def start_from_model(job: Job, network: LesionNet) -> str | None:
     DataError : images that would evaluate the new network were used to train the model.
     UsageError : the network has a metadata branch, which the model does not have.
     """
-    if job.config.model is None:
+    if job.settings.model is None:
         return None
-    if job.config.recipe.metadata_fields:
+    if job.settings.recipe.metadata_fields:
         raise UsageError("--init and --metadata cannot be combined: the model has no branch for patient data")
-    model = StartingModel.load(job.config.model)
+    model = StartingModel.load(job.settings.model)
     member = model.member(job)
     load_weights(network, member.weights, member.name)
     return model.describe(member)

@@ -93,7 +93,7 @@ class Dataset:
 class Job:
     """One network to train on `train_ids` and to validate on `validation_ids` (of a fold: the held-out images)."""
 
-    config: TrainSettings
+    settings: TrainSettings
     data: Dataset
     fold: int | None
     train_ids: list[str]
@@ -104,16 +104,16 @@ class Job:
 
     @property
     def spec(self) -> BackboneSpec:
-        return backbone(self.config.arch)
+        return backbone(self.settings.arch)
 
     @property
     def workspace(self) -> Workspace:
-        return Workspace(self.config.workspace)
+        return Workspace(self.settings.workspace)
 
     @property
     def name(self) -> str:
         """Name of the network: the architecture, followed by the fold if there are folds."""
-        return self.config.arch if self.fold is None else f"{self.config.arch}-fold{self.fold}"
+        return self.settings.arch if self.fold is None else f"{self.settings.arch}-fold{self.fold}"
 
     @property
     def folder(self) -> Path:
@@ -121,24 +121,24 @@ class Job:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return self.config.recipe.preprocessing().model_copy(
+        return self.settings.recipe.preprocessing().model_copy(
             update={"mean": self.spec.mean, "std": self.spec.std}
         )
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the resulting weights, in JSON types."""
         return _identity(
-            self.config.arch,
+            self.settings.arch,
             self.fold,
-            self.config.recipe,
-            self.config.weights_name,
-            self.config.seed,
+            self.settings.recipe,
+            self.settings.weights_name,
+            self.settings.seed,
             self.data.inputs["split"].sha256,
         )
 
     def metadata(self, ids: list[str]) -> np.ndarray | None:
         """Encoded patient metadata, float32 (n, k); None if the recipe uses none."""
-        fields = self.config.recipe.metadata_fields
+        fields = self.settings.recipe.metadata_fields
         return metadata.encode(self.data.manifest.rows(ids), fields) if fields else None
 
     def cache(self, size_px: int) -> DecodedCache:

@@ -11,7 +11,7 @@ from skinlesion_cli.progress import Reporter, SilentReporter
 from skinlesion_cli.stages.train.job import Dataset, Job, TrainSettings
 
 
-def make_jobs(config: TrainSettings, reporter: Reporter) -> list[Job]:
+def make_jobs(settings: TrainSettings, reporter: Reporter) -> list[Job]:
     """The job of the split into train and val, or one for each of the folds; of several processes, one reports.
 
     Raises
@@ -19,8 +19,8 @@ def make_jobs(config: TrainSettings, reporter: Reporter) -> list[Job]:
     UsageError : the split has other folds than the settings.
     DataError : the split has no training or no validation images.
     """
-    distributed, device = join_processes(config.device)
-    workspace = Workspace(config.workspace)
+    distributed, device = join_processes(settings.device)
+    workspace = Workspace(settings.workspace)
     manifest = Manifest.load(workspace.manifest)
     split = Split.load(workspace.split, manifest)
     data = Dataset(manifest, split)
@@ -34,18 +34,18 @@ def make_jobs(config: TrainSettings, reporter: Reporter) -> list[Job]:
                 if split.n_folds
                 else "Create another one with `skinlesion download`.",
             )
-        return Job(config, data, fold, train_ids, validation_ids, device, distributed, own_reporter)
+        return Job(settings, data, fold, train_ids, validation_ids, device, distributed, own_reporter)
 
-    if config.fold is not None and not 0 <= config.fold < (config.folds or 0):
+    if settings.fold is not None and not 0 <= settings.fold < (settings.folds or 0):
         raise UsageError(
-            f"--fold {config.fold} is not one of --folds {config.folds or 0}",
+            f"--fold {settings.fold} is not one of --folds {settings.folds or 0}",
             "Folds are counted from 0: --folds 5 --fold 4 is the last of five.",
         )
-    if config.folds is None:
+    if settings.folds is None:
         return [job(None, split.ids("train"), split.ids("val"))]
-    if split.n_folds != config.folds:
+    if split.n_folds != settings.folds:
         raise UsageError(
-            f"{config.folds} folds were asked for, but the split of the workspace has {split.n_folds or 'no'} folds",
-            f"Create one: skinlesion download --from DIR --split kfold --folds {config.folds}",
+            f"{settings.folds} folds were asked for, but the split of the workspace has {split.n_folds or 'no'} folds",
+            f"Create one: skinlesion download --from DIR --split kfold --folds {settings.folds}",
         )
-    return [job(fold, *split.fold_ids(fold)) for fold in range(config.folds)]
+    return [job(fold, *split.fold_ids(fold)) for fold in range(settings.folds)]

@@ -23,11 +23,11 @@ _TIMED_STEPS = 3
 
 def plan(job: Job) -> StageResult:
     """Time a few steps at every input size of the recipe, on some of the training images."""
-    recipe = job.config.recipe
+    recipe = job.settings.recipe
     batch_size = recipe.batch_size
     images, decode_s = _some_images(job, min(len(job.train_ids), (_TIMED_STEPS + 1) * batch_size))
     network = make_network(job)
-    sample = replace(job, config=replace(job.config, workers=0))
+    sample = replace(job, settings=job.settings.replace(workers=0))
     trainer = make_trainer(sample, network, images)
     trainer.network.train()
     # The cost of an epoch depends on its input size and on whether the first stages are frozen by its middle.
@@ -54,13 +54,13 @@ def plan(job: Job) -> StageResult:
     seconds = training_s + evaluation_s + decode_s * all_images / available_cores()
     peak = peak_memory_bytes(job.device)
     parameters = sum(p.numel() for p in network.parameters())
-    times = job.config.folds or 1
+    times = job.settings.folds or 1
     return StageResult(
         command="train",
         headline=[
-            f"plan for {job.config.arch} with recipe {recipe.name}: {recipe.epochs} epochs of "
+            f"plan for {job.settings.arch} with recipe {recipe.name}: {recipe.epochs} epochs of "
             f"{trainer.steps_per_epoch} steps of {batch_size} images"
-            + (f", {times} folds one after the other" if job.config.folds else ""),
+            + (f", {times} folds one after the other" if job.settings.folds else ""),
             f"{len(job.train_ids)} training and {len(job.validation_ids)} validation images; "
             f"{parameters:,} parameters",
             f"about {duration(seconds * times)} on {job.device} ({duration(training_s * times)} training, "
@@ -69,7 +69,7 @@ def plan(job: Job) -> StageResult:
             "Estimated from a few steps; nothing was trained or written.",
         ],
         figures={
-            "arch": job.config.arch,
+            "arch": job.settings.arch,
             "recipe": recipe.model_dump(mode="json"),
             "recipe_sha256": recipe.sha256(),
             "training_images": len(job.train_ids),
@@ -83,7 +83,7 @@ def plan(job: Job) -> StageResult:
             },
             "peak_memory_bytes": peak,
             "device": str(job.device),
-            "folds": job.config.folds,
+            "folds": job.settings.folds,
         },
         tables=[Table("Training", ["size", "epochs", "images/s", "time per epoch"], rows)],
         next_command="the same command without --dry-run",
@@ -103,7 +103,7 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
         rows=np.arange(len(job.train_ids)) % n,
         labels=job.data.labels(job.train_ids),
         metadata=job.metadata(job.train_ids),
-        metadata_drop=job.config.recipe.metadata_drop,
+        metadata_drop=job.settings.recipe.metadata_drop,
     )
     return images, seconds
 

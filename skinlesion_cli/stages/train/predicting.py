@@ -55,7 +55,7 @@ def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
 def write_out_of_fold(jobs: list[Job], trained: list[Checkpoint]) -> Path:
     """One artifact with every image predicted by the network of the fold that held it out, sorted by id."""
     first = jobs[0]
-    path = first.workspace.predictions(first.config.arch, OUT_OF_FOLD)
+    path = first.workspace.predictions(first.settings.arch, OUT_OF_FOLD)
     parts = [Predictions.load(job.workspace.predictions(job.name, HELD_OUT)) for job in jobs]
     table = pd.concat([part.table for part in parts], ignore_index=True)
     order = np.argsort(table["id"].to_numpy(dtype=str), kind="stable")
@@ -70,7 +70,7 @@ def write_out_of_fold(jobs: list[Job], trained: list[Checkpoint]) -> Path:
         table.iloc[order].reset_index(drop=True),
         view_probabilities[order],
         VIEWS,
-        source=first.config.arch,
+        source=first.settings.arch,
         part=OUT_OF_FOLD,
     ).save(path, inputs=first.data.inputs | folds | {"checkpoint": all_folds})
     return path

@@ -25,18 +25,18 @@ _OTHER_FOLDS = (
 )
 
 
-def run(config: TrainSettings, reporter: Reporter) -> StageResult:
+def run(settings: TrainSettings, reporter: Reporter) -> StageResult:
     """Train, or resume an interrupted training; writes `models/<arch>/`, or one folder per fold."""
     keep_freed_memory()
-    backbone(config.arch)
-    if not config.recipe.epochs:
+    backbone(settings.arch)
+    if not settings.recipe.epochs:
         raise UsageError(
             "a training needs at least one epoch",
             "Change --epochs. To average trained models use `skinlesion average`.",
         )
-    jobs = make_jobs(config, reporter)
-    chosen = jobs if config.fold is None else [jobs[config.fold]]
-    if config.dry_run:
+    jobs = make_jobs(settings, reporter)
+    chosen = jobs if settings.fold is None else [jobs[settings.fold]]
+    if settings.dry_run:
         return plan(chosen[0])
     trained, written = [], []
     for job in chosen:
@@ -44,9 +44,9 @@ def run(config: TrainSettings, reporter: Reporter) -> StageResult:
             checkpoint, paths = _train(job)
         trained.append(checkpoint)
         written += [job.workspace.checkpoint(job.name), *paths]
-    if config.folds and config.fold is None and jobs[0].distributed.is_first:
+    if settings.folds and settings.fold is None and jobs[0].distributed.is_first:
         written.append(write_out_of_fold(jobs, trained))
-    return _result(config, trained, written)
+    return _result(settings, trained, written)
 
 
 def _exclusive_access(job: Job) -> contextlib.AbstractContextManager[None]:
@@ -64,7 +64,7 @@ def _train(job: Job) -> tuple[Checkpoint, list[Path]]:
     return checkpoint, predict_parts(job, checkpoint) if distributed.is_first else []
 
 
-def _result(config: TrainSettings, trained: list[Checkpoint], written: list[Path]) -> StageResult:
+def _result(settings: TrainSettings, trained: list[Checkpoint], written: list[Path]) -> StageResult:
     figures = [{"name": c.name, **{k: v for k, v in c.figures.items() if k != "identity"}} for c in trained]
     return StageResult(
         command="train",
@@ -73,13 +73,13 @@ def _result(config: TrainSettings, trained: list[Checkpoint], written: list[Path
             f"single view, epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
             for c in trained
         ]
-        + ([] if config.fold is None else [_OTHER_FOLDS]),
+        + ([] if settings.fold is None else [_OTHER_FOLDS]),
         figures={
-            "arch": config.arch,
-            "recipe": config.recipe.name,
-            "recipe_sha256": config.recipe.sha256(),
-            **({"folds": figures} if config.folds else figures[0]),
+            "arch": settings.arch,
+            "recipe": settings.recipe.name,
+            "recipe_sha256": settings.recipe.sha256(),
+            **({"folds": figures} if settings.folds else figures[0]),
         },
         artifacts=[str(path) for path in written],
-        next_command="skinlesion ensemble" if config.fold is None else None,
+        next_command="skinlesion ensemble" if settings.fold is None else None,
     )

@@ -23,7 +23,7 @@ class Watcher:
 
     def __init__(self, job: Job, steps_per_epoch: int) -> None:
         self._job, self._steps = job, steps_per_epoch
-        logs = job.config.tensorboard and job.distributed.is_first
+        logs = job.settings.tensorboard and job.distributed.is_first
         self._log = _tensorboard(job.workspace.tensorboard(job.name)) if logs else None
 
     def __call__(self, history: list[dict[str, float | None]], seconds: float) -> None:
@@ -38,7 +38,7 @@ class Watcher:
             self._log(row)
 
     def _table_row(self, row: Row, n_epochs: int, seconds: float) -> dict[str, object]:
-        recipe = self._job.config.recipe
+        recipe = self._job.settings.recipe
         # The duration of an epoch is proportional to its number of pixels: later epochs may use larger images.
         work = [recipe.size_px_at(epoch / recipe.epochs) ** 2 for epoch in range(recipe.epochs)]
         left_s = seconds / work[n_epochs - 1] * sum(work[n_epochs:])
