@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -15,9 +14,9 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
-from skinlesion_cli.data.split_extension import extended
-from skinlesion_cli.errors import DataError
 from tests.support import tiny_datasets
+
+pytestmark = pytest.mark.command_line
 
 
 def command(*arguments: object) -> tuple[int, dict[str, Any], str]:
@@ -180,48 +179,6 @@ def test_what_append_cannot_do_is_wrong_usage(option, workspace, tmp_path):
     assert command("download", "--append", "-w", workspace)[0] == 2
 
 
-def test_images_set_aside_for_the_test_are_never_trained_on():
-    old = pd.DataFrame(
-        [("a", "NV", "L1", ""), ("b", "NV", "L2", "")],
-        columns=["id", "label", "lesion_id", "part"],
-        dtype=str,
-    )
-    new = pd.DataFrame(
-        [
-            ("t", "NV", "L3", "test"),
-            ("u", "NV", "L3", ""),
-            ("v", "NV", "L4", "val"),
-            ("w", "NV", "L1", "test"),
-        ],
-        columns=["id", "label", "lesion_id", "part"],
-        dtype=str,
-    )
-
-    def sides(folds: tuple[str, str]) -> dict[str, tuple[str, str]]:
-        table = pd.DataFrame({"id": ["a", "b"], "part": "train", "fold": list(folds)}, dtype=str)
-        return {row.id: (row.part, row.fold) for row in extended(new, old, table, 42).itertuples()}
-
-    assert sides(("", "")) == {"t": ("test", ""), "u": ("test", ""), "v": ("val", ""), "w": ("train", "")}
-    assert sides(("0", "1")) == {
-        "t": ("test", ""),
-        "u": ("test", ""),
-        "v": ("train", "0"),
-        "w": ("train", "0"),
-    }
-
-
-def test_what_ties_two_sides_together_is_named():
-    old = pd.DataFrame(
-        {"id": ["a", "b"], "label": "NV", "lesion_id": ["L1", "L2"], "part": "", "patient_id": ""}
-    )
-    new = pd.DataFrame(
-        {"id": ["x", "y"], "label": "NV", "lesion_id": ["L1", "L2"], "part": "", "patient_id": ["P", "P"]}
-    )
-    table = pd.DataFrame({"id": ["a", "b"], "part": ["train", "val"], "fold": ["", ""]})
-    with pytest.raises(DataError, match="x, y"):
-        extended(new, old, table, 42)
-
-
 def test_what_comes_next_names_the_workspace_where_it_has_to(tmp_path, monkeypatch):
     source = own_dataset(tmp_path / "a b", ["x.jpg,MEL,L1", "y.jpg,NV,L2"])
     _, printed, _ = command("download", "--from", source, "-w", tmp_path / "w s", "--json")
@@ -233,3 +190,16 @@ def test_what_comes_next_names_the_workspace_where_it_has_to(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     _, printed, _ = command("download", "--from", source, "--json")
     assert printed["next"] == "skinlesion train --arch efficientnet_lite0"
+
+
+def test_copies_under_other_lesion_ids_on_another_side_are_named(tmp_path):
+    rows = [f"a{n}.jpg,NV,L{n}" for n in range(12)]
+    folder = own_dataset(tmp_path / "in", rows)
+    for number in range(1, 12):
+        (folder / f"a{number}.jpg").write_bytes((folder / "a0.jpg").read_bytes())
+    _, printed, _ = command(
+        "download", "--from", folder, "--split", "grouped", "-w", tmp_path / "w", "--json"
+    )
+    assert any(
+        "12 images have the same content as an image on another side" in note for note in printed["warnings"]
+    )

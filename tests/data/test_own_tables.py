@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from skinlesion_cli.artifacts import user_tables
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split, leaking_patients
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.cli.app import app
-from skinlesion_cli.errors import DataError
 from tests.support import tiny_datasets
+
+pytestmark = pytest.mark.command_line
 
 LABELS = {"p1": "MEL", "p2": "NV", "p3": "BCC", "p4": "AKIEC", "p5": "BKL", "p6": "DF", "p7": "VASC"}
 
@@ -259,64 +259,12 @@ def test_rows_longer_than_the_header_are_named_and_shorter_ones_filled_up(tmp_pa
     assert "more cells than its header: 2" in printed["text"]
 
 
-def test_decimal_commas():
-    import pandas as pd
-
-    from skinlesion_cli.artifacts.user_tables import numbers
-
-    cells = pd.Series(["0,5", "0.5", "1", "1e-3", "x", ""])
-    assert numbers(cells, ";").tolist()[:4] == [0.5, 0.5, 1.0, 0.001]
-    assert numbers(cells, ";").isna().tolist() == [False] * 4 + [True] * 2
-    assert numbers(cells, ",").isna().tolist() == [True, False, False, False, True, True]
-
-
 def test_lines_that_end_in_carriage_returns_alone(tmp_path):
     place(tmp_path, *(f"{image}.jpg" for image in LABELS))
     (tmp_path / "labels.csv").write_bytes(table_of(";").replace("\r\n", "\r").encode())
     code, _, rows = download(tmp_path / "labels.csv", tmp_path / "w")
     assert code == 0
     check_labels(rows)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.sampled_from(
-        [table_of(";").encode(), table_of("\t").encode("utf-16"), b"sep=|\nimage|label\na|MEL\n", b""]
-    ),
-    st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=6),
-)
-def test_any_bytes_are_a_table_or_refused(content, changes):
-    for position, inserted in changes:
-        content = content[:position] + inserted + content[position + len(inserted) // 2 :]
-    try:
-        table = user_tables.read(content, "fuzzed.csv")
-    except DataError:
-        return
-    assert all(isinstance(cell, str) for cell in table.cells.to_numpy().ravel())
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"," * 2_000_000,
-        b",".join([b"h"] * 1900) + b"\n" + b"a\n" * 20_000,
-        b"a" * 2_000_000,
-        b'"' * 2_000_000,
-    ],
-    ids=["separators", "short rows", "one cell", "quotes"],
-)
-def test_a_small_file_never_becomes_a_table_that_fills_the_memory(content):
-    with pytest.raises(DataError):
-        user_tables.read(content, "hostile.csv")
-
-
-def test_a_fifo_and_a_folder_are_no_tables(tmp_path):
-    os.mkfifo(tmp_path / "labels.csv")
-    (tmp_path / "folder.csv").mkdir()
-    for name in ("labels.csv", "folder.csv"):
-        with pytest.raises(DataError, match="no regular file"):
-            user_tables.read(tmp_path / name, name)
-    assert user_tables.headers(tmp_path / "labels.csv") == []
 
 
 def test_a_patient_column_keeps_patients_together(tmp_path):
@@ -352,3 +300,80 @@ def test_an_attribution_beside_the_images_is_kept(tmp_path):
     (tmp_path / "clinic" / "ATTRIBUTION.txt").write_text("Photographs by Dr. Example, CC BY 4.0\n")
     assert download(tmp_path / "clinic", tmp_path / "w")[0] == 0
     assert "Photographs by Dr. Example" in Manifest.load(Workspace(tmp_path / "w").manifest).attribution
+
+
+def test_a_stored_split_with_a_patient_on_two_sides_stops_the_command(tmp_path, monkeypatch):
+    rows = [(f"i{n}", "NV", f"P{n // 2}") for n in range(20)]
+    place(tmp_path, *(f"{image}.jpg" for image, _, _ in rows))
+    text = "image,label,patient_id\n" + "".join(",".join(row) + "\n" for row in rows)
+    (tmp_path / "labels.csv").write_text(text)
+    assert download(tmp_path / "labels.csv", tmp_path / "w")[0] == 0
+    workspace = Workspace(tmp_path / "w")
+    manifest = Manifest.load(workspace.manifest)
+    split = Split.load(workspace.split, manifest)
+    part = {"train": "val", "val": "test", "test": "train"}
+    moved = split.table["part"].where(split.table["id"] != "i0", split.table["part"].map(part))
+    with monkeypatch.context() as patched:
+        patched.setattr("skinlesion_cli.artifacts.split.guard", lambda split, manifest: None)
+        replace(split, table=split.table.assign(part=moved), artifact=None).save(workspace.split, manifest)
+    for arguments in (("info",), ("info", "--dataset"), ("train", "--arch", "tiny", "--weights", "none")):
+        done = CliRunner().invoke(app, [*arguments, "-w", str(tmp_path / "w")])
+        assert done.exit_code == 1, done.output
+        assert "more than one side of the split: P0" in " ".join(done.output.split())
+
+
+def test_tables_of_the_isic_archive_are_recognised_and_what_is_dropped_counted(tmp_path):
+    header = "isic_id,image_type,diagnosis_1,diagnosis_2,diagnosis_3,patient_id,lesion_id"
+    nevus = "Benign,Benign melanocytic proliferations,Nevus"
+    scar = "Benign,Benign soft tissue proliferations - Fibro-histiocytic,Scar"
+    melanoma = "Malignant,Malignant melanocytic proliferations (Melanoma),Melanoma in situ"
+    rows = [
+        f"ISIC_{n:07d},dermoscopic,{(nevus, melanoma, scar)[n % 3]},IP_{n // 6},IL_{n}" for n in range(36)
+    ]
+    rows.append(f"ISIC_0000036,clinical: overview,{nevus},IP_9,IL_36")
+    place(tmp_path / "in", *(f"ISIC_{n:07d}.jpg" for n in range(37)))
+    (tmp_path / "in" / "metadata.csv").write_text("\n".join([header, *rows]) + "\n")
+    code, printed, found = download(tmp_path / "in", tmp_path / "w")
+    assert code == 0
+    assert Counter(row["label"] for row in found.values()) == {"NV": 12, "MEL": 12}
+    assert {row["source"] for row in found.values()} == {"isic-archive"}
+    notes = " ".join(printed["warnings"])
+    assert "12 images without a class were dropped, by diagnosis: 12 Scar" in notes
+    assert "1 images that are not dermoscopic were left out (1 clinical: overview)" in notes
+    manifest = Manifest.load(Workspace(tmp_path / "w").manifest)
+    split = Split.load(Workspace(tmp_path / "w").split, manifest)
+    assert leaking_patients(split.table, manifest) == []
+    assert set(split.table["part"]) == {"train", "val", "test"}
+    code, _, found = download(
+        tmp_path / "in", tmp_path / "w", "--format", "isic-archive", "--image-types", "all"
+    )
+    assert (code, len(found)) == (0, 25)
+
+
+def test_isic_2019_with_its_published_ids(tmp_path):
+    classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+    labels = {"ISIC_0000016": "NV", "ISIC_0000017_downsampled": "AK", "ISIC_0000018": "SCC"}
+    place(tmp_path / "in" / "ISIC_2019_Training_Input", *(f"{image}.jpg" for image in labels))
+    (tmp_path / "in" / "ISIC_2019_Training_GroundTruth.csv").write_text(tiny_datasets.ground_truth(labels, classes))
+    rows = "".join(f"{image},55.0,anterior torso,L{n},female\n" for n, image in enumerate(labels))
+    (tmp_path / "in" / "ISIC_2019_Training_Metadata.csv").write_text(
+        "image,age_approx,anatom_site_general,lesion_id,sex\n" + rows
+    )
+    code, _, found = download(tmp_path / "in", tmp_path / "w")
+    assert code == 0
+    assert {name: (row["label"], row["lesion_id"]) for name, row in found.items()} == {
+        "ISIC_0000016": ("NV", "L0"),
+        "ISIC_0000017_downsampled": ("AKIEC", "L1"),
+    }
+
+
+def test_a_table_that_stands_for_a_huge_one_and_a_fifo_are_refused(tmp_path):
+    header = ",".join(["image", "label", *(f"h{n}" for n in range(1900))])
+    (tmp_path / "labels.csv").write_text(header + "\n" + "a,MEL\n" * 20_000)
+    code, printed, _ = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 1
+    assert "more than 20,000,000 cells" in printed["text"]
+    os.mkfifo(tmp_path / "fifo.csv")
+    code, printed, _ = download(tmp_path / "fifo.csv", tmp_path / "w")
+    assert code in (1, 2)
+    assert not Workspace(tmp_path / "w").manifest.exists()

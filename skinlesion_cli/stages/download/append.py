@@ -19,6 +19,7 @@ from skinlesion_cli.data.sources.registry import read_source, require_there
 from skinlesion_cli.data.split_extension import extended
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.download.duplicates import notes_about_copies
 from skinlesion_cli.stages.download.stage import DownloadSettings, attribution_text, next_command, sides_table
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -63,7 +64,8 @@ def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
         joined.save(workspace.manifest)
         written = Manifest.load(workspace.manifest)
         table = pd.concat([split.table, rows], ignore_index=True)
-        replace(split, table=table, artifact=None).save(workspace.split, written)
+        split = replace(split, table=table, artifact=None)
+        split.save(workspace.split, written)
         atomic_write(workspace.attribution, attribution_text(joined))
     return _result(workspace, split, collection, known, added, rows, manifest, written)
 
@@ -212,7 +214,7 @@ def _result(
         },
         tables=[sides_table("Added images by class and side", added, rows)],
         artifacts=[str(workspace.manifest), str(workspace.split)],
-        warnings=[*collection.notes, *_notes(known, added, rows, before)],
+        warnings=[*collection.notes, *_notes(known, added, rows, before), *notes_about_copies(after, split)],
         next_command=following,
     )
 

@@ -52,3 +52,16 @@ def notes_about(duplicates: Duplicates) -> list[str]:
             "--move-duplicates keeps them together"
         )
     return notes
+
+
+def notes_about_copies(manifest: Manifest, split: Split) -> list[str]:
+    """A note on images that are, byte for byte, an image on another side of the split."""
+    side = split.table["part"] + "/" + split.table["fold"]
+    images = manifest.table.merge(split.table.assign(side=side)[["id", "side"]], on="id")
+    copied = images.groupby("sha256")["side"].transform("nunique") > 1
+    if split.leaks_lesions or not copied.any():
+        return []
+    return [
+        f"{int(copied.sum()):,} images have the same content as an image on another side of the split, under another "
+        f"lesion id: {name_items(images.loc[copied, 'id'])}; --move-duplicates keeps them together"
+    ]

@@ -30,7 +30,7 @@ from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
 from skinlesion_cli.errors import SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.download.duplicates import notes_about, pair_table
+from skinlesion_cli.stages.download.duplicates import notes_about, notes_about_copies, pair_table
 from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -132,6 +132,9 @@ def run(
             )
             artifacts.append(str(workspace.duplicates))
             notes += notes_about(found)
+        if pairs is None:
+            # Free of charge; the search for near duplicates names these too.
+            notes += notes_about_copies(manifest, split)
     return _result(manifest, split, artifacts, notes, pairs)
 
 
