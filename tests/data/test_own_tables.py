@@ -354,7 +354,9 @@ def test_isic_2019_with_its_published_ids(tmp_path):
     classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
     labels = {"ISIC_0000016": "NV", "ISIC_0000017_downsampled": "AK", "ISIC_0000018": "SCC"}
     place(tmp_path / "in" / "ISIC_2019_Training_Input", *(f"{image}.jpg" for image in labels))
-    (tmp_path / "in" / "ISIC_2019_Training_GroundTruth.csv").write_text(tiny_datasets.ground_truth(labels, classes))
+    (tmp_path / "in" / "ISIC_2019_Training_GroundTruth.csv").write_text(
+        tiny_datasets.ground_truth(labels, classes)
+    )
     rows = "".join(f"{image},55.0,anterior torso,L{n},female\n" for n, image in enumerate(labels))
     (tmp_path / "in" / "ISIC_2019_Training_Metadata.csv").write_text(
         "image,age_approx,anatom_site_general,lesion_id,sex\n" + rows
