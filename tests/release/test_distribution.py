@@ -47,7 +47,7 @@ STRAYS = [
     "patients/list.csv",
     "skinlesion-workspace/models/m/checkpoint.json",
     "skinlesion_cli/ISIC_0024306.jpg",
-    "skinlesion_cli/builtin/lesion.png",
+    "skinlesion_cli/bundled/lesion.png",
     "skinlesion_cli/data/PATIENT.JPG",
     "tests/lesion.dcm",
     "examples/images/ISIC_0024306.jpg",

@@ -20,7 +20,7 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support.limits import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "skinlesion_cli" / "builtin"
+FOLDER = ROOT / "skinlesion_cli" / "bundled"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,7 @@ def told() -> Predictions:
 
 
 def test_it_is_small_whole_and_in_half_precision():
+    assert len(list(FOLDER.rglob("checkpoint.json"))) == 3
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 30e6
     bundle = Bundle.load(bundled_model())
     assert bundle.model_id.startswith("builtin:efficientnet_lite0-fold0+")
