@@ -1,18 +1,19 @@
-"""What the choices of the default recipe are worth: it against the published one, and against itself without one.
+"""What the choices of the default recipe are worth: it against the published one,
+and against itself without one.
 
     python examples/ablation.py --workspace skinlesion-workspace --minutes 30
     python examples/ablation.py --workspace skinlesion-workspace --minutes 30 --collect   # the table so far
 
 On a quiet machine, `--plan` first measures how many epochs fit; the runs themselves may then go side by side
-(`--only`, `OMP_NUM_THREADS=1`) or next to other work without getting less training for it. `--epochs` gives all
-runs the same number of epochs, the dearer ones included.
+(`--only`, `OMP_NUM_THREADS=1`) or next to other work without getting less training for it. `--epochs` gives
+all runs the same number of epochs, the dearer ones included.
 
 Every run is the project's own `train` command, one after the other, in a folder of its own under `--folder`.
-All runs of one network have the same wall-clock budget: a dry run times a few steps, and the number of epochs is
-what fits into the minutes. That number is written down before the first run, so the same command goes on where
-it was stopped. The table has the balanced accuracy (mean of eight views) of every seed, and the difference to the
-default with a 95 % interval by paired bootstrap over lesions. It is taken on the test part where the split has
-one; on the validation part every run also chose its epoch, which flatters all of them.
+All runs of one network have the same wall-clock budget: a dry run times a few steps, and the number of epochs
+is what fits into the minutes. That number is written down before the first run, so the same command goes on
+where it was stopped. The table has the balanced accuracy (mean of eight views) of every seed, and the
+difference to the default with a 95 % interval by paired bootstrap over lesions. It is taken on the test part
+where the split has one; on the validation part every run also chose its epoch, which flatters all of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Pin what is installed here: every package that skinlesion and its tested extras need, in its installed version.
+"""Pin what is installed here: every package that skinlesion and its tested extras need,
+in its installed version.
 
     python examples/constraints.py > constraints.txt       # in the environment in which the tests have passed
 
@@ -32,7 +33,8 @@ EXTRAS = (
 )
 HEAD = """\
 # The dependencies with which the tests passed: Python {python} on {platform}.
-# Made by `python examples/constraints.py > constraints.txt`; use: pip install -c constraints.txt 'skinlesion[EXTRAS]'
+# Made by `python examples/constraints.py > constraints.txt`; \
+use: pip install -c constraints.txt 'skinlesion[EXTRAS]'
 # Extras covered: {extras}
 """
 

@@ -2,9 +2,9 @@
 
     python examples/dask_cluster.py ./images --model builtin
 
-Starts a scheduler and two workers on this machine. On a real cluster, start `dask scheduler` on one machine and
-`dask worker tcp://HOST:8786` on the others, all with this package installed and the same images and model at the
-same paths, and give `skinlesion predict` the address: nothing else is different. Needs `pip install
+Starts a scheduler and two workers on this machine. On a real cluster, start `dask scheduler` on one machine
+and `dask worker tcp://HOST:8786` on the others, all with this package installed and the same images and model
+at the same paths, and give `skinlesion predict` the address: nothing else is different. Needs `pip install
 'skinlesion[dask]'`.
 """
 

@@ -22,7 +22,9 @@ CLASS_NAMES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 @dataclass(frozen=True)
 class Look:
-    """How a class is drawn. Colours are RGB; `ragged` is how far the outline strays, as a share of the radius."""
+    """How a class is drawn. Colours are RGB; `ragged` is how far the outline strays,
+    as a share of the radius.
+    """
 
     colour: tuple[int, int, int]
     second: tuple[int, int, int]

@@ -2,9 +2,9 @@
 
     python examples/model_card.py --model builtin --workspace runs/builtin --robustness robustness.json
 
-Every figure is out of fold: an image is judged by the one network that did not train on its lesion, thresholds by
-a calibration that did not see it. The workspace adds size, age, sex and site of the images; `robustness.json` is
-written by `examples/robustness.py`. The words are in `model_card.md.j2`.
+Every figure is out of fold: an image is judged by the one network that did not train on its lesion,
+thresholds by a calibration that did not see it. The workspace adds size, age, sex and site of the images;
+`robustness.json` is written by `examples/robustness.py`. The words are in `model_card.md.j2`.
 """
 
 from __future__ import annotations

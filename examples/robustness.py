@@ -3,11 +3,11 @@
     python examples/robustness.py --model builtin --workspace runs/builtin --output robustness.json
     skinlesion export --model builtin && python examples/robustness.py --runtime onnx ...
 
-Each image is shown as it is (those predictions are packed with the model) and again changed, alike for all, to the
-one network that did not train on it, over all views of the ensemble. The table has the balanced accuracy of the
-argmax (95 % interval by bootstrap over lesions), the difference to the images as they are (paired), and how often the
-decision stays the same. The model must have been packed with its predictions, which say which network held out which
-image.
+Each image is shown as it is (those predictions are packed with the model) and again changed, alike for all,
+to the one network that did not train on it, over all views of the ensemble. The table has the balanced
+accuracy of the argmax (95 % interval by bootstrap over lesions), the difference to the images as they are
+(paired), and how often the decision stays the same. The model must have been packed with its predictions,
+which say which network held out which image.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python examples/sharpness_check.py --workspace skinlesion-workspace --arch efficientnet_lite0
 
-In the 2018 training data as it is often passed on, the images have two resolutions and the smaller ones are more
-often malignant. A network that has learned "blurred means malignant" loses when sharpness is taken away or
-changed. So the validation images are shown as they are, and again with their sharpness changed alike for all;
-the table has the balanced accuracy of each (single view, with a 95 % interval by bootstrap over lesions), the
-difference to the images as they are (paired), how often the decision stays the same, and how many images are
-called malignant: blur that is taken for malignancy would raise that share.
+In the 2018 training data as it is often passed on, the images have two resolutions and the smaller ones are
+more often malignant. A network that has learned "blurred means malignant" loses when sharpness is taken away
+or changed. So the validation images are shown as they are, and again with their sharpness changed alike for
+all; the table has the balanced accuracy of each (single view, with a 95 % interval by bootstrap over
+lesions), the difference to the images as they are (paired), how often the decision stays the same, and how
+many images are called malignant: blur that is taken for malignancy would raise that share.
 """
 
 from __future__ import annotations

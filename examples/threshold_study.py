@@ -1,17 +1,18 @@
 """Do clinical thresholds hold on new patients? A study on stored predictions.
 
-The pool of labelled predictions (of images that the network never trained on) is cut 1,000 times into two halves
-by lesion, each class evenly. Every policy is fitted on one half, with its own probability calibration, and its
-final decisions are judged on the other:
+The pool of labelled predictions (of images that the network never trained on) is cut 1,000 times into two
+halves by lesion, each class evenly. Every policy is fitted on one half, with its own probability calibration,
+and its final decisions are judged on the other:
 
     python examples/threshold_study.py WORKSPACE/models/NAME/predictions-val.json \
         WORKSPACE/models/NAME/predictions-test.json
 
 Other targets: --target MEL:sensitivity=0.6,specificity=0.8, once a class.
 
-`met` is the share of cuts in which the sensitivity of the final decision on the other half, one vote a lesion, is
-at least its target; `guarantee kept` the same for what the policy guaranteed on that half. Policies that guarantee
-nothing of their own are held to the target. One cut in twenty may break a guarantee made with confidence 0.95.
+`met` is the share of cuts in which the sensitivity of the final decision on the other half, one vote a
+lesion, is at least its target; `guarantee kept` the same for what the policy guaranteed on that half.
+Policies that guarantee nothing of their own are held to the target. One cut
+in twenty may break a guarantee made with confidence 0.95.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Decided:
-    """Decisions on the other half; `guaranteed` and `granted` by target, None where the policy guarantees nothing."""
+    """Decisions on the other half; `guaranteed` and `granted` by target,
+    None where the policy guarantees nothing.
+    """
 
     decided: np.ndarray
     guaranteed: tuple[float | None, ...] | None = None
@@ -134,7 +137,9 @@ def one_cut(pool: Pool, lesions: Lesions, seed: int, targets: Targets = DEFAULT_
 def judge(
     found: Decided, position: int, target: Target, labels: np.ndarray, codes: np.ndarray
 ) -> list[float]:
-    """Sensitivity by lesion and by image, specificity by lesion, guaranteed sensitivity (NaN: none), granted."""
+    """Sensitivity by lesion and by image, specificity by lesion, guaranteed sensitivity (NaN:
+    none), granted.
+    """
     mine, said = labels == target.class_index, found.decided == target.class_index
     by_lesion = (votes(said[mine].astype(float), codes[mine]) > 0.5).mean()
     cleared = (votes((~said)[~mine].astype(float), codes[~mine]) > 0.5).mean()
@@ -152,7 +157,8 @@ def judge(
 def table(results: np.ndarray, names: list[str], targets: Targets = DEFAULT_TARGETS) -> list[str]:
     """The study as lines of Markdown; `results` (n_cuts, n_policies, columns)."""
     lines = [
-        "| policy | BACC | class | sens. | spec. | target met | by image | target guaranteed | mean guarantee "
+        "| policy | BACC | class | sens. | spec. | target met | by image | target guaranteed | mean "
+        "guarantee "
         "| guarantee kept | by image | kept where target guaranteed |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
-# Controls, line and paragraph separators, and marks that turn text around: on a terminal they do things, and in a
-# table they break lines.
+# Controls, line and paragraph separators, and marks that turn text around: on a terminal they do things, and
+# in a table they break lines.
 _CONTROLS = frozenset(
     {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
     | {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
@@ -144,10 +144,11 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text as it may be stored or printed: one line, with white space joined and what is not printable escaped.
+    """Text as it may be stored or printed: one line,
+    with white space joined and what is not printable escaped.
 
-    Escapes cover control characters, marks that turn the direction of writing, and lone surrogates, which stand for
-    bytes of a name that are not text.
+    Escapes cover control characters, marks that turn the direction of writing, and lone surrogates, which
+    stand for bytes of a name that are not text.
 
     >>> one_line("no image\\n\\x1b[31m")
     'no image \\\\x1b[31m'

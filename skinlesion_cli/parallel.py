@@ -1,9 +1,9 @@
 """The one thread pool, and the one count of cores that this process may use.
 
 `in_order` runs work on several threads and yields the results in the order of the items, with bounded memory.
-`ReadAhead` takes the items of a slow source, such as names that arrive on stdin, in a thread of its own, so that a
-result is handed on when it is finished and not when the next name arrives. `available_cores` respects the process's
-CPU affinity and the CPU limits of its container.
+`ReadAhead` takes the items of a slow source, such as names that arrive on stdin, in a thread of its own, so
+that a result is handed on when it is finished and not when the next name arrives. `available_cores` respects
+the process's CPU affinity and the CPU limits of its container.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class ReadAhead(Generic[Item]):
 
     Parameters
     ----------
-    items : any iterable; it is only ever advanced by that thread. An exception that it raises is raised here, after
-        the items before it.
+    items : any iterable; it is only ever advanced by that thread. An exception that it raises is raised here,
+        after the items before it.
     ahead : at most so many items are taken before they are asked for.
     """
 
@@ -102,8 +102,8 @@ def in_order(
     """The result of `work` for each item, in the order of the items.
 
     At most `ahead` items (default: one more than there are threads) are taken before their results are asked
-    for, so memory does not grow with their number; a result that is finished never waits for a further item. An
-    exception raised by `work` is raised at its item's turn.
+    for, so memory does not grow with their number; a result that is finished never waits for a further item.
+    An exception raised by `work` is raised at its item's turn.
     """
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="in-order")
     try:
@@ -124,7 +124,9 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use, at least 1: by its CPU affinity and the CPU limits of its container."""
+    """Cores that this process may use, at least 1:
+    by its CPU affinity and the CPU limits of its container.
+    """
     cores, limit = affinity_cores(), container_cores()
     return cores if limit is None else max(1, min(cores, int(limit)))
 
@@ -149,7 +151,8 @@ def container_cores() -> float | None:
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        # Version 2 names no controllers. A container may see the paths of its host: what is not there has no limit.
+        # Version 2 names no controllers. A container may see the paths of its host:
+        # what is not there has no limit.
         mounts = (
             [_CGROUPS, _CGROUPS / "unified"]
             if not controllers

@@ -27,9 +27,9 @@ MALIGNANT_INDEXES: Final[tuple[int, ...]] = tuple(CLASS_INDEX[name] for name in 
 
 DISCLAIMER: Final[str] = "Research use only. Not a medical device."
 
-# Names of the classes as people write them in tables and folder names, compared by `plain_name`. Only names that
-# leave no doubt: "keratosis" or "carcinoma" alone are in none of them. Histological kinds as HAM10000 groups them
-# (Tschandl et al. 2018, doi:10.1038/sdata.2018.161, table 2 and text).
+# Names of the classes as people write them in tables and folder names, compared by `plain_name`. Only names
+# that leave no doubt: "keratosis" or "carcinoma" alone are in none of them. Histological kinds as HAM10000
+# groups them (Tschandl et al. 2018, doi:10.1038/sdata.2018.161, table 2 and text).
 CLASS_SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     "MEL": (
         "melanoma",
@@ -131,7 +131,8 @@ CLASS_SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
         "pyogenic granuloma",
     ),
 }
-# Invasive squamous cell carcinoma has no place among the seven classes; it is dropped, or counted as AKIEC if asked.
+# Invasive squamous cell carcinoma has no place among the seven classes; it is dropped,
+# or counted as AKIEC if asked.
 SCC_NAMES: Final[tuple[str, ...]] = (
     "scc",
     "squamous cell carcinoma",

@@ -44,8 +44,9 @@ def old_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What version 0.1.0 wrote, made of generated images. Not to be changed.
 
     `workspace` (two folds of a tiny network, dataset, ensemble, calibration, quality gate, an evaluation, an
-    unfinished training), `packed` (the same model with an adaptive calibration), `images`, and tables that were
-    predicted on them: `of_workspace.csv`, `of_workspace.jsonl`, `of_packed.csv`, `shard1.csv`, `shard2.csv`.
+    unfinished training), `packed` (the same model with an adaptive calibration), `images`, and tables that
+    were predicted on them: `of_workspace.csv`, `of_workspace.jsonl`, `of_packed.csv`, `shard1.csv`,
+    `shard2.csv`.
     """
     folder = tmp_path_factory.mktemp("old")
     with zipfile.ZipFile(ROOT / "tests" / "fixtures" / "version_0_1.zip") as archive:

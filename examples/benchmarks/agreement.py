@@ -1,12 +1,13 @@
 """Do fewer bits and fewer looks decide as float32 and all looks do? A trained ensemble, on test images.
 
-    python examples/benchmarks/agreement.py WORKSPACE WORKSPACE WORKSPACE --arch efficientnet_lite0 --runtime openvino-bf16
+    python examples/benchmarks/agreement.py WORKSPACE WORKSPACE WORKSPACE --arch efficientnet_lite0 \\
+        --runtime openvino-bf16
 
 Every workspace has a network of this architecture, trained on the same dataset and split (those that
 `examples/ablation.py` leaves, say). Their decision rule and its stopping rule are fitted on the validation
-predictions that torch stored, in float32 and with all views. Then the test images, which neither the networks nor
-the rules have seen, go through the runtime, stopping where the rule says; their decisions are compared with those
-that torch's stored predictions lead to. One JSON object.
+predictions that torch stored, in float32 and with all views. Then the test images, which neither the networks
+nor the rules have seen, go through the runtime, stopping where the rule says; their decisions are compared
+with those that torch's stored predictions lead to. One JSON object.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What the benchmarks share: workspaces with random weights, generated images, a child process that is watched."""
+"""What the benchmarks share: workspaces with random weights, generated images,
+a child process that is watched.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def workspace(root: Path, networks: Sequence[tuple[str, int]], *, export: bool =
 
 
 def export_unjudged(root: Path, kind: str) -> None:
-    """Exports in fewer bits without the measurement that `skinlesion export` demands: only their time is asked."""
+    """Exports in fewer bits without the measurement that `skinlesion export` demands:
+    only their time is asked.
+    """
     from dataclasses import replace
 
     from skinlesion_cli.artifacts import exports
@@ -63,7 +67,9 @@ def images(folder: Path, count: int, width: int = 600, height: int = 450) -> lis
 
 @dataclass(frozen=True)
 class Spent:
-    """Wall time, and processor time of all threads and finished children: the latter hardly minds a busy machine."""
+    """Wall time, and processor time of all threads and finished children:
+    the latter hardly minds a busy machine.
+    """
 
     wall_s: float
     cpu_s: float
@@ -126,7 +132,8 @@ def predict(*arguments: object, wait_for_line: bool = False, some_fail: bool = F
 
 
 class _PeakMemory(threading.Thread):
-    """Watches the peak resident memory of a process on Linux. (What wait4 tells of a child is at least the memory
+    """Watches the peak resident memory of a process on Linux.
+    (What wait4 tells of a child is at least the memory
     of the parent that it was forked from.)"""
 
     def __init__(self, pid: int) -> None:

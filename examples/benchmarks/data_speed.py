@@ -3,13 +3,14 @@
     python examples/benchmarks/data_speed.py --images 200 --size-px 224
 
 Every path reads the same drawn 600 x 450 JPEGs, of the file size that HAM10000 has (277 kB on average),
-augments with the same transforms at the same probabilities (the published recipe for melanoma: flips, rotation,
-shift and scale) and ends in normalised float batches of 32. Everything runs in one thread, and its processor time
-is counted, so that other work on the machine matters little; the paths take turns, and the median of the rounds
-is reported.
+augments with the same transforms at the same probabilities (the published recipe for melanoma: flips,
+rotation, shift and scale) and ends in normalised float batches of 32. Everything runs in one thread, and its
+processor time is counted, so that other work on the machine matters little; the paths take turns, and the
+median of the rounds is reported.
 
-What bounds the speed from JPEG: the entropy coding of a file must be undone whatever the scale (about 2.3 of the
-3.8 ms that a 277 kB file takes), so that only the rest can be saved. Smaller files gain more (--file-kb 60).
+What bounds the speed from JPEG: the entropy coding of a file must be undone whatever the scale (about 2.3 of
+the 3.8 ms that a 277 kB file takes), so that only the rest can be saved. Smaller files gain more (--file-kb
+60).
 """
 
 from __future__ import annotations

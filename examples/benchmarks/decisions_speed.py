@@ -1,9 +1,10 @@
-"""How long `ensemble`, `calibrate` and `evaluate` take on 12,000 stored predictions, bootstrap of 2,000 included.
+"""How long `ensemble`, `calibrate` and `evaluate` take on 12,000 stored predictions,
+bootstrap of 2,000 included.
 
     python examples/benchmarks/decisions_speed.py
 
-The predictions are made up (three members, 8 views); each command runs as a user would run it, in a process of its
-own. Wall time and processor time are both told: on a busy machine the first says little.
+The predictions are made up (three members, 8 views); each command runs as a user would run it, in a process
+of its own. Wall time and processor time are both told: on a busy machine the first says little.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python examples/benchmarks/epoch_time.py --from ISIC2018_FOLDER
 
 Both train the same network from the same weights on the same images, with the same batch and input size,
-optimiser, learning rate, augmentation strength and number of loader processes, and are judged by the same code
-on the same validation images. The plain loop does what tutorials do: PIL opens each file every time, torchvision
-transforms augment it, batches are NCHW floats. Ours is the project's own loader and loop. Rounds alternate, so
-that what else the machine does falls on both; one round counts as the ratio of its two times. The processor time
-of the processes (loaders included) is given as well: where computation and loaders share a few cores it decides
-the time of an epoch, and it hardly depends on what else is running.
+optimiser, learning rate, augmentation strength and number of loader processes, and are judged by the same
+code on the same validation images. The plain loop does what tutorials do: PIL opens each file every time,
+torchvision transforms augment it, batches are NCHW floats. Ours is the project's own loader and loop. Rounds
+alternate, so that what else the machine does falls on both; one round counts as the ratio of its two times.
+The processor time of the processes (loaders included) is given as well: where computation and loaders share a
+few cores it decides the time of an epoch, and it hardly depends on what else is running.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Kill a training at random moments, resume it with the same command each time, and compare the final weights.
+"""Kill a training at random moments, resume it with the same command each time,
+and compare the final weights.
 
     python examples/benchmarks/kill_resume.py --kills 20
 
@@ -46,7 +47,9 @@ def prepare(folder: Path, dataset: Path) -> Path:
 
 
 def train_killed(workspace: Path, epochs: int, kills: int, seed: int) -> list[str]:
-    """Run the training to its end, killing it `kills` times; returns the line that says where each attempt started."""
+    """Run the training to its end, killing it `kills` times;
+    returns the line that says where each attempt started.
+    """
     generator = random.Random(seed)
     starts: list[str] = []
     while True:

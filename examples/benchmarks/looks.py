@@ -1,11 +1,13 @@
-"""How many forward passes an ensemble needs when it stops between looks, and what that changes on unseen images.
+"""How many forward passes an ensemble needs when it stops between looks,
+and what that changes on unseen images.
 
-    python examples/benchmarks/looks.py --validation A/predictions-val.json B/... --test A/predictions-test.json B/...
+    python examples/benchmarks/looks.py --validation A/predictions-val.json B/... --test \\
+        A/predictions-test.json B/...
 
-Reads the stored predictions of trained networks (the same images, view by view), fits the stopping rule on the
-validation images as `calibrate --adaptive decision` does, once for looks of single networks and once for whole
-views of all of them, and counts on the test images, which neither the networks nor the rule have seen: the mean
-number of forward passes, and the decisions that differ from those of all passes. Weights are equal.
+Reads the stored predictions of trained networks (the same images, view by view), fits the stopping rule on
+the validation images as `calibrate --adaptive decision` does, once for looks of single networks and once for
+whole views of all of them, and counts on the test images, which neither the networks nor the rule have seen:
+the mean number of forward passes, and the decisions that differ from those of all passes. Weights are equal.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def main() -> None:
         finally:
             driver.quit()
     print(
-        f"{options.rows:,} rows, {len(html) / 1e6:.1f} MB: made in {made_s:.2f} s, in use after {seconds:.2f} s"
+        f"{options.rows:,} rows, {len(html) / 1e6:.1f} MB: made in {made_s:.2f} s, in use after "
+        f"{seconds:.2f} s"
     )
     print(f"{cards} cards in the document")
 

@@ -2,7 +2,8 @@
 
 - 1,000 against 20,000 images (tiny networks, so that everything else shows): time an image, peak memory.
 - time from starting the command to its first row, with three light networks on onnxruntime.
-- the same with a list of 1,000,000 names, of which one in a thousand is there, and its peak memory to the last row.
+- the same with a list of 1,000,000 names, of which one in a thousand is there,
+  and its peak memory to the last row.
 - two `local` worker processes against one process with two threads.
 
     python examples/benchmarks/streaming.py WORK_FOLDER

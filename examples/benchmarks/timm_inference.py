@@ -1,8 +1,9 @@
 """Images per second against timm's own way of predicting: one network, no test-time augmentation.
 
-timm's `inference.py` is a script of its repository and no part of its package; its loop is written out here with
-timm's own dataset, loader, transforms and model: `create_dataset`, `create_loader` with its defaults (batch 256 or
-all images, 2 loader processes), `torch.inference_mode`, softmax and the top class of every image.
+timm's `inference.py` is a script of its repository and no part of its package; its loop is written out here
+with timm's own dataset, loader, transforms and model: `create_dataset`, `create_loader` with its defaults
+(batch 256 or all images, 2 loader processes), `torch.inference_mode`,
+softmax and the top class of every image.
 
     python examples/benchmarks/timm_inference.py WORK_FOLDER --arch resnet50 --images 64
 """

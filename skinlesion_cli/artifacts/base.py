@@ -70,8 +70,8 @@ class StoredArtifact(ABC):
 
         Raises
         ------
-        ArtifactError : it is missing, damaged, of another kind or a newer schema, or a value in it is not what
-            its schema says; names the field.
+        ArtifactError : it is missing, damaged, of another kind or a newer schema, or a value in it is not
+            what its schema says; names the field.
         """
         artifact = read_artifact(
             path, kind=cls.KIND, schema_version=cls.SCHEMA_VERSION, hint=hint or cls._missing_hint(path)

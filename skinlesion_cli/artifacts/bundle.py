@@ -104,9 +104,9 @@ def _package_folder() -> Workspace:
 def locate_model(workspace: Workspace, model: str | None = None) -> Workspace:
     """Where the model to use lies: the one asked for, else the workspace's own, else the bundled one.
 
-    A workspace in which a model was begun is never skipped: where it is not finished, loading it says what to run
-    next. Neither is one that the user asked for and that is missing: a typing error must not decide which model
-    judges a patient.
+    A workspace in which a model was begun is never skipped: where it is not finished, loading it says what to
+    run next. Neither is one that the user asked for and that is missing: a typing error must not decide which
+    model judges a patient.
 
     Raises
     ------
@@ -178,7 +178,8 @@ def _member(workspace: Workspace, member: Member) -> Checkpoint:
     digest = checkpoint.artifact.sha256 if checkpoint.artifact else ""
     if digest != member.checkpoint_sha256:
         raise ArtifactError(
-            f"models/{member.name} is {digest[:12]}, but the ensemble was built from {member.checkpoint_sha256[:12]}",
+            f"models/{member.name} is {digest[:12]}, but the ensemble was built from "
+            f"{member.checkpoint_sha256[:12]}",
             "It was trained again since: run `skinlesion ensemble` and `skinlesion calibrate`.",
         )
     return checkpoint

@@ -28,13 +28,13 @@ class Calibration(StoredArtifact):
     Attributes
     ----------
     policy : name of the threshold policy.
-    tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that forward
-        passes are taken from); others were not calibrated.
+    tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that
+        forward passes are taken from); others were not calibrated.
     targets : one mapping per target: class, sensitivity, specificity.
-    guarantees : one mapping per target: what holds on new images, at which confidence, on which support; where
-        it was refused, what would be possible and how many more positive lesions it would take.
-    guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them once more; empty where nothing
-        is guaranteed, and in the calibrations of older workspaces.
+    guarantees : one mapping per target: what holds on new images, at which confidence, on which support;
+        where it was refused, what would be possible and how many more positive lesions it would take.
+    guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them once more; empty where
+        nothing is guaranteed, and in the calibrations of older workspaces.
     probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
     triage_figures : measured rates of refer, review and routine, and the operating point's guarantee.
     stopping : rule of adaptive TTA with what was measured of it, where one was fitted.

@@ -27,7 +27,9 @@ _WEIGHT_TOLERANCE = 1e-6
 
 
 class ProbabilityCalibrationBody(Body):
-    """See `decisions.calibration.ProbabilityCalibration`; `weights` and `biases` (7 each) only for `vector`."""
+    """See `decisions.calibration.ProbabilityCalibration`; `weights` and `biases` (7 each)
+    only for `vector`.
+    """
 
     method: Literal["temperature", "vector", "none"]
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]

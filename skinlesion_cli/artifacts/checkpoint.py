@@ -74,13 +74,15 @@ class Checkpoint(StoredArtifact):
     def _from_artifact(cls, artifact: Artifact) -> Self:
         name = artifact.path.name
         body = parsed(CheckpointBody, artifact)
-        # The hash is that of the recipe as it was stored: one of an earlier version lacks the newest settings.
+        # The hash is that of the recipe as it was stored:
+        # one of an earlier version lacks the newest settings.
         if sha256_bytes(canonical_json(artifact.body["recipe"])) != artifact.config_sha256:
             raise ArtifactError(f"{name}: the recipe does not have the hash that is stated")
         missing = {"input_size_px", "mean", "std"} - set(artifact.preprocessing or {})
         if artifact.preprocessing is None or missing:
             raise ArtifactError(
-                f"{name} does not say what preprocessing its network expects: {', '.join(sorted(missing))} missing"
+                f"{name} does not say what preprocessing its network expects: "
+                f"{', '.join(sorted(missing))} missing"
             )
         weights = artifact.payload("weights")
         read_header(weights, artifact.payloads["weights"].name)

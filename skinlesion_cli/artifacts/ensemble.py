@@ -131,7 +131,8 @@ class Ensemble(StoredArtifact):
     def _from_artifact(cls, artifact: Artifact) -> Self:
         if artifact.body.get("method") == "rank":
             raise ArtifactError(
-                f"{artifact.path.name}: ensembles combined by rank are no longer supported, since ranks are not "
+                f"{artifact.path.name}: ensembles combined by rank are no longer supported, since ranks "
+                "are not "
                 "probabilities and such an ensemble could not predict new images",
                 "Combine the networks again: `skinlesion ensemble --method bacc`.",
             )

@@ -97,7 +97,8 @@ class Artifact:
             raise ArtifactError(
                 f"{self.path.name} was made from {role} {_short(found)}, "
                 f"but the {role} at hand is {_short(expected.sha256)}",
-                f"Run the stage that writes {self.kind} again, or bring back the {role} that it was made from.",
+                f"Run the stage that writes {self.kind} again, or bring back the {role} that it was made "
+                "from.",
             )
 
 

@@ -1,7 +1,8 @@
 """A network in another format, with the proof that it says the same as the one it was made from.
 
-Exports of a network in the workspace lie beside it. Those of a model that others made (the built-in one, a packed
-one) lie in the user's cache: nobody writes into an installed package or into a folder that was handed on.
+Exports of a network in the workspace lie beside it. Those of a model that others made (the built-in one, a
+packed one) lie in the user's cache: nobody writes into an installed package
+or into a folder that was handed on.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class ExportBody(Body):
 
 @dataclass(frozen=True)
 class Export(StoredArtifact):
-    """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in; `logits` (n, 7) and `features` (n, c, h, w) out.
+    """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in; `logits` (n, 7) and `features` (n, c, h, w)
+    out.
 
     `classifier` is the last layer's weight, float32 (7, c). `figures` holds what was measured before it was
     accepted: on how many images, the largest difference of a probability, and BACC before and after.

@@ -1,7 +1,8 @@
 """Predictions and truth from elsewhere: plain CSV tables, in the layouts that people have.
 
-Column names are matched in any case and by the usual synonyms. Ids are matched as they stand; where some do not match,
-without folders and image suffixes, and the notes say so. Nothing about a class or a probability is guessed.
+Column names are matched in any case and by the usual synonyms. Ids are matched as they stand; where some do
+not match, without folders and image suffixes, and the notes say so.
+Nothing about a class or a probability is guessed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, class_named, plain
 VIEWS: tuple[str, ...] = ("outside",)
 _ID_COLUMNS = ("id", "image", "image_id", "isic_id", "filename", "file", "image_name", "path")
 _KNOWN_COLUMNS = (
-    "label", "lesion_id", "decision", "status", "triage", "alarm", "model_sha256", *PROBABILITY_COLUMNS, *CLASS_NAMES,
+    "label", "lesion_id", "decision", "status", "triage", "alarm", "model_sha256",
+    *PROBABILITY_COLUMNS, *CLASS_NAMES,
 )  # fmt: skip
 _SUFFIX = re.compile(r"\.(jpe?g|jfif|png|tiff?|bmp|webp|gif|dcm|dicom|heic|avif|jp2|jxl)$", re.IGNORECASE)
 _SUM_TOLERANCE = 1e-3
@@ -69,10 +71,11 @@ class ExternalPredictions:
 
 
 def _read(path: Path, *, label_synonyms: bool = False) -> pd.DataFrame:
-    """The table with the ids in `id` and known columns by the names of `_KNOWN_COLUMNS`; decimal commas are points.
+    """The table with the ids in `id` and known columns by the names of `_KNOWN_COLUMNS`;
+    decimal commas are points.
 
-    With `label_synonyms`, a column `dx`, `diagnosis`, `class` and so on is the label: in a table of predictions it may
-    as well be what was predicted.
+    With `label_synonyms`, a column `dx`, `diagnosis`, `class` and so on is the label: in a table of
+    predictions it may as well be what was predicted.
     """
     if not path.is_file():
         raise DataError(f"there is no table {path}")
@@ -200,7 +203,8 @@ def _joined(ids: pd.Series, truth: Truth, name: str) -> tuple[pd.DataFrame, list
             repeated = values[values.duplicated()]
             if len(repeated):
                 raise DataError(
-                    f"ids of {name} do not match those of the truth, and without folders and suffixes {whose} "
+                    f"ids of {name} do not match those of the truth, and without folders and suffixes "
+                    f"{whose} "
                     f"name an image more than once: {name_items(sorted(set(repeated)))}",
                     "Give both tables the same ids.",
                 )
@@ -250,9 +254,9 @@ def _texts(table: pd.DataFrame, column: str) -> np.ndarray | None:
 def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> ExternalPredictions:
     """Predictions from a CSV: columns `p_MEL` ... (or `MEL` ...), one row per image, rows summing to 1.
 
-    Labels and lesions come from the table itself (`label`, `lesion_id`) or from `truth`. Rows of images that could
-    not be read (`status` other than `ok`) are left out and counted. Where present, `decision`, `triage` and `alarm`
-    are what was decided on each image.
+    Labels and lesions come from the table itself (`label`, `lesion_id`) or from `truth`. Rows of images that
+    could not be read (`status` other than `ok`) are left out and counted. Where present, `decision`, `triage`
+    and `alarm` are what was decided on each image.
 
     Raises
     ------
@@ -265,7 +269,8 @@ def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> Exte
             raise DataError(f"{path.name} has no prediction for {name_items(table['id'])}")
         if failed.any():
             notes.append(
-                f"{int(failed.sum()):,} images could not be read and are not judged: {name_items(table['id'][failed])}"
+                f"{int(failed.sum()):,} images could not be read and are not judged: "
+                f"{name_items(table['id'][failed])}"
             )
             table = table[~failed].reset_index(drop=True)
     values, renormalised = _probabilities(table, path.name)

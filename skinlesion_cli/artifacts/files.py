@@ -77,7 +77,9 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def remove_unfinished(folder: Path, prefix: str) -> None:
-    """Remove what a process that was killed while it wrote a file of this name (or its beginning) has left."""
+    """Remove what a process that was killed while it wrote a file of this name (or its beginning)
+    has left.
+    """
     for temporary in folder.glob(f".{glob.escape(prefix)}.*.tmp"):
         temporary.unlink(missing_ok=True)
 
@@ -102,8 +104,8 @@ def _sync_folder(folder: Path) -> None:
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     """Hold `folder` for one process; a second one fails at once and is told who holds it.
 
-    The operating system frees the lock when the process ends, however it ends. Its file is removed while the lock
-    is held: filelock takes no lock on a file that was unlinked since it was opened.
+    The operating system frees the lock when the process ends, however it ends. Its file is removed while the
+    lock is held: filelock takes no lock on a file that was unlinked since it was opened.
     """
     path = folder / f".{purpose}.lock"
     try:

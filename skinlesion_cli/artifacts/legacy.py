@@ -1,7 +1,7 @@
 """Names that earlier versions wrote into artifacts: the one place that knows them.
 
-Old names are replaced before a body is checked against its schema, so that everything after it knows the present
-names only. Hashes are not affected: they are those of the file as it was written.
+Old names are replaced before a body is checked against its schema, so that everything after it knows the
+present names only. Hashes are not affected: they are those of the file as it was written.
 """
 
 from __future__ import annotations

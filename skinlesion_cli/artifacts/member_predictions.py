@@ -1,7 +1,7 @@
 """What an ensemble can be made of: single networks, and networks trained in folds, which speak as one.
 
-A network trained in folds has one checkpoint a fold. Its validation predictions are the out-of-fold ones (each
-image predicted by the one network that did not train on it); on new images all its folds are averaged.
+A network trained in folds has one checkpoint a fold. Its validation predictions are the out-of-fold ones
+(each image predicted by the one network that did not train on it); on new images all its folds are averaged.
 """
 
 from __future__ import annotations

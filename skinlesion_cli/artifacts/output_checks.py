@@ -1,10 +1,11 @@
 """What an output may replace: nothing but an earlier result of the same kind.
 
-Every command that writes where the user says asks here before it does any work. An output may be new, an empty
-file, or an earlier result of this toolkit; an input, anything of somebody else's, a device, a pipe or a linked
-folder is refused with exit code 2.
+Every command that writes where the user says asks here before it does any work. An output may be new, an
+empty file, or an earlier result of this toolkit; an input, anything of somebody else's, a device, a pipe or a
+linked folder is refused with exit code 2.
 
-A folder that mirrors the inputs (overlays, thumbnails) holds a mark, `MARK`, that names the table it belongs to.
+A folder that mirrors the inputs (overlays, thumbnails) holds a mark, `MARK`,
+that names the table it belongs to.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def check_folder(
 
     Parameters
     ----------
-    files : names of what will be written directly in it. is_own : whether an existing one is an earlier result.
+    files : names of what will be written directly in it. is_own :
+        whether an existing one is an earlier result.
     inputs : files that the command reads.
 
     Raises
@@ -190,7 +192,9 @@ def check_mirror(
 
 
 def owner_of(folder: Path) -> str | None:
-    """The name of the table that a folder of overlays or thumbnails belongs to; None: it is no such folder."""
+    """The name of the table that a folder of overlays or thumbnails belongs to; None:
+    it is no such folder.
+    """
     try:
         with (folder / MARK).open("rb") as file:
             owner = json.loads(file.read(_HEAD_BYTES))["of"]
@@ -251,7 +255,9 @@ def is_overlay(path: Path) -> bool:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page that this toolkit wrote; those of versions before the mark are known by their head."""
+    """Whether a file is a page that this toolkit wrote;
+    those of versions before the mark are known by their head.
+    """
     head = _head(path)
     return b'<meta name="generator" content="skinlesion' in head or (
         b"Content-Security-Policy" in head

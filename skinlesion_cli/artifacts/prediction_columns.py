@@ -1,9 +1,9 @@
 """Rows of a prediction table as lines of CSV or JSON, and back.
 
-Which columns there are is the business of `inference.prediction`, where a prediction is defined; here is how a cell of
-each kind is written and read. Every row is one line in every format. CSV cells that a spreadsheet would take for a
-formula are escaped when they are written and unescaped when they are read, both here: everywhere else an id is the
-true id.
+Which columns there are is the business of `inference.prediction`, where a prediction is defined; here is how
+a cell of each kind is written and read. Every row is one line in every format. CSV cells that a spreadsheet
+would take for a formula are escaped when they are written and unescaped when they are read, both here:
+everywhere else an id is the true id.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Column:
-    """One column. A cell that does not apply is empty text, or null where the kind is not `text` (empty in CSV).
+    """One column. A cell that does not apply is empty text,
+    or null where the kind is not `text` (empty in CSV).
 
-    Tables of earlier versions are read too: `older_names` are what they called this column, and a column that is
-    not `required` may be absent from them.
+    Tables of earlier versions are read too: `older_names` are what they called this column, and a column that
+    is not `required` may be absent from them.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """A prediction table on disk, while it grows and when it is complete.
 
-Rows are appended to `<output>.partial` as they are made, whole batches at a time; the file takes its final name
-when the last row is in it. `<output>.partial.run` records what the rows were made with, so that only the same run
-resumes them. A shard keeps that record beside it, as `<output>.shard`, for merging.
+Rows are appended to `<output>.partial` as they are made, whole batches at a time; the file takes its final
+name when the last row is in it. `<output>.partial.run` records what the rows were made with, so that only the
+same run resumes them. A shard keeps that record beside it, as `<output>.shard`, for merging.
 """
 
 from __future__ import annotations
@@ -189,7 +189,9 @@ def _first_columns_of_parquet(path: Path) -> tuple[str, ...] | None:
 
 
 def check_output(output: Path, inputs: Iterable[str | Path]) -> bool:
-    """Refuse an output that would replace anything but a table of predictions; see `output_checks.check_file`."""
+    """Refuse an output that would replace anything but a table of predictions;
+    see `output_checks.check_file`.
+    """
     for path in (partial_path(output), run_path(output), shard_path(output)):
         output_checks.refuse_special(path)
     partial = partial_path(output)
@@ -248,7 +250,8 @@ def open_partial(
         try:
             yield PartialFile(output, kind, table, dict(run), file)
         except BaseException:
-            # What a full disk refused is still in the buffer: closing tries it again, and must not speak last.
+            # What a full disk refused is still in the buffer: closing tries it again,
+            # and must not speak last.
             with suppress(OSError):
                 file.close()
             _forget_without_rows(output, len(table.header(line_format(kind))))

@@ -42,7 +42,8 @@ class Predictions(StoredArtifact):
     `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row an image.
     `view_probabilities` is float32 of shape (n_images, n_views, 7): softmax per TTA view, in the order of
     `views`. `source` names who predicted; `part` which images these are. `group_probabilities`, float32
-    (n_images, n_groups, n_views, 7), are those of each member group of an ensemble; None where there is a single one.
+    (n_images, n_groups, n_views, 7), are those of each member group of an ensemble;
+    None where there is a single one.
     """
 
     KIND: ClassVar[str] = "predictions"
@@ -82,7 +83,9 @@ class Predictions(StoredArtifact):
 
     @property
     def member_groups(self) -> np.ndarray:
-        """float32 (n_images, n_groups, n_views, 7): of each member group; of the only one where there is a single one."""
+        """float32 (n_images, n_groups, n_views, 7): of each member group;
+        of the only one where there is a single one.
+        """
         single = self.view_probabilities[:, None]
         return single if self.group_probabilities is None else self.group_probabilities
 

@@ -1,4 +1,5 @@
-"""Opening files of a model that somebody else may have made: regular files only, never a link, never without bound.
+"""Opening files of a model that somebody else may have made: regular files only, never a link,
+never without bound.
 
 A FIFO would block, a device or a link to one would fill the memory, and a link could lead out of the folder.
 """
@@ -50,7 +51,8 @@ def open_regular(path: Path, most_bytes: int) -> Iterator[IO[bytes]]:
             raise _refused(path, "not a regular file")
         if status.st_size > most_bytes:
             raise ArtifactError(
-                f"{path.name} has {status.st_size:,} bytes, which is too large: at most {most_bytes:,} are read"
+                f"{path.name} has {status.st_size:,} bytes, which is too large: at most {most_bytes:,} "
+                "are read"
             )
         yield file
 

@@ -140,7 +140,8 @@ def guard(split: Split, manifest: Manifest) -> None:
 
     Raises
     ------
-    DataError : naming the lesions or patients; or the split names unknown images, an image twice, or an unknown part.
+    DataError : naming the lesions or patients; or the split names unknown images, an image twice,
+        or an unknown part.
     """
     unknown_ids = sorted(set(split.table["id"]) - set(manifest.table["id"]))
     if unknown_ids:

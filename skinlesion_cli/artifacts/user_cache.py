@@ -13,7 +13,8 @@ VARIABLE = "SKINLESION_CACHE"
 
 
 def user_cache() -> Path:
-    """`SKINLESION_CACHE` if it is set, else `skinlesion` in the cache folder of the user's system. Nothing is created.
+    """`SKINLESION_CACHE` if it is set, else `skinlesion` in the cache folder of the user's system.
+    Nothing is created.
 
     Raises
     ------

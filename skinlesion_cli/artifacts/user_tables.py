@@ -1,7 +1,7 @@
 """Tables that people wrote: any usual encoding, separator and header; what is not understood is named.
 
-Used by every source of labelled images and for predictions and truth from elsewhere. Cells stay text: an id such as
-`NA`, `001` or `1e5` stays as it is.
+Used by every source of labelled images and for predictions and truth from elsewhere. Cells stay text: an id
+such as `NA`, `001` or `1e5` stays as it is.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class UserTable:
         return [header for name in names[column] for header in by_plain_name.get(name, [])]
 
     def class_headers(self) -> dict[str, str]:
-        """Class -> header where the table has a column of its own for each of the seven classes, else empty."""
+        """Class -> header where the table has a column of its own for each of the seven classes,
+        else empty.
+        """
         for prefix in ("p ", "prob ", "probability ", ""):
             headers = {
                 class_named(plain_name(header).removeprefix(prefix)): header
@@ -125,8 +127,8 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
 
     Raises
     ------
-    DataError : it is too large, of no known encoding, empty, or rows have more cells than the header; the lines
-        are named.
+    DataError : it is too large, of no known encoding, empty, or rows have more cells than the header; the
+        lines are named.
     """
     text, encoding = _decoded(_content(source, name), name)
     separator, text = _separator(text)
@@ -154,7 +156,8 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
         raise DataError(f"{name} cannot be read as a CSV table: {error}") from None
     if long:
         raise DataError(
-            f"{name} cannot be read as a CSV table: lines with more cells than its header: {name_items(long)}",
+            f"{name} cannot be read as a CSV table: lines with more cells than its header: "
+            f"{name_items(long)}",
             f"Cells are separated by {separator!r}; a cell that holds one needs quotes around it.",
         )
     # Object columns: a pandas string type would turn cells into something other than str.

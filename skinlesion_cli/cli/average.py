@@ -16,7 +16,10 @@ skinlesion average --model ./first --model ./second
 skinlesion average --model ./one --model ./two --model ./three --half -w ./mean
 """
 
-MODEL_HELP = "Finished model to average: the folder of a packed model, a workspace, or builtin. Repeat it for each model."
+MODEL_HELP = (
+    "Finished model to average: the folder of a packed model, a workspace, or builtin. Repeat "
+    "it for each model."
+)
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
 
 Models = Annotated[list[str], suggested("--model", help=MODEL_HELP, known="artifacts.bundle.MODEL_NAMES")]
@@ -35,8 +38,8 @@ def average(
 ) -> StageCall[Any]:
     """Average the weights of models that were trained from the same start; no training needed.
 
-    The mean is stored in the workspace like a trained network, with its predictions on the validation images of the
-    workspace, which none of the models may have been trained on.
+    The mean is stored in the workspace like a trained network, with its predictions on the validation images
+    of the workspace, which none of the models may have been trained on.
     """
     from skinlesion_cli.stages.train import averaging
 

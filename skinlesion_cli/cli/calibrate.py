@@ -27,7 +27,8 @@ TARGET = "Sensitivity that a class has to reach, and optionally specificity, as 
 POLICY = "How thresholds are chosen: {names}. Default: guaranteed."
 PROBABILITIES = "How probabilities are calibrated: {names}. Default: the policy's own method."
 ON = (
-    "Calibrate the finished model of --model on these labelled images of your own (a CSV, or a folder with one folder "
+    "Calibrate the finished model of --model on these labelled images of your own (a CSV, or a folder "
+    "with one folder "
     "per class), without training, and pack the result into the folder of --output."
 )
 PRIORITY = "Class that wins where several thresholds fire. Repeatable, the most important class first."

@@ -30,7 +30,8 @@ def open_standard_streams() -> None:
     """Make stdin, stdout and stderr usable, whatever the caller of the process did to them.
 
     A closed one is replaced by the null device, so that no file that is opened later takes its number and
-    receives what is printed. stderr never fails: neither a full disk nor a reader that has left stops the work.
+    receives what is printed. stderr never fails: neither a full disk nor a reader
+    that has left stops the work.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:

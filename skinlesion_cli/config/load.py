@@ -1,4 +1,6 @@
-"""Where the settings of a recipe come from: YAML < environment < --set < option; errors are reported together."""
+"""Where the settings of a recipe come from: YAML < environment < --set < option;
+errors are reported together.
+"""
 
 from __future__ import annotations
 

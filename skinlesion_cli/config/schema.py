@@ -86,8 +86,8 @@ class Recipe(Frozen):
     sampler_power: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images that are drawn.
     loss_weight_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    # Times the logarithm of a class's share of the drawn images, added to its logit in the loss alone: with 1,
-    # the network's own logits become those of equally frequent classes.
+    # Times the logarithm of a class's share of the drawn images, added to its logit in the loss alone: with
+    # 1, the network's own logits become those of equally frequent classes.
     logit_adjustment: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     # Loss
     focal_gamma: NonNegative = 0.0

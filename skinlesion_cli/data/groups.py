@@ -24,8 +24,8 @@ def connected(names: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[st
 def split_groups(images: pd.DataFrame) -> pd.Series:
     """The group of each image (index of `images`): images that share a lesion or a patient are in one.
 
-    Lesions of one patient are joined, and patients who share a lesion id. A group is named after its smallest lesion
-    id; where no patient is known, groups are the lesions.
+    Lesions of one patient are joined, and patients who share a lesion id. A group is named after its smallest
+    lesion id; where no patient is known, groups are the lesions.
 
     Parameters
     ----------

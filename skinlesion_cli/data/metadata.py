@@ -1,4 +1,6 @@
-"""Patient metadata as numbers. What is not known is all zeros, which the network learns as a value of its own."""
+"""Patient metadata as numbers. What is not known is all zeros,
+which the network learns as a value of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Near duplicates: one photograph, re-encoded, recoloured, turned or mirrored, under two lesion ids.
 
-Two steps, both on one cosine transform of the grey image. Candidates have nearly the same perceptual hash, the
-signs of the lowest frequencies. They are confirmed by the correlation of the middle frequencies: dermoscopic
-images resemble each other (a dark spot on pink skin), so that low frequencies accuse thousands of pairs, but
-hairs, bubbles and network agree only in the same photograph. Turning and mirroring a square swaps frequencies
-and flips signs, so that one transform serves all eight orientations.
+Two steps, both on one cosine transform of the grey image. Candidates have nearly the same perceptual hash,
+the signs of the lowest frequencies. They are confirmed by the correlation of the middle frequencies:
+dermoscopic images resemble each other (a dark spot on pink skin), so that low frequencies accuse thousands of
+pairs, but hairs, bubbles and network agree only in the same photograph. Turning and mirroring a square swaps
+frequencies and flips signs, so that one transform serves all eight orientations.
 
 Source of the hash: C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), here
 with signs instead of the median. That such pairs exist: Abhishek et al. (2025), arXiv:2401.14497.

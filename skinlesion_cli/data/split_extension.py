@@ -16,9 +16,9 @@ def extended(
 ) -> pd.DataFrame:
     """Part and fold of images that join a dataset which is split already; no image that was there moves.
 
-    Images of a lesion or patient that is there go to its side. New groups with images that their source sets aside
-    for the test go to test (for validation: to validation, where there are no folds); all others train, with a fold
-    each, as by `kfold`, where there are folds.
+    Images of a lesion or patient that is there go to its side. New groups with images that their source sets
+    aside for the test go to test (for validation: to validation, where there are no folds); all others train,
+    with a fold each, as by `kfold`, where there are folds.
 
     Parameters
     ----------

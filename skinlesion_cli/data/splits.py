@@ -1,9 +1,9 @@
 """Ways to split a dataset. Pure: tables in, parts out; the same for a seed on any machine.
 
-What is divided are groups (`groups.split_groups`): the images of a lesion stay together, and those of a patient. The
-order in which groups are dealt out is that of sha256(seed, group): it depends neither on the order of the rows, nor on
-a locale, nor on the version of any library's random numbers. Splits are stratified by class and, where images come
-from several sources, by source.
+What is divided are groups (`groups.split_groups`): the images of a lesion stay together, and those of a
+patient. The order in which groups are dealt out is that of sha256(seed, group): it depends neither on the
+order of the rows, nor on a locale, nor on the version of any library's random numbers. Splits are stratified
+by class and, where images come from several sources, by source.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ OFFICIAL_SHARES: Mapping[str, int] = {"train": 80, "val": 20}
 def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED_SHARES) -> dict[str, str]:
     """Split by lesion and patient, stratified by class and source.
 
-    Where every group is of one stratum (lesions, as a rule), strata are dealt out one by one: where there are as many
-    groups as parts, each part gets one, then each group goes to the part that is furthest below its share of the
-    images. Where groups are of several (patients), they are dealt into small folds of equal make-up (`kfold`), and
-    the parts are made of these.
+    Where every group is of one stratum (lesions, as a rule), strata are dealt out one by one: where there are
+    as many groups as parts, each part gets one, then each group goes to the part that is furthest below its
+    share of the images. Where groups are of several (patients), they are dealt into small folds of equal
+    make-up (`kfold`), and the parts are made of these.
 
     Parameters
     ----------
@@ -61,7 +61,9 @@ def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED
 def _parts_of_folds(
     images: pd.DataFrame, folds: Mapping[str, int], shares: Mapping[str, int]
 ) -> dict[str, str]:
-    """Parts that are made of whole folds, such that as few as can be lack a stratum; all others are the first part."""
+    """Parts that are made of whole folds, such that as few as can be lack a stratum;
+    all others are the first part.
+    """
     unit = gcd(*shares.values())
     first, *others = shares
     wanted = [part for part in others for _ in range(shares[part] // unit)]
@@ -87,7 +89,8 @@ def official(
     *,
     leave_out_overlap: bool = False,
 ) -> dict[str, str]:
-    """The official training images, split into train and validation as by `grouped`; the test set stays the test.
+    """The official training images, split into train and validation as by `grouped`;
+    the test set stays the test.
 
     Images without a part in the source count as training images; the official validation images join the
     validation part.
@@ -95,8 +98,8 @@ def official(
     Parameters
     ----------
     images : columns as for `grouped`, and `part` (train, val, test or empty).
-    leave_out_overlap : leave out training images whose lesion or patient is in the validation or test set, instead of
-        refusing; they get no part.
+    leave_out_overlap : leave out training images whose lesion or patient is in the validation or test set,
+        instead of refusing; they get no part.
 
     Raises
     ------
@@ -144,7 +147,8 @@ def kfold(images: pd.DataFrame, seed: int, n_folds: int) -> dict[str, int]:
     with warnings.catch_warnings():
         # That a class has fewer images than there are folds is said by `gaps`.
         warnings.filterwarnings("ignore", message="The least populated class")
-        # Without shuffling, groups of equal shape are dealt out in the order of their names, here that of `rank`.
+        # Without shuffling, groups of equal shape are dealt out in the order of their names,
+        # here that of `rank`.
         folds = StratifiedGroupKFold(n_folds).split(table, table["stratum"], table["group"])
         held_out = [table["id"].to_numpy()[test] for _, test in folds]
     return {str(identity): fold for fold, ids in enumerate(held_out) for identity in ids}
@@ -172,7 +176,9 @@ def published(images: pd.DataFrame, seed: int) -> dict[str, str]:
 
 
 def leaking_images(parts: Mapping[str, str], group_of: Mapping[str, str], part: str) -> list[str]:
-    """Images of one part whose group has images in a part that came before it (train, then val, then test)."""
+    """Images of one part whose group has images in a part
+    that came before it (train, then val, then test).
+    """
     order = ("train", "val", "test")
     seen = {group_of[identity] for identity, name in parts.items() if name in order[: order.index(part)]}
     return sorted(identity for identity, name in parts.items() if name == part and group_of[identity] in seen)
@@ -267,7 +273,9 @@ def _strata(images: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _groups_by_stratum(images: pd.DataFrame, group_of: pd.Series) -> dict[tuple[str, str], list[str]]:
-    """Groups of each stratum; one with images of several strata counts to the rarest, so that none runs short."""
+    """Groups of each stratum; one with images of several strata counts to the rarest,
+    so that none runs short.
+    """
     strata = _strata(images)
     rarity = Counter(strata)
     of_group: dict[str, set[tuple[str, str]]] = defaultdict(set)

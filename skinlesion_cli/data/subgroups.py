@@ -11,8 +11,8 @@ AGE_BANDS = ((0, 30, "under 30"), (30, 50, "30-49"), (50, 70, "50-69"), (70, 200
 def by_patient(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """Name of each group by source, sex, site and age -> bool (n_rows,); what is not known is a group too.
 
-    Images of one source alone are no group. `rows` has the columns `sex`, `site`, `age_years` and `source` of the
-    manifest, all text.
+    Images of one source alone are no group. `rows` has the columns `sex`, `site`, `age_years` and `source` of
+    the manifest, all text.
     """
     masks: dict[str, np.ndarray] = {}
     several = "source" in rows and rows["source"].nunique() > 1

@@ -80,9 +80,9 @@ def stacked_weights(
 ) -> np.ndarray:
     """Weights of the least log loss, pulled towards equal ones.
 
-    Minimises mean -log(Σ_m w_m p_m[label]) + penalty · M · |w - 1/M|² over weights that are not negative and sum
-    to 1, each lesion counting once (stacking with a convex combination: Breiman, 1996; van der Laan et al.,
-    2007). The predictions must be out of fold: of images that no member was trained on.
+    Minimises mean -log(Σ_m w_m p_m[label]) + penalty · M · |w - 1/M|² over weights that are not negative and
+    sum to 1, each lesion counting once (stacking with a convex combination: Breiman, 1996; van der Laan et
+    al., 2007). The predictions must be out of fold: of images that no member was trained on.
 
     Parameters
     ----------

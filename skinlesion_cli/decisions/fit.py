@@ -20,7 +20,9 @@ from skinlesion_cli.errors import DataError
 
 @dataclass(frozen=True)
 class FittedRule:
-    """`guarantees` only for `guaranteed`; `search` only for `published`: which of its searches found each θ."""
+    """`guarantees` only for `guaranteed`; `search` only for `published`:
+    which of its searches found each θ.
+    """
 
     rule: DecisionRule
     operating_point: OperatingPoint
@@ -44,7 +46,8 @@ def fit_rule(
     classes = np.unique(labels)
     if len(classes) < 2:
         raise DataError(
-            f"calibration needs images of at least two classes, there are {len(labels)} images of {len(classes)}",
+            f"calibration needs images of at least two classes, there are {len(labels)} images of "
+            f"{len(classes)}",
             "Bring labelled validation predictions of more classes.",
         )
     calibration = probability_fit.fit(labels, probabilities, probability_method(settings))

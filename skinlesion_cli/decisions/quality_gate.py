@@ -1,9 +1,9 @@
 """Is this an image that the networks know anything about? Checks of quality, fitted on training images.
 
-Most checks look at one statistic of the pixels, and fail where it lies beyond nearly all training images. Two look at
-the image as a whole, by its Mahalanobis distance to the training images (Mahalanobis, 1936; as a detector of foreign
-images: Lee et al., 2018, arXiv:1807.03888): `not_dermoscopic` at all statistics together, `unfamiliar` at the features
-that a network makes of the image.
+Most checks look at one statistic of the pixels, and fail where it lies beyond nearly all training images. Two
+look at the image as a whole, by its Mahalanobis distance to the training images (Mahalanobis, 1936; as a
+detector of foreign images: Lee et al., 2018, arXiv:1807.03888): `not_dermoscopic` at all statistics together,
+`unfamiliar` at the features that a network makes of the image.
 """
 
 from __future__ import annotations
@@ -55,15 +55,16 @@ _SMALLEST_SPREAD = 1e-6
 class FeatureModel:
     """The features of training images as a Gaussian that fits in a compact table.
 
-    Features are scaled to unit length first, which makes distances comparable between images (Mueller & Hein, 2025,
-    arXiv:2505.18032). The covariance is that of probabilistic principal components (Tipping & Bishop, 1999): the
-    leading ones as they are, all others alike.
+    Features are scaled to unit length first, which makes distances comparable between images (Mueller & Hein,
+    2025, arXiv:2505.18032). The covariance is that of probabilistic principal components (Tipping & Bishop,
+    1999): the leading ones as they are, all others alike.
 
     Attributes
     ----------
     network : name of the network that makes the features.
     mean : float32 (n_features,). components : float32 (n_components, n_features), orthonormal rows.
-    variances : float32 (n_components,), along each component. residual_variance : along every other direction.
+    variances : float32 (n_components,), along each component. residual_variance :
+        along every other direction.
     """
 
     network: str
@@ -96,7 +97,8 @@ def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPO
     kept = min(n_components, n_features - 1, (n_images - 1) // 2)
     _, singular, directions = np.linalg.svd(values - mean, full_matrices=False)
     variances = singular**2 / (n_images - 1)
-    # The maximum likelihood estimate is the mean over all other directions, those without any variance included.
+    # The maximum likelihood estimate is the mean over all other directions,
+    # those without any variance included.
     residual = max(float(variances[kept:].sum() / (n_features - kept)), 1e-12)
     return FeatureModel(
         network,
@@ -114,7 +116,9 @@ def _unit_rows(features: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`score` in [0, 1]: the share of training images that look worse, in the worst check. `failed`: names."""
+    """`score` in [0, 1]: the share of training images that look worse, in the worst check.
+    `failed`: names.
+    """
 
     score: float
     failed: tuple[str, ...]
@@ -128,9 +132,9 @@ class Verdict:
 class QualityGate:
     """What a good image looks like.
 
-    `names` are the statistics, in order; `mean` (n,) and `precision` (n, n) describe them together. `quantiles`
-    holds for each check the badness of training images at evenly spaced ranks; `limits` where it fails. Without
-    `features` no image is called unfamiliar.
+    `names` are the statistics, in order; `mean` (n,) and `precision` (n, n) describe them together.
+    `quantiles` holds for each check the badness of training images at evenly spaced ranks; `limits` where it
+    fails. Without `features` no image is called unfamiliar.
     """
 
     names: tuple[str, ...]
@@ -146,7 +150,8 @@ class QualityGate:
         return tuple(check for check in CHECKS if check in self.limits)
 
     def verdict(self, statistics: Mapping[str, float], features: np.ndarray | None = None) -> Verdict:
-        """Judge one image by its statistics and the pooled features (n_features,) of the network in `features`.
+        """Judge one image by its statistics and the pooled features (n_features,)
+        of the network in `features`.
 
         Raises
         ------
@@ -178,10 +183,10 @@ def fit_gate(
     Parameters
     ----------
     statistics : float64 (n_images, n_statistics), in the order of `names`.
-    false_alarm_rate : wanted share of good images that fail any check; half of it is for `unfamiliar`, which knows
-        most, where there are features, and the others share the rest alike.
-    feature_model, features : a model of features, and those of good images (m, n_features) that it was not fitted
-        on: what is far for them would be too near for images that it has seen.
+    false_alarm_rate : wanted share of good images that fail any check; half of it is for `unfamiliar`, which
+        knows most, where there are features, and the others share the rest alike.
+    feature_model, features : a model of features, and those of good images (m, n_features) that it was not
+        fitted on: what is far for them would be too near for images that it has seen.
 
     Raises
     ------
@@ -195,7 +200,8 @@ def fit_gate(
     # Only fitting needs it, and loading it would take longer than starting to predict.
     from sklearn.covariance import LedoitWolf
 
-    # Shrinkage is towards equal variances, so the statistics, which have different units, are standardised first.
+    # Shrinkage is towards equal variances, so the statistics, which have different units,
+    # are standardised first.
     spread = np.maximum(values.std(axis=0), _SMALLEST_SPREAD)
     covariance = LedoitWolf().fit(values / spread)
     precision = covariance.precision_ / np.outer(spread, spread)

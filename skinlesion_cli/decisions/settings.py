@@ -48,9 +48,9 @@ class GuaranteeSettings:
     """`confidence` that all guarantees hold together.
 
     `horizon` : new lesions of a class that a guarantee will be judged on; None: as many as it rests on.
-    `max_bacc_loss` : what all thresholds together may cost in balanced accuracy through the sensitivity of the
-    other classes; what one class leaves of its share the next may use. A guarantee that costs more is refused.
-    None: no limit.
+    `max_bacc_loss` : what all thresholds together may cost in balanced accuracy through the sensitivity of
+    the other classes; what one class leaves of its share the next may use. A guarantee that costs more is
+    refused. None: no limit.
     """
 
     confidence: float = 0.95

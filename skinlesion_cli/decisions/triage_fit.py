@@ -21,9 +21,10 @@ def conformal_minima(
 ) -> tuple[float, ...]:
     """The least probability with which each class stays in the set: 7 floats.
 
-    The set then holds the true class of a new lesion with at least this probability, for every class by itself
-    (Mondrian; Vovk et al., 2005): the minimum is the floor((1-coverage)(n+1))-th smallest probability that the
-    n lesions of the class gave it, one vote a lesion. A class with too few lesions gets 0 and is never left out.
+    The set then holds the true class of a new lesion with at least this probability, for every class by
+    itself (Mondrian; Vovk et al., 2005): the minimum is the floor((1-coverage)(n+1))-th smallest probability
+    that the n lesions of the class gave it, one vote a lesion.
+    A class with too few lesions gets 0 and is never left out.
     """
     if not 0.0 < coverage < 1.0:
         raise UsageError(f"coverage {coverage} is no share between 0 and 1")
@@ -40,9 +41,11 @@ def conformal_minima(
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """`malignant probability > threshold` catches malignant lesions with this `sensitivity`, at this confidence.
+    """`malignant probability > threshold` catches malignant lesions with this `sensitivity`,
+    at this confidence.
 
-    `granted` False: the target was out of reach, and every lesion that is not certain to be benign is referred.
+    `granted` False: the target was out of reach, and every lesion that is not certain
+    to be benign is referred.
     """
 
     threshold: float

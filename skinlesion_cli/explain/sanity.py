@@ -60,7 +60,8 @@ def deletion_insertion(image: np.ndarray, heat: np.ndarray, score: Score) -> tup
 
     Parameters
     ----------
-    image : uint8 (s, s, 3). heat : float (h, w); the larger, the sooner a place is taken away or brought back.
+    image : uint8 (s, s, 3). heat : float (h, w); the larger,
+        the sooner a place is taken away or brought back.
     score : the class's probability of images like this one.
 
     What is taken away is replaced by a blurred image, which is still an image of skin; grey would be news to

@@ -72,7 +72,8 @@ class OverlayWriter:
     ) -> list[MapRecord | Undrawn]:
         """Grad-CAM of a batch from the features of its forward pass, written to disk.
 
-        An image that cannot be read any more, because it was removed since it was predicted, say, is `Undrawn`.
+        An image that cannot be read any more, because it was removed since it was predicted, say,
+        is `Undrawn`.
 
         Parameters
         ----------

@@ -64,9 +64,10 @@ class BatchOutput:
     forward_passes : int64 (n,), how many forward passes, each one member at one view, were averaged.
     features : for each member the last feature map of the unturned view, float32 (n, n_features, h, w); empty
         unless asked for.
-    pooled_features : float32 (n, n_features), the mean over the places of one member's map; None unless asked for.
-    view_probabilities : float32 (n_members, n_views, n, 7), of every member at every view, averaged or not; None
-        unless asked for.
+    pooled_features : float32 (n, n_features), the mean over the places of one member's map;
+        None unless asked for.
+    view_probabilities : float32 (n_members, n_views, n, 7), of every member at every view, averaged or not;
+        None unless asked for.
     """
 
     probabilities: np.ndarray
@@ -81,8 +82,8 @@ class Engine:
 
     `weights` (n_members,) sum to 1.
     `member_groups` are the members (by index) that a stopping rule takes together, such as the folds of one
-    network; without it each member is a group of its own. `tta_mode` is the name of the views' mode. It may be
-    used from several threads at once.
+    network; without it each member is a group of its own. `tta_mode` is the name of the views' mode. It may
+    be used from several threads at once.
     """
 
     def __init__(
@@ -124,7 +125,8 @@ class Engine:
     ) -> BatchOutput:
         """Predict a batch of images, each uint8 (height, width, 3) of any size.
 
-        `pool_features_of` is the member (by index) whose pooled features are wanted. With `keep_views` every member sees every view, also where a stopping rule needs fewer for its estimate.
+        `pool_features_of` is the member (by index) whose pooled features are wanted. With `keep_views` every
+        member sees every view, also where a stopping rule needs fewer for its estimate.
         """
         inputs: dict[Preprocessing, np.ndarray] = {}
         for member in self.members:
@@ -151,7 +153,9 @@ class Engine:
         )
 
     def pooled_features(self, images: Sequence[np.ndarray], index: int) -> np.ndarray:
-        """One member's features of images, float32 (n, n_features): the mean over the places of its last map."""
+        """One member's features of images, float32 (n, n_features):
+        the mean over the places of its last map.
+        """
         member = self.members[index]
         pixels = np.stack([self.to_input(image, member.preprocessing) for image in images])
         result: np.ndarray = (

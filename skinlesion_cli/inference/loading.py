@@ -85,7 +85,9 @@ def choose_runtime(wanted: str, device: str) -> str:
 
 
 def default_batch(runtime: str, device: str) -> int:
-    """Images per batch: many fill a GPU; on a CPU they run one by one, and with few the first rows come sooner."""
+    """Images per batch: many fill a GPU; on a CPU they run one by one,
+    and with few the first rows come sooner.
+    """
     on_gpu = not RUNTIMES[runtime].cpu_only and (device in ("cuda", "mps") or gpu_is_there(device))
     return 32 if on_gpu else 2
 
@@ -165,7 +167,8 @@ def load_engine(
     groups, stopping = bundle.ensemble.member_groups, choice.stopping
     if stopping is not None and len(stopping.weights) not in (1, len(groups)):
         raise ArtifactError(
-            f"the stopping rule is for {len(stopping.weights)} member groups, but the ensemble has {len(groups)}",
+            f"the stopping rule is for {len(stopping.weights)} member groups, but the ensemble has "
+            f"{len(groups)}",
             "Run `skinlesion calibrate --adaptive decision` again.",
         )
     return Engine(

@@ -1,7 +1,7 @@
 """What is said of one image: one typed value, its row in a table, and the columns of that table.
 
-To add something to every row, add a field to `Prediction`: its column, its kind and its meaning are given there, and
-the writers, the readers and the documentation follow.
+To add something to every row, add a field to `Prediction`: its column, its kind and its meaning are given
+there, and the writers, the readers and the documentation follow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def _column(
     added_later: bool = False,
     if_no_names: str = "",
 ) -> Any:
-    """A field with its column. `names` is a tuple of names, joined by `|` in the table, `if_no_names` if empty.
+    """A field with its column. `names` is a tuple of names, joined by `|` in the table,
+    `if_no_names` if empty.
 
     `added_later`: tables of earlier versions do not have it, and are read without.
     """
@@ -49,9 +50,9 @@ def _column(
 class Prediction:
     """What the model says of one image, or why the image could not be read.
 
-    Probabilities are calibrated, float32 values between 0 and 1 by class name. Where `error` is set, all else but
-    the position, the id and the model is None: no default stands in for a result. None elsewhere means that the
-    thing does not apply, such as the quality score of a model without a quality gate.
+    Probabilities are calibrated, float32 values between 0 and 1 by class name. Where `error` is set, all else
+    but the position, the id and the model is None: no default stands in for a result. None elsewhere means
+    that the thing does not apply, such as the quality score of a model without a quality gate.
 
     The meaning of each field is that of its column; see `COLUMNS`.
     """
@@ -96,7 +97,8 @@ class Prediction:
     )
     notes: tuple[str, ...] | None = _column(
         "names",
-        "what was done or assumed when the image was read (colours converted, first frame of an animation), joined "
+        "what was done or assumed when the image was read (colours converted, first frame of an "
+        "animation), joined "
         "by `|`; empty for an ordinary image",
         added_later=True,
     )
@@ -145,7 +147,9 @@ class Prediction:
         quality: Verdict | None,
         **origin: Any,
     ) -> Prediction:
-        """Of the image at `index` of an outcome; `quality` is the quality gate's verdict, None without a gate."""
+        """Of the image at `index` of an outcome; `quality` is the quality gate's verdict,
+        None without a gate.
+        """
         decisions = outcome.decisions
         fired = int(decisions.fired[index])
         sets = outcome.conformal_sets
@@ -168,7 +172,9 @@ class Prediction:
         )
 
     def to_row(self) -> dict[str, Any]:
-        """As cells by column name: empty text, or None in columns that are not text, where nothing applies."""
+        """As cells by column name: empty text, or None in columns that are not text,
+        where nothing applies.
+        """
         row: dict[str, Any] = {}
         for column in _FIELDS:
             value, kind = getattr(self, column.name), column.metadata["kind"]

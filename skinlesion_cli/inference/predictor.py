@@ -1,7 +1,8 @@
 """The one way to run a model on images; every command and the Python interface use it.
 
-A `Predictor` holds all that decides a prediction: the networks, their runtime, the test-time views, how images are
-decoded, the quality gate and the decision rule. Whoever asks, the same image gets the same `Prediction`.
+A `Predictor` holds all that decides a prediction: the networks, their runtime, the test-time views, how
+images are decoded, the quality gate and the decision rule. Whoever asks,
+the same image gets the same `Prediction`.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Predictor:
     ----------
     bundle : networks, ensemble, calibration and quality gate.
     engine : the networks on their runtime, with the test-time views.
-    target_px : pixels a side that decoding leaves (a large JPEG is decoded at reduced scale; see `read_image`).
+    target_px : pixels a side that decoding leaves (a large JPEG is decoded
+        at reduced scale; see `read_image`).
     max_pixels : images with more pixels than this are refused.
     """
 
@@ -136,10 +138,11 @@ class Predictor:
         return type(self)(self.bundle, engine, max_pixels=self.max_pixels)
 
     def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:
-        """Predict images: paths, encoded bytes, uint8 RGB arrays (height, width, 3), or `ImageInput`s. Order is kept.
+        """Predict images: paths, encoded bytes, uint8 RGB arrays (height, width, 3), or `ImageInput`s.
+        Order is kept.
 
-        An image that cannot be read becomes a prediction with `error` set. What `data.reading.inputs.expand` makes
-        of folders and archives can be handed in too.
+        An image that cannot be read becomes a prediction with `error` set. What `data.reading.inputs.expand`
+        makes of folders and archives can be handed in too.
 
         Raises
         ------

@@ -1,8 +1,8 @@
 """The probabilities of one network at every view of many images: what `train` stores for the held-out images.
 
-Everything after training works on these: `ensemble` weights and merges them, `calibrate` fits thresholds and the
-stopping rule on them. They are stored view by view, so that another TTA mode needs no network. `Engine`, in contrast,
-averages the views of several networks for new images, and keeps none.
+Everything after training works on these: `ensemble` weights and merges them, `calibrate` fits thresholds and
+the stopping rule on them. They are stored view by view, so that another TTA mode needs no network. `Engine`,
+in contrast, averages the views of several networks for new images, and keeps none.
 """
 
 from __future__ import annotations

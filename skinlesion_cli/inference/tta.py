@@ -1,8 +1,8 @@
 """Test-time augmentation: the 8 views of the square, each with its inverse, and views of its middle.
 
 To add a view, add an entry here, and a mode that averages it; running the same `skinlesion train` again then
-stores the networks' probabilities of it. Views act on the two image axes of an array (..., H, W, C) or, with `axes=(-2, -1)`, of a
-map (..., H, W).
+stores the networks' probabilities of it. Views act on the two image axes of an array (..., H, W, C) or, with
+`axes=(-2, -1)`, of a map (..., H, W).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _antitranspose(x: np.ndarray, axes: Axes) -> np.ndarray:
     return np.rot90(np.swapaxes(x, *axes), 2, axes=axes)
 
 
-# Share of the height and of the width that a zoomed view sees: a lesion then has about the size that the random
-# crops of training show it at, and the mean over whole and zoomed views is one over scales too.
+# Share of the height and of the width that a zoomed view sees: a lesion then has about the size that the
+# random crops of training show it at, and the mean over whole and zoomed views is one over scales too.
 ZOOMED_SHARE = 0.7
 
 
@@ -96,7 +96,8 @@ VIEWS: dict[str, View] = {
 }
 
 D4 = ("identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "antitranspose")
-# The views of `d4`, half of them zoomed; whole and zoomed take turns, so that a few forward passes already include both.
+# The views of `d4`, half of them zoomed; whole and zoomed take turns,
+# so that a few forward passes already include both.
 ZOOM = (
     *("identity", "zoomed-transpose", "rot180", "zoomed-antitranspose"),
     *("hflip", "zoomed-rot90", "vflip", "zoomed-rot270"),
@@ -108,8 +109,9 @@ PUBLISHED_SEED = 42
 def published_views(rounds: int = PUBLISHED_ROUNDS, seed: int = PUBLISHED_SEED) -> tuple[str, ...]:
     """The published rounds: quarter turns (p 0.5, any number), then flips of columns and rows (p 0.5 each).
 
-    The rounds are drawn once from the seed, not anew for every image, so that a prediction can be repeated and
-    does not depend on its neighbours in the batch. Every draw is one of the 8 views; some are drawn twice.
+    The rounds are drawn once from the seed, not anew for every image, so that a prediction can be repeated
+    and does not depend on its neighbours in the batch. Every draw is one of the 8 views;
+    some are drawn twice.
     """
     generator = np.random.default_rng(seed)
     probe = np.arange(4).reshape(2, 2)

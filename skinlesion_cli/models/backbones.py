@@ -1,7 +1,8 @@
-"""The registry of trainable networks, one spec each. To add one, add a spec here and, if needed, a recipe in configs/.
+"""The registry of trainable networks, one spec each. To add one, add a spec here and, if needed,
+a recipe in configs/.
 
-Every network ends in global average pooling and one linear layer, so that a class activation map is a weighted sum
-of its last features (Zhou et al., 2016, arXiv:1512.04150).
+Every network ends in global average pooling and one linear layer, so that a class activation map is a
+weighted sum of its last features (Zhou et al., 2016, arXiv:1512.04150).
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class PackagedWeights:
 class BackboneSpec:
     """One network.
 
-    `timm_name` is the model in timm, `hub_id` the Hugging Face repository of its ImageNet weights, `cam_layer` the
-    module whose output class activation maps are computed from. `mean` and `std` are those of the pretraining, for
-    pixels in [0, 1].
+    `timm_name` is the model in timm, `hub_id` the Hugging Face repository of its ImageNet weights,
+    `cam_layer` the module whose output class activation maps are computed from. `mean` and `std` are those of
+    the pretraining, for pixels in [0, 1].
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""Choice of the device. A device that was asked for and is not available is an error, never a silent fallback."""
+"""Choice of the device. A device that was asked for and is not available is an error,
+never a silent fallback.
+"""
 
 from __future__ import annotations
 

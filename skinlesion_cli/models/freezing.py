@@ -1,8 +1,9 @@
 """Freezing parts of a network: the statistics of batch norm, and the first stages.
 
-With frozen statistics, batch norm is a scale and an offset per channel and can be computed as part of the preceding
-convolution: on the few numbers of the kernel instead of on every pixel of every feature map. Weights, scale and
-offset keep learning; the function and its gradients are those of the two modules applied one after the other.
+With frozen statistics, batch norm is a scale and an offset per channel and can be computed as part of the
+preceding convolution: on the few numbers of the kernel instead of on every pixel of every feature map.
+Weights, scale and offset keep learning; the function and its gradients are those
+of the two modules applied one after the other.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def freeze_norms_and_stages(backbone: nn.Module, first_stages: int) -> None:
 def merge_norms(backbone: nn.Module, *, learning: bool) -> int:
     """Compute every batch norm that directly follows a convolution as part of it; returns their number.
 
-    Modules, parameters and the names in the state stay the same. Valid only with frozen statistics. When `learning`,
-    the merged kernels are computed from the current weights in each call; otherwise once, from the present weights
-    and on the present device.
+    Modules, parameters and the names in the state stay the same. Valid only with frozen statistics. When
+    `learning`, the merged kernels are computed from the current weights in each call; otherwise once, from
+    the present weights and on the present device.
     """
     pairs = _pairs(backbone)
     for conv, norm in pairs:

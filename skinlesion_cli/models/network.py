@@ -21,10 +21,10 @@ from skinlesion_cli.taxonomy import N_CLASSES
 class LesionNet(nn.Module):  # type: ignore[misc]
     """A backbone with seven logits that normalises its own input.
 
-    Takes the pixels of decoded images: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and standard
-    deviation of the backbone's pretraining are applied inside, so that no caller can forget them. `n_metadata` > 0
-    adds a small branch for patient metadata, whose logits are added to those of the image. A row of zeros means that
-    nothing is known; it is used where no metadata is given.
+    Takes the pixels of decoded images: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and
+    standard deviation of the backbone's pretraining are applied inside, so that no caller can forget them.
+    `n_metadata` > 0 adds a small branch for patient metadata, whose logits are added to those of the image. A
+    row of zeros means that nothing is known; it is used where no metadata is given.
     """
 
     mean: torch.Tensor
@@ -66,15 +66,17 @@ class LesionNet(nn.Module):  # type: ignore[misc]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Last feature map, float (n, n_features, h, w); its mean over h and w feeds the classifier."""
-        # Normalising whole rows of pixels is several times faster than broadcasting over channels, and a permuted
-        # view of NHWC pixels is already in channels-last memory order.
+        # Normalising whole rows of pixels is several times faster than broadcasting over channels, and a
+        # permuted view of NHWC pixels is already in channels-last memory order.
         count, height, width = images.shape[:3]
         rows = images.reshape(count, height, width * 3).to(self.mean.dtype)
         rows = torch.addcmul((-self.mean / self.std).repeat(width), rows, (1.0 / self.std).repeat(width))
         return self.backbone.forward_features(rows.view(count, height, width, 3).permute(0, 3, 1, 2))
 
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (n, 7) from the last feature map and, if the network has the branch, metadata (n, n_metadata)."""
+        """Logits (n, 7) from the last feature map and, if the network has the branch,
+        metadata (n, n_metadata).
+        """
         logits = self.backbone.forward_head(features)
         if self.metadata is None:
             return logits
@@ -170,8 +172,8 @@ def load_weights(network: nn.Module, content: bytes, name: str) -> None:
 def load_mean(network: nn.Module, contents: Sequence[bytes], names: Sequence[str]) -> None:
     """Load the mean of several stored weights into the network.
 
-    The mean is a useful network only if all of them were trained from the same weights ("model soups", Wortsman et
-    al., 2022, arXiv:2203.05482). Integer counters are those of the first.
+    The mean is a useful network only if all of them were trained from the same weights ("model soups",
+    Wortsman et al., 2022, arXiv:2203.05482). Integer counters are those of the first.
 
     Raises
     ------

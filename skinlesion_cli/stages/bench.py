@@ -36,7 +36,9 @@ _ALL = "all steps"
 
 
 class BenchSettings(StageSettings):
-    """`sample` are image files to measure on; without, one is generated at 600 x 450. `images`: to predict."""
+    """`sample` are image files to measure on; without, one is generated at 600 x 450. `images`:
+    to predict.
+    """
 
     workspace: Path
     sample: tuple[Path, ...] = ()
@@ -48,10 +50,12 @@ class BenchSettings(StageSettings):
 
 
 def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
-    """Measure decoding, the networks, all views, maps and writing, each alone; then all of prediction, by threads.
+    """Measure decoding, the networks, all views, maps and writing, each alone; then all of prediction, by
+    threads.
 
-    With an adaptive model prediction is measured twice: with as many steps per image as `calibrate` measured on
-    validation images (a generated image says nothing about that, and a handful of others little), and with all.
+    With an adaptive model prediction is measured twice: with as many steps per image as `calibrate` measured
+    on validation images (a generated image says nothing about that, and a handful of others little),
+    and with all.
     """
     missing = [str(path) for path in settings.sample if not path.is_file()]
     if missing:
@@ -119,7 +123,8 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
     headline = [
         f"{engine.runtime}, {best} threads with one image each: {threads[best]:.1f} images/s; "
         f"{settings.images:,} images take about {_spoken(duration_s)}",
-        "One image per thread and one thread per core: on a CPU that is faster than several threads per image.",
+        "One image per thread and one thread per core: on a CPU that is faster than several threads per "
+        "image.",
     ]
     figures: dict[str, Any] = {
         "runtime": engine.runtime,
@@ -159,7 +164,9 @@ def _by_count(threads: Mapping[int, float]) -> dict[str, float]:
 
 
 class _AsMeasured:
-    """Stops after as many steps as calibration measured, whatever an image shows; the shares hold over many."""
+    """Stops after as many steps as calibration measured, whatever an image shows;
+    the shares hold over many.
+    """
 
     def __init__(self, rule: StoppingRule, shares: np.ndarray) -> None:
         self.weights, self.steps, self.over = rule.weights, rule.steps, np.cumsum(shares)

@@ -30,8 +30,8 @@ HINT = "Train it first: `skinlesion train --arch NAME`."
 class EnsembleSettings(StageSettings):
     """`members` are names of trained networks; empty: all of the workspace. `tta_mode`: views to average.
 
-    `tables` are CSVs of predictions made elsewhere (see `artifacts.external_predictions`); they take the place of trained
-    networks, with labels from themselves, from `truth`, or from the manifest.
+    `tables` are CSVs of predictions made elsewhere (see `artifacts.external_predictions`); they take the
+    place of trained networks, with labels from themselves, from `truth`, or from the manifest.
     """
 
     workspace: Path
@@ -273,7 +273,8 @@ def _result(ensemble: Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> 
     return StageResult(
         command="ensemble",
         headline=[
-            f"ensemble of {len(ensemble.members)}, weights by {ensemble.method}, {len(ensemble.views)} views, "
+            f"ensemble of {len(ensemble.members)}, weights by {ensemble.method}, {len(ensemble.views)} "
+            "views, "
             f"{ensemble.figures['images']:,} validation images of {ensemble.figures['lesions']:,} lesions"
         ],
         figures={

@@ -37,8 +37,8 @@ _BATCH = 16
 class ExportSettings(StageSettings):
     """`members` empty: all networks. `images`: validation images to compare on, at most.
 
-    `model` as in `artifacts.bundle.locate_model`. Exports of a model that is not the workspace's own go into the user's
-    cache, see `artifacts.exports.folder_of`.
+    `model` as in `artifacts.bundle.locate_model`. Exports of a model that is not the workspace's own go into
+    the user's cache, see `artifacts.exports.folder_of`.
     """
 
     workspace: Path
@@ -72,7 +72,8 @@ def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
     unknown = [name for name in settings.members if name not in trained]
     if unknown or not trained:
         raise UsageError(
-            f"not trained in {'this model' if cached else 'this workspace'}: {', '.join(unknown) or 'anything'}",
+            f"not trained in {'this model' if cached else 'this workspace'}: "
+            f"{', '.join(unknown) or 'anything'}",
             "Trained: " + (", ".join(trained) or "none") + ".",
         )
     names = settings.members or tuple(trained)
@@ -80,7 +81,8 @@ def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
         return _edge(source, names, settings.format, cached, reporter)
     if settings.format in exports.INEXACT and not _has_images(source):
         raise UsageError(
-            f"{settings.format} needs the images that the networks were validated on: what it loses has to be measured, and "
+            f"{settings.format} needs the images that the networks were validated on: what it loses has "
+            "to be measured, and "
             + ("this model came without them" if cached else "they are not in this workspace"),
             "Use --format onnx" + ("." if cached else ", or run `skinlesion download` here."),
         )
@@ -146,7 +148,8 @@ def _edge(
         command="export",
         headline=[
             f"exported to {kind}: {name_items(names)}, by timmx, which compared them with torch where it can",
-            "The files take images resized as in training, in [0, 1], and give logits: the ensemble, its calibration "
+            "The files take images resized as in training, in [0, 1], and give logits: the ensemble, "
+            "its calibration "
             "and `skinlesion predict` are not in them.",
         ],
         figures={"format": kind, "networks": dict.fromkeys(names)},
@@ -240,7 +243,9 @@ def _accept(name: str, settings: ExportSettings, figures: dict[str, Any]) -> Non
     before, after = figures["bacc_torch"], figures["bacc_export"]
     if before is not None and before - after > settings.max_bacc_drop:
         raise ArtifactError(
-            f"the export of {name} is refused: its balanced accuracy is {after:.4f} instead of {before:.4f} on "
-            f"{figures['images']} validation images, a loss of at most {settings.max_bacc_drop:g} is accepted",
+            f"the export of {name} is refused: its balanced accuracy is {after:.4f} instead of "
+            f"{before:.4f} on "
+            f"{figures['images']} validation images, a loss of at most {settings.max_bacc_drop:g} is "
+            "accepted",
             "Use --format onnx, or allow more with --max-bacc-drop.",
         )

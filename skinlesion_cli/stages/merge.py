@@ -95,7 +95,8 @@ def _check(records: dict[Path, dict[str, Any]]) -> None:
         for key in sorted({*first, *record} - {"shard"}):
             if (record.get(key), record["shard"][1]) != (first.get(key), first["shard"][1]):
                 raise ArtifactError(
-                    f"{first_path.name} and {path.name} do not belong to one run: {key} is {first.get(key)} and "
+                    f"{first_path.name} and {path.name} do not belong to one run: {key} is "
+                    f"{first.get(key)} and "
                     f"{record.get(key)}, shards are {first['shard']} and {record['shard']}",
                     "Predict all shards with the same model, options and inputs.",
                 )

@@ -1,4 +1,6 @@
-"""Pack a finished model into a folder of its own: the networks, the ensemble and the calibration, no images."""
+"""Pack a finished model into a folder of its own: the networks, the ensemble and the calibration,
+no images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from skinlesion_cli.stages.result import StageResult
 
 
 class PackSettings(StageSettings):
-    """`with_predictions` packs the validation predictions too: ids, lesion ids and labels of all its images."""
+    """`with_predictions` packs the validation predictions too: ids,
+    lesion ids and labels of all its images.
+    """
 
     workspace: Path
     output: Path

@@ -47,7 +47,9 @@ class GateSettings(StageSettings):
 
 @dataclass(frozen=True)
 class _Measured:
-    """Of images, in order: statistics float64 (n, n_statistics), and features float32 (n, n_features) or None."""
+    """Of images, in order: statistics float64 (n, n_statistics), and features float32 (n, n_features) or
+    None.
+    """
 
     statistics: np.ndarray
     features: np.ndarray | None
@@ -56,9 +58,10 @@ class _Measured:
 def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     """Write `calibration/gate.json`; from then on `predict` judges every image.
 
-    Where the workspace has a finished ensemble, the gate also looks at the features of its first network: those of a
-    third of the lesions that this network was not trained on describe what is familiar, a second third sets the
-    limit, and false alarms are counted on the last. Without an ensemble it looks at pixels alone.
+    Where the workspace has a finished ensemble, the gate also looks at the features of its first network:
+    those of a third of the lesions that this network was not trained on describe what is familiar, a second
+    third sets the limit, and false alarms are counted on the last.
+    Without an ensemble it looks at pixels alone.
     """
     workspace = Workspace(settings.workspace)
     everything = Manifest.load(workspace.manifest)
@@ -107,7 +110,8 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     return StageResult(
         command="gate",
         headline=[
-            f"quality gate of {looks_at}, fitted on {len(fitted_on.statistics):,} training images; false alarms on "
+            f"quality gate of {looks_at}, fitted on {len(fitted_on.statistics):,} training images; false "
+            "alarms on "
             f"{len(verdicts):,} images that it was not fitted on: {rate}"
         ],
         figures=figures,

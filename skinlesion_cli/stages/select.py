@@ -131,7 +131,8 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
     return StageResult(
         command="select",
         headline=[
-            f"{len(chosen)} of {len(predictions)} images to label, by {settings.strategy}; {n_known} are labelled already",
+            f"{len(chosen)} of {len(predictions)} images to label, by {settings.strategy}; {n_known} are "
+            "labelled already",
             f"fill in the column label, then `skinlesion download --from {settings.output} --append`",
         ],
         figures={
@@ -165,7 +166,8 @@ def _is_known(source: ImageInput, known: frozenset[str]) -> bool:
 
 
 def _measured(batch: PredictedBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Calibrated probabilities (n, 7), opinions (m, n, 7), and features (n, n_features) of a batch; or nothing.
+    """Calibrated probabilities (n, 7), opinions (m, n, 7), and features (n, n_features) of a batch; or
+    nothing.
 
     Opinions are the networks, each averaged over all views; with a single network its views.
     """

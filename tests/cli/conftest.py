@@ -30,7 +30,8 @@ def run() -> Run:
 @dataclass(frozen=True)
 class Places:
     """`generated`: images in the official layout. `dataset`: a workspace with them. `finished`: one that
-    predicts, without a dataset. `stored`: one with predictions, an ensemble and a calibration, without networks.
+    predicts, without a dataset. `stored`: one with predictions, an ensemble and a calibration,
+    without networks.
     """
 
     generated: Path

@@ -26,7 +26,8 @@ def test_targets_from_options():
 
 @pytest.mark.parametrize(
     "text",
-    ["MEL", "MEL:0.9", "MEL:sens=0.9", "MEL:specificity=0.9", "MEL:sensitivity=x", "MEL:sensitivity=0.9,sensitivity=0.8",
+    ["MEL", "MEL:0.9", "MEL:sens=0.9", "MEL:specificity=0.9", "MEL:sensitivity=x",
+     "MEL:sensitivity=0.9,sensitivity=0.8",
      "XYZ:sensitivity=0.9", "MEL:sensitivity=1.5", "MEL:sensitivity=1"],
 )  # fmt: skip
 def test_targets_that_are_none(text: str):

@@ -319,7 +319,8 @@ def test_isic_archive_counts_what_it_drops_by_diagnosis(tmp_path):
     fibro = "Benign soft tissue proliferations - Fibro-histiocytic"
     epidermal = "Malignant epidermal proliferations"
     rows = [
-        'ISIC_0000001,Benign,Benign melanocytic proliferations,Nevus,"Nevus, NOS, Dermal",dermoscopic,IP_1,IL_1',
+        'ISIC_0000001,Benign,Benign melanocytic proliferations,Nevus,"Nevus, NOS, '
+        'Dermal",dermoscopic,IP_1,IL_1',
         f"ISIC_0000002,Benign,{fibro},Scar,,dermoscopic,IP_1,IL_2",
         f"ISIC_0000003,Benign,{fibro},Scar,,dermoscopic,IP_2,IL_3",
         "ISIC_0000004,Benign,,,,dermoscopic,IP_2,IL_4",

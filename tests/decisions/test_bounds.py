@@ -33,8 +33,8 @@ def test_far_horizon_is_the_clopper_pearson_bound():
 
 
 def test_next_sample_by_brute_force():
-    # 8 seen and 8 new lesions, all orders of 16 scores alike. With θ at the lowest seen score (j = 0), how often
-    # are more than 2 of the new ones below it? More than 2 of 8 are missed where 0.75 is wanted.
+    # 8 seen and 8 new lesions, all orders of 16 scores alike. With θ at the lowest seen score (j = 0), how
+    # often are more than 2 of the new ones below it? More than 2 of 8 are missed where 0.75 is wanted.
     broken = sum(1 for seen in combinations(range(16), 8) if min(seen) > 2)
     assert broken / comb(16, 8) == pytest.approx(0.1)  # 13! 8! / (5! 16!)
     kept = 1 - broken / comb(16, 8)
@@ -71,8 +71,8 @@ def test_lesions_needed():
     assert needed is not None
     assert bounds.allowed_misses(needed, 0.85, 0.95) >= 0.10 * needed - 1
     assert bounds.lesions_needed(0.15, 0.85, 0.95) is None
-    # Without a miss, four new ones may fall below the lowest of 27: (27*26*25*24*23)/(54*53*52*51*50) = 0.025;
-    # of 26 only three: (26*25*24*23)/(52*51*50*49) = 0.055.
+    # Without a miss, four new ones may fall below the lowest of 27: (27*26*25*24*23)/(54*53*52*51*50) =
+    # 0.025; of 26 only three: (26*25*24*23)/(52*51*50*49) = 0.055.
     assert bounds.lesions_needed(0.0, 0.85, 0.95) == 27
 
 
@@ -85,7 +85,7 @@ def test_exact_interval():
 
 
 def test_a_near_horizon_does_not_excuse_the_population():
-    # One new lesion is among the lowest j + 1 of 20 with probability (j + 1) / 20: for j = 0 that is 0.05, allowed.
-    # The population still has to hold: 0.85^19 = 0.0456 does, 0.95^19 = 0.3774 does not.
+    # One new lesion is among the lowest j + 1 of 20 with probability (j + 1) / 20: for j = 0 that is 0.05,
+    # allowed. The population still has to hold: 0.85^19 = 0.0456 does, 0.95^19 = 0.3774 does not.
     assert bounds.allowed_misses(19, 0.85, 0.95, 1) == 0
     assert bounds.allowed_misses(19, 0.95, 0.95, 1) == -1

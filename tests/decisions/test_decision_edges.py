@@ -1,4 +1,6 @@
-"""Figures and rules at their edges, each worked out by hand: ties, empty sides, the smallest cases that differ."""
+"""Figures and rules at their edges, each worked out by hand: ties, empty sides,
+the smallest cases that differ.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ FAR = 10**6
 
 
 def rows(*columns: tuple[float, ...]) -> np.ndarray:
-    """Probabilities with these columns (MEL, NV, BCC, AKIEC ...), one tuple an image; NV gets what is left."""
+    """Probabilities with these columns (MEL, NV, BCC, AKIEC ...), one tuple an image;
+    NV gets what is left.
+    """
     found = np.zeros((len(columns), 7))
     for number, values in enumerate(columns):
         found[number, : len(values)] = values
@@ -49,7 +53,8 @@ def test_guaranteed_shares_in_steps_of_a_thousandth():
 
 def test_a_share_of_nothing_is_always_guaranteed():
     assert bounds.allowed_misses(10, 0.0, 0.95, 3) == 9
-    # What is judged on nothing rests on the population alone: P(Binomial(10, 1/2) <= 1) = 11/1024, <= 2 56/1024.
+    # What is judged on nothing rests on the population alone: P(Binomial(10, 1/2) <= 1) = 11/1024,
+    # <= 2 56/1024.
     assert bounds.allowed_misses(10, 0.5, 0.95, 0) == 1
 
 
@@ -162,8 +167,8 @@ def test_half_right_is_not_right():
 
 
 def test_one_class_makes_room_for_another():
-    # Alone, a melanoma threshold that catches the one at 0.2 (worth 20) calls 30 nevi. But ten AKIEC (worth 50)
-    # are worth these nevi, and then melanoma takes them at no further price.
+    # Alone, a melanoma threshold that catches the one at 0.2 (worth 20) calls 30 nevi. But ten AKIEC (worth
+    # 50) are worth these nevi, and then melanoma takes them at no further price.
     values = np.r_[rows((0.2,)), rows(*[(0.3, 0.0, 0.0, 0.3)] * 30), rows(*[(0.0, 0.0, 0.0, 0.25)] * 10)]
     labels = np.array([0] + [1] * 30 + [3] * 10)
     matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0})

@@ -92,7 +92,8 @@ def test_what_no_gate_is_fitted_on(statistics):
 def test_distance_of_features_is_that_of_the_compact_covariance():
     from scipy.spatial.distance import mahalanobis
 
-    # Two directions of variance 0.04 and 0.01, every other one 0.0004; features of unit length stay as they are.
+    # Two directions of variance 0.04 and 0.01, every other one 0.0004;
+    # features of unit length stay as they are.
     model = FeatureModel(
         "net",
         np.zeros(4, dtype=np.float32),

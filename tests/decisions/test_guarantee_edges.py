@@ -67,8 +67,9 @@ def test_the_horizon_is_what_a_guarantee_is_judged_on():
 
 
 def test_where_the_floor_binds_the_threshold_is_its_order_statistic():
-    # No melanoma is above any nevus, so the floor alone decides. With a fifth of the doubt (0.01) 5 of 100 nevi
-    # may be called, 6 where only the population counts (binomial): θ lies right above the 6th (7th) highest.
+    # No melanoma is above any nevus, so the floor alone decides. With a fifth of the doubt (0.01) 5 of 100
+    # nevi may be called, 6 where only the population counts (binomial): θ lies right above the 6th (7th)
+    # highest.
     nevi = (np.arange(1, 101) / 1000).tolist()
     found = guarantee([0.0005] * 60, nevi, Target("MEL", 0.85, 0.85))
     assert (found.granted, found.specificity, found.missed) == (False, 0.85, 60)
@@ -92,8 +93,8 @@ def test_a_nevus_is_a_false_call_where_half_of_its_images_are():
 
 
 def test_a_floor_out_of_reach_says_which_floor_is_in_reach():
-    # The argmax calls 30 of 100 nevi melanoma. With a fifth of the doubt (0.99 sure) the next 100 keep 0.54; of
-    # the population the Clopper-Pearson bound of 70 of 100 is 0.5819, and steps are 0.001.
+    # The argmax calls 30 of 100 nevi melanoma. With a fifth of the doubt (0.99 sure) the next 100 keep 0.54;
+    # of the population the Clopper-Pearson bound of 70 of 100 is 0.5819, and steps are 0.001.
     mel, nevi = [0.9] * 60, [0.6] * 30 + [0.1] * 70
     found = guarantee(mel, nevi, Target("MEL", 0.85, 0.85))
     assert (found.granted, found.threshold, found.missed) == (False, NEVER, 0)
@@ -103,16 +104,16 @@ def test_a_floor_out_of_reach_says_which_floor_is_in_reach():
 
 
 def test_more_lesions_allow_for_the_rate_of_misses():
-    # Two of 30 melanomas look like no nevus at all, but costs forbid to go below the nevi: no guarantee of 30, and
-    # at that rate 100 lesions carry 0.85.
+    # Two of 30 melanomas look like no nevus at all, but costs forbid to go below the nevi: no guarantee of
+    # 30, and at that rate 100 lesions carry 0.85.
     found = guarantee([0.0] * 2 + [0.3] * 28, [0.1] * 100, Target("MEL", 0.85))
     assert (found.granted, found.lesions, found.missed) == (False, 30, 2)
     assert found.more_lesions == 70
 
 
 def test_a_later_class_has_no_say_in_an_earlier_threshold():
-    # 38 melanomas at 0.6 and 2 at 0.25, nevi at 0.1: 0.175 catches all of them at no price. It takes 40 AKIEC at
-    # 0.3, but these come later: if they counted, 0.45 would be better.
+    # 38 melanomas at 0.6 and 2 at 0.25, nevi at 0.1: 0.175 catches all of them at no price. It takes 40 AKIEC
+    # at 0.3, but these come later: if they counted, 0.45 would be better.
     values = np.zeros((180, 7))
     values[:, 0] = [0.6] * 38 + [0.25] * 2 + [0.3] * 40 + [0.1] * 100
     labels = np.array([0] * 40 + [3] * 40 + [1] * 100)

@@ -37,9 +37,9 @@ def test_the_highest_threshold_allowed_is_an_order_statistic():
 
 
 def test_the_ceiling_holds_where_balanced_accuracy_wants_more():
-    # 60 melanomas at 0.01 ... 0.60, ten BCC at 0.0775. Above them θ would save all BCC for 7 melanomas: the best
-    # balanced accuracy. But the guarantee allows 3 misses; below the 4th lowest melanoma no θ saves a BCC, and
-    # the lowest saves the most melanomas.
+    # 60 melanomas at 0.01 ... 0.60, ten BCC at 0.0775. Above them θ would save all BCC for 7 melanomas: the
+    # best balanced accuracy. But the guarantee allows 3 misses; below the 4th lowest melanoma no θ saves a
+    # BCC, and the lowest saves the most melanomas.
     labels, values, lesions = two_classes(np.arange(1, 61) / 100, np.full(10, 0.0775))
     values[60:, 2], values[60:, 1], labels[60:] = values[60:, 1], 0.0, 2
     guarantee = guaranteed_thresholds(
@@ -60,7 +60,8 @@ def test_the_ceiling_holds_where_balanced_accuracy_wants_more():
 def test_two_images_of_a_lesion_are_one_vote():
     mel = np.r_[np.full(30, 0.9), np.full(30, 0.02)]
     labels, values, lesions = two_classes(mel, np.full(50, 0.05))
-    # Each melanoma has one image at 0.9 and one at 0.02: decided right in one of two, which is not more than half.
+    # Each melanoma has one image at 0.9 and one at 0.02: decided right in one of two,
+    # which is not more than half.
     lesions[:60] = [f"m{i % 30}" for i in range(60)]
     found = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85)], settings=FREE)
     assert found.guarantees[0].lesions == 30
@@ -82,8 +83,8 @@ def test_too_few_lesions_are_refused_with_the_best_guarantee_and_the_number_miss
     guarantee = guaranteed_thresholds(labels, values, lesions, [Target("MEL", 0.85, 0.85)]).guarantees[0]
     assert not guarantee.granted
     assert guarantee.more_lesions == 27 - 10
-    # Ten of ten. With 0.8 of the doubt (0.04) the next ten may have r misses where P(the first r+1 of 20 are all
-    # new) <= 0.04: (10*9*8*7)/(20*19*18*17) = 0.043 is too much, *6/16 = 0.016 is not, so r = 4 and 0.6.
+    # Ten of ten. With 0.8 of the doubt (0.04) the next ten may have r misses where P(the first r+1 of 20 are
+    # all new) <= 0.04: (10*9*8*7)/(20*19*18*17) = 0.043 is too much, *6/16 = 0.016 is not, so r = 4 and 0.6.
     assert guarantee.sensitivity == pytest.approx(0.6)
 
 

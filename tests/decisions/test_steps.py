@@ -19,9 +19,9 @@ def test_steps_go_through_the_groups_first_and_omit_those_without_weight() -> No
 def test_spreads_worked_out_by_hand() -> None:
     # One group: sqrt(1/k - 1/K).
     np.testing.assert_allclose(Steps((1.0,), 4).spreads, [0.75**0.5, 0.5, (1 / 12) ** 0.5, 0.0])
-    # Two groups of two views. After the first step the other group counts nothing: 4 (0.5² + 0.5²) = 2; that step
-    # has 1 instead of 1/4, the three others 0 instead of 1/4: 0.75² + 3/16 = 0.75. Then each group has one view
-    # at 1/2 and one at 0 instead of 1/4: 4/16 = 0.25. Then one group is complete: 2/16 = 0.125.
+    # Two groups of two views. After the first step the other group counts nothing: 4 (0.5² + 0.5²) = 2; that
+    # step has 1 instead of 1/4, the three others 0 instead of 1/4: 0.75² + 3/16 = 0.75. Then each group has
+    # one view at 1/2 and one at 0 instead of 1/4: 4/16 = 0.25. Then one group is complete: 2/16 = 0.125.
     expected = np.sqrt([2.75, 0.25, 0.125, 0.0])
     np.testing.assert_allclose(Steps((0.5, 0.5), 2).spreads, expected)
     # A group without weight adds nothing.
@@ -46,7 +46,8 @@ def test_weights_that_are_none_are_refused(weights: tuple[float, float]) -> None
 
 def test_an_image_stops_at_the_first_step_that_has_converged() -> None:
     # Group 0 gives 0.9 NV, 0.1 MEL: ln 9 = 2.197 ahead, more than 1 * sqrt(2.75) = 1.658.
-    # The other image: 0.6 and 0.4 are ln 1.5 = 0.405 apart. Then 0.75 and 0.25: ln 3 = 1.099 > sqrt(0.25) = 0.5.
+    # The other image: 0.6 and 0.4 are ln 1.5 = 0.405 apart. Then 0.75 and 0.25: ln 3 = 1.099 > sqrt(0.25) =
+    # 0.5.
     groups = np.zeros((2, 2, 2, 7), np.float32)
     groups[0, :, :, :2] = [0.1, 0.9]
     groups[1, 0, :, :2] = [0.4, 0.6]

@@ -28,8 +28,8 @@ def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
             [0.05, 0.45, 0.25, 0.25, 0.0, 0.0, 0.0],
         ]
     )
-    # NV leads by ln 3.5 = 1.2528; MEL is short of firing by logit 0.3 - logit 0.2 = -0.8473 + 1.3863 = 0.5390.
-    # MEL fires, over by logit 0.35 - logit 0.3 = -0.6190 + 0.8473 = 0.2283.
+    # NV leads by ln 3.5 = 1.2528; MEL is short of firing by logit 0.3 - logit 0.2 = -0.8473 + 1.3863 =
+    # 0.5390. MEL fires, over by logit 0.35 - logit 0.3 = -0.6190 + 0.8473 = 0.2283.
     # AKIEC fires, over by logit 0.55 - logit 0.4 = 0.6061; MEL would win, short by -0.8473 + 0.9445 = 0.0972.
     # NV leads by ln 1.8 = 0.5878; AKIEC is short by logit 0.4 - logit 0.25 = -0.4055 + 1.0986 = 0.6931.
     np.testing.assert_allclose(margin(rule, probabilities), [0.5390, 0.2283, 0.0972, 0.5878], atol=1e-4)
@@ -40,8 +40,8 @@ def test_the_margin_is_the_way_to_the_nearest_boundary() -> None:
 
 
 def test_the_margin_of_the_triage_level_counts_the_prediction_set() -> None:
-    # Every class is held from 0.3 on. NV at 0.6 is in by logit 0.6 - logit 0.3 = 0.4055 + 0.8473 = 1.2528; of the
-    # malignant, MEL at 0.25 is nearest: short by logit 0.3 - logit 0.25 = -0.8473 + 1.0986 = 0.2513.
+    # Every class is held from 0.3 on. NV at 0.6 is in by logit 0.6 - logit 0.3 = 0.4055 + 0.8473 = 1.2528; of
+    # the malignant, MEL at 0.25 is nearest: short by logit 0.3 - logit 0.25 = -0.8473 + 1.0986 = 0.2513.
     rule = DecisionRule(conformal_minimum=(0.3,) * 7)
     probabilities = np.array([[0.25, 0.60, 0.05, 0.0, 0.10, 0.0, 0.0]])
     np.testing.assert_allclose(margin(rule, probabilities, "triage"), [0.2513], atol=1e-4)
@@ -50,7 +50,8 @@ def test_the_margin_of_the_triage_level_counts_the_prediction_set() -> None:
 
 
 def test_a_malignant_decision_is_referred_whatever_the_operating_point() -> None:
-    # MEL decides by argmax, ln(0.5 / 0.4) = 0.2231 ahead; 0.5 malignant is 0 from the operating point, and no matter.
+    # MEL decides by argmax, ln(0.5 / 0.4) = 0.2231 ahead; 0.5 malignant is 0 from the operating point,
+    # and no matter.
     rule = DecisionRule(malignant_threshold=0.5)
     probabilities = np.array([[0.5, 0.4, 0.0, 0.0, 0.1, 0.0, 0.0]])
     np.testing.assert_allclose(margin(rule, probabilities, "triage"), [0.2231], atol=1e-4)
@@ -66,8 +67,8 @@ def test_convergence_is_strict_and_always_reached_after_the_last_step() -> None:
 
 
 def test_convergence_minds_what_is_protected() -> None:
-    # NV leads by ln 2 = 0.69; 0.3 malignant is logit 0.32 - logit 0.3 = 0.0935 from referral. One look of two views
-    # has a spread of sqrt(1/2) = 0.71, times 0.5.
+    # NV leads by ln 2 = 0.69; 0.3 malignant is logit 0.32 - logit 0.3 = 0.0935 from referral. One look of two
+    # views has a spread of sqrt(1/2) = 0.71, times 0.5.
     rule = DecisionRule(malignant_threshold=0.32)
     probabilities = np.array([[0.30, 0.60, 0.0, 0.0, 0.10, 0.0, 0.0]])
     by_class = StoppingRule(rule, margin_factor=0.5, n_views=2)

@@ -10,7 +10,8 @@ from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.errors import DataError
 
-# Melanoma lesions a (two images) and b, nevi c and d, a BCC e; the decisions take b for a nevus, d for a melanoma.
+# Melanoma lesions a (two images) and b, nevi c and d, a BCC e; the decisions take b for a nevus,
+# d for a melanoma.
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 DECIDED = np.array([0, 0, 1, 1, 0, 2])
 LESIONS = np.array(list("aabcde"), dtype=object)

@@ -37,9 +37,10 @@ def test_with_nothing_below_the_threshold_is_half_of_it() -> None:
 
 
 def test_too_few_lesions_guarantee_what_they_carry_and_say_how_many_more_it_takes() -> None:
-    # 0.05^(1/10) = 0.7411 is all that ten lesions without a miss carry. For 0.9 on as many new lesions as were seen,
-    # n old and n new, the r + 1 lowest of all must not all be new, r = floor(n/10): (39·38·37·36)/(78·77·76·75) =
-    # 0.0577 for 39 lesions, (40·39·38·37·36)/(80·79·78·77·76) = 0.0274 <= 0.05 for 40; 30 more than 10.
+    # 0.05^(1/10) = 0.7411 is all that ten lesions without a miss carry. For 0.9 on as many new lesions as
+    # were seen, n old and n new, the r + 1 lowest of all must not all be new, r = floor(n/10):
+    # (39·38·37·36)/(78·77·76·75) = 0.0577 for 39 lesions, (40·39·38·37·36)/(80·79·78·77·76)
+    # = 0.0274 <= 0.05 for 40; 30 more than 10.
     images = _images([0.5] * 10, [0.2])
     found = malignant_operating_point(*images, horizon=FAR)
     assert found == OperatingPoint(0.0, False, 0.741, 0.9, 0.95, 10, 0, 30)
@@ -57,7 +58,8 @@ def test_without_a_malignant_lesion_nothing_is_guaranteed() -> None:
 
 
 def test_the_minimum_is_the_tenth_smallest_of_ninety_nine() -> None:
-    # Nine lesions of MEL: floor(0.1 * 10) = 1, the smallest. Ninety-nine of NV: floor(0.1 * 100) = 10, the tenth.
+    # Nine lesions of MEL: floor(0.1 * 10) = 1, the smallest. Ninety-nine of NV: floor(0.1 * 100) = 10, the
+    # tenth.
     mel, nv = [0.51 + 0.01 * i for i in range(9)], [0.001 * i for i in range(1, 100)]
     labels, values, lesions = _images(mel, nv)
     minima = conformal_minima(labels, values, lesions)

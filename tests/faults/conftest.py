@@ -25,7 +25,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with made-up predictions of two networks, as `train` leaves it. To be copied, not changed."""
+    """A workspace with made-up predictions of two networks, as `train` leaves it. To be copied,
+    not changed.
+    """
     root = tmp_path_factory.mktemp("trained") / "ws"
     made_workspace.make(root, n_lesions=200)
     return root

@@ -1,4 +1,6 @@
-"""Zips that are malicious or damaged, handed to `predict` and to `download`: refused whole, nothing taken out."""
+"""Zips that are malicious or damaged, handed to `predict` and to `download`: refused whole,
+nothing taken out.
+"""
 
 from __future__ import annotations
 

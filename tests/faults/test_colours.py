@@ -1,4 +1,6 @@
-"""`skinlesion predict` on pictures whose file says what their values mean: profiles, bits, polarity, colour models."""
+"""`skinlesion predict` on pictures whose file says what their values mean: profiles, bits, polarity,
+colour models.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What commands say to artifacts that are damaged, foreign, or do not belong together: exit 4, nothing written."""
+"""What commands say to artifacts that are damaged, foreign, or do not belong together: exit 4,
+nothing written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`skinlesion download` from a server with every fault: a whole dataset, or a clear error and nothing half."""
+"""`skinlesion download` from a server with every fault: a whole dataset,
+or a clear error and nothing half.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bytes from outside, made up and mutated: what reads them either understands them or raises its own error.
 
-`tests/fuzzing` changes the structure of files, for as long as one likes (`make fuzz SECONDS=3600`); here it runs for a
-moment, and longer under the mark `slow`.
+`tests/fuzzing` changes the structure of files, for as long as one likes (`make fuzz SECONDS=3600`); here it
+runs for a moment, and longer under the mark `slow`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def test_readers_of_what_comes_from_outside(name: str) -> None:
 
 @pytest.mark.slow
 def test_readers_for_a_while() -> None:
-    """SKINLESION_FUZZ_SECONDS says for how long, at most five minutes; other seeds than the short test above."""
+    """SKINLESION_FUZZ_SECONDS says for how long, at most five minutes;
+    other seeds than the short test above.
+    """
     seconds = min(300.0, float(os.environ.get("SKINLESION_FUZZ_SECONDS", "60")))
     findings = fuzz(seconds, first_seed=1)
     assert findings.executions.total() > 100

@@ -1,4 +1,6 @@
-"""`skinlesion predict` on images of which a part is not coded: an error row each, whatever the decoder fills in."""
+"""`skinlesion predict` on images of which a part is not coded: an error row each,
+whatever the decoder fills in.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What is named on the command line, in folders, in lists and in CSVs: odd names, odd files, no files at all."""
+"""What is named on the command line, in folders, in lists and in CSVs: odd names, odd files,
+no files at all.
+"""
 
 from __future__ import annotations
 

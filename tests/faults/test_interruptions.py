@@ -1,4 +1,6 @@
-"""Commands that are killed, told to end, or started twice: what is finished is kept, and the next run goes on."""
+"""Commands that are killed, told to end, or started twice: what is finished is kept,
+and the next run goes on.
+"""
 
 from __future__ import annotations
 

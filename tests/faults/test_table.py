@@ -12,7 +12,8 @@ TESTS = Path(__file__).resolve().parents[1]
 MARK = "pytest.mark.command_line"
 # How a file of tests reaches the command, in this process or in one of its own.
 REACHES = re.compile(
-    r"from tests\.support\.command_line import .*\brun\b|skinlesion_cli\.cli\.app import|\bskinlesion\(|kill_resume\.train_killed"
+    r"from tests\.support\.command_line import .*\brun\b|skinlesion_cli\.cli\.app "
+    r"import|\bskinlesion\(|kill_resume\.train_killed"
 )
 LINES = [
     line.strip("| \n").split(" | ")

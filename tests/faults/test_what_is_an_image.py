@@ -1,4 +1,6 @@
-"""`skinlesion predict`: nothing that looks like an image is passed over in silence, and nothing of its own is input."""
+"""`skinlesion predict`: nothing that looks like an image is passed over in silence,
+and nothing of its own is input.
+"""
 
 from __future__ import annotations
 

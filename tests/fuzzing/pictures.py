@@ -1,7 +1,8 @@
-"""Structured mutations of image files: their segments, chunks, tags and elements are changed, not only their bytes.
+"""Structured mutations of image files: their segments, chunks, tags and elements are changed,
+not only their bytes.
 
-Every function takes a source of random choices and returns the bytes of one file. Checksums are made right again, so
-that the damage reaches the decoder behind them.
+Every function takes a source of random choices and returns the bytes of one file. Checksums are made right
+again, so that the damage reaches the decoder behind them.
 """
 
 from __future__ import annotations

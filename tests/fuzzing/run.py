@@ -1,8 +1,9 @@
 """Feed every reader with mutated input for a while: `python -m tests.fuzzing.run --seconds 3600`.
 
-Hypothesis makes the random choices, so that a defect that is found is shrunk and can be repeated. An execution has to
-end in a result or a `SkinLesionError`, within `MOST_S` seconds, and without the process growing by `MOST_BYTES`.
-Prints how many executions each reader had, and ends with exit code 1 where a defect was found.
+Hypothesis makes the random choices, so that a defect that is found is shrunk and can be repeated. An
+execution has to end in a result or a `SkinLesionError`, within `MOST_S` seconds, and without the process
+growing by `MOST_BYTES`. Prints how many executions each reader had,
+and ends with exit code 1 where a defect was found.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Findings:
 
 
 def _memory_bytes(entry: str) -> int:
-    """`VmRSS`, or `VmHWM`: the most that it was since `_forget_peak`. Elsewhere than on Linux: the most ever."""
+    """`VmRSS`, or `VmHWM`: the most that it was since `_forget_peak`. Elsewhere than on Linux:
+    the most ever.
+    """
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -88,7 +91,9 @@ def execute(name: str, target: Target, source: random.Random, findings: Findings
 def fuzz(
     seconds: float, first_seed: int = 0, names: list[str] | None = None, most: int | None = None
 ) -> Findings:
-    """Rounds of every target in turn until the time is over; with `most`, one round of so many executions each."""
+    """Rounds of every target in turn until the time is over; with `most`,
+    one round of so many executions each.
+    """
     findings = Findings()
     ends = time.monotonic() + seconds
     number = first_seed

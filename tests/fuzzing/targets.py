@@ -1,7 +1,8 @@
-"""Readers of what comes from outside, each with what it is fed: `TARGETS` maps a name to a function of random choices.
+"""Readers of what comes from outside, each with what it is fed:
+`TARGETS` maps a name to a function of random choices.
 
-A target makes one mutated input and reads it. It returns what was read, or raises a `SkinLesionError`; anything else
-that it raises is a defect.
+A target makes one mutated input and reads it. It returns what was read, or raises a `SkinLesionError`;
+anything else that it raises is a defect.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def test_the_eight_views_are_all_different() -> None:
 
 @pytest.mark.parametrize("name", [name for name in tta.VIEWS if not tta.is_whole(name)])
 def test_a_zoomed_view_stretches_the_middle_and_turns(name: str) -> None:
-    # Pixel i of 10 shows the place 4.5 + (i - 4.5) * 0.7 = 1.35 + 0.7 i of the row, here 10 times that and 100 more.
+    # Pixel i of 10 shows the place 4.5 + (i - 4.5) * 0.7 = 1.35 + 0.7 i of the row,
+    # here 10 times that and 100 more.
     rows = 10.0 * np.arange(10.0)[:, None] + np.full((1, 4), 100.0)
     wanted = [113.5, 120.5, 127.5, 134.5, 141.5, 148.5, 155.5, 162.5, 169.5, 176.5]
     image = rows[None, :, :, None].astype(np.float32)
@@ -72,7 +73,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Corner:
-    """A runtime whose logit of class 0 is the brightness of the top left pixel, of class 1 that of the top right."""
+    """A runtime whose logit of class 0 is the brightness of the top left pixel,
+    of class 1 that of the top right.
+    """
 
     name = "corner"
 

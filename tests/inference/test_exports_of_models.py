@@ -1,4 +1,6 @@
-"""Exports of models that are not the workspace's own: in the user's cache, verified, and found by themselves."""
+"""Exports of models that are not the workspace's own: in the user's cache, verified,
+and found by themselves.
+"""
 
 from __future__ import annotations
 

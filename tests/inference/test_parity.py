@@ -1,7 +1,9 @@
-"""The same image, the same prediction: from Python and from every command, on every runtime, in every TTA mode.
+"""The same image, the same prediction: from Python and from every command, on every runtime,
+in every TTA mode.
 
-The inputs are those where copies of "run the model" used to disagree: a JPEG so large that it is decoded at reduced
-scale, members of an archive, DICOM, images that the quality gate flags, and a file that cannot be read.
+The inputs are those where copies of "run the model" used to disagree: a JPEG so large that it is decoded at
+reduced scale, members of an archive, DICOM, images that the quality gate flags,
+and a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -277,7 +279,9 @@ def test_the_class_that_is_explained_is_the_class_that_was_decided(
 
 
 def test_the_inputs_can_tell_the_ways_apart(inputs: list[Path], workspace_for: Any, tmp_path: Path) -> None:
-    """Full-scale decoding gives other probabilities, the gate flags one image, and images stop at different steps."""
+    """Full-scale decoding gives other probabilities, the gate flags one image,
+    and images stop at different steps.
+    """
     workspace = workspace_for(tta.ADAPTIVE)
     folder, archive = inputs
     classifier = Classifier.load(workspace, device="cpu", runtime="torch")

@@ -288,7 +288,8 @@ def test_a_reader_that_leaves_ends_it_quietly(tiny_workspace: Path, names: list[
 def test_a_long_list_starts_at_once(tiny_workspace: Path, images: Path) -> None:
     """Rows come while the list is still being written."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "skinlesion_cli", "predict", "-", "-o", "-", "--batch", "1", "-w", str(tiny_workspace)],
+        [sys.executable, "-m", "skinlesion_cli", "predict", "-", "-o", "-", "--batch", "1",
+         "-w", str(tiny_workspace)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -350,8 +351,8 @@ def test_a_worker_that_dies_costs_nothing_but_time(
 ) -> None:
     output = tmp_path / "all.csv"
     process = start(tiny_workspace, output, names[:24], "--backend", "local", "--workers", "2")
-    # Not until rows have come: joblib takes the next task in the thread that takes answers, so while no name comes the
-    # first answer may wait behind later ones.
+    # Not until rows have come: joblib takes the next task in the thread that takes answers, so while no name
+    # comes the first answer may wait behind later ones.
     workers: list[int] = []
     for _ in range(6000):
         workers = _workers_of(process.pid)

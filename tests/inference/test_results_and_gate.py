@@ -67,7 +67,8 @@ def test_the_gate_knows_what_it_was_shown_and_doubts_the_rest(tmp_path) -> None:
     StoredQualityGate(fitted, {"false_alarms": 1}).save(tmp_path / "gate.json")
     gate = StoredQualityGate.load(tmp_path / "gate.json").gate
     new = [gate.verdict(statistics(skin(1000 + seed))) for seed in range(80)]
-    # 6 % wanted of 80: 4.8; three standard deviations of that count are 6.4, and the limits are estimates too.
+    # 6 % wanted of 80: 4.8; three standard deviations of that count are 6.4,
+    # and the limits are estimates too.
     assert sum(verdict.flagged for verdict in new) <= 14
     assert all(0.0 <= verdict.score <= 1.0 for verdict in new)
     image = skin(5)

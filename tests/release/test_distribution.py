@@ -152,7 +152,8 @@ def test_heavy_parts_stay_extras(built: Built):
     base = {re.match(r"[\w.-]+", line)[0] for line in lines if "extra ==" not in line}
     assert base == {
         "accelerate", "albumentations", "filelock", "grad-cam", "huggingface-hub", "jinja2", "joblib",
-        "matplotlib", "numpy", "packaging", "pandas", "pillow", "pydantic", "pyyaml", "rich", "safetensors", "scikit-learn",
+        "matplotlib", "numpy", "packaging", "pandas", "pillow", "pydantic", "pyyaml", "rich", "safetensors",
+        "scikit-learn",
         "scipy", "timm", "torch", "torchvision", "typer",
     }  # fmt: skip
 

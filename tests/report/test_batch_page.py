@@ -186,7 +186,8 @@ def test_review_survives_a_reload(shown: Any) -> None:
         "return document.querySelector('.card[data-id=\"worst.jpg\"] .accept').getAttribute('aria-pressed')"
     )
     press(shown, "a")
-    # The key arrives when the browser gets to it, and on a busy machine the page may be told to reload before that.
+    # The key arrives when the browser gets to it,
+    # and on a busy machine the page may be told to reload before that.
     becomes(shown, pressed, "true")
     shown.refresh()
     becomes(shown, pressed, "true")

@@ -1,4 +1,6 @@
-"""Adaptive looks from the ensemble to the evaluation: fitted, stored, and judged as prediction would decide."""
+"""Adaptive looks from the ensemble to the evaluation: fitted, stored,
+and judged as prediction would decide.
+"""
 
 from __future__ import annotations
 

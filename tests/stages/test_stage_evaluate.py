@@ -109,7 +109,8 @@ def test_what_a_fold_held_out_has_mates_only_in_the_other_folds(tmp_path, fold_o
     workspace = made_workspace.make(tmp_path, n_lesions=60, members=("one",))
     found = Predictions.load(workspace.predictions("one", "val"))
     folds = (pd.factorize(found.table["lesion_id"])[0] % 2).astype(str)
-    # The first lesion, of fold 0, has one more photograph. As `kfold` has it, all that is dealt is to train on.
+    # The first lesion, of fold 0, has one more photograph. As `kfold` has it,
+    # all that is dealt is to train on.
     split = pd.DataFrame({"id": found.table["id"], "part": "train", "fold": folds})
     split.loc[len(split)] = ["train_mate", "train", fold_of_mate]
     manifest = Manifest.load(workspace.manifest)

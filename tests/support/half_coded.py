@@ -1,4 +1,6 @@
-"""Images of every kind of which a part is not coded, made from one picture; decoders fill in what is missing."""
+"""Images of every kind of which a part is not coded, made from one picture;
+decoders fill in what is missing.
+"""
 
 from __future__ import annotations
 

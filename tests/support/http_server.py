@@ -1,7 +1,7 @@
 """A server on 127.0.0.1 in place of the official one, with every fault that a download can meet.
 
-Faults are queued for a path, and each GET request uses up one; when the queue is empty the server behaves well. It
-also answers as a proxy does, whatever host it is asked for.
+Faults are queued for a path, and each GET request uses up one; when the queue is empty the server behaves
+well. It also answers as a proxy does, whatever host it is asked for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Kill a command at many moments and say what it left: `python killing.py WHOLE KILLED FOLDER COMMAND ...`.
 
-Runs `skinlesion COMMAND ... -w WHOLE` unbroken, and the same with `-w KILLED` again and again, each time killed
-(SIGKILL, which no process can catch): once before every step in which a file takes its final name, then at random
-moments. After each kill everything with a final name in FOLDER must be whole. The last run is left alone. Writes how
-many runs were killed.
+Runs `skinlesion COMMAND ... -w WHOLE` unbroken, and the same with `-w KILLED` again and again, each time
+killed (SIGKILL, which no process can catch): once before every step in which a file takes its final name,
+then at random moments. After each kill everything with a final name in FOLDER must be whole. The last run is
+left alone. Writes how many runs were killed.
 
 One process for all: what it has imported is there in every fork, so that a run takes no longer than its work.
 """

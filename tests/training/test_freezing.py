@@ -32,7 +32,9 @@ def network(name):
 
 
 class Two(nn.Module):
-    """A 1 x 1 convolution followed by a norm; with `twice`, the convolution's output is also used directly."""
+    """A 1 x 1 convolution followed by a norm; with `twice`,
+    the convolution's output is also used directly.
+    """
 
     def __init__(self, *, twice: bool = False, bias: bool = False) -> None:
         super().__init__()
@@ -56,7 +58,8 @@ class Two(nn.Module):
 @pytest.mark.parametrize(("bias", "expected"), [(False, 28.5), (True, 44.5)])
 @pytest.mark.parametrize("learning", [True, False])
 def test_a_norm_is_a_scale_and_an_offset_of_the_kernel(learning, bias, expected):
-    # 10 / sqrt(5.5 + 0.75) = 4; the convolution makes 2 * 5 = 10 (14 with its bias); 4 * (10 - 3) + 0.5 = 28.5.
+    # 10 / sqrt(5.5 + 0.75) = 4; the convolution makes 2 * 5 = 10 (14 with its bias); 4 * (10 - 3)
+    # + 0.5 = 28.5.
     two = Two(bias=bias).eval()
     assert merge_norms(two, learning=learning) == 1
     assert two(torch.full((1, 1, 1, 1), 2.0)).item() == pytest.approx(expected)

@@ -74,7 +74,8 @@ def test_plateau_halves_after_patience_and_takes_a_tie_for_progress():
     plateau = make_plateau(optimizer, recipe(schedule="plateau", plateau_patience_epochs=1))
     assert plateau is not None
     rates = []
-    # Progress, a tie, 0.01 % less (within the tolerance), then two bad ones: halved; progress; two bad: halved.
+    # Progress, a tie, 0.01 % less (within the tolerance), then two bad ones: halved; progress; two bad:
+    # halved.
     for score in (0.5, 0.5, 0.49996, 0.4, 0.4, 0.6, 0.5, 0.5):
         plateau.step(-score)
         rates.append(optimizer.param_groups[0]["lr"])

@@ -42,8 +42,9 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES,
 class Expected:
     """What is known about a file before it is downloaded.
 
-    `size_bytes` and the hashes `md5` and `sha256` must match; a different `unconfirmed_md5` is only a notice. A file
-    of more than `limit_bytes` is refused. `check` raises a DataError for a file whose content is wrong.
+    `size_bytes` and the hashes `md5` and `sha256` must match; a different `unconfirmed_md5` is only a notice.
+    A file of more than `limit_bytes` is refused. `check` raises a DataError
+    for a file whose content is wrong.
     """
 
     name: str
@@ -99,7 +100,8 @@ def fetch(
     tries = 0
     with open_client(patience) as client:
         while tries < patience.tries:
-            # A wrong file may have been put together from two versions, so every address gets a second chance.
+            # A wrong file may have been put together from two versions,
+            # so every address gets a second chance.
             for url in [url for url in urls if len(wrong[url]) < 2]:
                 before = _size(part)
                 try:
@@ -156,7 +158,9 @@ def _try_address(
 
 
 def _require_same(begun: Remote, remote: Remote) -> None:
-    """Half a file from another address may be continued if the sizes agree: the final checks see the whole file."""
+    """Half a file from another address may be continued if the sizes agree:
+    the final checks see the whole file.
+    """
     same_version = begun.url != remote.url or begun.validator == remote.validator
     if remote.size_bytes != begun.size_bytes or not same_version:
         raise Changed("the file on the server is not the one that was begun")
@@ -212,11 +216,13 @@ def _limit_bytes(expected: Expected, body: Body, part: Path) -> int:
             )
         if expected.limit_bytes and total > expected.limit_bytes:
             raise DataError(
-                f"{expected.name} has {total:,} bytes on the server, expected at most {expected.limit_bytes:,}"
+                f"{expected.name} has {total:,} bytes on the server, expected at most "
+                f"{expected.limit_bytes:,}"
             )
         if total > room:
             raise SkinLesionError(
-                f"{expected.name} has {total / 1e9:,.1f} GB on the server, and {room / 1e9:,.1f} GB are free in "
+                f"{expected.name} has {total / 1e9:,.1f} GB on the server, and {room / 1e9:,.1f} GB are "
+                "free in "
                 f"{part.parent}",
                 "Free some space or choose another --workspace.",
             )
@@ -261,7 +267,8 @@ def examine(expected: Expected, path: Path, url: str) -> Fetched:
         if wanted is not None and actual != wanted:
             raise DataError(
                 f"{expected.name} has {what} {actual}, expected {wanted}",
-                "If the file was replaced on purpose, --ignore-hashes accepts it; its content is still verified.",
+                "If the file was replaced on purpose, --ignore-hashes accepts it; its content is still "
+                "verified.",
             )
     if expected.unconfirmed_md5 and md5.hexdigest() != expected.unconfirmed_md5:
         notes.append(

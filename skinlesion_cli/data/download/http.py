@@ -1,4 +1,5 @@
-"""One HTTP request at a time, bounded in time and in bytes, through httpx2 (the maintained successor of httpx).
+"""One HTTP request at a time, bounded in time and in bytes,
+through httpx2 (the maintained successor of httpx).
 
 Proxies and certificates come from the environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`), redirects are
 followed, and files are requested uncompressed.
@@ -24,9 +25,10 @@ from skinlesion_cli.errors import SkinLesionError
 class Patience:
     """How long to keep trying.
 
-    `tries` is the number of attempts in a row without progress; the waits between them double from `first_wait_s` to
-    `longest_wait_s`. `timeout_s` limits the wait for the next bytes, `answer_s` the wait for the header of an answer.
-    A body that comes at less than `slowest_bytes_per_s` for `rate_window_s` seconds is abandoned.
+    `tries` is the number of attempts in a row without progress; the waits between them double from
+    `first_wait_s` to `longest_wait_s`. `timeout_s` limits the wait for the next bytes, `answer_s` the wait
+    for the header of an answer. A body that comes at less than `slowest_bytes_per_s`
+    for `rate_window_s` seconds is abandoned.
     """
 
     tries: int = 5
@@ -143,7 +145,8 @@ def request_file(
 ) -> Iterator[Body]:
     """Request a file from byte `start` on, provided that it still has this validator.
 
-    The body starts at 0 instead if the server sends the whole file: it does not support ranges, or the file changed.
+    The body starts at 0 instead if the server sends the whole file: it does not support ranges,
+    or the file changed.
 
     Raises
     ------
@@ -187,8 +190,8 @@ def _body(response: httpx2.Response, url: str, start: int, patience: Patience) -
 def _send(client: httpx2.Client, request: httpx2.Request, patience: Patience) -> httpx2.Response:
     """Send a request and wait for the header of the answer.
 
-    In a thread of its own, since timeouts of the client restart with every byte: a header that trickles would hold
-    the program for hours.
+    In a thread of its own, since timeouts of the client restart with every byte: a header that trickles would
+    hold the program for hours.
     """
     outcome: queue.SimpleQueue[httpx2.Response | Exception] = queue.SimpleQueue()
 

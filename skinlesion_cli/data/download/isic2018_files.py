@@ -1,7 +1,7 @@
 """The official files of ISIC 2018 Task 3, and downloading them.
 
-ISIC publishes neither sizes nor hashes. The exact size and the md5 sums were recorded by third parties; those of the
-image archives come from an older address, so a difference is only a notice.
+ISIC publishes neither sizes nor hashes. The exact size and the md5 sums were recorded by third parties; those
+of the image archives come from an older address, so a difference is only a notice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _LEDGER = "downloads.json"
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """One official file. `about_bytes` is for estimates; `images` is the number of images the archive must contain."""
+    """One official file. `about_bytes` is for estimates;
+    `images` is the number of images the archive must contain.
+    """
 
     name: str
     part: str
@@ -166,7 +168,8 @@ def fetch_all(
 def _manual_instructions(hint: str, planned: Sequence[Planned]) -> str:
     addresses = "\n".join(f"  {item.urls[0]}" for item in planned)
     return (
-        f"{hint}\nWithout a connection: download these files on another machine, put them into one folder, and run "
+        f"{hint}\nWithout a connection: download these files on another machine, put them into one "
+        "folder, and run "
         f"`skinlesion download --from FOLDER`:\n{addresses}"
     ).lstrip()
 
@@ -211,7 +214,9 @@ def _read_ledger(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def _complete_size(file: OfficialFile, folder: Path, ledger: dict[str, dict[str, object]]) -> int | None:
-    """Size in bytes of a file that was downloaded and verified before; None if there is none or it was changed."""
+    """Size in bytes of a file that was downloaded and verified before;
+    None if there is none or it was changed.
+    """
     size = _size(folder / file.name)
     return size if size and ledger.get(file.name, {}).get("size_bytes") == size else None
 

@@ -1,7 +1,7 @@
 """Colours brought to sRGB: embedded profiles, the colour chunks of PNG, coding-independent code points.
 
-Training and prediction read through here, so that a network sees the same colours in both. What cannot be used is
-a note and leaves the values as they are: a broken profile says nothing about the pixels.
+Training and prediction read through here, so that a network sees the same colours in both. What cannot be
+used is a note and leaves the values as they are: a broken profile says nothing about the pixels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def from_profile(pixels: np.ndarray, profile: bytes) -> tuple[np.ndarray, list[s
 
     Parameters
     ----------
-    pixels : uint8 (height, width, 3) RGB, (height, width) grey, or (height, width, 4) CMYK where 255 is full ink.
+    pixels : uint8 (height, width, 3) RGB, (height, width) grey, or (height, width, 4)
+        CMYK where 255 is full ink.
     profile : the embedded profile.
 
     Returns
@@ -180,7 +181,9 @@ def _to_xyz(chromaticities: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _through_linear(pixels: np.ndarray, linear: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Values to linear light by a table of 256, through a matrix, and to sRGB by its curve (IEC 61966-2-1)."""
+    """Values to linear light by a table of 256, through a matrix,
+    and to sRGB by its curve (IEC 61966-2-1).
+    """
     result = np.empty_like(pixels)
     table, mixing = linear.astype(np.float32), matrix.T.astype(np.float32)
     for rows in strips(*pixels.shape[:2]):

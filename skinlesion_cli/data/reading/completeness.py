@@ -20,7 +20,8 @@ _WINDOW_BYTES = 1 << 20
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # First column, first row, and the steps, of the seven passes (PNG specification, 8.2).
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# Coded data look random: outside of flat areas the longest runs of zero bytes in intact files are of 24 bytes.
+# Coded data look random: outside of flat areas the longest runs of zero bytes
+# in intact files are of 24 bytes.
 _HOLE_BYTES = 64
 _ZEROS = re.compile(rb"\0{64,}")
 # In lossy WebP large flat areas become zeros: a byte stands for 13,000 pixels or more.
@@ -250,7 +251,9 @@ def refuse_holes(data: bytes, start: int, end: int, allowed: int = _HOLE_BYTES) 
 
 
 def code_points(data: bytes) -> tuple[int, int] | None:
-    """Primaries and transfer characteristics (ITU-T H.273) that a PNG, AVIF or HEIF names; None where it does not."""
+    """Primaries and transfer characteristics (ITU-T H.273) that a PNG, AVIF or HEIF names;
+    None where it does not.
+    """
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         at = data.find(b"cICP", 0, 4096)
         return (data[at + 4], data[at + 5]) if at > 0 and at + 6 <= len(data) else None

@@ -27,8 +27,8 @@ _HEADER_ALLOWANCE_BYTES = 16 << 20
 _KEPT_BYTES = 256 << 20
 _NEEDS_EXTRA = "this is a DICOM file; reading it needs `pip install 'skinlesion[dicom]'`"
 
-# pydicom warns of what does not follow the standard, in most files of most devices; what matters of it is an error
-# here. For the whole process, because filters that are set for each image get mixed up between threads.
+# pydicom warns of what does not follow the standard, in most files of most devices; what matters of it is an
+# error here. For the whole process, because filters that are set for each image get mixed up between threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -42,13 +42,14 @@ def decode_dicom(
 ) -> LoadedImage:
     """One frame of a DICOM image, from 1.
 
-    Colour is converted from the file's photometric interpretation and its ICC profile; grey values are scaled from
-    the stored range (`BitsStored`, at `HighBit`) to 0..255, MONOCHROME1 is inverted. Windows are not applied.
+    Colour is converted from the file's photometric interpretation and its ICC profile; grey values are scaled
+    from the stored range (`BitsStored`, at `HighBit`) to 0..255, MONOCHROME1 is inverted.
+    Windows are not applied.
 
     Raises
     ------
-    ImageError : pydicom or a decoder is not installed, or the file is damaged, holds no image, or has a size or
-        values that are refused.
+    ImageError : pydicom or a decoder is not installed, or the file is damaged, holds no image, or has a size
+        or values that are refused.
     """
     dataset = _dataset(source, max_pixels)
     try:
@@ -70,9 +71,11 @@ def decode_dicom(
 
 
 def count_frames(source: Path | bytes) -> int:
-    """Frames of a DICOM file by its header: 0 where it holds no image (a directory, a report), else at least 1.
+    """Frames of a DICOM file by its header: 0 where it holds no image (a directory, a report),
+    else at least 1.
 
-    A file that cannot be read, or that says more than it can hold, counts as one frame, which will not be read.
+    A file that cannot be read, or that says more than it can hold, counts as one frame,
+    which will not be read.
     """
     try:
         dataset = _header(source)
@@ -146,7 +149,9 @@ def _has_no_prefix(source: Path | bytes) -> bool:
 
 
 def _syntax_of(source: Path | bytes) -> str:
-    """The transfer syntax, read by hand: pydicom inflates a deflated file without limit before it can be asked."""
+    """The transfer syntax, read by hand: pydicom inflates a deflated file
+    without limit before it can be asked.
+    """
     found = _meta_end(_start(source))
     return found[0] if found else ""
 

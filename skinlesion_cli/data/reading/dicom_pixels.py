@@ -1,4 +1,6 @@
-"""One frame of a DICOM data set as sRGB: the frame is checked to be whole, decoded, and its values interpreted."""
+"""One frame of a DICOM data set as sRGB: the frame is checked to be whole, decoded,
+and its values interpreted.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ _JPEG_2000_COST = 4
 class Codec:
     """How the frames of a transfer syntax are decoded.
 
-    `plugin` is pydicom's name of the decoder, `package` what has to be installed for it. `family` tells how a frame
-    is checked: `jpeg`, `lossless`, `jpeg_ls`, `jpeg_2000`, or `rle`, which pydicom checks itself.
+    `plugin` is pydicom's name of the decoder, `package` what has to be installed for it. `family` tells how a
+    frame is checked: `jpeg`, `lossless`, `jpeg_ls`, `jpeg_2000`, or `rle`, which pydicom checks itself.
     """
 
     name: str
@@ -68,8 +70,8 @@ def frame_pixels(dataset: Any, frame: int, max_pixels: int) -> LoadedImage:
 
     Raises
     ------
-    ImageError : `unsupported_mode`, `unsupported_codec`, `needs_extra`, `truncated`, `damaged` or `too_large`. What
-        decoders raise comes out as it is.
+    ImageError : `unsupported_mode`, `unsupported_codec`, `needs_extra`, `truncated`, `damaged` or
+        `too_large`. What decoders raise comes out as it is.
     """
     photometric = str(dataset.get("PhotometricInterpretation", "")).strip()
     samples = int(dataset.get("SamplesPerPixel", 1))
@@ -134,7 +136,8 @@ def _codec(syntax: str) -> Codec | None:
     if not syntax.startswith(_PREFIX.rstrip(".")) or end not in CODECS:
         raise ImageError(
             "unsupported_codec",
-            f"DICOM with transfer syntax {syntax} is not read; convert it, for example with `dcmconv` or `gdcmconv --raw`",
+            f"DICOM with transfer syntax {syntax} is not read; convert it, for example with `dcmconv` or "
+            "`gdcmconv --raw`",
         )
     return CODECS[end]
 
@@ -169,8 +172,8 @@ def _decoded(dataset: Any, codec: Codec | None, frame: int, max_pixels: int) -> 
 def _checked(dataset: Any, codec: Codec, frame: int, max_pixels: int) -> np.ndarray | None:
     """Refuse a compressed frame that is not whole; its pixels where they came out on the way.
 
-    pydicom's decoders would fill in the rest of a JPEG, and take holes in JPEG 2000 for flat areas; its own decoder of
-    RLE counts the bytes.
+    pydicom's decoders would fill in the rest of a JPEG, and take holes in JPEG 2000 for flat areas; its own
+    decoder of RLE counts the bytes.
     """
     from pydicom.encaps import get_frame
 
@@ -184,7 +187,8 @@ def _checked(dataset: Any, codec: Codec, frame: int, max_pixels: int) -> np.ndar
     if (header.width, header.height) != (width, height):
         raise ImageError(
             "damaged",
-            f"the image is damaged: {width} x {height} pixels are announced, {header.width} x {header.height} coded",
+            f"the image is damaged: {width} x {height} pixels are announced, {header.width} x "
+            f"{header.height} coded",
         )
     if codec.family == "jpeg_ls":
         refuse_holes(data, 0, len(data))
@@ -210,7 +214,8 @@ def _check_jpeg_2000(data: bytes, width: int, height: int, max_pixels: int) -> N
     if (right - left, bottom - top) != (width, height):
         raise ImageError(
             "damaged",
-            f"the image is damaged: {width} x {height} pixels are announced, {right - left} x {bottom - top} coded",
+            f"the image is damaged: {width} x {height} pixels are announced, {right - left} x "
+            f"{bottom - top} coded",
         )
     check_size(width, height, max_pixels=max_pixels, cost=_JPEG_2000_COST, kind="JPEG 2000")
     refuse_holes(data, start, len(data))

@@ -37,7 +37,9 @@ class FoundFile:
 
 
 def sniff(path: Path) -> FileKind:
-    """The kind of a file by its content; by its name alone where it cannot be opened. Nothing but files is opened."""
+    """The kind of a file by its content; by its name alone where it cannot be opened.
+    Nothing but files is opened.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return kind_of(b"", path.name) if has_image_suffix(path.name) else _NOT_REGULAR
@@ -50,8 +52,8 @@ def sniff(path: Path) -> FileKind:
 def walk(folder: Path, *, follow_links: bool, passed_over: Counter[str]) -> Iterator[FoundFile]:
     """Files below a folder that get a row, in the order of their names, each folder with what is below it.
 
-    Hidden entries, what is no image, and pictures that this tool wrote are counted in `passed_over` by kind. Links
-    are refused unless `follow_links`; then a link back to a folder above it is refused.
+    Hidden entries, what is no image, and pictures that this tool wrote are counted in `passed_over` by kind.
+    Links are refused unless `follow_links`; then a link back to a folder above it is refused.
     """
     # A stack, not recursion: folders can be nested deeper than the interpreter calls.
     stack = [_Level(folder, "", ())]

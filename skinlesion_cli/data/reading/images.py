@@ -1,7 +1,7 @@
 """Reading an image file: the one place where pixels come from, and every way in which that can fail.
 
-Whatever the file holds, what comes out is upright 8-bit sRGB, or an `ImageError` that says why not. Nothing is
-guessed and half an image is never returned.
+Whatever the file holds, what comes out is upright 8-bit sRGB, or an `ImageError` that says why not. Nothing
+is guessed and half an image is never returned.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.errors import ImageError
 
 # Reduced-scale decoding keeps at least this many times the pixels that are asked for on each side. On sharp
-# photographs (JPEG quality 92, brought to the same size afterwards) the gradients of the result are 1 % weaker
-# than without it at a margin of 2, 4 to 5 % at 1.2 and 6 to 7 % at 1.
+# photographs (JPEG quality 92, brought to the same size afterwards) the gradients of the result are 1 %
+# weaker than without it at a margin of 2, 4 to 5 % at 1.2 and 6 to 7 % at 1.
 REDUCED_MARGIN = 2.0
 _ORIENTATION_TAG = 0x0112
 # The classes themselves, not `Image.open`: that tries others, some of which start programs (EPS), and refuses
@@ -58,8 +58,8 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], Any]] = {
 _BUILT_IN = {"JPEG2000": "jpg_2000", "AVIF": "avif"}
 # OpenJPEG keeps 4 bytes a sample, twice; the video decoders keep planes of 16 bits and their references.
 _COST = {"JPEG2000": 4, "AVIF": 2, "HEIF": 2}
-# Levels of 255 that a picture spans at least, without the lightest and darkest pixels. Photographs of skin span 60
-# and more.
+# Levels of 255 that a picture spans at least, without the lightest and darkest pixels. Photographs of skin
+# span 60 and more.
 _LEAST_LEVELS = 16
 _SAMPLE_SIDE, _OUTLIERS = 64, 20
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
@@ -93,19 +93,21 @@ def load_image(
     min_side_px : refuse images with a shorter side than this.
     target_px : the caller will shrink the image to about this many pixels a side. A JPEG much larger than
         that is decoded at 1/2, 1/4 or 1/8 scale.
-    reduced_margin : decoding leaves at least this many times `target_px` on each side; 1 is faster and softer.
+    reduced_margin : decoding leaves at least this many times `target_px` on each side;
+        1 is faster and softer.
     frame : the frame of a DICOM file or the page of a TIFF, from 1.
 
     Returns
     -------
-    The image with the EXIF orientation applied, embedded colour profiles converted to sRGB, 16-bit grey scaled
-    from its full range to 0..255, and transparency laid over white. Of an animation it is the first frame.
+    The image with the EXIF orientation applied, embedded colour profiles converted to sRGB, 16-bit grey
+    scaled from its full range to 0..255, and transparency laid over white.
+    Of an animation it is the first frame.
 
     Raises
     ------
     ImageError : with `reason` one of `missing`, `unreadable`, `not_a_file`, `empty`, `not_an_image`,
-        `truncated`, `damaged`, `too_large`, `too_small`, `too_complex`, `unsupported_mode`, `unsupported_kind`,
-        `needs_extra`.
+        `truncated`, `damaged`, `too_large`, `too_small`, `too_complex`, `unsupported_mode`,
+        `unsupported_kind`, `needs_extra`.
     """
     name = "" if isinstance(source, bytes) else source.name
     if _is_dicom(source, name):
@@ -152,7 +154,8 @@ def _is_dicom(source: Path | bytes, name: str) -> bool:
 
 
 def check_not_blank(pixels: np.ndarray) -> None:
-    """Refuse a picture that shows nothing: black, white, one colour, or so few levels that nothing can be seen.
+    """Refuse a picture that shows nothing: black, white, one colour,
+    or so few levels that nothing can be seen.
 
     Values of 12 bits that are stored in 16 without a word end here too.
 

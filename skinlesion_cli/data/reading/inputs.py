@@ -1,8 +1,8 @@
 """What a user names, as a stream of images with ids that never collide.
 
 Nothing is collected: a list of a million names yields its first image at once, and a folder is read one level
-at a time. What must not be opened (a link, an unreadable folder, an unsafe archive) comes out as an input with a
-`refusal`, so that it gets a row of its own; files that are no images are counted by kind.
+at a time. What must not be opened (a link, an unreadable folder, an unsafe archive) comes out as an input
+with a `refusal`, so that it gets a row of its own; files that are no images are counted by kind.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class ImageInput:
     """One image to be read.
 
     `id` is the path below the folder or archive that was named (with `/`), or the file as it was named, in
-    printable characters; where a file has several frames, each of them, the first too, has `#` and its number, from
-    1, behind that. `member` is set for images inside the zip archive at `path`. `refusal` is a reason and a message
-    where it must not be opened. `content` is its bytes where it is not a file. `frame` is the number of the frame.
+    printable characters; where a file has several frames, each of them, the first too, has `#` and its
+    number, from 1, behind that. `member` is set for images inside the zip archive at `path`. `refusal` is a
+    reason and a message where it must not be opened. `content` is its bytes where it is not a file.
+    `frame` is the number of the frame.
     """
 
     id: str
@@ -101,9 +102,9 @@ def expand(
 ) -> Iterator[ImageInput]:
     """Images of the files, folders, patterns, `@list` files and archives named, then those of a list.
 
-    Folders come in sorted order, each with what is below it. What is an image is told by its content. Where one
-    folder or archive is all that was named, ids are paths below it; otherwise they begin with it as it was named, so
-    that two folders never share an id.
+    Folders come in sorted order, each with what is below it. What is an image is told by its content. Where
+    one folder or archive is all that was named, ids are paths below it; otherwise they begin with it as it
+    was named, so that two folders never share an id.
 
     Parameters
     ----------
@@ -183,9 +184,11 @@ def _frames(source: ImageInput, numbers: tuple[int, ...]) -> Iterator[ImageInput
 
 
 def count_quickly(named: Sequence[str], most: int) -> int | None:
-    """How many images are in files and folders; None where there are more than `most`, or it takes long to tell.
+    """How many images are in files and folders; None where there are more than `most`,
+    or it takes long to tell.
 
-    Folders are not read further than that, nor in order, and frames are not counted: this is for a progress bar.
+    Folders are not read further than that, nor in order, and frames are not counted:
+    this is for a progress bar.
     """
     count, waiting = 0, list(named)
     while waiting:

@@ -1,7 +1,8 @@
 """JPEG data decoded strictly: every block of every scan has to be coded.
 
-Pillow decodes with the warnings of libjpeg switched off, so that a cut or holed file comes out filled with grey.
-`simplejpeg` is the same libjpeg-turbo with warnings as errors; on intact files both give the same pixels.
+Pillow decodes with the warnings of libjpeg switched off, so that a cut or holed file comes out filled with
+grey. `simplejpeg` is the same libjpeg-turbo with warnings as errors;
+on intact files both give the same pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _FRAMES = frozenset({*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _START_OF_SCAN, _END_OF_IMAGE, _APP0, _ADOBE, _HUFFMAN_TABLES = 0xDA, 0xD9, 0xE0, 0xEE, 0xC4
 _COEFFICIENTS = 64
-# So many zero bytes are more than forty coefficients of one value in a row, where zeros do not mean a flat area.
+# So many zero bytes are more than forty coefficients of one value in a row,
+# where zeros do not mean a flat area.
 _HOLE = bytes(16)
 # A warning of libjpeg about a segment that has nothing to do with the pixels.
 _HARMLESS = "unknown JFIF revision number"
@@ -38,9 +40,10 @@ _HARMLESS = "unknown JFIF revision number"
 class JpegHeader:
     """What the segments before the first scan say.
 
-    `components` are the identifiers of the colour components, `bits` those of a sample. `adobe` tells whether an Adobe marker says how the
-    colours are coded. `tables` has the symbol of the shortest code of each Huffman table, which is all zeros.
-    `scan_start` is the byte at which the first scan's marker stands, `scan` its header.
+    `components` are the identifiers of the colour components, `bits` those of a sample. `adobe` tells whether
+    an Adobe marker says how the colours are coded. `tables` has the symbol of the shortest code of each
+    Huffman table, which is all zeros. `scan_start` is the byte at which the first scan's marker stands,
+    `scan` its header.
     """
 
     width: int
@@ -61,7 +64,8 @@ def read_header(data: bytes) -> JpegHeader:
 
     Raises
     ------
-    ImageError : `truncated` or `damaged`: there is no frame, no scan or no end; or the file is mostly filling.
+    ImageError : `truncated` or `damaged`: there is no frame, no scan or no end;
+        or the file is mostly filling.
     """
     position, adobe, jfif, frame = 2, False, False, None
     tables: dict[int, int] = {}
@@ -147,7 +151,8 @@ def _check_many_scans(data: bytes, header: JpegHeader) -> None:
         if count > MAX_SCANS or count * header.width * header.height > MAX_SCANNED_PIXELS:
             raise ImageError(
                 "too_complex",
-                f"the JPEG has at least {count} scans of {header.width} x {header.height} pixels; save it again as "
+                f"the JPEG has at least {count} scans of {header.width} x {header.height} pixels; save "
+                "it again as "
                 "a baseline JPEG",
             )
         first, last, approximation = segment[-3:] if header.progressive else (0, _COEFFICIENTS - 1, 0)
@@ -181,7 +186,8 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, scale: int = 1) -> np.ndarra
     if len(header.components) == 4 and not header.adobe:
         raise ImageError(
             "unsupported_mode",
-            "a CMYK JPEG without an Adobe marker: whether its inks are inverted is not recorded; convert it to RGB",
+            "a CMYK JPEG without an Adobe marker: whether its inks are inverted is not recorded; "
+            "convert it to RGB",
         )
     space = "CMYK" if len(header.components) == 4 else "RGB"
     # The smallest size that is not below these is the one at this scale.
@@ -242,8 +248,8 @@ def _shortest_codes(segment: bytes) -> dict[int, int]:
 def _refuse_hole(data: bytes, start: int, end: int, scan: bytes, tables: dict[int, int]) -> None:
     """Refuse a run of zero bytes, unless the tables are such that it codes a flat area.
 
-    Codes synchronise themselves again behind a hole, and with the usual tables the zeros stand for about as many
-    blocks as were there: no decoder notices.
+    Codes synchronise themselves again behind a hole, and with the usual tables the zeros stand for about as
+    many blocks as were there: no decoder notices.
     """
     if data.find(_HOLE, start, end) < 0:
         return

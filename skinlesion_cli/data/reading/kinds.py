@@ -23,8 +23,8 @@ OWN_JPEG_COMMENT: Final = b"skinlesion thumbnail"
 class FileKind:
     """A kind of file.
 
-    `name` is what messages and counts call it. `image`: it gets a row. `reader` is None where nothing here reads
-    it; `advice` then says what to do. `pillow` is the format's name in Pillow.
+    `name` is what messages and counts call it. `image`: it gets a row. `reader` is None where nothing here
+    reads it; `advice` then says what to do. `pillow` is the format's name in Pillow.
     """
 
     name: str

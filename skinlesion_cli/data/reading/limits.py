@@ -20,8 +20,8 @@ def check_size(
 
     Parameters
     ----------
-    cost : how many times the memory of a plain RGB image the decoder of this `kind` needs; the limit is divided
-        by it.
+    cost : how many times the memory of a plain RGB image the decoder of this `kind` needs; the limit is
+        divided by it.
 
     Raises
     ------

@@ -12,7 +12,9 @@ from skinlesion_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Listing:
-    """`files` are relative POSIX paths, sorted by code point; `links` are the links that were not followed."""
+    """`files` are relative POSIX paths, sorted by code point;
+    `links` are the links that were not followed.
+    """
 
     root: Path
     files: tuple[str, ...]

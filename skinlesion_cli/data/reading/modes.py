@@ -1,4 +1,6 @@
-"""From the modes in which Pillow decodes to 8-bit RGB: explicitly, or refused where the scale would be a guess."""
+"""From the modes in which Pillow decodes to 8-bit RGB: explicitly,
+or refused where the scale would be a guess.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from skinlesion_cli.errors import ImageError
 _BACKGROUND = (255, 255, 255)
 _WITH_ALPHA = ("RGBA", "LA", "La", "RGBa", "PA")
 _WHITE_IS_ZERO = 0
-# What TIFF calls grey (two ways), RGB, palette, CMYK, YCbCr and CIELab; not masks, sensor mosaics or linear raw.
+# What TIFF calls grey (two ways), RGB, palette, CMYK, YCbCr and CIELab; not masks,
+# sensor mosaics or linear raw.
 _TIFF_PHOTOMETRIC = (0, 1, 2, 3, 5, 6, 8)
 _UNSIGNED, _UNDEFINED = 1, 4
 

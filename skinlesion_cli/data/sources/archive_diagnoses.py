@@ -1,11 +1,12 @@
 """Diagnoses of the ISIC archive and the seven classes: the one table that decides which is which.
 
-The archive describes a lesion by up to five levels (`diagnosis_1` ... `diagnosis_5`, `iddx_1` ... in ISIC 2024), from
-"Benign" to "Nevus, NOS, Junctional"; before 2024 by one word (`diagnosis`). The deepest level that is in the table
-decides; what is in it nowhere has no place among the seven classes.
+The archive describes a lesion by up to five levels (`diagnosis_1` ... `diagnosis_5`, `iddx_1` ... in ISIC
+2024), from "Benign" to "Nevus, NOS, Junctional"; before 2024 by one word (`diagnosis`). The deepest level
+that is in the table decides; what is in it nowhere has no place among the seven classes.
 
-Sources: the groups of HAM10000 (Tschandl et al. 2018, doi:10.1038/sdata.2018.161), which count solar lentigo and
-lichen-planus-like keratosis as BKL and Bowen's disease as AKIEC; for "lentigo NOS", Ha et al. 2020, arXiv:2010.05351.
+Sources: the groups of HAM10000 (Tschandl et al. 2018, doi:10.1038/sdata.2018.161), which count solar lentigo
+and lichen-planus-like keratosis as BKL and Bowen's disease as AKIEC; for "lentigo NOS", Ha et al. 2020,
+arXiv:2010.05351.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class ZipOrigin:
 class Record:
     """One labelled image.
 
-    `file` is its name in the dataset's image folder. Unknown values are empty strings. `source` is the dataset that the
-    image comes from, where one table holds several; empty for that of its collection.
+    `file` is its name in the dataset's image folder. Unknown values are empty strings. `source` is the
+    dataset that the image comes from, where one table holds several; empty for that of its collection.
     """
 
     id: str
@@ -96,7 +96,9 @@ class SourceOptions:
     image_types: str = "dermoscopic"
 
     def class_of(self, label: str) -> str | None:
-        """The class of a label as people write it; empty where its images are dropped, None where it is unknown."""
+        """The class of a label as people write it; empty where its images are dropped,
+        None where it is unknown.
+        """
         name = plain_name(label)
         if name in self.class_map:
             return "" if self.class_map[name] == SKIP else self.class_map[name]
@@ -162,7 +164,8 @@ class Collection:
 
 
 NO_LESIONS = (
-    "no lesion ids: each image counts as a lesion of its own, so photographs of one lesion can be on both sides of "
+    "no lesion ids: each image counts as a lesion of its own, so photographs of one lesion can be on "
+    "both sides of "
     "the split, which makes every figure too good; see `skinlesion download --check-duplicates`"
 )
 

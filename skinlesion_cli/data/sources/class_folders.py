@@ -1,4 +1,6 @@
-"""A folder with one sub-folder per class: `MEL/a.jpg`, or `train/melanoma/a.jpg` beside `val/...` and `test/...`."""
+"""A folder with one sub-folder per class: `MEL/a.jpg`,
+or `train/melanoma/a.jpg` beside `val/...` and `test/...`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 _HINT = (
     "Expected sub-folders named "
     + ", ".join(CLASS_NAMES)
-    + " (or melanoma, nevus and so on; --map NAME=CLASS for other names), at the top or within train, val and test."
+    + " (or melanoma, nevus and so on; --map NAME=CLASS for other names), at the top or within train, "
+    "val and test."
 )
 
 

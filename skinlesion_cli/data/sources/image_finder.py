@@ -17,8 +17,8 @@ from skinlesion_cli.errors import DataError, name_items
 class ImageFinder:
     """Files below one folder, by the names that tables give them.
 
-    A name is a path relative to the folder, or the file's name alone wherever in it the file lies; case and the
-    suffix may differ, and ids of ISIC 2019 may lack `_downsampled`, or have it where the file does not.
+    A name is a path relative to the folder, or the file's name alone wherever in it the file lies; case and
+    the suffix may differ, and ids of ISIC 2019 may lack `_downsampled`, or have it where the file does not.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -92,7 +92,8 @@ def _part(
     if missing and not (options.allow_missing and images):
         raise DataError(
             f"{name} images named in the ground truth have no file: {name_items(missing)}",
-            f"Expected them in ISIC2018_Task3_{name}_Input (a folder or a zip) in {folder}; --allow-missing leaves "
+            f"Expected them in ISIC2018_Task3_{name}_Input (a folder or a zip) in {folder}; "
+            "--allow-missing leaves "
             "them out.",
         )
     if missing:

@@ -43,7 +43,8 @@ def recognise(path: Path) -> bool:
 def read(folder: Path, options: SourceOptions) -> Collection:
     """Read the training set of ISIC 2019; images without a class among the seven are dropped and counted.
 
-    Ids are those of the ground truth: 2,074 of them end in `_downsampled`, in all three tables and file names.
+    Ids are those of the ground truth: 2,074 of them end in `_downsampled`,
+    in all three tables and file names.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Images of the ISIC archive with its tables: isic-cli's `metadata.csv`, ISIC 2020's `train.csv`, ISIC 2024.
 
-Several tables of one download (ISIC 2024 has the diagnosis in one and the patient in another) are joined by id.
+Several tables of one download (ISIC 2024 has the diagnosis in one and the patient in another)
+are joined by id.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def read(path: Path, options: SourceOptions) -> Collection:
     files, missing = _files(labels, folder, options)
     if missing:
         notes.append(
-            f"{len(missing):,} of {len(labels):,} images have no file and were left out: {name_items(missing)}"
+            f"{len(missing):,} of {len(labels):,} images have no file and were left out: "
+            f"{name_items(missing)}"
         )
     records = [
         _record(identity, rows[identity], labels[identity], folder, file) for identity, file in files.items()
@@ -170,7 +172,8 @@ def _of_type(
     if others:
         counted = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common())
         notes.append(
-            f"{others.total():,} images that are not dermoscopic were left out ({counted}); --image-types all keeps them"
+            f"{others.total():,} images that are not dermoscopic were left out ({counted}); "
+            "--image-types all keeps them"
         )
     return kept
 
@@ -186,7 +189,8 @@ def _files(
     if missing and not (options.allow_missing and files):
         raise DataError(
             f"these images have no file in {folder}: {name_items(missing)}",
-            "Name the folder of the images with --images FOLDER; --allow-missing leaves rows without an image out.",
+            "Name the folder of the images with --images FOLDER; --allow-missing leaves rows without an "
+            "image out.",
         )
     return files, missing
 

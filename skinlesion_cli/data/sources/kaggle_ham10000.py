@@ -1,8 +1,9 @@
-"""HAM10000 as Kaggle and the Harvard Dataverse hand it out: HAM10000_metadata and the images, however they lie.
+"""HAM10000 as Kaggle and the Harvard Dataverse hand it out: HAM10000_metadata and the images,
+however they lie.
 
 The metadata is a CSV, a tab-separated `.tab`, or has no suffix. Images are in the folders or zips
-HAM10000_images_part_1 and _2 (twice nested where an archive was unpacked into a folder of its name), in one folder of
-any name, or beside the metadata. Part 1 or part 2 alone is read as the half that it is.
+HAM10000_images_part_1 and _2 (twice nested where an archive was unpacked into a folder of its name), in one
+folder of any name, or beside the metadata. Part 1 or part 2 alone is read as the half that it is.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     if missing and not (images and (options.allow_missing or absent)):
         raise DataError(
             f"images named in {file.name} have no file: {name_items(missing)}",
-            f"Expected them in HAM10000_images_part_1 and HAM10000_images_part_2 (folders or zips), or in one folder, "
+            "Expected them in HAM10000_images_part_1 and HAM10000_images_part_2 (folders or zips), or "
+            "in one folder, "
             f"in {folder}; --allow-missing leaves them out.",
         )
     if missing:

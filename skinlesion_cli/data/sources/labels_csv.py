@@ -1,6 +1,7 @@
 """A table of your own: images and labels and, where known, lesion, patient, age, sex, site, part and source.
 
-Headers, class names, separators and encodings as people write them (`artifacts/user_tables.py`, `taxonomy.py`).
+Headers, class names, separators and encodings
+as people write them (`artifacts/user_tables.py`, `taxonomy.py`).
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def read(path: Path, options: SourceOptions) -> Collection:
 
     Raises
     ------
-    DataError : columns missing; images missing, ambiguous, listed twice or outside the folder; unknown classes or
-        parts. The offenders are named.
+    DataError : columns missing; images missing, ambiguous, listed twice or outside the folder; unknown
+        classes or parts. The offenders are named.
     UsageError : a folder holds several such tables.
     """
     path = the_table(path, table_kinds.CSV)
@@ -170,7 +171,8 @@ def _files(
         where = "beside the table" if options.images is None else f"in {options.images.name}"
         raise DataError(
             f"{name}: these images have no file {where}: {name_items(missing)}",
-            "Name the folder of the images with --images FOLDER; --allow-missing leaves rows without an image out.",
+            "Name the folder of the images with --images FOLDER; --allow-missing leaves rows without an "
+            "image out.",
         )
     refuse_duplicates(list(files.values()), name)
     return files, missing

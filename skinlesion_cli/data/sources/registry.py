@@ -1,4 +1,6 @@
-"""Every kind of source by name. To add one: a file with `recognise` and `read` in this folder, and a line below."""
+"""Every kind of source by name. To add one: a file with `recognise` and `read` in this folder,
+and a line below.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,9 @@ def require_there(path: Path) -> None:
 def read_source(path: Path, name: str, options: SourceOptions, source_name: str | None = None) -> Collection:
     """Read a source by name, or by what it looks like where the name is `auto`.
 
-    A folder that holds nothing but another folder (as unpacked archives do) is looked into. `source_name` names
-    the dataset in the manifest; without it, a published dataset has the name of its kind, and your own that of its
-    folder.
+    A folder that holds nothing but another folder (as unpacked archives do) is looked into. `source_name`
+    names the dataset in the manifest; without it, a published dataset has the name of its kind, and your own
+    that of its folder.
 
     Raises
     ------
@@ -102,7 +104,9 @@ def _attribution(folder: Path) -> str:
 
 
 def _recognised(path: Path) -> tuple[Path, list[str]]:
-    """The folder within a folder that is recognised, and the kinds that it fits; `path` itself where none is."""
+    """The folder within a folder that is recognised, and the kinds that it fits;
+    `path` itself where none is.
+    """
     inner = path
     for _ in range(_MAX_WRAPPINGS):
         if fitting := [known for known, source in SOURCES.items() if source.recognise(inner)]:

@@ -1,7 +1,8 @@
-"""A list that people filled in: `reviewed.csv` of the page to review a batch, or the list of `skinlesion select`.
+"""A list that people filled in: `reviewed.csv` of the page to review a batch,
+or the list of `skinlesion select`.
 
-It has `image` and `label`, and columns of its own that say how the image came to be on it. Rows without a label
-say nothing about the class and are left out.
+It has `image` and `label`, and columns of its own that say how the image came to be on it. Rows without a
+label say nothing about the class and are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ OWN_COLUMNS = frozenset(
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is such a list: a table with `image`, `label`, and `review` or `rank`; or a folder that holds one."""
+    """Whether this is such a list: a table with `image`, `label`, and `review` or `rank`;
+    or a folder that holds one.
+    """
     return table_kinds.is_source(path, table_kinds.REVIEWED)
 
 

@@ -40,7 +40,9 @@ def kind_of(headers: Sequence[str]) -> str | None:
 
 
 def tables_in(folder: Path, kind: str) -> list[Path]:
-    """Tables of this kind directly in a folder, sorted by name; hidden files and those of other layouts left out."""
+    """Tables of this kind directly in a folder, sorted by name;
+    hidden files and those of other layouts left out.
+    """
     return [
         path
         for path in sorted(folder.iterdir())

@@ -1,4 +1,6 @@
-"""From a dataset on disk to training batches: the cache of decoded images, the order of an epoch, augmentation, loader.
+"""From a dataset on disk to training batches: the cache of decoded images, the order of an epoch,
+augmentation, loader.
 
-Everything random is a function of a seed, an epoch and a position, so that an interrupted training resumes exactly.
+Everything random is a function of a seed, an epoch and a position,
+so that an interrupted training resumes exactly.
 """

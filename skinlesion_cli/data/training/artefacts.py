@@ -1,7 +1,8 @@
-"""What lies over skin in dermoscopic photographs, drawn at random: hair, rulers, ink, stickers, dark corners, colour casts.
+"""What lies over skin in dermoscopic photographs, drawn at random: hair, rulers, ink, stickers,
+dark corners, colour casts.
 
-Photographs of one clinic show some of these and not others. A network that has only seen one clinic takes their
-presence, or their absence, as evidence; drawn at random over images of all classes they carry none.
+Photographs of one clinic show some of these and not others. A network that has only seen one clinic takes
+their presence, or their absence, as evidence; drawn at random over images of all classes they carry none.
 Every function takes and returns uint8 (h, w, 3), RGB, and draws from the generator that it is given.
 """
 
@@ -116,7 +117,9 @@ def colour_cast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """`colour` (3,), 0 to 255, laid over the image where `cover`, float (h, w, 1), is above 0 (1 hides it)."""
+    """`colour` (3,), 0 to 255, laid over the image where `cover`, float (h, w, 1),
+    is above 0 (1 hides it).
+    """
     values = image.astype(np.float32) * (1.0 - cover) + colour.astype(np.float32) * cover
     result: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return result

@@ -57,12 +57,14 @@ def _resize(size_px: int) -> A.BasicTransform:
 
 
 def _varied(size_px: int) -> list[Any]:
-    """`default` with what photographs of other clinics add: lesions that are small in the field or fill it, other
+    """`default` with what photographs of other clinics add: lesions that are small in the field or fill it,
+    other
     light, and hair, rulers, ink, stickers and dark corners (`artefacts`)."""
     crop = A.RandomResizedCrop(
         (size_px, size_px), scale=(0.4, 1.0), ratio=(0.75, 4 / 3), interpolation=cv2.INTER_AREA
     )
-    # Half of the time the picture shrinks to 0.55 to 1 of its side and its mirrored surroundings fill the rest.
+    # Half of the time the picture shrinks to 0.55 to 1 of its side
+    # and its mirrored surroundings fill the rest.
     shrink = A.Affine(scale=(0.55, 1.0), border_mode=cv2.BORDER_REFLECT_101, p=0.5)
     whole = A.Sequential([shrink, _resize(size_px)], p=0.35)
     _, *others = _default(size_px)
@@ -73,7 +75,8 @@ def _default(size_px: int) -> list[Any]:
     """Geometry and colour as in the strongest published work on these data, and random sharpness.
 
     The training images have two resolutions, and the less sharp ones are more often malignant. Blur, loss of
-    resolution, sharpening and JPEG artefacts are applied at random so that they carry no information on the class.
+    resolution, sharpening and JPEG artefacts are applied at random
+    so that they carry no information on the class.
     """
     return [
         A.OneOf(
@@ -124,9 +127,9 @@ def published_levels(class_counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _published(level: int, size_px: int) -> list[Any]:
-    """The calls of the published system. They imply two things that its description does not mention: areas left
-    empty by a rotation are black, and `translate_percent=0.05` always shifts by 5 % to the right and down instead of
-    by up to 5 % in any direction (albumentations 2 treats a single number as a fixed value).
+    """The calls of the published system. They imply two things that its description does not mention: areas
+    left empty by a rotation are black, and `translate_percent=0.05` always shifts by 5 % to the right and
+    down instead of by up to 5 % in any direction (albumentations 2 treats a single number as a fixed value).
     """
     flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
     by_level: dict[int, list[Any]] = {

@@ -28,7 +28,9 @@ _INTERPOLATION = "antialias"
 
 @dataclass(frozen=True, order=True)
 class ImageFile:
-    """An image of the dataset: its id, its file relative to the folder of images, and the sha256 of that file."""
+    """An image of the dataset: its id, its file relative to the folder of images,
+    and the sha256 of that file.
+    """
 
     id: str
     file: str
@@ -53,7 +55,8 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class DecodedCache:
-    """`images` is a read-only memory map, uint8 (n_images, size_px, size_px, 3), upright RGB; `index` maps an image
+    """`images` is a read-only memory map, uint8 (n_images, size_px, size_px, 3), upright RGB;
+    `index` maps an image
     id to its row."""
 
     images: np.ndarray
@@ -76,9 +79,9 @@ def open_cache(
 ) -> DecodedCache:
     """Open the cache of these images at this size; create it first if there is none.
 
-    The cache is written under a temporary name and renamed when it is complete. A second process that needs the same
-    cache waits for the first. Its name depends on the ids and hashes of the images, so a cache only ever contains
-    images whose hashes were verified.
+    The cache is written under a temporary name and renamed when it is complete. A second process that needs
+    the same cache waits for the first. Its name depends on the ids and hashes of the images, so a cache only
+    ever contains images whose hashes were verified.
 
     Parameters
     ----------
@@ -87,7 +90,8 @@ def open_cache(
 
     Raises
     ------
-    ArtifactError : images are missing or their hashes differ from the manifest; all are named, nothing is written.
+    ArtifactError : images are missing or their hashes differ from the manifest; all are named,
+        nothing is written.
     DataError : images cannot be decoded; all are named, nothing is written.
     SkinLesionError : the cache cannot be written, for example because the disk is full.
     """
@@ -180,7 +184,9 @@ def _all_in_one(problems: Sequence[SkinLesionError]) -> SkinLesionError:
 
 
 def _reserve(path: Path) -> None:
-    """Allocate the disk space first: writing to a memory map on a full disk kills the process instead of raising."""
+    """Allocate the disk space first: writing to a memory map
+    on a full disk kills the process instead of raising.
+    """
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

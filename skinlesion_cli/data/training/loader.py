@@ -19,8 +19,9 @@ from skinlesion_cli.parallel import available_cores
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Decoded training images: `pixels` uint8 (n, s, s, 3), usually memory-mapped; `rows` int64 (m,) selects the
-    training images from it; `labels` int64 (m,) are their classes; `metadata` float32 (m, k) or None, replaced by
+    """Decoded training images: `pixels` uint8 (n, s, s, 3), usually memory-mapped; `rows` int64 (m,) selects
+    the training images from it; `labels` int64 (m,) are their classes; `metadata` float32 (m, k) or None,
+    replaced by
     zeros for a share `metadata_drop` of the images."""
 
     pixels: np.ndarray
@@ -30,7 +31,8 @@ class TrainingImages:
     metadata_drop: float = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes that are not forked get the name of the memory-mapped file instead of its gigabytes.
+        # Worker processes that are not forked get the name
+        # of the memory-mapped file instead of its gigabytes.
         file = getattr(self.pixels, "filename", None)
         return vars(self) | ({"pixels": None, "file": file} if file else {})
 
@@ -43,7 +45,8 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The images of one epoch. `first_step` skips the steps that an interrupted run has already made; process `rank`
+    """The images of one epoch. `first_step` skips the steps that an interrupted run has already made;
+    process `rank`
     of `world_size` takes its share of every batch."""
 
     seed: int
@@ -108,10 +111,11 @@ class _EpochImages(Dataset):  # type: ignore[misc]
 def batches(
     source: TrainingImages, augmentation: Augmentation, plan: EpochPlan, workers: int
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Batches of one epoch: images uint8 (b, s, s, 3), labels int64 (b,), and metadata float32 (b, k) if there is any.
+    """Batches of one epoch: images uint8 (b, s, s, 3), labels int64 (b,), and metadata float32 (b, k)
+    if there is any.
 
-    The augmentation of an image is seeded by its position in the epoch, so worker processes never repeat each other
-    and any number of them gives the same batches.
+    The augmentation of an image is seeded by its position in the epoch, so worker processes never repeat each
+    other and any number of them gives the same batches.
     """
     dataset = _EpochImages(source, augmentation, plan)
     yield from DataLoader(
@@ -132,6 +136,8 @@ def _leave_signals_to_main_process(_worker: int) -> None:
 
 
 def default_workers() -> int:
-    """Number of loader processes: one core is left for the network; training processes share the machine's cores."""
+    """Number of loader processes: one core is left for the network;
+    training processes share the machine's cores.
+    """
     cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, cores - 1))

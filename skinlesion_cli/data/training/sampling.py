@@ -1,7 +1,7 @@
 """The order of the images in an epoch, as a function of the seed and the epoch alone.
 
-Nothing here has state, so an interrupted run resumes with the same images for any number of worker processes or
-devices.
+Nothing here has state, so an interrupted run resumes with the same images for any number of worker processes
+or devices.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ def epoch_order(
     Parameters
     ----------
     labels : class index of each row, int64 (n,).
-    power : None uses every image equally often, each permutation finished before the next begins. Otherwise rows are
-        drawn with replacement with weight count(class) ** -power: with 1, all classes are equally likely.
+    power : None uses every image equally often, each permutation finished before the next begins. Otherwise
+        rows are drawn with replacement with weight count(class) ** -power: with 1,
+        all classes are equally likely.
     """
     generator = np.random.default_rng([seed, epoch, 0x5A])
     n = len(labels)
@@ -31,5 +32,7 @@ def epoch_order(
 
 
 def sample_seed(seed: int, epoch: int, position: int) -> int:
-    """Seed of one image's augmentation: different for every position in every epoch, independent of the worker."""
+    """Seed of one image's augmentation: different for every position in every epoch,
+    independent of the worker.
+    """
     return int(np.random.SeedSequence([seed, epoch, position]).generate_state(1, np.uint32)[0])

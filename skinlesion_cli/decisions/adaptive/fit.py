@@ -26,11 +26,11 @@ MARGIN_FACTORS = tuple(float(factor) for factor in np.geomspace(20.0, 0.02, 100)
 class StoppingFit:
     """What the rule is worth.
 
-    `changed_images` of `images` differ, in what is protected, from all steps; `upper_bound` is the exact binomial
-    bound on the share of lesions with such an image. `cross_fitted_share` is the share among images whose lesion
-    the rule was not fitted on, `triage_changed_share` that of images with another decision or triage level.
-    `mean_steps` of `n_steps` is the mean number of steps that an image needs, `step_shares` the share of images
-    that need 1, 2, ... of them.
+    `changed_images` of `images` differ, in what is protected, from all steps; `upper_bound` is the exact
+    binomial bound on the share of lesions with such an image. `cross_fitted_share` is the share among images
+    whose lesion the rule was not fitted on, `triage_changed_share` that of images with another decision or
+    triage level. `mean_steps` of `n_steps` is the mean number of steps that an image needs, `step_shares` the
+    share of images that need 1, 2, ... of them.
     """
 
     stopping: StoppingRule
@@ -55,13 +55,16 @@ def upper_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
 
 
 def fewest_lesions(most_changed: float = MOST_CHANGED, confidence: float = CONFIDENCE) -> int:
-    """Lesions that show, if none of them changes, that at most this share of all does: (1 - share)^n <= 1 - confidence."""
+    """Lesions that show, if none of them changes, that at most this share of all does:
+    (1 - share)^n <= 1 - confidence.
+    """
     return int(np.ceil(np.log(1 - confidence) / np.log(1 - most_changed)))
 
 
 @dataclass(frozen=True)
 class _Trajectories:
-    """Every image after each of the steps: its `margins`, and whether what is protected is then `differing` from
+    """Every image after each of the steps: its `margins`,
+    and whether what is protected is then `differing` from
     the result of all steps. Both (n_images, n_steps); neither depends on how careful a rule is."""
 
     margins: np.ndarray
@@ -161,7 +164,8 @@ def _least_careful(trajectories: _Trajectories, most_changed: float) -> float:
     if least is None:
         needed = fewest_lesions(most_changed)
         raise DataError(
-            f"{lesions.n} validation lesions are too few to stop early: to show that at most {most_changed:.1%} of "
+            f"{lesions.n} validation lesions are too few to stop early: to show that at most "
+            f"{most_changed:.1%} of "
             f"the decisions change, at least {needed} lesions are needed",
             "Use --tta d4, or add more validation images.",
         )
@@ -169,7 +173,9 @@ def _least_careful(trajectories: _Trajectories, most_changed: float) -> float:
 
 
 def _cross_fitted(trajectories: _Trajectories, labels: np.ndarray, most_changed: float) -> float | None:
-    """Share of images decided otherwise by rules fitted without their lesion; None where folds are too small."""
+    """Share of images decided otherwise by rules fitted without their lesion;
+    None where folds are too small.
+    """
     differing = np.zeros(len(labels), dtype=bool)
     for fit_on, held_out in grouped_folds(labels, trajectories.lesion_ids):
         try:
@@ -190,9 +196,9 @@ def fit_adaptive(
 ) -> tuple[StoppingFit, np.ndarray]:
     """The stopping rule for these settings, and the probabilities that it leaves to decide on.
 
-    It protects the decisions of a rule that is fitted on all steps. The rule in use is to be fitted on what the
-    stopping leaves, float32 (n_images, 7), so that thresholds are calibrated on the forward passes of prediction;
-    `decisions_changed_in_all` counts that change too.
+    It protects the decisions of a rule that is fitted on all steps. The rule in use is to be fitted on what
+    the stopping leaves, float32 (n_images, 7), so that thresholds are calibrated on the forward passes of
+    prediction; `decisions_changed_in_all` counts that change too.
     """
     full = Steps(tuple(weights), group_probabilities.shape[2]).estimates(group_probabilities)[:, -1]
     protected = fit_rule(labels, full, lesion_ids, settings).rule

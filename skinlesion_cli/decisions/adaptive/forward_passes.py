@@ -1,9 +1,9 @@
 """The order of the forward passes of an ensemble, and how close the mean of the first few is to that of all.
 
-An ensemble of networks over several views is a mean over a grid of networks and views. It is worked through in steps:
-a step is one member group at one view, and takes as many forward passes as the group has members. A member group is
-one network, or several that are taken together, such as the folds of one. The order is fixed and goes through the
-groups first, since another network adds more information than another view does.
+An ensemble of networks over several views is a mean over a grid of networks and views. It is worked through
+in steps: a step is one member group at one view, and takes as many forward passes as the group has members. A
+member group is one network, or several that are taken together, such as the folds of one. The order is fixed
+and goes through the groups first, since another network adds more information than another view does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from skinlesion_cli.errors import DataError
 
-# Variance between networks over that between views of one network, in log odds. A constant, not fitted: the rule
-# that is tested on validation images must not depend on them. Its size only shifts care between early and late
-# steps; how careful the rule is as a whole is fitted.
+# Variance between networks over that between views of one network, in log odds. A constant, not fitted: the
+# rule that is tested on validation images must not depend on them. Its size only shifts care between early
+# and late steps; how careful the rule is as a whole is fitted.
 NETWORK_VARIANCE = 4.0
 
 
@@ -61,7 +61,9 @@ class Steps:
 
     @cached_property
     def _shares(self) -> np.ndarray:
-        """Weight of each group after each step, float64 (n_steps, n_groups): those not yet run count nothing."""
+        """Weight of each group after each step, float64 (n_steps, n_groups):
+        those not yet run count nothing.
+        """
         share = np.where(self._seen > 0, np.array(self.weights, dtype=np.float64), 0.0)
         result: np.ndarray = share / share.sum(axis=1, keepdims=True)
         return result
@@ -72,9 +74,9 @@ class Steps:
 
         Of a mean with weights c that estimates one with weights w, over groups that differ with variance
         `NETWORK_VARIANCE` and views of a group that differ with variance 1: the square root of
-        NETWORK_VARIANCE · Σ_groups (c - w)² + Σ_steps (c/seen - w/n_views)², each step that was not taken with
-        c = 0. For a single group this is sqrt(1/k - 1/K), that of a mean of k drawn from K without replacement
-        (Cochran, 1977, eq. 2.12, up to its constant). 0 after the last step.
+        NETWORK_VARIANCE · Σ_groups (c - w)² + Σ_steps (c/seen - w/n_views)², each step that was not taken
+        with c = 0. For a single group this is sqrt(1/k - 1/K), that of a mean of k drawn from K without
+        replacement (Cochran, 1977, eq. 2.12, up to its constant). 0 after the last step.
         """
         weights, seen, share = np.array(self.weights, dtype=np.float64), self._seen, self._shares
         between = ((share - weights) ** 2).sum(axis=1)

@@ -1,8 +1,8 @@
 """Adaptive test-time augmentation: when have enough forward passes of an image been averaged?
 
-After some of the steps (`decisions.adaptive.forward_passes`) the mean can still move, by about its standard error. An
-image has converged when its probabilities are further from every boundary of the decision than `margin_factor` times
-that.
+After some of the steps (`decisions.adaptive.forward_passes`) the mean can still move, by about its standard
+error. An image has converged when its probabilities are further from every boundary of the decision than
+`margin_factor` times that.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class StoppingRule:
     rule : whose decisions must not change. It was fitted on the mean over all steps, and stays as it was when
         thresholds are then calibrated on what this rule leaves.
     protects : what must not change: the `decision` (the class), or the `triage` level as well.
-    margin_factor : how many standard errors, in log odds, an estimate has to be away from every boundary; larger
-        is more careful.
-    n_views, weights : of the steps; see `Steps`. With a single weight the whole ensemble is one member group, and
-        a step is all networks at one view.
+    margin_factor : how many standard errors, in log odds, an estimate has to be away from every boundary;
+        larger is more careful.
+    n_views, weights : of the steps; see `Steps`. With a single weight the whole ensemble is one member group,
+        and a step is all networks at one view.
     """
 
     rule: DecisionRule
@@ -94,12 +94,13 @@ def stored_step_shares(stored: Mapping[str, Any]) -> np.ndarray | None:
 def margin(
     rule: DecisionRule, ensemble_probabilities: np.ndarray, protects: Protects = "decision"
 ) -> np.ndarray:
-    """How far each image is from another decision: float64 (n,), in log odds of calibrated probabilities, >= 0.
+    """How far each image is from another decision: float64 (n,), in log odds of calibrated probabilities, >=
+    0.
 
     The least distance to any boundary that matters as things stand: the thresholds of classes that would take
-    precedence, the threshold that fired or else the second best class, and, where the triage level is protected
-    too, the malignant operating point and the minimum of the conformal set. In log odds, because there one more
-    step moves a probability near 0 about as far as one near 1/2.
+    precedence, the threshold that fired or else the second best class, and, where the triage level is
+    protected too, the malignant operating point and the minimum of the conformal set. In log odds, because
+    there one more step moves a probability near 0 about as far as one near 1/2.
     """
     calibrated = np.asarray(rule.probability_calibration.apply(ensemble_probabilities), dtype=np.float64)
     decisions = decide(calibrated, rule.thresholds, rule.priority)

@@ -87,9 +87,9 @@ def evaluate(
     ranking : AUC and average precision too (the slow part).
 
     Names: `bacc`, `malignant_bacc`, `accuracy`, `sensitivity/MEL` and so on for `specificity`, `ppv`, `npv`,
-    `auc`, `ap`; `macro_auc`; `malignant/auc`, `malignant/ap`, `malignant/sensitivity`, ... (decided malignant or
-    not); `brier`, `log_loss`, `ece`; `net_benefit/0.10` of the malignant probability, `net_benefit_all/0.10` of
-    referring everyone. Net benefit: TP/n - FP/n · t/(1-t) (Vickers & Elkin, 2006).
+    `auc`, `ap`; `macro_auc`; `malignant/auc`, `malignant/ap`, `malignant/sensitivity`, ... (decided malignant
+    or not); `brier`, `log_loss`, `ece`; `net_benefit/0.10` of the malignant probability,
+    `net_benefit_all/0.10` of referring everyone. Net benefit: TP/n - FP/n · t/(1-t) (Vickers & Elkin, 2006).
 
     Raises
     ------

@@ -15,9 +15,9 @@ from skinlesion_cli.decisions.settings import FitSettings
 class Guarantee:
     """What holds for one class on new images.
 
-    `granted`: the target is guaranteed. If not, `sensitivity` and `specificity` are what is guaranteed instead
-    at the threshold in use (None: nothing can be), `reason` says why, and `more_lesions` how many further
-    lesions of the class would be enough for the target (None: no number would, the network itself
+    `granted`: the target is guaranteed. If not, `sensitivity` and `specificity` are what is guaranteed
+    instead at the threshold in use (None: nothing can be), `reason` says why, and `more_lesions` how many
+    further lesions of the class would be enough for the target (None: no number would, the network itself
     falls short).
     `confidence` is this guarantee's own; all together hold with that of the settings.
     """

@@ -66,8 +66,8 @@ def cost_thresholds(
     """Thresholds of the least mean cost a lesion on these images (each lesion counts once).
 
     One class at a time takes its best threshold while the others stand, until none moves. Of equally cheap
-    thresholds the largest is taken, so that a class without images never fires. It guarantees nothing about new
-    images, and the costs weigh classes as often as they occur here.
+    thresholds the largest is taken, so that a class without images never fires. It guarantees nothing about
+    new images, and the costs weigh classes as often as they occur here.
     """
     values, labels = checked(probabilities), np.asarray(labels)
     lesions = group(lesion_ids, labels)

@@ -78,8 +78,8 @@ def missing_classes(labels: np.ndarray) -> tuple[str, ...]:
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Mean sensitivity over the classes that have images; NaN if there are none.
 
-    A class without images is omitted, as in scikit-learn. Report `missing_classes` with the figure, which is then
-    not the BACC of all seven classes.
+    A class without images is omitted, as in scikit-learn. Report `missing_classes` with the figure, which is
+    then not the BACC of all seven classes.
     """
     sensitivities = recalls(labels, predicted)
     defined = sensitivities[~np.isnan(sensitivities)]

@@ -20,7 +20,9 @@ _CHUNK = 100
 
 @dataclass(frozen=True)
 class Resamples:
-    """How to draw: the same seed, lesions and labels give the same draws, so that two models can be paired."""
+    """How to draw: the same seed, lesions and labels give the same draws,
+    so that two models can be paired.
+    """
 
     lesions: Lesions
     lesion_labels: np.ndarray

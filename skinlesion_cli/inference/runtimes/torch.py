@@ -13,13 +13,15 @@ from skinlesion_cli.inference.runtimes.base import one_by_one
 
 
 class TorchRuntime:
-    """Runs a network on pixels (n, s, s, 3); it has `features`, `logits` and `for_inference`, a faster copy of itself.
+    """Runs a network on pixels (n, s, s, 3); it has `features`, `logits` and `for_inference`,
+    a faster copy of itself.
 
-    `network` stays as it was trained, for methods that need its layers; its weights must not be changed any more.
+    `network` stays as it was trained, for methods that need its layers;
+    its weights must not be changed any more.
 
-    With `singly` the images of a batch run one at a time. With one thread on a CPU that is no slower, since the
-    activations stay in the cache, and an image's result then does not depend on its neighbours in the batch, bit for
-    bit.
+    With `singly` the images of a batch run one at a time. With one thread on a CPU that is no slower, since
+    the activations stay in the cache, and an image's result then does not depend on its neighbours in the
+    batch, bit for bit.
     """
 
     name = "torch"

@@ -1,8 +1,8 @@
 """Data-parallel training: the processes that train one network together, usually just one.
 
-They are started by `accelerate launch` or `torchrun`. Every process holds the whole network and takes its share of
-each batch; gradients are averaged, so the weights are the same in all of them. Batch norm computes its statistics
-from the share of its own process.
+They are started by `accelerate launch` or `torchrun`. Every process holds the whole network and takes its
+share of each batch; gradients are averaged, so the weights are the same in all of them. Batch norm computes
+its statistics from the share of its own process.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def join_processes(device_name: str) -> tuple[Distributed, torch.device]:
 
     Raises
     ------
-    UsageError, SkinLesionError : see `resolve_device`; or several processes on a device that supports only one.
+    UsageError, SkinLesionError : see `resolve_device`;
+        or several processes on a device that supports only one.
     """
     device = resolve_device(device_name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -25,7 +25,8 @@ def history_row(
     labels: np.ndarray,
     logits: np.ndarray,
 ) -> Row:
-    """The history row of an epoch, from labels, int64 (n,), and logits, float32 (n, 7), of the validation images.
+    """The history row of an epoch, from labels, int64 (n,), and logits, float32 (n, 7),
+    of the validation images.
 
     `val_loss` is the plain cross entropy; the sensitivity of a class without images is None.
     """

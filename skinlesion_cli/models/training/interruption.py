@@ -9,7 +9,8 @@ from typing import Any
 
 
 class HeldSignals:
-    """Inside the `with` block SIGINT and SIGTERM are deferred until `deliver`; a second one is delivered at once.
+    """Inside the `with` block SIGINT and SIGTERM are deferred until `deliver`;
+    a second one is delivered at once.
 
     Only the main thread can defer signals; in other threads the block does nothing.
     """

@@ -29,15 +29,16 @@ def training_loss(
     class_weights: torch.Tensor | None = None,
     logit_offsets: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean cross entropy against a target distribution, with a focal factor, class weights and offsets of the logits.
+    """Mean cross entropy against a target distribution, with a focal factor,
+    class weights and offsets of the logits.
 
     The focal factor (1 - p_t) ** gamma (Lin et al., 2017, arXiv:1708.02002) takes p_t at the class with the
     largest target and is not differentiated, as in the published system: it only weights the images.
     """
     logits = logits.float()
     if logit_offsets is not None:
-        # Targets describe the network's own logits. Comparing smoothed targets with offset logits unchanged would
-        # give every rare class a minimum probability on images of frequent classes.
+        # Targets describe the network's own logits. Comparing smoothed targets with offset logits unchanged
+        # would give every rare class a minimum probability on images of frequent classes.
         logits = logits + logit_offsets
         targets = targets * logit_offsets.exp()
         targets = targets / targets.sum(dim=1, keepdim=True)
@@ -57,8 +58,8 @@ def class_weights(
 ) -> torch.Tensor | None:
     """count ** -power for each class, scaled so that the mean over the images that are drawn is 1.
 
-    `sampler_power` is that of the sampler (see `epoch_order`), None where all images are equally likely. A class
-    without images gets weight 0. Returns None for power 0.
+    `sampler_power` is that of the sampler (see `epoch_order`), None where all images are equally likely. A
+    class without images gets weight 0. Returns None for power 0.
     """
     if power == 0.0:
         return None
@@ -73,9 +74,9 @@ def logit_offsets(
 ) -> torch.Tensor | None:
     """strength · log(share of the class among the drawn images), float32 (7,); None for strength 0.
 
-    Class weights lose their effect once the training images are classified correctly; offsets keep a wider margin
-    around the rare classes. Source: logit-adjusted cross entropy, Menon et al., 2021 (arXiv:2007.07314). A class
-    without images is treated as being as rare as the rarest class that has any.
+    Class weights lose their effect once the training images are classified correctly; offsets keep a wider
+    margin around the rare classes. Source: logit-adjusted cross entropy, Menon et al., 2021
+    (arXiv:2007.07314). A class without images is treated as being as rare as the rarest class that has any.
     """
     if strength == 0.0:
         return None
@@ -86,7 +87,9 @@ def logit_offsets(
 
 
 def _drawn(count: torch.Tensor, sampler_power: float | None) -> torch.Tensor:
-    """Relative frequency with which each class is drawn: count ** (1 - power); 0 for a class without images."""
+    """Relative frequency with which each class is drawn: count ** (1 - power);
+    0 for a class without images.
+    """
     return torch.where(
         count > 0, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count)
     )

@@ -20,9 +20,9 @@ _GROW_BYTES = 1 << 28
 def keep_freed_memory() -> bool:
     """Let this process reuse the memory of freed tensors; False where the C library is not glibc.
 
-    By default every large tensor is a new mapping whose pages the kernel zeroes on first touch, again in every
-    step; on a CPU that is a considerable part of a light network's training step. The price is that memory freed
-    between two steps is not returned to the operating system.
+    By default every large tensor is a new mapping whose pages the kernel zeroes on first touch, again in
+    every step; on a CPU that is a considerable part of a light network's training step. The price is that
+    memory freed between two steps is not returned to the operating system.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,6 @@
-"""Mixup and CutMix of torchvision on a batch, as a function of a seed, so that a resumed run mixes the same."""
+"""Mixup and CutMix of torchvision on a batch, as a function of a seed,
+so that a resumed run mixes the same.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ def mix(
 
     Parameters
     ----------
-    images : (n, height, width, 3), uint8 or float in [0, 255]; in random order, since partners are neighbours.
+    images : (n, height, width, 3), uint8 or float in [0, 255]; in random order,
+        since partners are neighbours.
     targets : float (n, 7), distributions over the classes.
-    mixup_alpha, cutmix_alpha : 0 switches a method off; if both are above 0, one of the two is drawn for the batch.
+    mixup_alpha, cutmix_alpha : 0 switches a method off; if both are above 0,
+        one of the two is drawn for the batch.
 
     Returns
     -------

@@ -1,4 +1,6 @@
-"""Between a `Trainer` and the training state on disk: tensors and counters apart, so that neither needs pickle."""
+"""Between a `Trainer` and the training state on disk: tensors and counters apart,
+so that neither needs pickle.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _PLATEAU = ("best", "num_bad_epochs", "last_epoch")
 
 
 def state_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """All tensors of the training state by name: weights, averaged and best weights, the optimiser's moments."""
+    """All tensors of the training state by name: weights, averaged and best weights,
+    the optimiser's moments.
+    """
     tensors = {f"network.{k}": v for k, v in trainer.network.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in trainer.best.items()}
     if trainer.average:

@@ -1,8 +1,9 @@
 """The training loop.
 
-Everything random is a function of (seed, epoch, step): the choice of images, their augmentation and mixing, and
-dropout. The training state therefore consists of the weights, the optimiser, the averaged weights and a few
-counters; a run that is killed at any moment and started again ends with the same weights, bit for bit on a CPU.
+Everything random is a function of (seed, epoch, step): the choice of images, their augmentation and mixing,
+and dropout. The training state therefore consists of the weights, the optimiser, the averaged weights and a
+few counters; a run that is killed at any moment and started again ends with the same weights,
+bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ class Progress:
 class Trainer:
     """Trains one network.
 
-    `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels and, if the
-    recipe uses it, metadata. `validation()` yields its share of the validation images, not augmented. `save(trainer)`
-    stores the training state; it is called after each epoch, at least every ten minutes, and before a signal ends
-    the run. `on_epoch(history, seconds)` is called after each epoch.
+    `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels
+    and, if the recipe uses it, metadata. `validation()` yields its share of the validation images, not
+    augmented. `save(trainer)` stores the training state; it is called after each epoch, at least every ten
+    minutes, and before a signal ends the run. `on_epoch(history, seconds)` is called after each epoch.
     """
 
     network: nn.Module
@@ -109,7 +110,9 @@ class Trainer:
         return self.average.network if self.average else self.network
 
     def fit(self) -> None:
-        """Train to the end, starting from `progress`; afterwards the network holds the weights of the best epoch."""
+        """Train to the end, starting from `progress`;
+        afterwards the network holds the weights of the best epoch.
+        """
         with HeldSignals() as signals:
             while not self.progress.finished:
                 started = time.monotonic()

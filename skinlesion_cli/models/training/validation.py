@@ -17,7 +17,8 @@ def predict_batches(
     Parameters
     ----------
     network : in evaluation mode, on `device`.
-    batches : uint8 images (b, s, s, 3), labels int64 (b,) and, if the network uses it, metadata float32 (b, k).
+    batches : uint8 images (b, s, s, 3), labels int64 (b,) and, if the network uses it,
+        metadata float32 (b, k).
     """
     labels, logits = [], []
     with torch.inference_mode():

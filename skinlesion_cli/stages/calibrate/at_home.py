@@ -1,7 +1,7 @@
 """Calibrate a finished model on the labelled images of one's own clinic, without training.
 
-The networks and their weights stay as they are. The model predicts the images, all that turns probabilities into
-decisions is fitted to those predictions, and the result is packed as a model of its own.
+The networks and their weights stay as they are. The model predicts the images, all that turns probabilities
+into decisions is fitted to those predictions, and the result is packed as a model of its own.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
 def _adaptive(
     settings: RecalibrateSettings, bundle: Bundle, predictions: Predictions
 ) -> tuple[Protects | None, list[str]]:
-    """What adaptive forward passes are to protect, as asked for or as the model has it, and what to say about it."""
+    """What adaptive forward passes are to protect, as asked for or as the model has it,
+    and what to say about it.
+    """
     stopping = bundle.calibration.stopping_rule
     if settings.adaptive is not None or stopping is None:
         return settings.adaptive, []
@@ -129,7 +131,8 @@ def _adaptive(
     if lesions >= needed:
         return stopping.protects, []
     return None, [
-        f"{lesions} lesions are too few to bound what stopping early costs ({needed} are needed): the calibrated model "
+        f"{lesions} lesions are too few to bound what stopping early costs ({needed} are needed): the "
+        "calibrated model "
         "takes every forward pass of every image, and is slower for it"
     ]
 
@@ -144,7 +147,8 @@ def _refuse_trained_on(collection: Collection, source: Workspace) -> None:
     known = [record.id for record in collection.records if bare_id(record.id) in trained_on]
     if known:
         raise DataError(
-            f"{len(known)} of these images have the ids of images that the model was trained on: {name_items(known)}",
+            f"{len(known)} of these images have the ids of images that the model was trained on: "
+            f"{name_items(known)}",
             "Calibrate on images that it has not seen.",
         )
 

@@ -132,7 +132,10 @@ def describe_guarantee(guarantee: Guarantee) -> str:
         kept = f"sensitivity at least {guarantee.sensitivity:.3f}"
         if guarantee.specificity is not None:
             kept += f", specificity at least {guarantee.specificity:.3f}"
-        kept += f" (threshold {guarantee.threshold:.4f}; {guarantee.missed} of {guarantee.lesions} lesions missed)"
+        kept += (
+            f" (threshold {guarantee.threshold:.4f}; {guarantee.missed} of {guarantee.lesions} "
+            "lesions missed)"
+        )
     if guarantee.granted:
         return f"  {guarantee.class_name}: {kept}"
     wanted = f"sensitivity {guarantee.target_sensitivity:.2f}"
@@ -150,7 +153,8 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
     refused = [guarantee for guarantee in fitted.guarantees if not guarantee.granted]
     support = calibration.support
     headline = [
-        f"policy {calibration.policy} on {support['images']:,} validation images of {support['lesions']:,} lesions"
+        f"policy {calibration.policy} on {support['images']:,} validation images of "
+        f"{support['lesions']:,} lesions"
     ]
     if fitted.guarantees:
         headline.append(f"guaranteed together, with confidence {calibration.confidence:.1%}:")
@@ -164,15 +168,18 @@ def _result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRe
     point = fitted.operating_point
     if not point.granted:
         warnings.append(
-            f"malignancy: sensitivity {point.target_sensitivity:.2f} is not guaranteed on {point.lesions} lesions; "
+            f"malignancy: sensitivity {point.target_sensitivity:.2f} is not guaranteed on "
+            f"{point.lesions} lesions; "
             "everything that is not certain to be benign is referred"
         )
     if calibration.stopping is not None:
         stop = calibration.stopping
         headline.append(
-            f"adaptive: {stop['mean_steps']:.2f} of {stop['n_steps']} steps (a network at a view) on average; "
+            f"adaptive: {stop['mean_steps']:.2f} of {stop['n_steps']} steps (a network at a view) on "
+            "average; "
             f"{stop['changed_images']} of "
-            f"{stop['images']:,} images get another {stop['stopping_rule']['protects']} than on all steps (at most "
+            f"{stop['images']:,} images get another {stop['stopping_rule']['protects']} than on all "
+            "steps (at most "
             f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
             f"{stop['triage_changed_share']:.1%} another triage level"
         )

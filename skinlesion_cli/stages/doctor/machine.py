@@ -97,5 +97,8 @@ def network(_settings: DoctorSettings) -> Iterator[Finding]:
                 answer = status(client, url, patience)
             yield Finding(name, "ok", f"{host} answers {answer}", figures={"status": answer})
         except (Unreachable, SkinLesionError) as error:
-            to_do = "Behind a proxy set HTTPS_PROXY. Without a network: `download --from`, and `train --weights FILE`."
+            to_do = (
+                "Behind a proxy set HTTPS_PROXY. Without a network: `download --from`, and `train "
+                "--weights FILE`."
+            )
             yield Finding(name, "problem", f"{host}: {error}", to_do)

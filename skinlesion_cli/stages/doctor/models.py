@@ -1,4 +1,6 @@
-"""The models: weights to start from, the bundled one, the workspace's own, and a prediction with a known answer."""
+"""The models: weights to start from, the bundled one, the workspace's own,
+and a prediction with a known answer.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorSettings, Finding
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-# The bundled model's probabilities of `picture`: the mean over its networks and views, before calibration. A new
-# bundled model needs a new answer: `skinlesion doctor --json` prints its probabilities.
+# The bundled model's probabilities of `picture`: the mean over its networks and views, before calibration. A
+# new bundled model needs a new answer: `skinlesion doctor --json` prints its probabilities.
 KNOWN_ANSWER = (0.02382, 0.50684, 0.01420, 0.01927, 0.09078, 0.03280, 0.31229)
 # Resizing may round a few pixels differently in another version of Pillow; swapped colours are 0.2 away.
 TOLERANCE = 5e-3

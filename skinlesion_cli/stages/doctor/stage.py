@@ -1,7 +1,7 @@
 """Whether this machine can do the work: what is installed and there, and a prediction with a known answer.
 
-Every check imports what it needs itself, so that the others still run where a library is missing or broken. Nothing
-connects to the network without `--network`.
+Every check imports what it needs itself, so that the others still run where a library is missing or broken.
+Nothing connects to the network without `--network`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Add labelled images to the dataset, from a list that people filled in or a second dataset; none that is there moves."""
+"""Add labelled images to the dataset, from a list that people filled in or a second dataset;
+none that is there moves.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,14 @@ from skinlesion_cli.stages.download.stage import DownloadSettings, attribution_t
 from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-# Ids of the ISIC archive name one photograph, whichever dataset it is handed out in; other names may come again.
+# Ids of the ISIC archive name one photograph, whichever dataset it is handed out in;
+# other names may come again.
 _ARCHIVE_ID = re.compile(r"ISIC_\d{7}")
 
 
 def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
-    """Import the images that are new. Those of a lesion or patient that is there go to its side; all others train,
-    with a fold each where the dataset has folds (`split_extension.extended`).
+    """Import the images that are new. Those of a lesion or patient that is there go to its side; all others
+    train, with a fold each where the dataset has folds (`split_extension.extended`).
 
     Raises
     ------
@@ -155,7 +158,9 @@ def _archive_id(name: str) -> str:
 
 
 def _renamed(record: Record, source: str) -> Record:
-    """The record with its source before its id and file, and before its lesion id where that was its own id."""
+    """The record with its source before its id and file,
+    and before its lesion id where that was its own id.
+    """
     identity = f"{source}/{record.id}"
     own_lesion = record.lesion_id == record.id
     return replace(
@@ -223,12 +228,14 @@ def _notes(known: _Sorted, added: pd.DataFrame, rows: pd.DataFrame, before: Mani
     notes = []
     if known.n_same_id:
         notes.append(
-            f"{known.n_same_id:,} images have the ISIC id of an image that is there (the same photograph in another "
+            f"{known.n_same_id:,} images have the ISIC id of an image that is there (the same photograph "
+            "in another "
             "file) and were left out"
         )
     if known.n_renamed:
         notes.append(
-            f"{known.n_renamed:,} images have the name of another image that is there; their ids begin with the name "
+            f"{known.n_renamed:,} images have the name of another image that is there; their ids begin "
+            "with the name "
             "of their source"
         )
     patients = set(before.table["patient_id"]) - {""}
@@ -237,7 +244,8 @@ def _notes(known: _Sorted, added: pd.DataFrame, rows: pd.DataFrame, before: Mani
     held_out = sum(part_of[identity] != "train" for identity in added.loc[mates, "id"])
     if mates.any():
         notes.append(
-            f"{int(mates.sum()):,} new images show lesions or patients that are there, and went to their side "
+            f"{int(mates.sum()):,} new images show lesions or patients that are there, and went to their "
+            "side "
             f"({held_out:,} to validation or test)"
         )
     aside = sum(part_of[identity] != "train" for identity in added.loc[~mates, "id"])

@@ -62,6 +62,7 @@ def notes_about_copies(manifest: Manifest, split: Split) -> list[str]:
     if split.leaks_lesions or not copied.any():
         return []
     return [
-        f"{int(copied.sum()):,} images have the same content as an image on another side of the split, under another "
+        f"{int(copied.sum()):,} images have the same content as an image on another side of the split, "
+        "under another "
         f"lesion id: {name_items(images.loc[copied, 'id'])}; --move-duplicates keeps them together"
     ]

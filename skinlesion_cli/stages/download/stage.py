@@ -115,7 +115,8 @@ def run(
         if replaced:
             named = ", ".join(f"{count:,} of {source}" for source, count in sorted(replaced.items()))
             notes.append(
-                f"the dataset that was there is replaced; images that are no longer in it: {named} (--append adds to it)"
+                f"the dataset that was there is replaced; images that are no longer in it: {named} "
+                "(--append adds to it)"
             )
         pairs = None
         if settings.check_duplicates or settings.move_duplicates:

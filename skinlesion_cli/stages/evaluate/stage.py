@@ -49,8 +49,8 @@ class EvaluateSettings(StageSettings):
 
     `source` : `ensemble`, the name of a trained network, or a CSV. `part` : val or test, for the first two.
     `decision` : `calibrated` or `argmax`; None: calibrated where there is a calibration of this ensemble.
-    `against` : what to compare with, image by image: another source, `argmax` for the same without thresholds,
-    or the file of another calibration of the ensemble.
+    `against` : what to compare with, image by image: another source, `argmax` for the same without
+    thresholds, or the file of another calibration of the ensemble.
     `thresholded` : in the official table, the decision is the maximum of its row.
     """
 
@@ -254,7 +254,9 @@ def _judge_table(
 
 
 def _calibration_of(model_sha256: str, workspace: Workspace) -> Calibration | None:
-    """The calibration of the model that a table names: the workspace's or the bundled one; None for any other."""
+    """The calibration of the model that a table names: the workspace's or the bundled one;
+    None for any other.
+    """
     if not model_sha256:
         return None
     for folder in (workspace, bundled_model()):

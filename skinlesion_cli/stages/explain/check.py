@@ -73,9 +73,11 @@ def run(settings: CheckSettings, reporter: Reporter) -> StageResult:
 def _predicted(
     settings: CheckSettings, predictor: Predictor
 ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
-    """The images that could be read, the class decided for each, int64 (n,), and those that could not be read.
+    """The images that could be read, the class decided for each, int64 (n,),
+    and those that could not be read.
 
-    Images are squares at the size that the networks see, so that what is deleted is deleted from what they see.
+    Images are squares at the size that the networks see,
+    so that what is deleted is deleted from what they see.
     """
     images: list[np.ndarray] = []
     decided: list[np.ndarray] = []
@@ -232,9 +234,13 @@ def _verdict_randomised(ends: Sequence[MeanOf]) -> str:
         return "Parameter randomisation: undefined, the shuffled networks' maps are the same everywhere."
     highest = max(means)
     if highest < _MAX_CORRELATION:
-        return f"Parameter randomisation: passed; all shuffled, maps correlate {highest:.2f} with the trained ones."
+        return (
+            f"Parameter randomisation: passed; all shuffled, maps correlate {highest:.2f} with the "
+            "trained ones."
+        )
     return (
-        f"Parameter randomisation: FAILED; with all parameters shuffled the maps still correlate {highest:.2f} "
+        "Parameter randomisation: FAILED; with all parameters shuffled the maps still correlate "
+        f"{highest:.2f} "
         "with the trained ones. They show the image more than what the network learned."
     )
 

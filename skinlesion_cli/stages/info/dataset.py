@@ -1,4 +1,6 @@
-"""What the dataset is like: classes by part, lesions, duplicates, image sizes, what is not known of patients."""
+"""What the dataset is like: classes by part, lesions, duplicates, image sizes,
+what is not known of patients.
+"""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ def _networks(workspace: Workspace, split: Split | None, status: _Status) -> Non
         status.add(f"train {name}", _OUTDATED if outdated else _DONE, detail)
     if outdated_archs:
         status.warnings.append(
-            f"{len(outdated_archs)} of {len(trained)} networks were trained before images were added or the split was "
+            f"{len(outdated_archs)} of {len(trained)} networks were trained before images were added or "
+            "the split was "
             "changed; predictions still work, and training again uses the new images"
         )
         status.suggest(f"skinlesion train --arch {outdated_archs[0]}{folds} --fresh")
@@ -142,7 +143,9 @@ def _networks(workspace: Workspace, split: Split | None, status: _Status) -> Non
 
 
 def _is_outdated(checkpoint: Checkpoint, split: Split | None) -> bool:
-    """Whether the network was trained with another split than that of the workspace (appending changes it too)."""
+    """Whether the network was trained with another split than that
+    of the workspace (appending changes it too).
+    """
     if split is None or split.artifact is None or checkpoint.artifact is None:
         return False
     return checkpoint.artifact.inputs.get("split") not in (None, split.artifact.sha256)

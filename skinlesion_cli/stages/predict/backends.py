@@ -1,4 +1,5 @@
-"""Distributes chunks to workers: threads of this process, processes of this machine, or a cluster through joblib.
+"""Distributes chunks to workers: threads of this process, processes of this machine,
+or a cluster through joblib.
 
 Whatever does the work, predictions come back in the order of the inputs.
 """
@@ -67,9 +68,9 @@ def by_processes(
             for message in messages:
                 unanswered.append(message)
                 yield delayed(predictions_of)(plan, message)
-            # joblib takes the next task before it hands on an answer. So that no answer waits for an input that is
-            # yet to come, tasks end here when none is there, and the next burst waits for one. (Ray's answers come
-            # in waves anyway, and its processes last as long as a burst.)
+            # joblib takes the next task before it hands on an answer. So that no answer waits for an input
+            # that is yet to come, tasks end here when none is there, and the next burst waits for one. (Ray's
+            # answers come in waves anyway, and its processes last as long as a burst.)
             patience_s = None if name == "ray" else _PATIENCE_S
             while message := ready.take(_CHUNKS_PER_MESSAGE, timeout_s=patience_s):
                 unanswered.append(message)

@@ -42,10 +42,10 @@ _COUNTED_AHEAD = 20_000
 class PredictSettings(StageSettings):
     """What to predict, with what, to where.
 
-    `inputs` as in `data.reading.inputs.expand`; `listed` more names, such as those on stdin. `output` `-` writes JSON
-    lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a GPU together,
-    and are the unit in which work is distributed and resumed; None: 2 on a CPU, 32 on a GPU. `model` as in
-    `artifacts.bundle.locate`.
+    `inputs` as in `data.reading.inputs.expand`; `listed` more names, such as those on stdin. `output` `-`
+    writes JSON lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a
+    GPU together, and are the unit in which work is distributed and resumed; None: 2 on a CPU, 32 on a GPU.
+    `model` as in `artifacts.bundle.locate`.
     """
 
     workspace: Path
@@ -171,7 +171,9 @@ def _mirrors(settings: PredictSettings) -> list[Path]:
 
 
 def _check_output(settings: PredictSettings) -> bool:
-    """Refuse outputs that would replace something of the user's; whether an earlier table will be replaced."""
+    """Refuse outputs that would replace something of the user's;
+    whether an earlier table will be replaced.
+    """
     if settings.output == STDOUT:
         return False
     replaces = store.check_output(settings.output, settings.inputs)
@@ -186,7 +188,8 @@ def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter
     choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
     if choice.forced:
         reporter.note(
-            f"--tta {choice.mode} is forced; the thresholds were calibrated with {bundle.calibration.tta_mode} "
+            f"--tta {choice.mode} is forced; the thresholds were calibrated with "
+            f"{bundle.calibration.tta_mode} "
             "and their guarantees do not hold"
         )
     runtime = loading.resolve_runtime(
@@ -322,7 +325,8 @@ def _result(
     archives = {kind: count for kind, count in passed_over.items() if kind.endswith(" archive")}
     if archives:
         warnings.append(
-            f"archives in folders are not opened ({describe(Counter(archives))}): name a zip archive as an input of "
+            f"archives in folders are not opened ({describe(Counter(archives))}): name a zip archive as "
+            "an input of "
             "its own, unpack others"
         )
     if tally.failed:

@@ -35,7 +35,8 @@ from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_f
 
 
 class AverageSettings(StageSettings):
-    """Finished models whose weights to average, each `builtin` or a folder. The first one decides the input size.
+    """Finished models whose weights to average, each `builtin` or a folder.
+    The first one decides the input size.
 
     `half` stores the weights in half precision; `fresh` replaces other networks of the same name.
     """
@@ -102,7 +103,8 @@ def _mean(job: Job, models: list[StartingModel]) -> TrainedNetwork:
     sources = [model.describe(member) for model, member in zip(models, members, strict=True)]
     if len({member.fold for member in members}) > 1:
         raise UsageError(
-            f"the mean of networks of different folds could not be evaluated on any image: {'; '.join(sources)}",
+            "the mean of networks of different folds could not be evaluated on any image: "
+            f"{'; '.join(sources)}",
             "Name models that were trained with the same folds.",
         )
     network = make_network(job)
@@ -122,13 +124,15 @@ def _result(
     warnings = []
     if len(sizes) > 1:
         warnings.append(
-            f"the models have input sizes of {', '.join(map(str, sizes))} px; the mean uses that of the first, "
+            f"the models have input sizes of {', '.join(map(str, sizes))} px; the mean uses that of the "
+            "first, "
             f"{next(iter(sizes))} px"
         )
     return StageResult(
         command="average",
         headline=[
-            f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
+            f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} "
+            "images, "
             f"single view, mean of {len(models)} models"
             for c in averaged
         ],

@@ -85,7 +85,8 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
     recipe, distributed = job.settings.recipe, job.distributed
     if recipe.batch_size % distributed.size:
         raise UsageError(
-            f"a batch of {recipe.batch_size} images cannot be divided equally among {distributed.size} processes",
+            f"a batch of {recipe.batch_size} images cannot be divided equally among {distributed.size} "
+            "processes",
             f"Choose a multiple of {distributed.size} with --batch-size.",
         )
     if recipe.freeze_stages and recipe.freeze_stages >= n_stages(network.backbone):

@@ -1,4 +1,6 @@
-"""The networks of a finished model as a starting point; images that they were trained on must not evaluate the result."""
+"""The networks of a finished model as a starting point; images that they were trained
+on must not evaluate the result.
+"""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ MODEL_PREFIX = "model:"
 class TrainSettings(StageSettings):
     """What to train.
 
-    `weights` is auto, none or a safetensors file; `model` (`builtin` or a folder) is a finished model to start from
-    instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train one after another,
-    None for the single split into train and val; with `fold` only this one is trained. `half` stores the weights in
-    half precision, with which all later results are computed.
+    `weights` is auto, none or a safetensors file; `model` (`builtin` or a folder) is a finished model to
+    start from instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train
+    one after another, None for the single split into train and val; with `fold` only this one is trained.
+    `half` stores the weights in half precision, with which all later results are computed.
     """
 
     workspace: Path
@@ -91,7 +91,9 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train on `train_ids` and to validate on `validation_ids` (of a fold: the held-out images)."""
+    """One network to train on `train_ids` and to validate
+    on `validation_ids` (of a fold: the held-out images).
+    """
 
     settings: TrainSettings
     data: Dataset
@@ -148,8 +150,8 @@ class Job:
 
     def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Batches of ids and of their images as prediction feeds them to the network, uint8 (n, s, s, 3)."""
-        # Resizing an image to the size that it has changes nothing, so a cache of harmonised images (or of the
-        # inputs themselves) gives exactly the pixels that reading the file would give.
+        # Resizing an image to the size that it has changes nothing, so a cache of harmonised images (or of
+        # the inputs themselves) gives exactly the pixels that reading the file would give.
         cache = self.cache(decode_target_px(self.preprocessing))
         for start in range(0, len(ids), EVALUATION_BATCH):
             chunk = ids[start : start + EVALUATION_BATCH]

@@ -12,7 +12,8 @@ from skinlesion_cli.stages.train.job import Dataset, Job, TrainSettings
 
 
 def make_jobs(settings: TrainSettings, reporter: Reporter) -> list[Job]:
-    """The job of the split into train and val, or one for each of the folds; of several processes, one reports.
+    """The job of the split into train and val, or one for each of the folds; of several processes, one
+    reports.
 
     Raises
     ------
@@ -45,7 +46,8 @@ def make_jobs(settings: TrainSettings, reporter: Reporter) -> list[Job]:
         return [job(None, split.ids("train"), split.ids("val"))]
     if split.n_folds != settings.folds:
         raise UsageError(
-            f"{settings.folds} folds were asked for, but the split of the workspace has {split.n_folds or 'no'} folds",
+            f"{settings.folds} folds were asked for, but the split of the workspace has "
+            f"{split.n_folds or 'no'} folds",
             f"Create one: skinlesion download --from DIR --split kfold --folds {settings.folds}",
         )
     return [job(fold, *split.fold_ids(fold)) for fold in range(settings.folds)]

@@ -19,7 +19,8 @@ from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.stages.train.job import Job
 
 VIEWS = tuple(tta.VIEWS)
-# The held-out images of one fold, and those of all folds, each predicted by the network that was not trained on it.
+# The held-out images of one fold, and those of all folds,
+# each predicted by the network that was not trained on it.
 HELD_OUT, OUT_OF_FOLD = "heldout", "oof"
 
 

@@ -69,7 +69,8 @@ def _result(settings: TrainSettings, trained: list[Checkpoint], written: list[Pa
     return StageResult(
         command="train",
         headline=[
-            f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} images, "
+            f"{c.name}: validation BACC {c.figures['val_bacc']:.4f} on {c.figures['validation_images']} "
+            "images, "
             f"single view, epoch {c.figures['best_epoch']} of {c.recipe.epochs}"
             for c in trained
         ]

@@ -39,7 +39,8 @@ class Watcher:
 
     def _table_row(self, row: Row, n_epochs: int, seconds: float) -> dict[str, object]:
         recipe = self._job.settings.recipe
-        # The duration of an epoch is proportional to its number of pixels: later epochs may use larger images.
+        # The duration of an epoch is proportional to its number of pixels:
+        # later epochs may use larger images.
         work = [recipe.size_px_at(epoch / recipe.epochs) ** 2 for epoch in range(recipe.epochs)]
         left_s = seconds / work[n_epochs - 1] * sum(work[n_epochs:])
         images = self._steps * recipe.batch_size
