@@ -143,7 +143,7 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
         kept = [position for position, header in enumerate(named) if keep(header)]
         rows, long = [], []
         for row in lines:
-            if any(row[len(named) :]):
+            if len(row) > len(first) or any(row[len(named) :]):
                 long.append(lines.line_num)
             elif any(row):
                 # Spreadsheets cut empty cells off at the end of a row.

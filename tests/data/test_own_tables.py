@@ -249,11 +249,11 @@ def test_a_folder_with_one_table_uses_it_and_one_with_two_says_so(tmp_path):
 def test_rows_longer_than_the_header_are_named_and_shorter_ones_filled_up(tmp_path):
     place(tmp_path, "a.jpg", "b.jpg")
     source = tmp_path / "labels.csv"
-    source.write_text("image,label,sex\na,MEL\nb,NV,male,,\n")
+    source.write_text("image,label,sex,,\na,MEL\nb,NV,male,,\n")
     code, _, rows = download(source, tmp_path / "w")
     assert code == 0
     assert (rows["a"]["sex"], rows["b"]["sex"]) == ("", "male")
-    source.write_text("image,label,sex\na,MEL,male,x\nb,NV,male\n")
+    source.write_text("image,label,sex\na,MEL,male,\nb,NV,male\n")
     code, printed, _ = download(source, tmp_path / "w")
     assert code == 1
     assert "more cells than its header: 2" in printed["text"]
