@@ -8,10 +8,9 @@ the same image gets the same `Prediction`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,12 +19,12 @@ from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import check_not_blank
-from skinlesion_cli.data.reading.inputs import ImageInput, identity, load
+from skinlesion_cli.data.reading.inputs import ImageInput, expand, expand_bytes, identity, load
 from skinlesion_cli.data.reading.limits import MAX_PIXELS, check_size
 from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.decisions.quality_gate import QualityGate, Verdict
 from skinlesion_cli.decisions.triage import Outcome
-from skinlesion_cli.errors import ArtifactError, ImageError, name_items
+from skinlesion_cli.errors import ArtifactError, ImageError, UsageError, name_items
 from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
 from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.inference.prediction import Prediction
@@ -141,14 +140,16 @@ class Predictor:
         """Predict images: paths, encoded bytes, uint8 RGB arrays (height, width, 3), or `ImageInput`s.
         Order is kept.
 
-        An image that cannot be read becomes a prediction with `error` set. What `data.reading.inputs.expand`
-        makes of folders and archives can be handed in too.
+        There is one prediction per image: several for a file with several frames, a folder or an archive, as
+        in the table of `skinlesion predict`. An image that cannot be read becomes a prediction with `error`
+        set.
 
         Raises
         ------
         ValueError : an array of another shape or dtype.
+        UsageError : a folder or archive without images.
         """
-        sources = (as_source(image, index) for index, image in enumerate(images))
+        sources = (source for index, image in enumerate(images) for source in sources_of(image, index))
         return [
             prediction for batch in in_batches(sources, _BATCH) for prediction in self.run(batch).predictions
         ]
@@ -246,22 +247,30 @@ class Predictor:
         return [gate.verdict(statistics(image), row) for image, row in zip(images, features, strict=True)]
 
 
-def as_source(image: ImageLike, index: int) -> Source:
-    """What a caller handed in, as a source; `index` names those that have no name.
+def sources_of(image: ImageLike, index: int) -> Iterator[Source]:
+    """The images of what a caller handed in; `index` names those that have no name.
 
     Raises
     ------
     ValueError : an array that is not uint8 (height, width, 3).
+    UsageError : a folder or archive without images.
     """
     if isinstance(image, ImageInput):
-        return image
+        yield image
+        return
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"image {index}: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
             )
-        return DecodedImage(f"array {index}", image)
+        yield DecodedImage(f"array {index}", image)
+        return
     if isinstance(image, bytes):
-        name = f"bytes {index}"
-        return ImageInput(name, Path(name), content=image)
-    return ImageInput(identity(os.fspath(image)), Path(image))
+        yield from expand_bytes(f"bytes {index}", image)
+        return
+    path = os.fspath(image)
+    first = None
+    for first in expand((), (path,)):
+        yield first
+    if first is None:
+        raise UsageError(f"there are no images in {identity(path)}", "Name image files, folders or archives.")

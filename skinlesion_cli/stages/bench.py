@@ -23,7 +23,7 @@ from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stored_step
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.prediction import TABLE
-from skinlesion_cli.inference.predictor import Predictor, Source, as_source
+from skinlesion_cli.inference.predictor import Predictor, Source, sources_of
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_order
@@ -70,7 +70,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
 
         torch.set_num_threads(1)
     contents = [path.read_bytes() for path in settings.sample] or [_generated()]
-    sources = [as_source(content, index) for index, content in enumerate(contents)]
+    sources = [source for index, content in enumerate(contents) for source in sources_of(content, index)]
     images = [predictor.decode(source) for source in sources]
     batch = [images[index % len(images)] for index in range(_BATCH)]
     rule = bundle.calibration.stopping_rule if engine.stopping is not None else None

@@ -22,6 +22,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.decisions.quality_gate import (
     FALSE_ALARM_RATE,
     STATISTICS,
@@ -31,7 +32,7 @@ from skinlesion_cli.decisions.quality_gate import (
     fit_gate,
 )
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
-from skinlesion_cli.inference.predictor import Predictor, as_source
+from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.stages.result import StageResult, Table
@@ -155,7 +156,7 @@ def _measured(
     def measure(path: Path) -> tuple[dict[str, float], np.ndarray | None]:
         if predictor is None:
             return statistics(read_image(path)), None
-        image = predictor.decode(as_source(path, 0))
+        image = predictor.decode(ImageInput(path.name, path))
         return statistics(image), predictor.engine.pooled_features([image], 0)[0]
 
     files: Iterable[Path] = [workspace.images / file for file in everything.rows(ids)["file"]]

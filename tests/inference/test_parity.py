@@ -2,8 +2,8 @@
 in every TTA mode.
 
 The inputs are those where copies of "run the model" used to disagree: a JPEG so large that it is decoded at
-reduced scale, members of an archive, DICOM, images that the quality gate flags,
-and a file that cannot be read.
+reduced scale, members of an archive, DICOM, pages of a TIFF, images that the quality gate flags, and a file
+that cannot be read.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from skinlesion_cli.data.reading.inputs import ImageInput, expand, load
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
 from skinlesion_cli.decisions.quality_gate import STATISTICS, fit_gate
 from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.loading import TTA_MODES
 from skinlesion_cli.inference.prediction import ERROR, TABLE, Prediction
@@ -99,6 +100,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (folder / "small.png").write_bytes(encoded(photograph(2, 120, 90), "PNG"))
     (folder / "dark.png").write_bytes(encoded(photograph(3, 120, 90).point(lambda v: v // 8), "PNG"))
     (folder / "=broken.jpg").write_bytes(large[:4000])
+    pages = [photograph(seed, 120, 90) for seed in (6, 7)]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     write_dicom(folder / "lesion.dcm", photograph(4, 300, 200))
     with zipfile.ZipFile(root / "more.zip", "w") as archive:
         archive.writestr("sub/large.jpg", large)
@@ -133,7 +136,7 @@ def gated_workspace(inputs: list[Path], tmp_path_factory: pytest.TempPathFactory
         batch = np.stack([np.asarray(photograph(seed, 32, 32)) for seed in range(8)])
         for kind in exports.FORMATS:
             content = to_int8(model, [batch]) if kind == "onnx-int8" else model
-            exports.write(checkpoint, exports.Export(kind, content, classifier, {}))
+            exports.Export(kind, content, classifier, {}).save_for(checkpoint)
     return root
 
 
@@ -208,20 +211,18 @@ def test_python_and_every_command_predict_the_same(
     folder, archive = inputs
 
     classifier = Classifier.load(workspace, device="cpu", runtime=runtime)
-    files = sorted(path for path in folder.iterdir())
-    members = list(expand([str(archive)]))
-    predictions = classifier.predict([*files, *members])
-    names = [path.name for path in files] + [f"zip:{member.member}" for member in members]
-    assert set(names) == set(rows)
-    for name, prediction in zip(names, predictions, strict=True):
+    predictions = {end_of(p.id): p for p in classifier.predict([*sorted(folder.iterdir()), archive])}
+    assert set(predictions) == set(rows)
+    for name, prediction in predictions.items():
         assert line(prediction) == line(rows[name]), name
-    assert [p.status for p in predictions].count(ERROR) == 1
+    assert [p.status for p in predictions.values()].count(ERROR) == 1
     assert rows["=broken.jpg"].status == ERROR
+    assert line(rows["pages.tif#1"]) != line(rows["pages.tif#2"])
     in_memory = [(folder / name).read_bytes() for name in ("large.jpg", "lesion.dcm")]
     in_memory.append(read_image(folder / "small.png"))
-    for name, prediction in zip(
-        ("large.jpg", "lesion.dcm", "small.png"), classifier.predict(in_memory), strict=True
-    ):
+    in_memory.append((folder / "pages.tif").read_bytes())
+    names = ("large.jpg", "lesion.dcm", "small.png", "pages.tif#1", "pages.tif#2")
+    for name, prediction in zip(names, classifier.predict(in_memory), strict=True):
         assert line(prediction) == line(rows[name]), name
 
     readable = {name: row for name, row in rows.items() if row.status != ERROR}
@@ -304,10 +305,23 @@ def test_limits_hold_for_everybody(inputs: list[Path], workspace_for: Any) -> No
     workspace, large = workspace_for("none"), inputs[0] / "large.jpg"
     bundle = Bundle.load(Workspace(workspace))
     predictor = Predictor.of_bundle(bundle, device="cpu", runtime="torch", max_pixels=2400 * 1800 - 1)
-    pixels = load(ImageInput("x", large))
+    pixels = load(ImageInput("x", large)).pixels
     predictions = predictor.predict([large, large.read_bytes(), pixels, np.full((20, 20, 3), 128, np.uint8)])
     reasons = [(p.error or "").split(":")[0] for p in predictions]
     assert reasons == ["too_large", "too_large", "too_large", "blank"]
+
+
+def test_a_folder_gives_one_prediction_per_image_and_an_empty_one_is_refused(
+    inputs: list[Path], workspace_for: Any, tmp_path: Path
+) -> None:
+    classifier = Classifier.load(workspace_for("none"), device="cpu", runtime="torch")
+    predictions = classifier.predict([inputs[0] / "small.png", inputs[0]])
+    assert [end_of(p.id) for p in predictions] == [
+        "small.png",
+        *("=broken.jpg", "dark.png", "large.jpg", "lesion.dcm", "pages.tif#1", "pages.tif#2", "small.png"),
+    ]
+    with pytest.raises(UsageError, match=tmp_path.name):
+        classifier.predict([tmp_path])
 
 
 def test_bench_takes_the_forward_passes_of_prediction(inputs: list[Path], workspace_for: Any) -> None:

@@ -29,7 +29,16 @@ from skinlesion_cli.data.reading.lists import lines
 from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.errors import DataError, ImageError, UsageError, escape_controls, name_items
 
-__all__ = ["ImageInput", "check_named", "count_quickly", "expand", "identity", "lines", "load"]
+__all__ = [
+    "ImageInput",
+    "check_named",
+    "count_quickly",
+    "expand",
+    "expand_bytes",
+    "identity",
+    "lines",
+    "load",
+]
 
 ARCHIVE_SUFFIX = ".zip"
 _ARCHIVE_KIND = "zip archive"
@@ -172,6 +181,12 @@ def _one(name: str, prefix: str, follow_links: bool, passed_over: Counter[str]) 
     else:
         # A file that was named gets a row, whatever it is.
         yield from _frames(ImageInput(identity(name), path), frame_numbers(path, kind) or (1,))
+
+
+def expand_bytes(name: str, content: bytes) -> Iterator[ImageInput]:
+    """The image whose content is in memory, or each of its frames; `name` becomes its id."""
+    source = ImageInput(name, Path(name), content=content)
+    yield from _frames(source, frame_numbers(content, kind_of(content[:HEAD_BYTES], name)) or (1,))
 
 
 def _frames(source: ImageInput, numbers: tuple[int, ...]) -> Iterator[ImageInput]:

@@ -100,13 +100,13 @@ def self_test(_settings: DoctorSettings) -> Iterator[Finding]:
     import numpy as np
 
     from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
-    from skinlesion_cli.inference.predictor import Predictor, as_source
+    from skinlesion_cli.inference.predictor import Predictor, sources_of
     from skinlesion_cli.models.devices import resolve_device
 
-    bundle, image = Bundle.load(bundled_model()), as_source(picture(), 0)
+    bundle, sources = Bundle.load(bundled_model()), list(sources_of(picture(), 0))
     for device in dict.fromkeys(("cpu", resolve_device("auto").type)):
         started = time.perf_counter()
-        batch = Predictor.of_bundle(bundle, device=device, runtime="torch").run([image])
+        batch = Predictor.of_bundle(bundle, device=device, runtime="torch").run(sources)
         assert batch.output is not None
         mean = batch.output.probabilities[0]
         away = float(np.abs(mean - np.array(KNOWN_ANSWER)).max())
