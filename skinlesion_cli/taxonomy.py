@@ -24,6 +24,7 @@ CLASS_TITLES: Final[dict[str, str]] = {
 # a squamous cell carcinoma.
 MALIGNANT_CLASSES: Final[tuple[str, ...]] = ("MEL", "BCC", "AKIEC")
 MALIGNANT_INDEXES: Final[tuple[int, ...]] = tuple(CLASS_INDEX[name] for name in MALIGNANT_CLASSES)
+MALIGNANT: Final = "malignant"  # all of them together, where a class could be named too
 
 DISCLAIMER: Final[str] = "Research use only. Not a medical device."
 

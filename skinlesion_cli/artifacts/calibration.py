@@ -31,16 +31,19 @@ class Calibration(StoredArtifact):
     tta_mode, views : the views that the probabilities must be the mean of (with `adaptive`, those that
         forward passes are taken from); others were not calibrated.
     targets : one mapping per target: class, sensitivity, specificity.
-    guarantees : one mapping per target: what holds on new images, at which confidence, on which support;
-        where it was refused, what would be possible and how many more positive lesions it would take.
+    guarantees : one mapping per alarm: what holds on new images, at which confidence, on which support; where
+        it was refused, what would be possible and how many more positive lesions it would take.
+    level_guarantees : the same for `refer` and `routine`; empty in calibrations of older workspaces.
     guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them once more; empty where
         nothing is guaranteed, and in the calibrations of older workspaces.
-    probability_figures : ECE, Brier score and log loss before and after, cross-fitted.
-    triage_figures : measured rates of refer, review and routine, and the operating point's guarantee.
+    probability_figures : calibration error, Brier score and log loss before and after, cross-fitted.
+    triage_figures : measured rates of refer, review and routine, and of each alarm, cross-fitted.
     stopping : rule of adaptive TTA with what was measured of it, where one was fitted.
     """
 
     KIND: ClassVar[str] = "calibration"
+    # 2: class offsets, alarms and levels of triage. A reader of 1 would pass over them in silence.
+    SCHEMA_VERSION: ClassVar[int] = 2
     HINT: ClassVar[str] = "Run `skinlesion calibrate` first."
 
     rule: DecisionRule
@@ -49,6 +52,7 @@ class Calibration(StoredArtifact):
     views: tuple[str, ...]
     targets: tuple[Mapping[str, Any], ...] = ()
     guarantees: tuple[Mapping[str, Any], ...] = ()
+    level_guarantees: tuple[Mapping[str, Any], ...] = ()
     confidence: float | None = None
     guarantee_settings: Mapping[str, Any] = field(default_factory=dict)
     probability_figures: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +125,7 @@ class Calibration(StoredArtifact):
             views=body.views,
             targets=tuple(target.model_dump() for target in body.targets),
             guarantees=tuple(guarantee.model_dump(exclude_unset=True) for guarantee in body.guarantees),
+            level_guarantees=tuple(level.model_dump() for level in body.level_guarantees),
             confidence=body.confidence,
             guarantee_settings={} if settings is None else settings.model_dump(exclude_unset=True),
             probability_figures=body.probability_figures.model_dump(exclude_unset=True),
@@ -139,6 +144,7 @@ class Calibration(StoredArtifact):
                 "views": list(self.views),
                 "targets": [dict(target) for target in self.targets],
                 "guarantees": [dict(guarantee) for guarantee in self.guarantees],
+                "level_guarantees": [dict(guarantee) for guarantee in self.level_guarantees],
                 "confidence": self.confidence,
                 "guarantee_settings": dict(self.guarantee_settings) or None,
                 "probability_figures": dict(self.probability_figures),

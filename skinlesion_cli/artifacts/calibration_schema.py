@@ -22,42 +22,64 @@ from skinlesion_cli.artifacts.schema import (
 from skinlesion_cli.taxonomy import N_CLASSES
 
 _OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
-_PerClass = Annotated[tuple[float, ...], Field(max_length=N_CLASSES)]
+_Parameter = Annotated[float, Field(ge=-1e3, le=1e3)]
+_Parameters = Annotated[tuple[_Parameter, ...], Field(max_length=N_CLASSES)]
+_Triple = Annotated[tuple[_Parameter, ...], Field(min_length=3, max_length=3)]
+_Curve = Annotated[tuple[Share, ...], Field(min_length=1, max_length=10_000)]
+_AlarmName = ClassName | Literal["malignant"]
 _WEIGHT_TOLERANCE = 1e-6
 
 
 class ProbabilityCalibrationBody(Body):
-    """See `decisions.calibration.ProbabilityCalibration`; `weights` and `biases` (7 each)
-    only for `vector`.
-    """
+    """See `decisions.calibration.ProbabilityCalibration`: each method has the parameters that it needs."""
 
-    method: Literal["temperature", "vector", "none"]
+    method: Literal["vector", "temperature", "dirichlet", "beta", "isotonic", "none"]
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
-    weights: _PerClass
-    biases: _PerClass
+    weights: _Parameters
+    biases: _Parameters
+    matrix: Annotated[tuple[_Parameters, ...], Field(max_length=N_CLASSES)] = ()
+    coefficients: Annotated[tuple[_Triple, ...], Field(max_length=N_CLASSES)] = ()
+    curves: Annotated[tuple[tuple[_Curve, _Curve], ...], Field(max_length=N_CLASSES)] = ()
 
     @model_validator(mode="after")
-    def _vector_is_complete(self) -> Self:
-        if self.method == "vector" and {len(self.weights), len(self.biases)} != {N_CLASSES}:
-            raise ValueError(f"vector scaling needs {N_CLASSES} weights and {N_CLASSES} biases")
-        if any(abs(value) > 1e3 for value in (*self.weights, *self.biases)):
-            raise ValueError("weights and biases must be between -1000 and 1000")
+    def _is_complete(self) -> Self:
+        needed: dict[str, tuple[tuple[object, ...], ...]] = {
+            "vector": (self.weights, self.biases),
+            "dirichlet": (self.biases, self.matrix, *self.matrix),
+            "beta": (self.coefficients,),
+            "isotonic": (self.curves,),
+        }
+        if any(len(part) != N_CLASSES for part in needed.get(self.method, ())):
+            raise ValueError(f"calibration by `{self.method}` needs {N_CLASSES} parameters of each kind")
+        if any(len(x) != len(y) or list(x) != sorted(x) for x, y in self.curves):
+            raise ValueError("a curve needs as many values as probabilities, and these in ascending order")
         return self
+
+
+class RiskLevelsBody(Body):
+    """See `decisions.triage.RiskLevels`."""
+
+    refer_above: Share
+    routine_at_most: Annotated[float, Field(ge=-1.0, le=1.0)]
 
 
 class RuleBody(Body):
     """See `decisions.triage.DecisionRule`."""
 
     probability_calibration: ProbabilityCalibrationBody
+    class_offsets: _Parameters = ()
     thresholds: dict[ClassName, Share]
+    alarms: dict[_AlarmName, Share] = Field(default_factory=dict)
+    levels: RiskLevelsBody | None = None
     priority: ClassNames
     malignant_threshold: Share | None
     conformal_minimum: Annotated[tuple[Share, ...], Field(max_length=N_CLASSES)]
 
     @model_validator(mode="after")
     def _one_minimum_per_class(self) -> Self:
-        if len(self.conformal_minimum) not in (0, N_CLASSES):
-            raise ValueError(f"conformal_minimum needs no value or {N_CLASSES}")
+        for name in ("conformal_minimum", "class_offsets"):
+            if len(getattr(self, name)) not in (0, N_CLASSES):
+                raise ValueError(f"{name} needs no value or {N_CLASSES}")
         return self
 
 
@@ -102,7 +124,7 @@ class StoppingBody(Body):
 
 
 class TargetBody(Body):
-    """See `decisions.thresholds.Target`."""
+    """See `decisions.settings.Target`."""
 
     class_name: ClassName
     sensitivity: _OpenShare
@@ -110,11 +132,14 @@ class TargetBody(Body):
 
 
 class GuaranteeBody(Body):
-    """What holds for one class on new images; None where nothing can be guaranteed."""
+    """See `decisions.policies.base.Guarantee`; None where nothing can be guaranteed."""
 
-    class_name: ClassName
+    class_name: _AlarmName
     granted: bool
     sensitivity: Annotated[float, Field(ge=0.0, lt=1.0)] | None
+    next_sensitivity: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    next_lesions: Count = 0
+    photograph_sensitivity: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     specificity: _OpenShare | None
     target_sensitivity: _OpenShare | None = None
     target_specificity: _OpenShare | None = None
@@ -126,8 +151,22 @@ class GuaranteeBody(Body):
     reason: Text = ""
 
 
+class LevelGuaranteeBody(Body):
+    """See `decisions.triage_fit.LevelGuarantee`."""
+
+    level: Literal["refer", "routine"]
+    figure: Literal["ppv", "risk"]
+    limit: Annotated[float, Field(ge=-1.0, le=1.0)]
+    granted: bool
+    target: _OpenShare | None
+    guaranteed: Share | None
+    measured: Share | None = None
+    confidence: _OpenShare
+    lesions: Count = 0
+
+
 class GuaranteeSettingsBody(Body):
-    """See `decisions.settings.GuaranteeSettings`."""
+    """See `decisions.settings.GuaranteeSettings`; `max_bacc_loss` only in older calibrations."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     horizon: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
@@ -135,11 +174,14 @@ class GuaranteeSettingsBody(Body):
 
 
 class SharpnessBody(Body):
-    """See `decisions.probability_fit.sharpness`; None where it is undefined."""
+    """See `decisions.evaluation.calibration_figures`, of which `sharpness` is a part; None: undefined."""
 
     ece: Share | None = None
     brier: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
     log_loss: Annotated[float, Field(ge=0.0, le=1e6)] | None = None
+    class_error: Share | None = None
+    by_class: dict[_AlarmName, Figures] = Field(default_factory=dict)
+    malignant_reliability: list[Figures] = Field(default_factory=list)
 
 
 class ProbabilityFiguresBody(Body):
@@ -158,6 +200,7 @@ class SupportBody(Body):
     lesions_by_class: dict[ClassName, Count] = Field(default_factory=dict)
     argmax_bacc: Share | None = None
     cross_fitted_bacc: Share | None = None
+    bacc_gain: Figures | None = None
 
 
 class CalibrationBody(Body):
@@ -168,7 +211,8 @@ class CalibrationBody(Body):
     tta_mode: ViewName
     views: ViewNames
     targets: Annotated[tuple[TargetBody, ...], Field(max_length=N_CLASSES)]
-    guarantees: Annotated[tuple[GuaranteeBody, ...], Field(max_length=N_CLASSES)]
+    guarantees: Annotated[tuple[GuaranteeBody, ...], Field(max_length=N_CLASSES + 1)]
+    level_guarantees: Annotated[tuple[LevelGuaranteeBody, ...], Field(max_length=2)] = ()
     confidence: _OpenShare | None
     guarantee_settings: GuaranteeSettingsBody | None = None
     probability_figures: ProbabilityFiguresBody

@@ -41,6 +41,7 @@ class MemberBody(Body):
     weight: Share
     validation_bacc: Share | None
     member_group: Text = ""
+    single_view_bacc: Share | None = None
 
 
 class EnsembleFigures(OpenBody):
@@ -76,6 +77,8 @@ class Member:
     """One network. `checkpoint_sha256` is None for predictions that came from elsewhere (a CSV).
 
     Members of one `member_group` (the folds of a network) always predict together; empty: a group of its own.
+    `validation_bacc` is that of the mean over the ensemble's views, `single_view_bacc` that of the image as
+    it is, which the method `bacc` weights by; None where it was not measured.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Member:
     weight: float
     validation_bacc: float | None
     member_group: str = ""
+    single_view_bacc: float | None = None
 
 
 @dataclass(frozen=True)

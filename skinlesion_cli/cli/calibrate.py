@@ -14,7 +14,8 @@ from skinlesion_cli.errors import UsageError
 
 EXAMPLE = """
 skinlesion calibrate
-skinlesion calibrate --target MEL:sensitivity=0.90,specificity=0.70 --target AKIEC:sensitivity=0.75
+skinlesion calibrate --target MEL:sensitivity=0.90 --target AKIEC:sensitivity=0.75 --routine-risk 0.005
+skinlesion calibrate --refer-share 0.15
 skinlesion calibrate --policy published --adaptive decision
 skinlesion calibrate --model builtin --on ./clinic/labels.csv --output ./our-model
 skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
@@ -23,8 +24,8 @@ ADAPTIVE = (
     "Let prediction stop averaging views of an image once further forward passes are unlikely to change "
     "its decision, or its triage level either: {names}."
 )
-TARGET = "Sensitivity that a class has to reach, and optionally specificity, as in the examples. Repeatable."
-POLICY = "How thresholds are chosen: {names}. Default: guaranteed."
+TARGET = "Sensitivity that the alarm of a class has to reach, and optionally specificity. Repeatable."
+POLICY = "How alarms or thresholds are chosen: {names}. Default: guaranteed."
 PROBABILITIES = "How probabilities are calibrated: {names}. Default: the policy's own method."
 ON = (
     "Calibrate the finished model of --model on these labelled images of your own (a CSV, or a folder "
@@ -50,13 +51,7 @@ def calibrate(
         int | None,
         typer.Option(
             min=1,
-            help="New lesions that each guarantee is about. Default: as many as it was fitted on.",
-        ),
-    ] = None,
-    max_bacc_loss: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest loss of balanced accuracy that the thresholds may cause together. Default: 0.05."
+            help="New lesions for the second figure of each guarantee. Default: as many as were seen.",
         ),
     ] = None,
     probabilities: Annotated[
@@ -72,7 +67,24 @@ def calibrate(
         float | None, typer.Option(help="Coverage of the prediction sets. Default: 0.90.")
     ] = None,
     malignant_sensitivity: Annotated[
-        float | None, typer.Option(help="Sensitivity of referral for malignant lesions. Default: 0.90.")
+        float | None,
+        typer.Option(help="Sensitivity of the alarm on the malignant probability. Default: 0.90."),
+    ] = None,
+    refer_ppv: Annotated[
+        float | None,
+        typer.Option(
+            help="Guaranteed share of malignant images among those that are referred. Default: 0.70."
+        ),
+    ] = None,
+    refer_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Refer this share of all images instead, those with the highest malignant probability."
+        ),
+    ] = None,
+    routine_risk: Annotated[
+        float | None,
+        typer.Option(help="Guaranteed largest share of malignant images in `routine`. Default: 0.01."),
     ] = None,
     policy_file: Annotated[
         Path | None, typer.Option(help="YAML file with these settings; options take precedence.")
@@ -100,8 +112,9 @@ def calibrate(
     from skinlesion_cli.stages.calibrate import stage
 
     given: dict[str, object] = {"policy": policy, "confidence": confidence, "horizon": horizon}
-    given |= {"max_bacc_loss": max_bacc_loss, "probabilities": probabilities, "priority": priority or None}
+    given |= {"probabilities": probabilities, "priority": priority or None}
     given |= {"malignant_sensitivity": malignant_sensitivity, "coverage": coverage}
+    given |= {"refer_ppv": refer_ppv, "refer_share": refer_share, "routine_risk": routine_risk}
     settings = load_policy(policy_file, overrides=given, targets=targets or (), costs=costs or ())
     if on is not None:
         from skinlesion_cli.stages.calibrate import at_home

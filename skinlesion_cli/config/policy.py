@@ -14,7 +14,7 @@ from skinlesion_cli.config.settings import problems
 from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.policies.cost import checked_costs, cost_matrix
 from skinlesion_cli.decisions.policies.registry import policy_of
-from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, FitSettings, GuaranteeSettings, Target
+from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target, TriageSettings
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY
 from skinlesion_cli.errors import UsageError
 
@@ -46,14 +46,16 @@ class PolicyFile(Frozen):
     priority: tuple[str, ...] = DEFAULT_PRIORITY
     confidence: Fraction = 0.95
     horizon: int | None = None
-    max_bacc_loss: NonNegative | None = GuaranteeSettings.max_bacc_loss
     costs: CostPart | None = None
-    coverage: Fraction = FitSettings.coverage
+    refer_ppv: Fraction = TriageSettings.refer_ppv
+    refer_share: Fraction | None = None
+    routine_risk: Fraction = TriageSettings.routine_risk
+    coverage: Fraction = TriageSettings.coverage
     malignant_sensitivity: Fraction = FitSettings.malignant_sensitivity
 
     def settings(self) -> FitSettings:
         """The same in the types that `decisions` takes."""
-        targets = DEFAULT_TARGETS
+        targets = None
         if self.targets is not None:
             targets = tuple(
                 Target(name, part.sensitivity, part.specificity) for name, part in self.targets.items()
@@ -70,9 +72,9 @@ class PolicyFile(Frozen):
             probability_method=self.probabilities,
             targets=targets,
             priority=self.priority,
-            guarantee=GuaranteeSettings(self.confidence, self.horizon, self.max_bacc_loss),
+            guarantee=GuaranteeSettings(self.confidence, self.horizon),
             costs=costs,
-            coverage=self.coverage,
+            triage=TriageSettings(self.refer_ppv, self.refer_share, self.routine_risk, self.coverage),
             malignant_sensitivity=self.malignant_sensitivity,
         )
 

@@ -20,7 +20,8 @@ def bacc_weights(bacc: Sequence[float]) -> np.ndarray:
 
     Parameters
     ----------
-    bacc : balanced accuracy (0 to 1) of each member on the same validation images.
+    bacc : balanced accuracy (0 to 1) of each member on the same validation images; published: of the epoch
+        that was kept, on one view.
 
     Returns
     -------

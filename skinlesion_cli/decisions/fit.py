@@ -1,4 +1,8 @@
-"""Fitting the whole decision rule to labelled predictions: one function, so that it can be cross-fitted."""
+"""Fitting the whole decision rule to labelled predictions: one function, so that it can be cross-fitted.
+
+Three answers are fitted, each for what it is for: probabilities that are calibrated class by class; a class
+of the best balanced accuracy; and alarms and levels of triage with guarantees.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skinlesion_cli.decisions import probability_fit, triage_fit
+from skinlesion_cli.decisions.class_fit import fit_class_offsets
 from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.policies.registry import policy_of, probability_method
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
-from skinlesion_cli.decisions.thresholds import priority_order
-from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
-from skinlesion_cli.decisions.triage_fit import OperatingPoint
+from skinlesion_cli.decisions.statistics.lesions import group
+from skinlesion_cli.decisions.thresholds import decide, priority_order
+from skinlesion_cli.decisions.triage import (
+    DecisionRule,
+    apply_rule,
+    conformal_set,
+    malignant_probability,
+    raised,
+)
+from skinlesion_cli.decisions.triage_fit import LevelGuarantee
 from skinlesion_cli.errors import DataError
 
 
 @dataclass(frozen=True)
 class FittedRule:
-    """`guarantees` only for `guaranteed`; `search` only for `published`:
-    which of its searches found each θ.
-    """
+    """`guarantees` of the alarms, only for `guaranteed`; `level_guarantees` of `refer` and `routine`;
+    `search` only for `published`: which of its searches found each θ."""
 
     rule: DecisionRule
-    operating_point: OperatingPoint
+    level_guarantees: tuple[LevelGuarantee, ...]
     guarantees: tuple[Guarantee, ...] = ()
     search: Mapping[str, str] = field(default_factory=dict)
 
@@ -33,7 +44,7 @@ class FittedRule:
 def fit_rule(
     labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, settings: FitSettings
 ) -> FittedRule:
-    """Fit probability calibration, thresholds and triage.
+    """Fit probability calibration, class, alarms or thresholds, and triage.
 
     Parameters
     ----------
@@ -50,39 +61,48 @@ def fit_rule(
             f"{len(classes)}",
             "Bring labelled validation predictions of more classes.",
         )
+    policy, labels = policy_of(settings), np.asarray(labels)
     calibration = probability_fit.fit(labels, probabilities, probability_method(settings))
     values = calibration.apply(probabilities)
-    chosen = policy_of(settings).find(labels, values, lesion_ids, settings)
-    point = triage_fit.malignant_operating_point(
+    offsets = () if policy.overrides else fit_class_offsets(labels, values)
+    chosen = policy.find(labels, values, lesion_ids, settings)
+    priority = tuple(priority_order(chosen.thresholds, settings.priority))
+    minima = triage_fit.conformal_minima(labels, values, lesion_ids, settings.triage.coverage)
+    decided = decide(values, chosen.thresholds, priority, offsets).decided
+    malignant = malignant_probability(values)
+    raising = raised(values, malignant, decided, chosen.alarms, conformal_set(values, np.array(minima)))
+    levels, level_guarantees = triage_fit.fit_levels(
         labels,
-        values,
-        lesion_ids,
-        settings.malignant_sensitivity,
-        settings.guarantee.confidence,
-        settings.guarantee.horizon,
+        malignant,
+        group(lesion_ids, labels).codes,
+        np.any([mask for mask, _ in raising], axis=0),
+        settings.triage,
+        settings.each_confidence(len(chosen.guarantees)),
     )
     rule = DecisionRule(
         probability_calibration=calibration,
+        class_offsets=offsets,
         thresholds=chosen.thresholds,
-        priority=tuple(priority_order(chosen.thresholds, settings.priority)),
-        malignant_threshold=point.threshold,
-        conformal_minimum=triage_fit.conformal_minima(labels, values, lesion_ids, settings.coverage),
+        priority=priority,
+        alarms=chosen.alarms,
+        levels=levels,
+        conformal_minimum=minima,
     )
-    return FittedRule(rule, point, chosen.guarantees, chosen.search)
+    return FittedRule(rule, level_guarantees, chosen.guarantees, chosen.search)
 
 
 @dataclass(frozen=True)
 class CrossFitted:
     """What rules fitted without an image's lesion say of it; arrays as in `triage.Outcome`.
 
-    `over` : bool (n_images,), the malignant probability is above the operating point.
+    `alarms` : bool (n_images,) by name.
     """
 
     probabilities: np.ndarray
     decided: np.ndarray
     triage: np.ndarray
     conformal_sets: np.ndarray
-    over: np.ndarray
+    alarms: Mapping[str, np.ndarray]
 
 
 def cross_fit(
@@ -97,11 +117,12 @@ def cross_fit(
     calibrated = np.empty((n, probabilities.shape[1]), dtype=np.float32)
     decided, levels = np.empty(n, dtype=np.int64), np.empty(n, dtype="<U8")
     sets = np.empty((n, probabilities.shape[1]), dtype=bool)
-    over = np.empty(n, dtype=bool)
+    alarms: dict[str, np.ndarray] = {}
     for train, held_out in grouped_folds(labels, lesion_ids, n_folds):
         fitted = fit_rule(labels[train], probabilities[train], lesion_ids[train], settings)
         outcome = apply_rule(fitted.rule, probabilities[held_out])
         calibrated[held_out], decided[held_out] = outcome.probabilities, outcome.decisions.decided
         levels[held_out], sets[held_out] = outcome.triage, outcome.conformal_sets
-        over[held_out] = outcome.malignant_probability.astype(np.float64) > fitted.operating_point.threshold
-    return CrossFitted(calibrated, decided, levels, sets, over)
+        for name, fires in outcome.alarms.items():
+            alarms.setdefault(name, np.zeros(n, dtype=bool))[held_out] = fires
+    return CrossFitted(calibrated, decided, levels, sets, alarms)

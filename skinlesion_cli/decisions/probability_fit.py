@@ -7,30 +7,34 @@ and a class may be missing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY, Method, ProbabilityCalibration, softmax
+from skinlesion_cli.decisions.calibration import (
+    SMALLEST_AGAINST_THE_REST,
+    SMALLEST_PROBABILITY,
+    Method,
+    ProbabilityCalibration,
+    log_probabilities,
+    softmax,
+)
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import N_CLASSES
 
 _LOG_TEMPERATURE_RANGE = (-4.0, 4.0)
 # Pull towards "change nothing", in log loss summed over images: a rare class must not run away.
-_VECTOR_PENALTY = 1.0
+_PENALTY = 1.0
+# No calibrated probability of 0: one image in so many more than were seen could be of the class.
+_LEAST_ISOTONIC = 1e-4
 ECE_BINS = 15
 
 
-def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Logarithms with zeros replaced by the smallest probability told apart."""
-    result: np.ndarray = np.log(np.maximum(checked(probabilities), SMALLEST_PROBABILITY))
-    return result
-
-
 def fit(labels: np.ndarray, probabilities: np.ndarray, method: Method) -> ProbabilityCalibration:
-    """The calibration of the least log loss on these images.
+    """The calibration of the least log loss on these images (isotonic: of the least squared error).
 
     Raises
     ------
@@ -40,41 +44,115 @@ def fit(labels: np.ndarray, probabilities: np.ndarray, method: Method) -> Probab
         return ProbabilityCalibration()
     if len(labels) == 0:
         raise DataError("there are no images to calibrate on")
+    return _FITS[method](np.asarray(labels), probabilities)
+
+
+def _fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
     logits, rows = log_probabilities(probabilities), np.arange(len(labels))
 
-    def nll(scaled: np.ndarray) -> float:
-        top = scaled.max(axis=1, keepdims=True)
-        total = np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0]
-        return float((total - scaled[rows, labels]).sum())
+    def mean_log_loss(log_t: float) -> float:
+        scaled = logits / np.exp(log_t)
+        top = scaled.max(axis=1)
+        return float((np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top - scaled[rows, labels]).mean())
 
-    if method == "temperature":
-        found = minimize_scalar(
-            lambda log_t: nll(logits / np.exp(log_t)) / len(labels),
-            bounds=_LOG_TEMPERATURE_RANGE,
-            method="bounded",
-            options={"xatol": 1e-9},
-        )
-        return ProbabilityCalibration("temperature", temperature=float(np.exp(found.x)))
-    return _fit_vector(labels, logits)
+    best = minimize_scalar(
+        mean_log_loss, bounds=_LOG_TEMPERATURE_RANGE, method="bounded", options={"xatol": 1e-9}
+    )
+    return ProbabilityCalibration("temperature", temperature=float(np.exp(best.x)))
 
 
-def _fit_vector(labels: np.ndarray, logits: np.ndarray) -> ProbabilityCalibration:
+def least_log_loss(
+    labels: np.ndarray,
+    *,
+    start: np.ndarray,
+    design: Callable[[np.ndarray], np.ndarray],
+    gradient: Callable[[np.ndarray], np.ndarray],
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Parameters of the least log loss of softmax(design(parameters)), pulled towards `start`.
+
+    Parameters
+    ----------
+    design : parameters to logits (n_images, 7). gradient : the derivative of the loss by logits, (n_images,
+        7), to that by parameters. weights : of the images; None: 1 each.
+    """
     truth = np.eye(N_CLASSES)[labels]
+    weight = np.ones(len(labels)) if weights is None else weights
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, biases = parameters[:N_CLASSES], parameters[N_CLASSES:]
-        probabilities = softmax(logits * weights + biases)
+        probabilities = softmax(design(parameters))
         picked = np.maximum((probabilities * truth).sum(axis=1), SMALLEST_PROBABILITY)
-        pull = np.r_[weights - 1.0, biases]
-        error = probabilities - truth
-        gradient = np.r_[(error * logits).sum(axis=0), error.sum(axis=0)] + 2 * _VECTOR_PENALTY * pull
-        return float(-np.log(picked).sum() + _VECTOR_PENALTY * (pull**2).sum()), gradient
+        pull = parameters - start
+        loss = -(weight * np.log(picked)).sum() + _PENALTY * (pull**2).sum()
+        return float(loss), gradient((probabilities - truth) * weight[:, None]) + 2 * _PENALTY * pull
 
-    start = np.r_[np.ones(N_CLASSES), np.zeros(N_CLASSES)]
-    found = minimize(objective, start, jac=True, method="L-BFGS-B").x
-    return ProbabilityCalibration(
-        "vector", weights=tuple(found[:N_CLASSES].tolist()), biases=tuple(found[N_CLASSES:].tolist())
+    best: np.ndarray = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return best
+
+
+def _fit_vector(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
+    logits, k = log_probabilities(probabilities), N_CLASSES
+    best = least_log_loss(
+        labels,
+        start=np.r_[np.ones(k), np.zeros(k)],
+        design=lambda parameters: logits * parameters[:k] + parameters[k:],
+        gradient=lambda error: np.r_[(error * logits).sum(axis=0), error.sum(axis=0)],
     )
+    return ProbabilityCalibration("vector", weights=tuple(best[:k].tolist()), biases=tuple(best[k:].tolist()))
+
+
+def _fit_dirichlet(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
+    logits, k = log_probabilities(probabilities), N_CLASSES
+    best = least_log_loss(
+        labels,
+        start=np.r_[np.eye(k).ravel(), np.zeros(k)],
+        design=lambda parameters: logits @ parameters[: k * k].reshape(k, k).T + parameters[k * k :],
+        gradient=lambda error: np.r_[(error.T @ logits).ravel(), error.sum(axis=0)],
+    )
+    matrix = tuple(tuple(row) for row in best[: k * k].reshape(k, k).tolist())
+    return ProbabilityCalibration("dirichlet", matrix=matrix, biases=tuple(best[k * k :].tolist()))
+
+
+def _fit_beta(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
+    p = np.clip(checked(probabilities), SMALLEST_AGAINST_THE_REST, 1.0 - SMALLEST_AGAINST_THE_REST)
+    identity = np.array([1.0, 1.0, 0.0])
+
+    def one(index: int) -> tuple[float, ...]:
+        terms = np.stack([np.log(p[:, index]), -np.log1p(-p[:, index]), np.ones(len(p))], axis=1)
+        truth = (labels == index).astype(float)
+
+        def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+            odds, pull = terms @ parameters, parameters - identity
+            loss = np.logaddexp(0.0, odds).sum() - (truth * odds).sum() + _PENALTY * (pull**2).sum()
+            slope = terms.T @ (1.0 / (1.0 + np.exp(-odds)) - truth) + 2 * _PENALTY * pull
+            return float(loss), slope
+
+        # Ascending: neither weight may be negative.
+        bounds = [(0.0, None), (0.0, None), (None, None)]
+        return tuple(minimize(objective, identity, jac=True, method="L-BFGS-B", bounds=bounds).x.tolist())
+
+    return ProbabilityCalibration("beta", coefficients=tuple(one(index) for index in range(N_CLASSES)))
+
+
+def _fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
+    from sklearn.isotonic import IsotonicRegression
+
+    values = checked(probabilities)
+    curves = []
+    for index in range(N_CLASSES):
+        model = IsotonicRegression(y_min=_LEAST_ISOTONIC, y_max=1.0, out_of_bounds="clip")
+        model.fit(values[:, index], (labels == index).astype(float))
+        curves.append((tuple(model.X_thresholds_.tolist()), tuple(model.y_thresholds_.tolist())))
+    return ProbabilityCalibration("isotonic", curves=tuple(curves))
+
+
+_FITS: dict[str, Callable[[np.ndarray, np.ndarray], ProbabilityCalibration]] = {
+    "temperature": _fit_temperature,
+    "vector": _fit_vector,
+    "dirichlet": _fit_dirichlet,
+    "beta": _fit_beta,
+    "isotonic": _fit_isotonic,
+}
 
 
 @dataclass(frozen=True)

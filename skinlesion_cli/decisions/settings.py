@@ -9,25 +9,23 @@ import numpy as np
 from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
-
-DEFAULT_COVERAGE = 0.90
-DEFAULT_MALIGNANT_SENSITIVITY = 0.90
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted of one class, one against the rest; both in [0, 1]. None: no floor."""
+    """What is wanted of one class, or of `malignant`, one against the rest; both in (0, 1). None: no
+    floor.
+    """
 
     class_name: str
     sensitivity: float
     specificity: float | None = None
 
     def __post_init__(self) -> None:
-        if self.class_name not in CLASS_INDEX:
-            raise UsageError(
-                f"no class named {self.class_name!r}", "Known classes: " + ", ".join(CLASS_NAMES)
-            )
+        known = (*CLASS_NAMES, MALIGNANT)
+        if self.class_name not in known:
+            raise UsageError(f"no class named {self.class_name!r}", "Known: " + ", ".join(known))
         for name, value in (("sensitivity", self.sensitivity), ("specificity", self.specificity)):
             if value is not None and not 0.0 < value < 1.0:
                 raise UsageError(
@@ -37,25 +35,25 @@ class Target:
 
     @property
     def class_index(self) -> int:
+        """Of a class; `malignant` has none."""
         return CLASS_INDEX[self.class_name]
 
 
-DEFAULT_TARGETS: tuple[Target, ...] = (Target("MEL", 0.85, 0.85), Target("AKIEC", 0.75, 0.70))
+# What the published thresholds were tuned to.
+PUBLISHED_TARGETS: tuple[Target, ...] = (Target("MEL", 0.85, 0.85), Target("AKIEC", 0.75, 0.70))
+DEFAULT_ALARMS: tuple[Target, ...] = (Target("MEL", 0.85),)
 
 
 @dataclass(frozen=True)
 class GuaranteeSettings:
-    """`confidence` that all guarantees hold together.
+    """`confidence` that all guarantees hold together, for the population that the lesions come from.
 
-    `horizon` : new lesions of a class that a guarantee will be judged on; None: as many as it rests on.
-    `max_bacc_loss` : what all thresholds together may cost in balanced accuracy through the sensitivity of
-    the other classes; what one class leaves of its share the next may use. A guarantee that costs more is
-    refused. None: no limit.
+    `horizon` : new lesions of a class that the second figure of each guarantee is for; None: as many as were
+    seen.
     """
 
     confidence: float = 0.95
     horizon: int | None = None
-    max_bacc_loss: float | None = 0.05
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1.0:
@@ -65,18 +63,48 @@ class GuaranteeSettings:
 
 
 @dataclass(frozen=True)
+class TriageSettings:
+    """Where the levels of triage lie, as shares of photographs, each lesion counting once.
+
+    `refer_ppv` : of those referred, at least this share is malignant, guaranteed. `refer_share` : instead,
+    refer the images with the highest malignant probability, this share of all: a clinic's capacity.
+    `routine_risk` : of those in `routine`, at most this share is malignant, guaranteed.
+    `coverage` : of the conformal sets, class by class.
+    """
+
+    refer_ppv: float = 0.70
+    refer_share: float | None = None
+    routine_risk: float = 0.01
+    coverage: float = 0.90
+
+    def __post_init__(self) -> None:
+        for name in ("refer_ppv", "refer_share", "routine_risk", "coverage"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < 1.0:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{option} must be between 0 and 1, got {value}", f"Example: {option} 0.15")
+
+
+@dataclass(frozen=True)
 class FitSettings:
     """How to calibrate; `policies.registry.policy_of` says whether the policy can work with it.
 
-    `policy` : a name in `policies.registry.POLICIES`. `probability_method` None: the policy's own.
+    `policy` : a name in `policies.registry.POLICIES`. `probability_method`, `targets` None: the policy's own.
+    `malignant_sensitivity` : of the alarm on the malignant probability, where no target is given for it.
     `costs` : (7, 7), only for the policy `cost`.
     """
 
     policy: str = "guaranteed"
     probability_method: Method | None = None
-    targets: tuple[Target, ...] = DEFAULT_TARGETS
+    targets: tuple[Target, ...] | None = None
     priority: tuple[str, ...] = DEFAULT_PRIORITY
     guarantee: GuaranteeSettings = field(default_factory=GuaranteeSettings)
+    triage: TriageSettings = field(default_factory=TriageSettings)
     costs: np.ndarray | None = None
-    coverage: float = DEFAULT_COVERAGE
-    malignant_sensitivity: float = DEFAULT_MALIGNANT_SENSITIVITY
+    malignant_sensitivity: float = 0.90
+
+    def each_confidence(self, n_alarms: int) -> float:
+        """The confidence of each guarantee, so that all hold together: those of the alarms, and of two
+        levels.
+        """
+        return 1.0 - (1.0 - self.guarantee.confidence) / (n_alarms + 2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skinlesion_cli.decisions.calibration import log_probabilities
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
@@ -19,7 +20,8 @@ DEFAULT_PRIORITY: tuple[str, ...] = ("MEL", "AKIEC")
 class Decisions:
     """One row an image, class indexes as int64 of shape (n_images,).
 
-    `fired` is the class whose threshold decided, -1 where the argmax stands for itself.
+    `argmax` is the most probable class; `fired` the class whose threshold overrode the decision, -1 where
+    none did.
     """
 
     argmax: np.ndarray
@@ -38,24 +40,34 @@ def priority_order(thresholds: Mapping[str, float], priority: Sequence[str]) -> 
     return named + [name for name in CLASS_NAMES if name in thresholds and name not in named]
 
 
+def class_scores(calibrated: np.ndarray, offsets: Sequence[float]) -> np.ndarray:
+    """log p + offset: float64 (n_images, 7). Without offsets the logarithms alone."""
+    scores = log_probabilities(calibrated)
+    return scores + np.asarray(offsets, dtype=np.float64) if len(offsets) else scores
+
+
 def decide(
     probabilities: np.ndarray,
     thresholds: Mapping[str, float],
     priority: Sequence[str] = DEFAULT_PRIORITY,
+    offsets: Sequence[float] = (),
 ) -> Decisions:
-    """The argmax, overridden by the first class of `priority` whose probability exceeds its threshold.
+    """The argmax of log p + offset, overridden by the first class of `priority` whose probability exceeds its
+    threshold.
 
     Parameters
     ----------
     probabilities : shape (n_images, 7).
     thresholds : class name -> θ; it fires where p > θ, compared in float64.
     priority : who wins where several fire.
+    offsets : one per class (see `class_fit`); without them the class is the argmax of the probabilities.
 
     A tie for the argmax goes to the first class in `CLASS_NAMES`.
     """
     values = checked(probabilities)
     argmax = values.argmax(axis=1).astype(np.int64)
-    decided, fired = argmax.copy(), np.full(len(values), NO_THRESHOLD, dtype=np.int64)
+    decided = class_scores(values, offsets).argmax(axis=1).astype(np.int64) if len(offsets) else argmax.copy()
+    fired = np.full(len(values), NO_THRESHOLD, dtype=np.int64)
     for name in reversed(priority_order(thresholds, priority)):
         index = CLASS_INDEX[name]
         over = values[:, index] > thresholds[name]

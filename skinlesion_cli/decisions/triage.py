@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import numpy as np
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, Decisions, decide
-from skinlesion_cli.taxonomy import MALIGNANT_INDEXES, N_CLASSES
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT, MALIGNANT_INDEXES, N_CLASSES
 
 REFER: Final = "refer"
 REVIEW: Final = "review"
@@ -37,26 +37,56 @@ def conformal_set(probabilities: np.ndarray, minimum_probability: np.ndarray) ->
 
 
 @dataclass(frozen=True)
+class RiskLevels:
+    """Where triage changes: `refer` above `refer_above` of malignant probability, `routine` at or below
+    `routine_at_most` (negative: nothing is routine), `review` in between."""
+
+    refer_above: float
+    routine_at_most: float
+
+
+@dataclass(frozen=True)
 class DecisionRule:
     """Everything that turns ensemble probabilities into decisions; what a calibration stores.
 
-    `malignant_threshold` refers where the malignant probability is higher; None: only the decided class
-    refers. `conformal_minimum` has one probability a class (see `conformal_set`); empty: no sets.
+    Attributes
+    ----------
+    class_offsets : of the decided class (see `thresholds.decide`); empty: the argmax.
+    thresholds, priority : override the decided class.
+    alarms : probability of a class, or of `malignant`, above which its alarm fires.
+    levels : of triage. None in calibrations that were written before alarms existed: these are triaged as
+        they were, by `malignant_threshold`, which refers where the malignant probability is higher (see
+        `former_triage_levels`).
+    conformal_minimum : one probability per class (see `conformal_set`); empty: no sets.
     """
 
     probability_calibration: ProbabilityCalibration = field(default_factory=ProbabilityCalibration)
+    class_offsets: tuple[float, ...] = ()
     thresholds: dict[str, float] = field(default_factory=dict)
     priority: tuple[str, ...] = DEFAULT_PRIORITY
+    alarms: dict[str, float] = field(default_factory=dict)
+    levels: RiskLevels | None = None
     malignant_threshold: float | None = None
     conformal_minimum: tuple[float, ...] = ()
+
+    @property
+    def fires_above(self) -> dict[str, float]:
+        """Every threshold on the probability of a class, or of `malignant`: alarms, and those that
+        override.
+        """
+        return {**self.alarms, **self.thresholds}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> DecisionRule:
         """From its fields in JSON types."""
+        levels = stored.get("levels")
         return cls(
             probability_calibration=ProbabilityCalibration.from_json(stored["probability_calibration"]),
+            class_offsets=tuple(float(offset) for offset in stored.get("class_offsets", ())),
             thresholds=dict(stored["thresholds"]),
             priority=tuple(stored["priority"]),
+            alarms={name: float(theta) for name, theta in stored.get("alarms", {}).items()},
+            levels=None if levels is None else RiskLevels(levels["refer_above"], levels["routine_at_most"]),
             malignant_threshold=stored["malignant_threshold"],
             conformal_minimum=tuple(stored["conformal_minimum"]),
         )
@@ -67,7 +97,8 @@ class Outcome:
     """What is said of each image.
 
     `probabilities` float32 (n_images, 7), calibrated; `malignant_probability` float32 (n_images,);
-    `triage` an array of `refer`, `review`, `routine`; `conformal_sets` bool (n_images, 7) or None.
+    `triage` an array of `refer`, `review`, `routine`, and `reasons` why, in words, one per image;
+    `conformal_sets` bool (n_images, 7) or None; `alarms` bool (n_images,) by name: which of them fire.
     """
 
     probabilities: np.ndarray
@@ -75,6 +106,17 @@ class Outcome:
     malignant_probability: np.ndarray
     triage: np.ndarray
     conformal_sets: np.ndarray | None
+    alarms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+    def fired_alarms(self, index: int) -> tuple[str, ...]:
+        """Names of the alarms that fire for one image."""
+        return tuple(name for name, fires in self.alarms.items() if fires[index])
+
+
+def alarm_scores(calibrated: np.ndarray, malignant: np.ndarray, name: str) -> np.ndarray:
+    """What an alarm looks at: float64 (n_images,)."""
+    return np.asarray(malignant if name == MALIGNANT else calibrated[:, CLASS_INDEX[name]], dtype=np.float64)
 
 
 def apply_rule(
@@ -88,24 +130,96 @@ def apply_rule(
     flagged : bool (n_images,), images that failed a check of quality or of what the model knows.
     """
     calibrated = rule.probability_calibration.apply(ensemble_probabilities)
-    decisions = decide(calibrated, rule.thresholds, rule.priority)
+    decisions = decide(calibrated, rule.thresholds, rule.priority, rule.class_offsets)
     malignant = malignant_probability(calibrated)
     sets = conformal_set(calibrated, np.array(rule.conformal_minimum)) if rule.conformal_minimum else None
-    levels = triage_levels(decisions.decided, malignant, rule.malignant_threshold, sets, flagged)
-    return Outcome(calibrated, decisions, malignant, levels, sets)
+    alarms = {name: alarm_scores(calibrated, malignant, name) > theta for name, theta in rule.alarms.items()}
+    if rule.levels is None:
+        levels = former_triage_levels(decisions.decided, malignant, rule.malignant_threshold, sets, flagged)
+        return Outcome(calibrated, decisions, malignant, levels, sets, alarms, ("",) * len(levels))
+    raising = raised(calibrated, malignant, decisions.decided, rule.alarms, sets, flagged)
+    levels = triage_levels(malignant, rule.levels, [mask for mask, _ in raising])
+    reasons = _reasons(levels, malignant, rule.levels, raising)
+    return Outcome(calibrated, decisions, malignant, levels, sets, alarms, reasons)
 
 
-def triage_levels(
+Raising = tuple[np.ndarray, "list[str]"]
+
+
+def raised(
+    calibrated: np.ndarray,
+    malignant: np.ndarray,
+    decided: np.ndarray,
+    alarms: Mapping[str, float],
+    sets: np.ndarray | None,
+    flagged: np.ndarray | None = None,
+) -> list[Raising]:
+    """What raises `routine` to `review`: pairs of bool (n_images,) and the reason for each image.
+
+    An alarm that fires; a malignant decided class; a conformal set that holds a malignant class, or no class
+    at all; an image that is flagged. Nothing lowers `refer`.
+    """
+    n = len(decided)
+    found: list[Raising] = []
+    for name, theta in alarms.items():
+        scores = alarm_scores(calibrated, malignant, name)
+        word = "malignancy" if name == MALIGNANT else name
+        found.append(
+            (np.asarray(scores > theta), [f"{word} alarm {score:.2f} > {theta:.2f}" for score in scores])
+        )
+    found.append((IS_MALIGNANT[decided], [f"decided {CLASS_NAMES[index]}" for index in decided]))
+    if sets is not None:
+        found.append((np.asarray(sets[:, IS_MALIGNANT].any(axis=1)), ["a malignant class is plausible"] * n))
+        found.append((np.asarray(~sets.any(axis=1)), ["no class is plausible"] * n))
+    if flagged is not None:
+        found.append((np.asarray(flagged, dtype=bool), ["flagged by the quality gate"] * n))
+    return found
+
+
+def triage_levels(malignant: np.ndarray, levels: RiskLevels, raising: Sequence[np.ndarray]) -> np.ndarray:
+    """`refer`, `review` or `routine`: an array of str of shape (n_images,).
+
+    Parameters
+    ----------
+    malignant : malignant probability, (n_images,); compared in float64.
+    raising : bool (n_images,) each; raise `routine` to `review`.
+    """
+    risk = np.asarray(malignant, dtype=np.float64)
+    routine = risk <= levels.routine_at_most
+    for mask in raising:
+        routine &= ~mask
+    return np.select([risk > levels.refer_above, routine], [REFER, ROUTINE], default=REVIEW)
+
+
+def _reasons(
+    levels: np.ndarray, malignant: np.ndarray, limits: RiskLevels, raising: Sequence[Raising]
+) -> tuple[str, ...]:
+    """Why each image has its level, in words."""
+    found = []
+    for index, level in enumerate(levels):
+        risk = float(malignant[index])
+        because = [words[index] for mask, words in raising if mask[index]]
+        if level == REFER:
+            because = [f"malignant probability {risk:.2f} > {limits.refer_above:.2f}", *because]
+        elif level == ROUTINE:
+            because = [f"malignant probability {risk:.3f} <= {limits.routine_at_most:.3f}"]
+        elif risk > limits.routine_at_most:
+            because = [f"malignant probability {risk:.2f} > {max(limits.routine_at_most, 0.0):.3f}", *because]
+        found.append("; ".join(because))
+    return tuple(found)
+
+
+def former_triage_levels(
     decided: np.ndarray,
     malignant: np.ndarray,
     malignant_threshold: float | None,
     sets: np.ndarray | None,
     flagged: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`review` before `refer` before `routine`: an array of str of shape (n_images,).
+    """The triage of calibrations without `RiskLevels`: `review` before `refer` before `routine`.
 
     review : the conformal set holds benign and malignant classes, or none at all, or only malignant ones
-        where nothing else refers; or the image is flagged. Someone has to look.
+        where nothing else refers; or the image is flagged.
     refer : the decided class is malignant, or the malignant probability exceeds its operating point.
     routine : the rest.
     """

@@ -16,6 +16,6 @@ def overlay_writer(folder: Path, predictor: Predictor, **choices: Any) -> Overla
         folder=folder,
         weights=[member.weight for member in members],
         classifiers=[member.classifier for member in members],
-        thresholds=predictor.bundle.calibration.rule.thresholds,
+        thresholds=predictor.bundle.calibration.rule.fires_above,
         **choices,
     )

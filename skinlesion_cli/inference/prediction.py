@@ -71,9 +71,16 @@ class Prediction:
         "probabilities", "calibrated probability of {title}, 0 to 1"
     )
     argmax: str | None = _column("text", "class of the highest probability")
-    decision: str | None = _column("text", "class after the calibrated thresholds")
+    decision: str | None = _column(
+        "text", "class of the best balanced accuracy, or by the thresholds of a policy that has some"
+    )
     threshold_fired: str | None = _column(
         "text", "class whose threshold overrode the argmax; empty where none did"
+    )
+    alarm: tuple[str, ...] | None = _column(
+        "names",
+        "alarms that fired, a class or `malignant`, joined by `|`; empty where none did",
+        added_later=True,
     )
     malignant_probability: float | None = _column(
         "float32", "sum of the probabilities of MEL, BCC and AKIEC, at most 1"
@@ -82,6 +89,11 @@ class Prediction:
         "names", "classes that stay plausible, joined by `|`; empty without conformal sets"
     )
     triage: str | None = _column("text", "`refer`, `review` or `routine`")
+    triage_reason: str | None = _column(
+        "text",
+        "why it has this level, in words; empty with calibrations of earlier versions",
+        added_later=True,
+    )
     quality: tuple[str, ...] | None = _column(
         "names",
         "checks of the quality gate that the image failed, joined by `|`; `ok`; empty where none was fitted",
@@ -159,11 +171,13 @@ class Prediction:
             argmax=CLASS_NAMES[decisions.argmax[index]],
             decision=CLASS_NAMES[decisions.decided[index]],
             threshold_fired=CLASS_NAMES[fired] if fired >= 0 else None,
+            alarm=outcome.fired_alarms(index) or None,
             malignant_probability=float(outcome.malignant_probability[index]),
             conformal_set=None
             if sets is None
             else tuple(name for name, held in zip(CLASS_NAMES, sets[index], strict=True) if held),
             triage=str(outcome.triage[index]),
+            triage_reason=outcome.reasons[index] or None if outcome.reasons else None,
             quality=None if quality is None else quality.failed,
             quality_score=None if quality is None else quality.score,
             flagged=None if quality is None else quality.flagged,

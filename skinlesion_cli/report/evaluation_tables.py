@@ -39,8 +39,10 @@ def tables(body: Mapping[str, Any]) -> list[TextTable]:
     for title, targets in (("Targets", body["targets"]), ("Guarantees", body["guarantees"])):
         if targets:
             found.append(_targets_met(title, targets))
+    if body.get("level_guarantees"):
+        found.append(_levels_kept(body["level_guarantees"]))
     if body["triage"]:
-        found.append(_triage(body["triage"]))
+        found.append(_triage(body["triage"], body.get("triage_figures")))
     if body["subgroups"]:
         found.append(_subgroups(body["subgroups"]))
     if body["comparison"]:
@@ -79,15 +81,40 @@ def _targets_met(title: str, targets: list[dict[str, Any]]) -> TextTable:
     return f"{title}, by lesion, exact 95 %", columns, rows
 
 
-def _triage(levels: Mapping[str, Any]) -> TextTable:
+def _levels_kept(kept: list[dict[str, Any]]) -> TextTable:
+    words = {True: "kept", False: "broken", None: "undefined"}
     rows = [
-        [level, f"{found['images']:,}", _share(found["share_of_malignant"]), _share(found["share_of_benign"])]
+        [
+            each["level"],
+            f"{'at least' if each['figure'] == 'ppv' else 'at most'} {each['guaranteed']:.3f} malignant",
+            _share(each["photographs"]),
+            f"{shown(each['malignant'])} of {each['malignant']['n']:,}",
+            words[each["met"]],
+        ]
+        for each in kept
+    ]
+    return (
+        "Guarantees of triage",
+        ["level", "guaranteed", "photographs, by lesion", "lesions (exact 95 %)", "here"],
+        rows,
+    )
+
+
+def _triage(levels: Mapping[str, Any], figures: Mapping[str, Any] | None) -> TextTable:
+    rows = [
+        [
+            level,
+            f"{found['images']:,}",
+            _share(found["share_of_malignant"]),
+            _share(found["share_of_benign"]),
+            "" if figures is None else shown(figures["levels"][level]["risk"]),
+        ]
         for level, found in levels.items()
         if level != "malignant_lesions_seen"
     ]
     seen = levels["malignant_lesions_seen"]
     title = f"Triage; of {seen['n']:,} malignant lesions referred or reviewed: {shown(seen)}"
-    return title, ["level", "images", "of malignant", "of benign"], rows
+    return title, ["level", "images", "of malignant", "of benign", "malignant in it"], rows
 
 
 def _subgroups(groups: Mapping[str, Any]) -> TextTable:

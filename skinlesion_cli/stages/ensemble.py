@@ -24,6 +24,7 @@ from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult, Table
 
+IDENTITY = "identity"
 HINT = "Train it first: `skinlesion train --arch NAME`."
 
 
@@ -51,10 +52,14 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
     else:
         names, views = _members(workspace, settings.members), tta.MODES[settings.tta_mode]
         read = [member_predictions.read_validation(workspace, name) for name in names]
-        found = _Members([with_views(predictions, views) for predictions in read], [])
+        found = _Members(
+            [with_views(predictions, views) for predictions in read],
+            [],
+            [_single_view(predictions) for predictions in read],
+        )
     validation = found.validation
     require_same(validation)
-    ensemble = _fit(settings.method, validation, views)
+    ensemble = _fit(settings.method, validation, views, found.single_view)
     with exclusive(workspace.ensemble.parent, "ensemble"):
         sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
         networks = _networks(ensemble, validation)
@@ -73,20 +78,32 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
     return _result(ensemble, paths, found.notes)
 
 
-def _fit(method: str, validation: Sequence[Predictions], views: Sequence[str]) -> Ensemble:
-    """Weights, and what the ensemble is worth on the validation images."""
+def _fit(
+    method: str, validation: Sequence[Predictions], views: Sequence[str], single_view: Sequence[float | None]
+) -> Ensemble:
+    """Weights, and what the ensemble is worth on the validation images.
+
+    `bacc` weights by the balanced accuracy on the image as it is, without test-time augmentation, of the
+    epoch that was kept, as the published system does; of predictions from elsewhere, by that of what they
+    hold.
+    """
     first = validation[0]
     labels, stack = first.labels, np.stack([p.probabilities for p in validation])
     bacc = [metrics.balanced_accuracy(labels, probabilities.argmax(axis=1)) for probabilities in stack]
     if method == "bacc":
-        weights = merging.bacc_weights(bacc)
+        weights = merging.bacc_weights(
+            [
+                over_views if alone is None else alone
+                for over_views, alone in zip(bacc, single_view, strict=True)
+            ]
+        )
     elif method == "stacked":
         weights = merging.stacked_weights(labels, stack, first.lesion_ids)
     else:
         weights = merging.equal_weights(len(validation))
     members = tuple(
-        Member(p.source, _checkpoint(p), float(weight), _defined(value))
-        for p, weight, value in zip(validation, weights, bacc, strict=True)
+        Member(p.source, _checkpoint(p), float(weight), _defined(value), single_view_bacc=alone)
+        for p, weight, value, alone in zip(validation, weights, bacc, single_view, strict=True)
     )
     ensemble = Ensemble(members, method, tuple(views), {})
     merged = ensemble.merge(stack)
@@ -106,11 +123,8 @@ def _networks(ensemble: Ensemble, validation: Sequence[Predictions]) -> Ensemble
     members: list[Member] = []
     for member, predictions in zip(ensemble.members, validation, strict=True):
         networks = member_predictions.networks(predictions)
-        weight = member.weight / len(networks)
-        members += [
-            Member(name, checkpoint, weight, member.validation_bacc, member.name)
-            for name, checkpoint in networks
-        ]
+        share = replace(member, weight=member.weight / len(networks), member_group=member.name)
+        members += [replace(share, name=name, checkpoint_sha256=checkpoint) for name, checkpoint in networks]
     return replace(ensemble, members=tuple(members))
 
 
@@ -127,6 +141,17 @@ def _cross_fitted_bacc(labels: np.ndarray, stack: np.ndarray, lesion_ids: np.nda
 class _Members:
     validation: list[Predictions]
     notes: list[str]
+    single_view: list[float | None]
+
+
+def _single_view(predictions: Predictions) -> float | None:
+    """Balanced accuracy on the images as they are; None where that view was not stored, or it is
+    undefined.
+    """
+    if IDENTITY not in predictions.views:
+        return None
+    of_view = predictions.view_probabilities[:, predictions.views.index(IDENTITY)]
+    return _defined(metrics.balanced_accuracy(predictions.labels, of_view.argmax(axis=1)))
 
 
 def _read_tables(workspace: Workspace, settings: EnsembleSettings) -> _Members:
@@ -145,7 +170,7 @@ def _read_tables(workspace: Workspace, settings: EnsembleSettings) -> _Members:
     notes = ["nothing tells whether the tables' models were trained on these images: make sure they were not"]
     if not all(table.lesions_known for table in tables):
         notes.append("no lesion ids: every image was taken for a lesion of its own")
-    return _Members([_in_order(table.predictions, order) for table in tables], notes)
+    return _Members([_in_order(table.predictions, order) for table in tables], notes, [None] * len(tables))
 
 
 def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
@@ -262,10 +287,13 @@ def _result(ensemble: Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> 
     def shown(value: object) -> str:
         return "undefined" if value is None else f"{value:.4f}"
 
-    rows = [[m.name, f"{m.weight:.4f}", shown(m.validation_bacc)] for m in ensemble.members]
-    rows.append(["ensemble", "", shown(ensemble.figures["validation_bacc"])])
+    rows = [
+        [m.name, f"{m.weight:.4f}", shown(m.single_view_bacc), shown(m.validation_bacc)]
+        for m in ensemble.members
+    ]
+    rows.append(["ensemble", "", "", shown(ensemble.figures["validation_bacc"])])
     if "cross_fitted_bacc" in ensemble.figures:
-        rows.append(["ensemble, weights cross-fitted", "", shown(ensemble.figures["cross_fitted_bacc"])])
+        rows.append(["ensemble, weights cross-fitted", "", "", shown(ensemble.figures["cross_fitted_bacc"])])
     missing = ensemble.figures["classes_without_images"]
     warnings = list(notes)
     if missing:
@@ -281,12 +309,17 @@ def _result(ensemble: Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> 
             "method": ensemble.method,
             "views": list(ensemble.views),
             "members": [
-                {"name": m.name, "weight": m.weight, "validation_bacc": m.validation_bacc}
+                {
+                    "name": m.name,
+                    "weight": m.weight,
+                    "single_view_bacc": m.single_view_bacc,
+                    "validation_bacc": m.validation_bacc,
+                }
                 for m in ensemble.members
             ],
             **ensemble.figures,
         },
-        tables=[Table("Members", ["member", "weight", "validation BACC"], rows)],
+        tables=[Table("Members", ["member", "weight", "BACC, one view", "BACC, all views"], rows)],
         artifacts=[str(path) for path in paths],
         warnings=warnings,
         next_command="skinlesion calibrate",

@@ -28,7 +28,7 @@ CHOICES = [
     ("calibrate", "--adaptive", "decision, triage"),
     ("calibrate", "--policy", "guaranteed, published, cost, none"),
     ("calibrate", "--priority", "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
-    ("calibrate", "--probabilities", "temperature, vector, none"),
+    ("calibrate", "--probabilities", "vector, temperature, dirichlet, beta, isotonic, none"),
     ("download", "--format", "auto, isic2018, ham10000, isic2019, isic-archive, folders, csv, reviewed"),
     ("download", "--image-types", "dermoscopic, all"),
     ("download", "--split", "official, grouped, kfold, published"),

@@ -7,16 +7,25 @@ from pathlib import Path
 import pytest
 
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions.policies.registry import probability_method
-from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, Target
+from skinlesion_cli.decisions.policies.registry import probability_method, targets_of
+from skinlesion_cli.decisions.settings import FitSettings, Target, TriageSettings
 from skinlesion_cli.errors import UsageError
 
 
 def test_defaults():
     found = load_policy(None)
-    assert (found.policy, found.targets, found.priority) == ("guaranteed", DEFAULT_TARGETS, ("MEL", "AKIEC"))
-    assert (probability_method(found), found.guarantee.confidence) == ("temperature", 0.95)
-    assert probability_method(load_policy(None, overrides={"policy": "published"})) == "none"
+    assert (found.policy, found.targets, found.priority) == ("guaranteed", None, ("MEL", "AKIEC"))
+    assert (probability_method(found), found.guarantee.confidence) == ("vector", 0.95)
+    assert targets_of(found) == (Target("MEL", 0.85),)
+    published = load_policy(None, overrides={"policy": "published"})
+    assert probability_method(published) == "none"
+    assert targets_of(published) == (Target("MEL", 0.85, 0.85), Target("AKIEC", 0.75, 0.70))
+    assert found.triage == FitSettings().triage == TriageSettings(0.70, None, 0.01, 0.90)
+
+
+def test_triage_from_options():
+    found = load_policy(None, overrides={"refer_share": 0.15, "routine_risk": 0.005, "coverage": 0.8})
+    assert found.triage == TriageSettings(0.70, 0.15, 0.005, 0.8)
 
 
 def test_targets_from_options():

@@ -39,15 +39,16 @@ def test_next_sample_by_brute_force():
     assert broken / comb(16, 8) == pytest.approx(0.1)  # 13! 8! / (5! 16!)
     kept = 1 - broken / comb(16, 8)
     assert kept == pytest.approx(0.9)
-    # The sample alone would allow j = 0 at 0.9, the population does not: 0.75^8 = 0.1001 > 0.1.
-    assert bounds.allowed_misses(8, 0.75, 0.90, 8) == -1
-    assert bounds.allowed_misses(8, 0.75, 0.899, 8) == 0
+    # The sample allows j = 0 at 0.9, the population does not: 0.75^8 = 0.1001 > 0.1.
+    assert bounds.allowed_misses(8, 0.75, 0.8999999, 8) == 0
+    assert bounds.allowed_misses(8, 0.75, 0.90) == -1
+    assert bounds.allowed_misses(8, 0.75, 0.899) == 0
     assert bounds.allowed_misses(8, 0.75, 0.901, 8) == -1
 
 
 def test_a_near_horizon_costs_more_than_a_far_one():
-    assert bounds.allowed_misses(111, 0.85, 0.95) == 8
-    assert bounds.allowed_misses(111, 0.85, 0.95, FAR) == 10
+    assert bounds.allowed_misses(111, 0.85, 0.95, 111) == 8
+    assert bounds.allowed_misses(111, 0.85, 0.95, FAR) == bounds.allowed_misses(111, 0.85, 0.95) == 10
 
 
 def test_rounding_loses_no_lesion():
@@ -71,9 +72,8 @@ def test_lesions_needed():
     assert needed is not None
     assert bounds.allowed_misses(needed, 0.85, 0.95) >= 0.10 * needed - 1
     assert bounds.lesions_needed(0.15, 0.85, 0.95) is None
-    # Without a miss, four new ones may fall below the lowest of 27: (27*26*25*24*23)/(54*53*52*51*50) =
-    # 0.025; of 26 only three: (26*25*24*23)/(52*51*50*49) = 0.055.
-    assert bounds.lesions_needed(0.0, 0.85, 0.95) == 27
+    # 0.85^19 = 0.0456 <= 0.05 < 0.85^18.
+    assert bounds.lesions_needed(0.0, 0.85, 0.95) == 19
 
 
 def test_exact_interval():
@@ -84,8 +84,9 @@ def test_exact_interval():
     assert high != high
 
 
-def test_a_near_horizon_does_not_excuse_the_population():
+def test_the_next_lesions_and_the_population_are_two_questions():
     # One new lesion is among the lowest j + 1 of 20 with probability (j + 1) / 20: for j = 0 that is 0.05,
-    # allowed. The population still has to hold: 0.85^19 = 0.0456 does, 0.95^19 = 0.3774 does not.
-    assert bounds.allowed_misses(19, 0.85, 0.95, 1) == 0
-    assert bounds.allowed_misses(19, 0.95, 0.95, 1) == -1
+    # allowed.
+    assert bounds.allowed_misses(19, 0.95, 0.95, 1) == 0
+    # 0.95^19 = 0.3774: nothing of the population.
+    assert bounds.allowed_misses(19, 0.95, 0.95) == -1

@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import minimize
 
 from skinlesion_cli.decisions.active_learning import select
-from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_vector
+from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_linear
 from skinlesion_cli.decisions.ensemble import combine, stacked_weights
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, targets_met
 from skinlesion_cli.decisions.fit import fit_rule
@@ -23,7 +23,7 @@ from skinlesion_cli.decisions.statistics import bounds, metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples
-from skinlesion_cli.decisions.triage import DecisionRule, apply_rule, triage_levels
+from skinlesion_cli.decisions.triage import DecisionRule, apply_rule, former_triage_levels
 from skinlesion_cli.decisions.triage_fit import conformal_minima
 from skinlesion_cli.errors import DataError, UsageError
 
@@ -47,19 +47,19 @@ def rows(*columns: tuple[float, ...]) -> np.ndarray:
 def test_guaranteed_shares_in_steps_of_a_thousandth():
     # 36 of 40: the one-sided Clopper-Pearson bound is 0.7856; judged on 40 or 20 new lesions it is less.
     assert bounds.guaranteed_share(40, 4, 0.95, FAR) == 0.785
-    assert bounds.guaranteed_share(40, 4, 0.95) == 0.75
+    assert bounds.guaranteed_share(40, 4, 0.95) == 0.785
+    assert bounds.guaranteed_share(40, 4, 0.95, 40) == 0.75
     assert bounds.guaranteed_share(40, 4, 0.95, 20) == 0.7
 
 
 def test_a_share_of_nothing_is_always_guaranteed():
     assert bounds.allowed_misses(10, 0.0, 0.95, 3) == 9
-    # What is judged on nothing rests on the population alone: P(Binomial(10, 1/2) <= 1) = 11/1024,
-    # <= 2 56/1024.
-    assert bounds.allowed_misses(10, 0.5, 0.95, 0) == 1
+    # P(Binomial(10, 1/2) <= 1) = 11/1024, P(<= 2) = 56/1024.
+    assert bounds.allowed_misses(10, 0.5, 0.95) == 1
 
 
 def test_the_fewest_lesions_at_a_rate_of_misses():
-    assert [bounds.lesions_needed(rate, 0.9, 0.95) for rate in (0.0, 0.01, 0.02, 0.05)] == [40, 60, 70, 160]
+    assert [bounds.lesions_needed(rate, 0.9, 0.95) for rate in (0.0, 0.01, 0.02, 0.05)] == [29, 46, 46, 129]
     # So near to the target that a hundred thousand lesions would not do.
     assert bounds.lesions_needed(0.0999, 0.9, 0.95) is None
     assert bounds.lesions_needed(0.1, 0.9, 0.95) is None
@@ -233,7 +233,7 @@ def test_no_calibration_changes_nothing_and_all_give_float32():
     values = rows((0.25,), (0.5,))
     for found in (
         fit(np.array([0, 1]), values, "none").apply(values),
-        apply_vector(values, np.ones(7), np.zeros(7)),
+        apply_linear(values, np.ones(7), np.zeros(7)),
         ProbabilityCalibration("temperature", 1.0).apply(values),
     ):
         assert found.dtype == np.float32
@@ -316,7 +316,7 @@ def test_the_rule_uses_all_that_it_holds():
 
 
 def test_without_an_operating_point_only_the_decision_refers():
-    found = triage_levels(np.array([1, 0]), np.array([0.9, 0.1]), None, None)
+    found = former_triage_levels(np.array([1, 0]), np.array([0.9, 0.1]), None, None)
     assert found.tolist() == ["routine", "refer"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import sklearn
 from packaging import version
 
-from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_temperature, apply_vector
+from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_linear, apply_temperature
 from skinlesion_cli.decisions.probability_fit import fit, sharpness
 from skinlesion_cli.errors import DataError
 from tests.support import synthetic
@@ -43,7 +43,7 @@ def test_what_is_no_temperature(temperature: float):
 def test_vector_by_hand():
     # Weights 1 and a bias of log 2 on NV: its odds double.
     row = np.array([[0.5, 0.5, 0, 0, 0, 0, 0]])
-    found = apply_vector(row, np.ones(7), np.array([0, np.log(2), 0, 0, 0, 0, 0]))
+    found = apply_linear(row, np.ones(7), np.array([0, np.log(2), 0, 0, 0, 0, 0]))
     assert found[0, :2] == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
 
 

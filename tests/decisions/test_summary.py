@@ -36,9 +36,12 @@ def test_it_has_these_parts(found):
         "figures",
         "argmax_bacc",
         "confusion_matrix",
+        "calibration",
         "targets",
         "guarantees",
+        "level_guarantees",
         "triage",
+        "triage_figures",
         "subgroups",
     ]
 
@@ -110,3 +113,31 @@ def test_a_figure_that_no_resample_defines():
     assert np.isnan([found.low, found.high]).all()
     some = Figures({"x": 0.5}, {"x": np.array([np.nan, 0.0, 1.0])}).estimate("x", confidence=0.5)
     assert some == Estimate(0.5, 0.25, 0.75, 1)
+
+
+def test_alarms_and_levels_are_judged_by_what_is_guaranteed_of_them():
+    values = np.eye(7)[LABELS]
+    data = Labelled(LABELS, values, DECIDED, LESIONS)
+    fires = np.array([True, True, True, False, False, False])
+    guaranteed = [
+        {"level": "refer", "figure": "ppv", "guaranteed": 0.6},
+        {"level": "routine", "figure": "risk", "guaranteed": 0.3},
+        {"level": "routine", "figure": "risk", "guaranteed": None},
+    ]
+    found = summarise(
+        data,
+        evaluate(data, n_resamples=0),
+        targets=[Target("MEL", 0.9, 0.9), Target("malignant", 0.5)],
+        levels=LEVELS,
+        alarms={"MEL": fires},
+        level_guarantees=guaranteed,
+    )
+    mel, malignant = found["targets"]
+    # The alarm catches both melanomas and no nevus, the decided class does neither.
+    assert (mel["sensitivity"]["hits"], mel["specificity"]["hits"], mel["met"]) == (2, 3, True)
+    # No alarm on malignancy: the decided class stands for it. Lesions a and e of a, b, e.
+    assert (malignant["sensitivity"]["hits"], malignant["sensitivity"]["n"], malignant["met"]) == (2, 3, True)
+    refer, routine = found["level_guarantees"]
+    # Referred: lesion a (both photographs count half each) and the nevus d: 1 of 2 lesions. Routine: c and e.
+    assert (refer["photographs"], refer["malignant"]["hits"], refer["malignant"]["n"]) == (0.5, 1, 2)
+    assert (refer["met"], routine["photographs"], routine["met"]) == (False, 0.5, False)

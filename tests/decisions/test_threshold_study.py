@@ -42,3 +42,7 @@ def test_what_a_cut_is_judged_by():
     row = study.judge(found, 0, study.Target("MEL", 0.85, 0.85), labels, codes)
     assert row == [0.5, 2 / 3, 0.5, 0.5, 1.0]
     assert study.judge(study.Decided(decided), 0, study.Target("MEL", 0.85), labels, codes)[3:] == [0.85, 0.0]
+    # An alarm of the class is judged instead of the decided class.
+    fires = np.array([True, True, True, False, False])
+    alarmed = study.Decided(decided, (0.5,), (True,), {"MEL": fires})
+    assert study.judge(alarmed, 0, study.Target("MEL", 0.85), labels, codes)[:3] == [1.0, 1.0, 1.0]

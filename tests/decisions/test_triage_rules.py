@@ -1,21 +1,22 @@
-"""Refer, review, routine; conformal sets; the operating point."""
+"""Refer, review, routine; conformal sets; the triage of earlier calibrations."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from skinlesion_cli.decisions.statistics.bounds import allowed_misses
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import (
     DecisionRule,
+    RiskLevels,
     apply_rule,
     conformal_set,
+    former_triage_levels,
     malignant_probability,
     triage_levels,
 )
-from skinlesion_cli.decisions.triage_fit import conformal_minima, malignant_operating_point
+from skinlesion_cli.decisions.triage_fit import conformal_minima
 from tests.support import synthetic
 
 
@@ -32,28 +33,30 @@ def sets(*names: str) -> np.ndarray:
     return np.array([[name in row.split("+") for name in order] for row in names])
 
 
-def test_levels_one_by_one():
+def test_former_levels_one_by_one():
     # decided NV five times, then melanoma twice
     decided = np.array([1, 1, 1, 1, 1, 0, 0])
     malignant = np.array([0.1, 0.5, 0.1, 0.1, 0.1, 0.9, 0.9])
-    found = triage_levels(decided, malignant, 0.3, sets("NV", "NV", "NV+MEL", "", "MEL", "MEL+BCC", "MEL+NV"))
+    found = former_triage_levels(
+        decided, malignant, 0.3, sets("NV", "NV", "NV+MEL", "", "MEL", "MEL+BCC", "MEL+NV")
+    )
     assert found.tolist() == ["routine", "refer", "review", "review", "review", "refer", "review"]
 
 
-def test_a_doubtful_image_is_reviewed_whatever_else():
-    found = triage_levels(
+def test_former_triage_reviews_a_flagged_image_whatever_else():
+    found = former_triage_levels(
         np.array([1, 0]), np.array([0.0, 1.0]), 0.3, sets("NV", "MEL"), np.array([True, True])
     )
     assert found.tolist() == ["review", "review"]
 
 
 def test_at_the_operating_point_nothing_is_referred():
-    assert triage_levels(np.array([1]), np.array([0.3], np.float64), 0.3, None).tolist() == ["routine"]
-    assert triage_levels(np.array([1]), np.array([0.3000001]), 0.3, None).tolist() == ["refer"]
+    assert former_triage_levels(np.array([1]), np.array([0.3], np.float64), 0.3, None).tolist() == ["routine"]
+    assert former_triage_levels(np.array([1]), np.array([0.3000001]), 0.3, None).tolist() == ["refer"]
 
 
 def test_a_malignant_decision_refers_below_the_operating_point():
-    assert triage_levels(np.array([3]), np.array([0.1]), 0.3, None).tolist() == ["refer"]
+    assert former_triage_levels(np.array([3]), np.array([0.1]), 0.3, None).tolist() == ["refer"]
 
 
 def test_conformal_minima_by_hand():
@@ -74,37 +77,13 @@ def test_conformal_sets_cover_every_class_on_new_lesions():
     grouping = group(lesions, labels)
     here = grouping.take(np.arange(grouping.n) % 2 == 0)
     there = grouping.take(np.arange(grouping.n) % 2 == 1)
-    minima = np.array(conformal_minima(labels[here], values[here], lesions[here]))
+    minima = np.array(conformal_minima(labels[here], values[here], lesions[here], 0.90))
     held = conformal_set(values[there], minima)[np.arange(len(there)), labels[there]]
     for index in range(7):
         mine = labels[there] == index
         share = (votes(held[mine].astype(float), grouping.codes[there][mine]) > 0.5).mean()
         # 0.9 less three standard errors of both halves.
         assert share >= 0.9 - 3 * np.sqrt(2 * 0.09 / max(len(set(lesions[there][mine])), 1))
-
-
-def test_operating_point_is_the_order_statistic():
-    labels, values, lesions = synthetic.predictions(1500, 22)
-    point = malignant_operating_point(labels, values, lesions)
-    mine = np.isin(labels, [0, 2, 3])
-    codes = group(lesions, labels).codes
-    caught = np.sort(votes(malignant_probability(values).astype(float)[mine], codes[mine]))
-    allowed = allowed_misses(len(caught), 0.90, 0.95)
-    assert point.granted
-    assert point.missed == (caught <= point.threshold).sum() == allowed
-    assert caught[allowed - 1] <= point.threshold < caught[allowed]
-
-
-def test_operating_point_that_cannot_be_guaranteed_refers_all_but_the_certain():
-    labels = np.array([0] * 3 + [1] * 10)
-    values = np.zeros((13, 7))
-    values[:3, 0], values[3:, 0] = 0.9, 0.2
-    values[:, 1] = 1 - values[:, 0]
-    point = malignant_operating_point(labels, values, np.arange(13).astype(str))
-    assert (point.granted, point.threshold, point.lesions) == (False, 0.0, 3)
-    assert point.more_lesions is not None
-    none = malignant_operating_point(np.ones(4, int), values[3:7], np.arange(4).astype(str))
-    assert (none.granted, none.sensitivity, none.threshold) == (False, None, 0.0)
 
 
 def test_the_whole_rule_is_its_parts():
@@ -114,3 +93,67 @@ def test_the_whole_rule_is_its_parts():
     assert (found.decisions.decided == decide(values, rule.thresholds).decided).all()
     assert found.conformal_sets is None
     assert set(found.triage) <= {"refer", "routine"}
+
+
+LEVELS = RiskLevels(refer_above=0.5, routine_at_most=0.05)
+
+
+def mixture(malignant: float, of: int = 0, benign: int = 1) -> list[float]:
+    row = np.zeros(7)
+    row[of], row[benign] = malignant, 1.0 - malignant
+    return row.tolist()
+
+
+def test_the_highest_malignant_probabilities_are_referred():
+    # As the triage of earlier calibrations put them: a set with benign and malignant classes went to review,
+    # however probable malignancy was. Decided melanoma at 0.97, 0.90, 0.85, 0.6; a nevus at 0.2 and at 0.01.
+    values = np.array([mixture(p) for p in (0.97, 0.90, 0.85, 0.6, 0.2, 0.01)])
+    minima = (0.03, 0.09, 0.5, 0.5, 0.5, 0.5, 0.5)
+    former = apply_rule(DecisionRule(malignant_threshold=0.3, conformal_minimum=minima), values)
+    assert former.triage.tolist() == ["refer", "review", "review", "review", "review", "routine"]
+    found = apply_rule(DecisionRule(levels=LEVELS, conformal_minimum=minima), values)
+    assert found.triage.tolist() == ["refer", "refer", "refer", "refer", "review", "routine"]
+    ranks = {"refer": 2, "review": 1, "routine": 0}
+    order = np.argsort(-found.malignant_probability)
+    assert np.diff([ranks[level] for level in found.triage[order]]).max() <= 0
+
+
+def test_at_a_limit_the_lower_level_holds():
+    found = triage_levels(np.array([0.5, 0.5000001, 0.05, 0.0500001]), LEVELS, [])
+    assert found.tolist() == ["review", "refer", "routine", "review"]
+
+
+def test_what_raises_routine_never_lowers_refer():
+    risk, raised = np.array([0.9, 0.3, 0.01]), np.array([True, True, True])
+    assert triage_levels(risk, LEVELS, [raised]).tolist() == ["refer", "review", "review"]
+    assert triage_levels(risk, RiskLevels(0.5, -1.0), []).tolist() == ["refer", "review", "review"]
+
+
+def test_alarms_offsets_sets_and_flags_raise_and_say_why():
+    # An alarm at 0.04; decided MEL by its offset; a malignant class in the set; no class in the set; flagged;
+    # nothing.
+    values = np.array(
+        [mixture(0.04), mixture(0.03), mixture(0.02, 2), mixture(0.01, 3, 4), mixture(0.0), mixture(0.0)]
+    )
+    rule = DecisionRule(
+        class_offsets=(3.5, 0, 0, 0, 0, 0, 0),
+        alarms={"MEL": 0.035, "malignant": 0.9},
+        levels=LEVELS,
+        conformal_minimum=(1.0, 0.5, 0.019, 1.0, 1.0, 1.0, 1.0),
+    )
+    found = apply_rule(rule, values, np.array([False, False, False, False, True, False]))
+    # 0.03 e^3.5 = 0.99 > 0.97; 0.04 e^3.5 = 1.3.
+    assert found.decisions.decided.tolist() == [0, 0, 1, 4, 1, 1]
+    assert found.decisions.argmax.tolist() == [1, 1, 1, 4, 1, 1]
+    assert found.triage.tolist() == ["review", "review", "review", "review", "review", "routine"]
+    assert [found.fired_alarms(row) for row in range(2)] == [("MEL",), ()]
+    wanted = [
+        "MEL alarm 0.04 > 0.04",
+        "decided MEL",
+        "malignant class",
+        "no class",
+        "quality gate",
+        "0.000 <= 0.050",
+    ]
+    assert [words in reason for words, reason in zip(wanted, found.reasons, strict=True)] == [True] * 6
+    assert "MEL" not in found.reasons[3]

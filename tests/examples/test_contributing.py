@@ -161,10 +161,11 @@ def test_the_policy_made_the_thresholds(used, extended):
     assert set(body["rule"]["thresholds"]) == {"MEL", "AKIEC"}
     program = (
         "import numpy as np\n"
-        "from skinlesion_cli.decisions.youden import youden_threshold\n"
+        "from skinlesion_cli.decisions.policies.youden import find\n"
+        "from skinlesion_cli.decisions.settings import FitSettings\n"
         "p = np.full((4, 7), 0.01); p[:, 0] = 0.9, 0.6, 0.5, 0.1\n"
-        "theta = youden_threshold(np.array([0, 0, 1, 1]), p, 'MEL')\n"
-        "print(theta < 0.6, 0.6 - theta < 1e-9, youden_threshold(np.array([1, 1, 1, 1]), p, 'MEL'))\n"
+        "def mel(*y): return find(np.array(y), p, np.arange(4), FitSettings()).thresholds['MEL']\n"
+        "print(mel(0, 0, 1, 1) < 0.6, 0.6 - mel(0, 0, 1, 1) < 1e-9, mel(1, 1, 1, 1))\n"
     )
     done = run(extended, "-c", program, cwd=used)
     assert done.stdout.split() == ["True", "True", "1.0"], done.stderr

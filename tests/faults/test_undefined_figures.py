@@ -68,23 +68,19 @@ def test_ensemble_says_which_classes_have_no_images(own_trained: Path) -> None:
 
 def test_calibrate_guarantees_nothing_of_a_class_without_images(own_calibrated: Path) -> None:
     keep_classes(own_calibrated / "ensemble" / "predictions-val.json", {"MEL", "NV", "BKL"})
-    told = result_of("calibrate", "-w", own_calibrated)
+    told = result_of("calibrate", "--target", "AKIEC:sensitivity=0.75", "-w", own_calibrated)
     (guarantee,) = [found for found in told["figures"]["guarantees"] if found["class_name"] == "AKIEC"]
     assert (guarantee["lesions"], guarantee["sensitivity"], guarantee["granted"]) == (0, None, False)
     written = json.loads((own_calibrated / "calibration" / "calibration.json").read_text())["body"]
-    assert written["rule"]["thresholds"]["AKIEC"] == 1.0  # no probability exceeds it: it never fires
+    assert written["rule"]["alarms"]["AKIEC"] == 1.0  # no probability exceeds it: it never fires
 
 
 def test_calibrate_without_a_malignant_image_says_so(own_calibrated: Path) -> None:
     keep_classes(own_calibrated / "ensemble" / "predictions-val.json", {"NV", "BKL"})
     told = result_of("calibrate", "-w", own_calibrated)
-    point = told["figures"]["triage"]["operating_point"]
-    assert (point["lesions"], point["granted"], point["cross_fitted_sensitivity"]["value"]) == (
-        0,
-        False,
-        None,
-    )
-    assert told["figures"]["triage"]["malignant_lesions_sent_home"]["share"] is None
+    (malignant,) = [found for found in told["figures"]["guarantees"] if found["class_name"] == "malignant"]
+    assert (malignant["lesions"], malignant["granted"], malignant["sensitivity"]) == (0, False, None)
+    assert told["figures"]["triage"]["malignant_lesions_in_routine"]["share"] is None
 
 
 def test_calibrate_on_one_class_is_refused_and_the_old_one_stays(own_calibrated: Path) -> None:

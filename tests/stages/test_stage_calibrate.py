@@ -12,7 +12,8 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.policies.published import published_thresholds
-from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target
+from skinlesion_cli.decisions.probability_fit import fit
+from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target, TriageSettings
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.progress import SilentReporter
@@ -45,45 +46,60 @@ def test_published_is_the_published_search_on_plain_probabilities(workspace: Wor
     outcome = calibration.decide(validation.probabilities)
     expected = decide(validation.probabilities, wanted, ("MEL", "AKIEC"))
     assert (outcome.decisions.decided == expected.decided).all()
-    assert (calibration.guarantees, calibration.confidence, calibration.guarantee_settings) == ((), None, {})
+    assert (calibration.guarantees, calibration.rule.alarms, calibration.rule.class_offsets) == ((), {}, ())
+    assert [each["level"] for each in calibration.level_guarantees] == ["refer", "routine"]
 
 
 def test_the_settings_of_guarantees_are_stored(workspace: Workspace):
-    run(workspace, FitSettings(guarantee=GuaranteeSettings(0.9, 50, 0.1)))
+    run(workspace, FitSettings(guarantee=GuaranteeSettings(0.9, 50)))
     found = Calibration.load(workspace.calibration).guarantee_settings
-    assert found == {"confidence": 0.9, "horizon": 50, "max_bacc_loss": 0.1}
+    assert found == {"confidence": 0.9, "horizon": 50}
+
+
+# 600 lesions are too few for a risk of 1 in 100.
+LENIENT = FitSettings(triage=TriageSettings(routine_risk=0.05))
 
 
 def test_what_is_stored_decides_as_what_was_fitted(workspace: Workspace):
-    result = run(workspace)
+    result = run(workspace, LENIENT)
     calibration = Calibration.load(workspace.calibration)
     assert calibration.policy == "guaranteed"
     assert (calibration.tta_mode, len(calibration.views)) == ("d4", 8)
-    assert [guarantee["class_name"] for guarantee in calibration.guarantees] == ["MEL", "AKIEC"]
-    assert result.figures["rule"]["thresholds"] == calibration.rule.thresholds
+    assert [guarantee["class_name"] for guarantee in calibration.guarantees] == ["MEL", "malignant"]
+    assert result.figures["rule"]["alarms"] == calibration.rule.alarms
+    assert calibration.rule.thresholds == {}
     validation = Predictions.load(workspace.ensemble_predictions("val"))
     outcome = calibration.decide(validation.probabilities)
     mel = validation.labels == 0
     guarantee = calibration.guarantees[0]
-    caught = (outcome.decisions.decided == 0)[mel].mean()
-    assert caught >= guarantee["sensitivity"] - 0.05
+    assert outcome.alarms["MEL"][mel].mean() >= guarantee["sensitivity"]
+    assert outcome.probabilities.mean(axis=0)[0] == pytest.approx(mel.mean(), rel=0.02)
     assert set(outcome.triage) == {"refer", "review", "routine"}
     assert outcome.conformal_sets.shape == (len(mel), 7)
 
 
 def test_figures_are_cross_fitted_and_honest(workspace: Workspace):
-    run(workspace)
+    run(workspace, LENIENT)
     found = Calibration.load(workspace.calibration)
     before, after = found.probability_figures["before"], found.probability_figures["after_cross_fitted"]
-    assert set(before) == set(after) == {"ece", "brier", "log_loss"}
+    figures = ["brier", "by_class", "class_error", "ece", "log_loss", "malignant_reliability"]
+    assert sorted(before) == sorted(after) == figures
+    assert after["class_error"] < before["class_error"]
+    malignant = after["by_class"]["malignant"]
+    assert malignant["mean_predicted"] == pytest.approx(malignant["observed"], rel=0.10)
+    assert 0.8 < malignant["slope"] < 1.2
     levels = found.triage_figures["levels"]
-    assert sum(level["share_of_images"] for level in levels.values()) == pytest.approx(1.0)
-    home = found.triage_figures["malignant_lesions_sent_home"]
-    assert home["interval_95"][0] <= home["share"] <= home["interval_95"][1]
-    point = found.triage_figures["operating_point"]
-    assert point["cross_fitted_sensitivity"]["value"] >= point["sensitivity"] - 0.05
-    because = found.triage_figures["review_because"]
-    assert 0.0 < sum(because.values()) <= levels["review"]["share_of_images"] + 1e-9
+    assert sum(level["share"]["value"] for level in levels.values()) == pytest.approx(1.0)
+    risks = [levels[level]["risk"]["value"] for level in ("refer", "review", "routine")]
+    assert risks == sorted(risks, reverse=True)
+    routine = found.triage_figures["malignant_lesions_in_routine"]
+    assert routine["interval_95"][0] <= routine["share"] <= routine["interval_95"][1]
+    alarm = found.triage_figures["alarms"]["MEL"]
+    assert alarm["sensitivity"]["value"] >= found.guarantees[0]["sensitivity"] - 0.05
+    assert found.triage_figures["worst_loss_to_probability"]["value"] < 0.02
+    gain = found.support["bacc_gain"]
+    assert gain["value"] == pytest.approx(found.support["cross_fitted_bacc"] - found.support["argmax_bacc"])
+    assert gain["low"] < gain["value"] < gain["high"]
     assert found.support["lesions"] == 600
 
 
@@ -137,20 +153,17 @@ def test_one_class_only_is_refused_and_a_missing_one_is_not(tmp_path: Path):
     ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root), SilentReporter())
     reduce_to(workspace, {"MEL", "NV", "BKL"})
     result = run(workspace)
+    result = run(workspace, FitSettings(targets=(Target("AKIEC", 0.75),)))
     guarantee = next(p for p in result.figures["guarantees"] if p["class_name"] == "AKIEC")
     assert (guarantee["lesions"], guarantee["sensitivity"], guarantee["granted"]) == (0, None, False)
     conformal = Calibration.load(workspace.calibration).rule.conformal_minimum
     assert conformal[3] == 0.0  # without a lesion, AKIEC is never left out of a set
     reduce_to(workspace, {"NV", "BKL"})
     result = run(workspace)
-    point = result.figures["triage"]["operating_point"]
-    assert (point["lesions"], point["granted"], point["cross_fitted_sensitivity"]["value"]) == (
-        0,
-        False,
-        None,
-    )
-    assert result.figures["triage"]["malignant_lesions_sent_home"]["share"] is None
-    assert any("malignancy" in warning for warning in result.warnings)
+    malignant = next(p for p in result.figures["guarantees"] if p["class_name"] == "malignant")
+    assert (malignant["lesions"], malignant["granted"], malignant["sensitivity"]) == (0, False, None)
+    assert result.figures["triage"]["malignant_lesions_in_routine"]["share"] is None
+    assert any("malignant" in warning for warning in result.warnings)
     reduce_to(workspace, {"NV"})
     with pytest.raises(DataError, match="at least two classes"):
         run(workspace)
@@ -166,3 +179,31 @@ def test_every_policy_round_trips(workspace: Workspace, policy: str):
     assert found.rule.probability_calibration.method == "vector"
     assert np.isfinite(found.decide(values).probabilities).all()
     assert (policy == "none") == (found.rule.thresholds == {})
+
+
+def test_too_few_lesions_for_a_routine_level_say_so(workspace: Workspace):
+    result = run(workspace)
+    assert Calibration.load(workspace.calibration).rule.levels.routine_at_most == -1.0
+    assert any("routine" in warning for warning in result.warnings)
+
+
+def test_a_clinics_capacity_is_what_is_referred(workspace: Workspace):
+    run(workspace, FitSettings(triage=TriageSettings(refer_share=0.15)))
+    found = Calibration.load(workspace.calibration)
+    validation = Predictions.load(workspace.ensemble_predictions("val"))
+    share = (found.decide(validation.probabilities).triage == "refer").mean()
+    assert 0.14 < share <= 0.15
+    refer, _ = found.level_guarantees
+    assert (refer["figure"], refer["granted"], refer["target"]) == ("ppv", True, None)
+    assert 0.0 < refer["guaranteed"] < refer["measured"]
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector", "dirichlet", "beta", "isotonic"])
+def test_every_probability_method_round_trips(workspace: Workspace, method: str):
+    run(workspace, FitSettings(probability_method=method))
+    found = Calibration.load(workspace.calibration)
+    validation = Predictions.load(workspace.ensemble_predictions("val"))
+    again = fit(validation.labels, validation.probabilities, method).apply(validation.probabilities)
+    assert found.rule.probability_calibration.apply(validation.probabilities) == pytest.approx(
+        again, abs=1e-6
+    )

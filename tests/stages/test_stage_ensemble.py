@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -38,8 +39,14 @@ def test_merged_predictions_are_the_weighted_mean(workspace: Workspace):
     ensemble = Ensemble.load(workspace.ensemble)
     one, two = (Predictions.load(workspace.predictions(name, "val")) for name in ("one", "two"))
     merged = Predictions.load(workspace.ensemble_predictions("val"))
-    bacc = [member.validation_bacc for member in ensemble.members]
-    assert ensemble.weights.tolist() == pytest.approx([b / sum(bacc) for b in bacc])
+    # As published: by the balanced accuracy without test-time augmentation, whatever views are averaged.
+    bacc = [balanced_accuracy_score(p.labels, p.view_probabilities[:, 0].argmax(axis=1)) for p in (one, two)]
+    assert one.views[0] == "identity"
+    assert [member.single_view_bacc for member in ensemble.members] == pytest.approx(bacc)
+    assert ensemble.weights.tolist() == pytest.approx([b / sum(bacc) for b in bacc], abs=1e-12)
+    assert [member.validation_bacc for member in ensemble.members] == pytest.approx(
+        [balanced_accuracy_score(p.labels, p.probabilities.argmax(axis=1)) for p in (one, two)]
+    )
     expected = ensemble.weights[0] * one.probabilities + ensemble.weights[1] * two.probabilities
     assert merged.probabilities == pytest.approx(expected, abs=1e-6)
     assert merged.views == one.views

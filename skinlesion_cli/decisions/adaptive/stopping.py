@@ -15,10 +15,16 @@ from typing import Any, Literal
 import numpy as np
 
 from skinlesion_cli.decisions.adaptive.forward_passes import Steps
-from skinlesion_cli.decisions.thresholds import decide, priority_order
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, DecisionRule, apply_rule, malignant_probability
+from skinlesion_cli.decisions.thresholds import class_scores, decide, priority_order
+from skinlesion_cli.decisions.triage import (
+    IS_MALIGNANT,
+    DecisionRule,
+    RiskLevels,
+    apply_rule,
+    malignant_probability,
+)
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import CLASS_INDEX
+from skinlesion_cli.taxonomy import CLASS_INDEX, MALIGNANT
 
 Protects = Literal["decision", "triage"]
 PROTECTABLE: tuple[Protects, ...] = ("decision", "triage")
@@ -99,14 +105,13 @@ def margin(
 
     The least distance to any boundary that matters as things stand: the thresholds of classes that would take
     precedence, the threshold that fired or else the second best class, and, where the triage level is
-    protected too, the malignant operating point and the minimum of the conformal set. In log odds, because
-    there one more step moves a probability near 0 about as far as one near 1/2.
+    protected too, the limits of the levels and what raises `routine` to `review`. In log odds, because there
+    one more step moves a probability near 0 about as far as one near 1/2.
     """
     calibrated = np.asarray(rule.probability_calibration.apply(ensemble_probabilities), dtype=np.float64)
-    decisions = decide(calibrated, rule.thresholds, rule.priority)
     odds = _log_odds(calibrated)
-    ordered = np.sort(calibrated, axis=1)
-    least = np.log(np.maximum(ordered[:, -1], _LEAST)) - np.log(np.maximum(ordered[:, -2], _LEAST))
+    ordered = np.sort(class_scores(np.maximum(calibrated, _LEAST), rule.class_offsets), axis=1)
+    least: np.ndarray = ordered[:, -1] - ordered[:, -2]
     for name in reversed(priority_order(rule.thresholds, rule.priority)):
         index = CLASS_INDEX[name]
         distance = odds[:, index] - _log_odds(rule.thresholds[name])
@@ -114,10 +119,44 @@ def margin(
         least = np.where(distance > 0, distance, np.minimum(least, -distance))
     if protects == "decision":
         return least
+    if rule.levels is None:
+        return _former_triage_margin(rule, calibrated, odds, least)
+    both: np.ndarray = np.minimum(least, _triage_margin(rule, rule.levels, calibrated, odds, least))
+    return both
+
+
+def _triage_margin(
+    rule: DecisionRule, levels: RiskLevels, calibrated: np.ndarray, odds: np.ndarray, decision: np.ndarray
+) -> np.ndarray:
+    """Distance from another level. What raises `routine` to `review` matters only at low malignant
+    probability.
+    """
+    risk = malignant_probability(calibrated).astype(np.float64)
+    risk_odds = _log_odds(risk)
+    to_refer = np.abs(risk_odds - _log_odds(levels.refer_above))
+    to_routine = np.abs(risk_odds - _log_odds(levels.routine_at_most))
+    raising = decision
+    for name, threshold in rule.alarms.items():
+        alarm = risk_odds if name == MALIGNANT else odds[:, CLASS_INDEX[name]]
+        raising = np.minimum(raising, np.abs(alarm - _log_odds(threshold)))
+    if rule.conformal_minimum:
+        over = odds - _log_odds(np.asarray(rule.conformal_minimum))
+        for classes in (IS_MALIGNANT, ~IS_MALIGNANT):
+            raising = np.minimum(raising, np.abs(over[:, classes].max(axis=1)))
+    below = np.minimum(to_routine, np.where(risk <= levels.routine_at_most, raising, np.inf))
+    nearest: np.ndarray = np.where(risk > levels.refer_above, to_refer, np.minimum(to_refer, below))
+    return nearest
+
+
+def _former_triage_margin(
+    rule: DecisionRule, calibrated: np.ndarray, odds: np.ndarray, least: np.ndarray
+) -> np.ndarray:
+    """The same under the triage of calibrations that were written before `RiskLevels`."""
+    decided = decide(calibrated, rule.thresholds, rule.priority, rule.class_offsets).decided
     if rule.malignant_threshold is not None:
         malignant = malignant_probability(calibrated).astype(np.float64)
         away = np.abs(_log_odds(malignant) - _log_odds(rule.malignant_threshold))
-        least = np.where(IS_MALIGNANT[decisions.decided], least, np.minimum(least, away))
+        least = np.where(IS_MALIGNANT[decided], least, np.minimum(least, away))
     if rule.conformal_minimum:
         over = odds - _log_odds(np.asarray(rule.conformal_minimum))
         holds_malignant = over[:, IS_MALIGNANT].max(axis=1)

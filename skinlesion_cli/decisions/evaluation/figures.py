@@ -1,4 +1,11 @@
-"""All figures of labelled predictions, each with replicates of the lesion-clustered bootstrap."""
+"""All figures of labelled predictions, each with an interval that fits it.
+
+Shares within a class (sensitivity, specificity, balanced accuracy) have percentiles of a bootstrap of whole
+lesions within their class; all else, which depends on how common the classes are (predictive values, net
+benefit, losses, areas), of one that draws from all lesions. Where fewer than ten lesions count, a share has
+the exact binomial interval of its lesions, one vote each, and an area has none. The calibration error has
+none either: resampling inflates it, so that percentiles would lie above the value.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +16,18 @@ import numpy as np
 
 from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY
 from skinlesion_cli.decisions.probability_fit import ECE_BINS
-from skinlesion_cli.decisions.statistics.lesions import Lesions, group
+from skinlesion_cli.decisions.statistics.bounds import binomial_interval
+from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked, ratio
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
 from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
 
-NET_BENEFIT_THRESHOLDS: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+FEWEST_LESIONS = 10
+NET_BENEFIT_THRESHOLDS: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+_SHARES_OF_A_CLASS = ("sensitivity/", "specificity/", "malignant/sensitivity", "malignant/specificity")
+_NO_INTERVAL = (float("nan"), float("nan"))
 _COLUMNS = N_CLASSES + 1  # predicted classes, and "none"
 
 
@@ -32,7 +43,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % percentile interval, and how many resamples left it undefined; NaN: undefined."""
+    """A figure, its 95 % interval, and how many resamples left it undefined; NaN: undefined."""
 
     value: float
     low: float
@@ -42,13 +53,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Figures:
-    """`values` by name; `replicates` (n_resamples,) by the same names, paired by seed."""
+    """`values` by name; `replicates` (n_resamples,) by the same names, paired by seed; `small`: 95 %
+    intervals that stand in for percentiles where few lesions count (NaN: none)."""
 
     values: Mapping[str, float]
     replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    small: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def estimate(self, name: str, confidence: float = 0.95) -> Estimate:
-        """Value and percentile interval of one figure."""
+        """Value and interval of one figure."""
+        if name in self.small:
+            return Estimate(self.values[name], *self.small[name])
         return _estimate(self.values[name], self.replicates.get(name), confidence)
 
     def difference(self, other: Figures, name: str, confidence: float = 0.95) -> Estimate:
@@ -117,10 +132,74 @@ def evaluate(
         return found
 
     once = figures_of(np.ones((1, lesions.n), dtype=np.float32))
-    draws = Resamples(lesions, labels[lesions.first], n_resamples, seed)
-    chunks = [figures_of(weights) for weights in draws.weights()]
-    replicates = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in once} if chunks else {}
-    return Figures({name: float(value[0]) for name, value in once.items()}, replicates)
+    replicates: dict[str, np.ndarray] = {}
+    if n_resamples:
+        within = Resamples(lesions, labels[lesions.first], n_resamples, seed)
+        overall = Resamples(lesions, None, n_resamples, seed)
+        chunks = [_from_sums(weights @ sums, list(groups), present) for weights in within.weights()]
+        replicates = {
+            name: np.concatenate([chunk[name] for chunk in chunks]) for name in once if _within_class(name)
+        }
+        chunks = [figures_of(weights) for weights in overall.weights()]
+        replicates |= {
+            name: np.concatenate([chunk[name] for chunk in chunks])
+            for name in once
+            if not _within_class(name) and name != "ece"
+        }
+    small = _small(data, lesions, groups) if n_resamples else {}
+    return Figures(
+        {name: float(value[0]) for name, value in once.items()},
+        replicates,
+        {name: interval for name, interval in small.items() if name in once},
+    )
+
+
+def _within_class(name: str) -> bool:
+    """Whether a figure is made of shares within a class."""
+    return name in ("bacc", "malignant_bacc") or name.startswith(("subgroup/", *_SHARES_OF_A_CLASS))
+
+
+def _small(
+    data: Labelled, lesions: Lesions, groups: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Intervals of the figures on which fewer than ten lesions count."""
+    found: dict[str, tuple[float, float]] = {}
+    labels, decided = np.asarray(data.labels), np.asarray(data.decided)
+    every = np.ones(len(labels), dtype=bool)
+
+    def share(name: str, counted: np.ndarray, hit: np.ndarray) -> None:
+        codes = lesions.codes[counted]
+        if len(np.unique(codes)) < FEWEST_LESIONS:
+            right = votes(hit[counted].astype(float), codes) > 0.5
+            found[name] = binomial_interval(int(right.sum()), len(right))
+
+    def against_the_rest(prefix: str, suffix: str, positive: np.ndarray, called: np.ndarray) -> None:
+        share(f"{prefix}sensitivity{suffix}", positive, called)
+        share(f"{prefix}specificity{suffix}", ~positive, ~called)
+        share(f"{prefix}ppv{suffix}", called, positive)
+        share(f"{prefix}npv{suffix}", ~called, ~positive)
+        sides = (len(np.unique(lesions.codes[side])) for side in (positive, ~positive))
+        if min(sides) < FEWEST_LESIONS:
+            found.update(dict.fromkeys((f"{prefix}auc{suffix}", f"{prefix}ap{suffix}"), _NO_INTERVAL))
+
+    if lesions.n < FEWEST_LESIONS:
+        found.update(dict.fromkeys(("macro_auc", "brier", "log_loss"), _NO_INTERVAL))
+        for threshold in NET_BENEFIT_THRESHOLDS:
+            names = (f"net_benefit/{threshold:.2f}", f"net_benefit_all/{threshold:.2f}")
+            found.update(dict.fromkeys(names, _NO_INTERVAL))
+    share("accuracy", every, decided == labels)
+    for index, name in enumerate(CLASS_NAMES):
+        against_the_rest("", f"/{name}", labels == index, decided == index)
+    ill, called = IS_MALIGNANT[labels], np.append(IS_MALIGNANT, False)[decided]
+    against_the_rest("malignant/", "", ill, called)
+    for group_name, mask in ({**groups, "": every}).items():
+        inside = np.asarray(mask, dtype=bool)
+        prefix = f"subgroup/{group_name}/" if group_name else ""
+        if len(np.unique(lesions.codes[inside])) < FEWEST_LESIONS:
+            found.update(dict.fromkeys((f"{prefix}bacc", f"{prefix}malignant_bacc"), _NO_INTERVAL))
+        share(f"{prefix}malignant_sensitivity", inside & ill, called)
+        share(f"{prefix}malignant_specificity", inside & ~ill, ~called)
+    return found
 
 
 def _rankings(labels: np.ndarray, values: np.ndarray, lesions: Lesions) -> dict[str, Ranking]:

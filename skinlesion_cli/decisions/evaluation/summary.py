@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.decisions import triage
+from skinlesion_cli.decisions.evaluation.calibration_figures import calibration_figures
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
-from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, targets_met
+from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, levels_kept, targets_met
+from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.lesions import group
@@ -24,14 +26,24 @@ def summarise(
     guaranteed: Sequence[Target] = (),
     levels: np.ndarray | None = None,
     subgroups: Mapping[str, np.ndarray] | None = None,
+    alarms: Mapping[str, np.ndarray] | None = None,
+    level_guarantees: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Support, figures with intervals, confusion matrix, the targets that were met, triage and subgroups.
 
-    `targets` is what was wanted, `guaranteed` what the calibration guaranteed instead of or as well as it.
-    `levels` : triage level of each image. `subgroups` : the masks that `figures` were made with.
+    Parameters
+    ----------
+    targets : what was wanted. guaranteed : what the calibration guarantees instead of or as well as it.
+    levels : triage level of each image. subgroups : the masks that `figures` were made with.
+    alarms : bool (n_images,) by name, judged by targets of theirs instead of the decided class.
+    level_guarantees : of `refer` and `routine`, see `triage_fit.LevelGuarantee`.
     """
     labels = np.asarray(data.labels)
     lesions = group(data.lesion_ids, labels)
+
+    def met(of: Sequence[Target]) -> list[dict[str, Any]]:
+        return [asdict(each) for each in targets_met(labels, data.decided, data.lesion_ids, of, alarms)]
+
     main = [name for name in figures.values if not name.startswith("subgroup/")]
     return {
         "support": {
@@ -44,11 +56,18 @@ def summarise(
         "figures": {name: asdict(figures.estimate(name)) for name in main},
         "argmax_bacc": metrics.balanced_accuracy(labels, metrics.scored_argmax(data.probabilities)),
         "confusion_matrix": metrics.confusion_matrix(labels, data.decided),
-        "targets": [asdict(target) for target in targets_met(labels, data.decided, data.lesion_ids, targets)],
-        "guarantees": [
-            asdict(target) for target in targets_met(labels, data.decided, data.lesion_ids, guaranteed)
-        ],
+        "calibration": calibration_figures(labels, data.probabilities),
+        "targets": met(targets),
+        "guarantees": met(guaranteed),
+        "level_guarantees": []
+        if levels is None
+        else [asdict(kept) for kept in levels_kept(labels, levels, data.lesion_ids, level_guarantees)],
         "triage": None if levels is None else _triage(levels, labels, lesions.codes),
+        "triage_figures": None
+        if levels is None
+        else triage_figures(
+            labels, triage.malignant_probability(data.probabilities), levels, data.lesion_ids
+        ),
         "subgroups": {name: _subgroup(name, mask, data, figures) for name, mask in (subgroups or {}).items()},
     }
 

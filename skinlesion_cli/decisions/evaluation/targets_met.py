@@ -1,9 +1,10 @@
-"""Were the targets met? Counted by lesion, with exact intervals."""
+"""Were targets and guarantees met? Counted by lesion, with exact intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import ratio
+from skinlesion_cli.decisions.triage import IS_MALIGNANT
+from skinlesion_cli.taxonomy import MALIGNANT
 
 
 @dataclass(frozen=True)
@@ -41,26 +44,79 @@ class TargetMet:
     met: bool | None
 
 
+@dataclass(frozen=True)
+class LevelKept:
+    """A guarantee of a level of triage: `malignant` is the share of lesions in it that are malignant, one
+    vote per lesion, `photographs` the same share of photographs, each lesion's counting once; `met` judges
+    the latter."""
+
+    level: str
+    figure: str
+    guaranteed: float
+    malignant: Share
+    photographs: float
+    met: bool | None
+
+
 def lesion_share(right: np.ndarray, codes: np.ndarray) -> Share:
     """Lesions of which more than half of the images are right."""
     return Share.of(votes(np.asarray(right, dtype=float), codes) > 0.5)
 
 
 def targets_met(
-    labels: np.ndarray, decided: np.ndarray, lesion_ids: np.ndarray, targets: Sequence[Target]
+    labels: np.ndarray,
+    decided: np.ndarray,
+    lesion_ids: np.ndarray,
+    targets: Sequence[Target],
+    alarms: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[TargetMet, ...]:
-    """Judge the final decision against each target, one vote a lesion."""
+    """Judge each target, one vote per lesion.
+
+    Parameters
+    ----------
+    alarms : bool (n_images,) by name. Where a target's alarm is among them it is judged, otherwise the
+    decided class.
+    """
     codes = group(lesion_ids, labels).codes
     found = []
     for target in targets:
-        mine, said = labels == target.class_index, decided == target.class_index
-        caught = lesion_share(said[mine], codes[mine])
-        cleared = lesion_share(~said[~mine], codes[~mine])
+        name = target.class_name
+        if name == MALIGNANT:
+            mine, called = IS_MALIGNANT[labels], np.append(IS_MALIGNANT, False)[decided]
+        else:
+            mine, called = labels == target.class_index, decided == target.class_index
+        called = (alarms or {}).get(name, called)
+        caught = lesion_share(called[mine], codes[mine])
+        cleared = lesion_share(~called[~mine], codes[~mine])
         met: bool | None = None
         if caught.n and (cleared.n or target.specificity is None):
             held = target.specificity is None or cleared.value >= target.specificity
             met = caught.value >= target.sensitivity and held
+        found.append(TargetMet(name, target.sensitivity, target.specificity, caught, cleared, met))
+    return tuple(found)
+
+
+def levels_kept(
+    labels: np.ndarray, levels: np.ndarray, lesion_ids: np.ndarray, guarantees: Sequence[Mapping[str, Any]]
+) -> tuple[LevelKept, ...]:
+    """Judge the guarantees of `refer` and `routine` (see `triage_fit.LevelGuarantee`)."""
+    lesions, ill = group(lesion_ids, labels), IS_MALIGNANT[labels]
+    weight = 1.0 / lesions.sizes[lesions.codes]
+    found = []
+    for guarantee in guarantees:
+        if guarantee["guaranteed"] is None:
+            continue
+        at, bound = levels == guarantee["level"], guarantee["guaranteed"]
+        share = float(ratio((weight * (at & ill)).sum(), (weight * at).sum()))
+        met = None if np.isnan(share) else share >= bound if guarantee["figure"] == "ppv" else share <= bound
         found.append(
-            TargetMet(target.class_name, target.sensitivity, target.specificity, caught, cleared, met)
+            LevelKept(
+                guarantee["level"],
+                guarantee["figure"],
+                bound,
+                lesion_share(ill[at], lesions.codes[at]),
+                share,
+                met,
+            )
         )
     return tuple(found)

@@ -8,24 +8,30 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.settings import FitSettings
+from skinlesion_cli.decisions.settings import FitSettings, Target
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What holds for one class on new images.
+    """What holds for one alarm on new images.
 
-    `granted`: the target is guaranteed. If not, `sensitivity` and `specificity` are what is guaranteed
-    instead at the threshold in use (None: nothing can be), `reason` says why, and `more_lesions` how many
-    further lesions of the class would be enough for the target (None: no number would, the network itself
-    falls short).
-    `confidence` is this guarantee's own; all together hold with that of the settings.
+    `class_name` : the class, or `malignant`. `granted`: the target is guaranteed. If not, `sensitivity` and
+    `specificity` are what is guaranteed instead at the threshold in use (None: nothing can be), `reason` says
+    why, and `more_lesions` how many further lesions of the class would be enough for the target (None: no
+    number would, the network itself falls short).
+    `sensitivity` counts lesions, each caught where the alarm fires on more than half of its photographs, in
+    the population that they come from; `next_sensitivity` is the same among the next `next_lesions` lesions;
+    `photograph_sensitivity` counts photographs, each lesion's together counting once, in the population.
+    `confidence` is this alarm's own; all guarantees together hold with that of the settings.
     """
 
     class_name: str
     threshold: float
     granted: bool
     sensitivity: float | None
+    next_sensitivity: float | None
+    next_lesions: int
+    photograph_sensitivity: float | None
     specificity: float | None
     target_sensitivity: float
     target_specificity: float | None
@@ -38,9 +44,14 @@ class Guarantee:
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """Thresholds by class; `guarantees` and `search` as in `fit.FittedRule`."""
+    """What a policy found.
 
-    thresholds: dict[str, float]
+    `thresholds` by class override the decided class; `alarms` by class, or `malignant`, do not. `guarantees`
+    and `search` as in `fit.FittedRule`.
+    """
+
+    thresholds: dict[str, float] = field(default_factory=dict)
+    alarms: dict[str, float] = field(default_factory=dict)
     guarantees: tuple[Guarantee, ...] = ()
     search: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,12 +68,15 @@ class Policy:
     """How thresholds are found.
 
     `find` gets labels, int64 (n_images,); calibrated probabilities (n_images, 7); lesion ids (n_images,); and
-    the settings. `check` raises UsageError for settings that it cannot work with. `has_targets`: it follows
-    `FitSettings.targets`. `probability_method`: the calibration of the probabilities that it searches on,
-    unless another is asked for.
+    the settings. `check` raises UsageError for settings that it cannot work with. `targets`: what it aims at
+    unless `FitSettings.targets` says otherwise; None: it has none. `probability_method`: the calibration of
+    the probabilities that it searches on, unless another is asked for. `overrides`: its thresholds decide the
+    class, and without one that fires the argmax does; otherwise the class is that of the best balanced
+    accuracy.
     """
 
     find: Find
     check: Callable[[FitSettings], None] = _accept
-    has_targets: bool = False
-    probability_method: Method = "temperature"
+    targets: tuple[Target, ...] | None = None
+    probability_method: Method = "vector"
+    overrides: bool = True

@@ -1,4 +1,4 @@
-"""No thresholds: the class with the highest probability."""
+"""No thresholds and no alarms: the class with the highest probability."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ def find(
     _labels: np.ndarray, _probabilities: np.ndarray, _lesion_ids: np.ndarray, _settings: FitSettings
 ) -> PolicyResult:
     """The policy `none`."""
-    return PolicyResult({})
+    return PolicyResult()

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from skinlesion_cli.decisions.policies.base import PolicyResult
-from skinlesion_cli.decisions.settings import DEFAULT_TARGETS, FitSettings, Target
+from skinlesion_cli.decisions.settings import PUBLISHED_TARGETS, FitSettings, Target
 from skinlesion_cli.decisions.statistics.metrics import checked
+from skinlesion_cli.errors import UsageError
+from skinlesion_cli.taxonomy import MALIGNANT
 
 PUBLISHED_GRID = np.linspace(0.01, 0.99, 199)
 PUBLISHED_FALLBACK_SPECIFICITY = 0.50
@@ -25,7 +27,7 @@ class PublishedSearch:
 
 
 def published_thresholds(
-    labels: np.ndarray, probabilities: np.ndarray, targets: Sequence[Target] = DEFAULT_TARGETS
+    labels: np.ndarray, probabilities: np.ndarray, targets: Sequence[Target] = PUBLISHED_TARGETS
 ) -> PublishedSearch:
     """The published search, each class alone against the rest (daorre1202/skin-lesion-classifier-CNN, 2026).
 
@@ -65,5 +67,14 @@ def find(
     labels: np.ndarray, probabilities: np.ndarray, _lesion_ids: np.ndarray, settings: FitSettings
 ) -> PolicyResult:
     """The policy `published`."""
-    search = published_thresholds(labels, probabilities, settings.targets)
+    search = published_thresholds(labels, probabilities, settings.targets or PUBLISHED_TARGETS)
     return PolicyResult(search.thresholds, search=search.rule)
+
+
+def check(settings: FitSettings) -> None:
+    """Its thresholds decide a class."""
+    if any(target.class_name == MALIGNANT for target in settings.targets or ()):
+        raise UsageError(
+            f"the policy `published` has no threshold on {MALIGNANT}",
+            "Give targets of classes, or --policy guaranteed.",
+        )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.policies import cost, guaranteed, none, published
 from skinlesion_cli.decisions.policies.base import Policy
-from skinlesion_cli.decisions.settings import FitSettings
+from skinlesion_cli.decisions.settings import DEFAULT_ALARMS, PUBLISHED_TARGETS, FitSettings, Target
 from skinlesion_cli.errors import UsageError
 
 POLICIES: dict[str, Policy] = {
-    "guaranteed": Policy(guaranteed.find, has_targets=True),
+    "guaranteed": Policy(guaranteed.find, targets=DEFAULT_ALARMS, overrides=False),
     # The published search runs on plain probabilities.
-    "published": Policy(published.find, has_targets=True, probability_method="none"),
+    "published": Policy(
+        published.find, check=published.check, targets=PUBLISHED_TARGETS, probability_method="none"
+    ),
     "cost": Policy(cost.find, check=cost.check),
     "none": Policy(none.find),
 }
@@ -37,3 +39,11 @@ def policy_of(settings: FitSettings) -> Policy:
 def probability_method(settings: FitSettings) -> Method:
     """The probability calibration in use: the one asked for, or the policy's own."""
     return settings.probability_method or policy_of(settings).probability_method
+
+
+def targets_of(settings: FitSettings) -> tuple[Target, ...]:
+    """What is aimed at: the targets asked for, or the policy's own; none where it follows no target."""
+    policy = policy_of(settings)
+    if policy.targets is None:
+        return ()
+    return policy.targets if settings.targets is None else settings.targets

@@ -1,8 +1,8 @@
 """What a count on some lesions says about lesions not seen yet. Exact, and no distribution is assumed.
 
-A rule that misses `misses` of `n` lesions is judged on `horizon` new lesions. Both samples are chance, so a
-guarantee has to allow for both: it must hold for the population (binomial) and for the next sample (negative
-hypergeometric, the law of how many new scores fall below an order statistic of the old ones).
+Two questions are told apart. What is the rule's share in the population that the lesions come from
+(binomial)? And what will its share be among the next `horizon` lesions, which are chance too (negative
+hypergeometric, the law of how many new scores fall below an order statistic of the old ones)?
 """
 
 from __future__ import annotations
@@ -22,41 +22,44 @@ def allowed_misses(n: int, share: float, confidence: float, horizon: int | None 
     With θ the (j+1)-th smallest of `n` exchangeable scores, and a lesion missed where its score is below θ:
     the population's share is at least `share` with this confidence where P(Binomial(n, 1-share) <= j) is at
     most 1-confidence (Clopper & Pearson, 1934); and T, the misses among `horizon` new lesions, has
-    P(T > r) = P(Hypergeometric(n+horizon, n, r+1+j) <= j). The largest j that fulfils both is returned.
+    P(T > r) = P(Hypergeometric(n+horizon, n, r+1+j) <= j). The largest j that fulfils it is returned.
 
     Parameters
     ----------
     n : lesions of the class seen.
     share : what is to be guaranteed, 0 to 1.
     confidence : of the guarantee, 0 to 1.
-    horizon : new lesions that it will be judged on; None: as many as were seen.
+    horizon : for so many new lesions; None: for the population.
     """
-    judged = n if horizon is None else horizon
     low, high = -1, n
     while high - low > 1:
         j = (low + high) // 2
-        low, high = (j, high) if _holds(j, n, share, confidence, judged) else (low, j)
+        low, high = (j, high) if _holds(j, n, share, confidence, horizon) else (low, j)
     return low
 
 
-def _holds(misses: int, n: int, share: float, confidence: float, judged: int) -> bool:
-    """Whether so many misses of `n` guarantee `share`, of the population and of the next `judged` lesions."""
+def _holds(misses: int, n: int, share: float, confidence: float, horizon: int | None) -> bool:
+    """Whether so many misses of `n` guarantee `share`."""
     from scipy import stats  # loaded late: completing the name of a policy must not load it
 
-    allowance, doubt = math.floor((1.0 - share) * judged + _ROUNDING), 1.0 - confidence
-    population = stats.binom.cdf(misses, n, 1.0 - share)
-    if population > doubt:
-        return False
+    doubt = 1.0 - confidence
+    if horizon is None:
+        return bool(stats.binom.cdf(misses, n, 1.0 - share) <= doubt)
+    allowance = math.floor((1.0 - share) * horizon + _ROUNDING)
     # Where all of them may be missed, no sample breaks it.
-    return allowance >= judged or stats.hypergeom.cdf(misses, n + judged, n, allowance + 1 + misses) <= doubt
+    if allowance >= horizon:
+        return True
+    return bool(stats.hypergeom.cdf(misses, n + horizon, n, allowance + 1 + misses) <= doubt)
 
 
 def guaranteed_share(n: int, misses: int, confidence: float, horizon: int | None = None) -> float:
-    """The largest share, in steps of 0.001, that `misses` of `n` still allow to guarantee; 0 where none."""
+    """The largest share, in steps of 0.001, that `misses` of `n` still guarantee; 0 where none."""
+    if n == 0:
+        return 0.0
     low, high = 0, 1000
     while high - low > 1:
         middle = (low + high) // 2
-        fits = allowed_misses(n, middle / 1000, confidence, horizon) >= misses
+        fits = _holds(misses, n, middle / 1000, confidence, horizon)
         low, high = (middle, high) if fits else (low, middle)
     return low / 1000
 

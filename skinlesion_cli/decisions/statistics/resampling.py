@@ -1,8 +1,10 @@
-"""Bootstrap clustered by lesion: whole lesions are drawn again, within their class.
+"""Bootstrap clustered by lesion: whole lesions are drawn again, within their class or from all of them.
 
 Almost every figure is a function of sums over images. So the sums are taken once a lesion, and one matrix
 product gives them for all resamples; only the ranking figures (AUC, average precision) look at images again.
-Drawing within the class keeps every class's support, so that no resample loses a rare class.
+Drawing within the class keeps every class's support, so that no resample loses a rare class: right for what
+is a share of one class. What depends on how common the classes are, such as a predictive value, needs draws
+from all lesions, or its interval is far too narrow.
 Source: Davison & Hinkley, 1997, 3.2 and 3.8.
 """
 
@@ -20,19 +22,21 @@ _CHUNK = 100
 
 @dataclass(frozen=True)
 class Resamples:
-    """How to draw: the same seed, lesions and labels give the same draws,
-    so that two models can be paired.
+    """How to draw: the same seed, lesions and labels give the same draws, so that two models can be paired.
+
+    `lesion_labels` : draw within these classes; None: from all lesions.
     """
 
     lesions: Lesions
-    lesion_labels: np.ndarray
+    lesion_labels: np.ndarray | None
     n_resamples: int = 2000
     seed: int = 0
 
     def weights(self) -> Iterator[np.ndarray]:
         """How often each lesion was drawn: float32 chunks of shape (<= 100, n_lesions)."""
         generator = np.random.default_rng(self.seed)
-        members = [np.flatnonzero(self.lesion_labels == label) for label in np.unique(self.lesion_labels)]
+        labels = np.zeros(self.lesions.n) if self.lesion_labels is None else self.lesion_labels
+        members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         for start in range(0, self.n_resamples, _CHUNK):
             size = min(_CHUNK, self.n_resamples - start)
             drawn = np.zeros((size, self.lesions.n), dtype=np.float32)

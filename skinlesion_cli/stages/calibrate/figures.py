@@ -9,19 +9,17 @@ import numpy as np
 
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions import triage
+from skinlesion_cli.decisions.evaluation.calibration_figures import calibration_figures
+from skinlesion_cli.decisions.evaluation.difference import bacc_difference
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share
-from skinlesion_cli.decisions.fit import CrossFitted, FittedRule
+from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures as by_level
+from skinlesion_cli.decisions.fit import CrossFitted
 from skinlesion_cli.decisions.policies.registry import probability_method
-from skinlesion_cli.decisions.probability_fit import sharpness
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
-from skinlesion_cli.taxonomy import CLASS_NAMES
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT
 
 
 def support(validation: Predictions) -> dict[str, Any]:
@@ -35,11 +33,16 @@ def support(validation: Predictions) -> dict[str, Any]:
     }
 
 
-def decision_figures(labels: np.ndarray, unseen: CrossFitted, plain: np.ndarray) -> dict[str, Any]:
-    """Balanced accuracy of the argmax and of decisions by thresholds that had not seen the lesion."""
+def decision_figures(
+    labels: np.ndarray, lesion_ids: np.ndarray, unseen: CrossFitted, plain: np.ndarray
+) -> dict[str, Any]:
+    """Balanced accuracy of the argmax before calibration and of the decided class, cross-fitted; and their
+    difference with its paired interval."""
+    before = plain.argmax(axis=1)
     return {
-        "argmax_bacc": _defined(metrics.balanced_accuracy(labels, plain.argmax(axis=1))),
-        "cross_fitted_bacc": _defined(metrics.balanced_accuracy(labels, unseen.decided)),
+        "argmax_bacc": metrics.balanced_accuracy(labels, before),
+        "cross_fitted_bacc": metrics.balanced_accuracy(labels, unseen.decided),
+        "bacc_gain": asdict(bacc_difference(labels, lesion_ids, unseen.decided, before)),
     }
 
 
@@ -49,69 +52,50 @@ def probability_figures(
     """Before and after; after is cross-fitted: no image is judged by a fit that saw its lesion."""
     return {
         "method": probability_method(settings),
-        "before": asdict(sharpness(labels, plain)),
-        "after_cross_fitted": asdict(sharpness(labels, unseen.probabilities)),
+        "before": calibration_figures(labels, plain),
+        "after_cross_fitted": calibration_figures(labels, unseen.probabilities),
     }
 
 
 def triage_figures(
-    labels: np.ndarray,
-    lesion_ids: np.ndarray,
-    unseen: CrossFitted,
-    fitted: FittedRule,
-    settings: FitSettings,
+    labels: np.ndarray, lesion_ids: np.ndarray, unseen: CrossFitted, settings: FitSettings
 ) -> dict[str, Any]:
-    """Cross-fitted rates of every level, one vote a lesion where an interval is given."""
+    """Cross-fitted figures of every level and alarm; one vote per lesion where an exact interval is given."""
     lesions = group(lesion_ids, labels)
     malignant = triage.IS_MALIGNANT[labels]
-    rates: dict[str, Any] = {}
-    for level in triage.LEVELS:
-        at = unseen.triage == level
-        rates[level] = {
-            "share_of_images": float(at.mean()),
-            "share_of_malignant_images": _defined(
-                float(metrics.ratio((at & malignant).sum(), malignant.sum()))
-            ),
-            "share_of_benign_images": _defined(
-                float(metrics.ratio((at & ~malignant).sum(), (~malignant).sum()))
-            ),
-        }
-    mine = votes(
+    risk = triage.malignant_probability(unseen.probabilities)
+    routine = votes(
         (unseen.triage == triage.ROUTINE)[malignant].astype(float), lesions.codes[malignant], upper=True
     )
-    missed = int(mine.sum())
-    low, high = binomial_interval(missed, len(mine))
+    missed = int(routine.sum())
     coverage = {}
     for index, name in enumerate(CLASS_NAMES):
         held = unseen.conformal_sets[labels == index, index]
-        coverage[name] = _defined(float(held.mean())) if held.size else None
+        coverage[name] = float(held.mean()) if held.size else float("nan")
     return {
-        "levels": rates,
-        "malignant_lesions_sent_home": {
-            "lesions": len(mine),
+        **by_level(labels, risk, unseen.triage, lesion_ids),
+        "malignant_lesions_in_routine": {
+            "lesions": len(routine),
             "missed": missed,
-            "share": _defined(float(metrics.ratio(missed, len(mine)))),
-            "interval_95": [_defined(low), _defined(high)],
+            "share": float(metrics.ratio(missed, len(routine))),
+            "interval_95": list(binomial_interval(missed, len(routine))),
         },
-        "review_because": _review_reasons(unseen.conformal_sets),
-        "operating_point": asdict(fitted.operating_point)
-        | {
-            "cross_fitted_sensitivity": asdict(
-                lesion_share(unseen.over[malignant], lesions.codes[malignant])
-            ),
-            "cross_fitted_specificity": asdict(
-                lesion_share(~unseen.over[~malignant], lesions.codes[~malignant])
-            ),
+        "alarms": {
+            name: _alarm(
+                fires, malignant if name == MALIGNANT else labels == CLASS_INDEX[name], lesions.codes
+            )
+            for name, fires in unseen.alarms.items()
         },
-        "conformal": {"coverage_wanted": settings.coverage, "coverage_by_class": coverage},
+        "conformal": {"coverage_wanted": settings.triage.coverage, "coverage_by_class": coverage},
         "mean_set_size": float(unseen.conformal_sets.sum(axis=1).mean()),
     }
 
 
-def _review_reasons(sets: np.ndarray) -> dict[str, float]:
-    """Share of images with each reason that a prediction set gives to look again."""
-    ill, well = sets[:, triage.IS_MALIGNANT].any(axis=1), sets[:, ~triage.IS_MALIGNANT].any(axis=1)
+def _alarm(fires: np.ndarray, positive: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
     return {
-        "set_holds_benign_and_malignant": float((ill & well).mean()),
-        "set_is_empty": float((~ill & ~well).mean()),
+        "share_of_images": float(fires.mean()),
+        "photograph_sensitivity": float(metrics.ratio(fires[positive].sum(), positive.sum())),
+        "ppv": float(metrics.ratio(fires[positive].sum(), fires.sum())),
+        "sensitivity": asdict(lesion_share(fires[positive], codes[positive])),
+        "specificity": asdict(lesion_share(~fires[~positive], codes[~positive])),
     }

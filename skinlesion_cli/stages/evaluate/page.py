@@ -137,7 +137,7 @@ def _facts(bundle: Bundle) -> dict[str, object]:
     facts["test-time views"] = calibration.tta_mode
     facts["policy of thresholds"] = calibration.policy
     facts["thresholds"] = (
-        ", ".join(f"{name} {value:.3f}" for name, value in calibration.rule.thresholds.items()) or "none"
+        ", ".join(f"{name} {value:.3f}" for name, value in calibration.rule.fires_above.items()) or "none"
     )
     facts["malignant operating point"] = calibration.rule.malignant_threshold
     facts["probability calibration"] = calibration.rule.probability_calibration.method

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +80,8 @@ class _Judged:
     levels: np.ndarray | None
     inputs: Mapping[str, Artifact | str]
     notes: tuple[str, ...]
+    alarms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    level_guarantees: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def ids(self) -> list[str]:
@@ -97,6 +99,7 @@ class _Judged:
             probabilities=self.probabilities[rows],
             decided=self.decided[rows],
             levels=None if self.levels is None else self.levels[rows],
+            alarms={name: fires[rows] for name, fires in self.alarms.items()},
         )
 
 
@@ -128,7 +131,16 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
             "clustered_by": "lesion",
             "seed": settings.seed,
         },
-        **summarise(judged.labelled(), figures, judged.targets, judged.guaranteed, judged.levels, subgroups),
+        **summarise(
+            judged.labelled(),
+            figures,
+            judged.targets,
+            judged.guaranteed,
+            judged.levels,
+            subgroups,
+            judged.alarms,
+            judged.level_guarantees,
+        ),
         "comparison": comparison,
         "notes": [*notes, *subgroup_notes],
     }
@@ -214,6 +226,8 @@ def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | Non
         outcome.triage,
         {"predictions": predictions.artifact, "calibration": calibration.artifact},
         (),
+        outcome.alarms,
+        calibration.level_guarantees,
     )
 
 
@@ -250,7 +264,24 @@ def _judge_table(
     if calibration is None:
         return judged
     guaranteed, targets = _guaranteed(calibration), tuple(Target(**target) for target in calibration.targets)
-    return replace(judged, targets=targets, guaranteed=guaranteed)
+    if calibration.rule.alarms and table.alarms is None:
+        # Without its alarms a table cannot show whether what is guaranteed of them holds.
+        guaranteed, targets = (), ()
+    return replace(
+        judged,
+        targets=targets,
+        guaranteed=guaranteed,
+        alarms=_alarms(table.alarms, tuple(calibration.rule.alarms)),
+        level_guarantees=() if table.levels is None else calibration.level_guarantees,
+    )
+
+
+def _alarms(cells: np.ndarray | None, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The column `alarm`, such as `MEL|malignant`, as bool (n_images,) by name; empty without the column."""
+    if cells is None:
+        return {}
+    fired = [set(cell.split("|")) for cell in cells]
+    return {name: np.array([name in each for each in fired], dtype=bool) for name in names}
 
 
 def _calibration_of(model_sha256: str, workspace: Workspace) -> Calibration | None:

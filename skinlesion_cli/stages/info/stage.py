@@ -181,7 +181,7 @@ def _calibration(workspace: Workspace, status: _Status) -> None:
         status.problems.append(error.message)
         status.suggest("skinlesion calibrate")
         return
-    thresholds = dict(calibration.rule.thresholds)
+    thresholds = dict(calibration.rule.fires_above)
     status.figures["calibration"] = {"policy": calibration.policy, "thresholds": thresholds}
     shown = ", ".join(f"{name} > {theta:.3f}" for name, theta in thresholds.items()) or "no thresholds"
     status.add("calibrate", _DONE, f"{calibration.policy}: {shown}; views: {calibration.tta_mode}")

@@ -66,13 +66,13 @@ def write_report(
         thumbnail_url=lambda identity: f"{thumbnails.name}/{thumbnail_name(identity)}",
         overlay_url=lambda cam: f"{overlays.name}/{cam}" if overlays else "",
         halves=overlays is not None,
-        thresholds=calibration.rule.thresholds,
+        thresholds=calibration.rule.fires_above,
         facts={
             "model": bundle.model_id,
             "model sha256": bundle.sha256,
             **facts,
             "thresholds": ", ".join(
-                f"{name} {value:.3f}" for name, value in calibration.rule.thresholds.items()
+                f"{name} {value:.3f}" for name, value in calibration.rule.fires_above.items()
             )
             or "none",
             "policy": calibration.policy,

@@ -1,0 +1,24 @@
+"""Two ways to decide on the same images, compared lesion by lesion."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate
+from skinlesion_cli.taxonomy import N_CLASSES
+
+
+def bacc_difference(
+    labels: np.ndarray,
+    lesion_ids: np.ndarray,
+    decided: np.ndarray,
+    other: np.ndarray,
+    n_resamples: int = 1000,
+) -> Estimate:
+    """Balanced accuracy of `decided` minus that of `other`, with the paired 95 % interval by lesion."""
+
+    def figures(classes: np.ndarray) -> Figures:
+        rows = np.eye(N_CLASSES)[classes]
+        return evaluate(Labelled(labels, rows, classes, lesion_ids), n_resamples=n_resamples, ranking=False)
+
+    return figures(decided).difference(figures(other), "bacc")

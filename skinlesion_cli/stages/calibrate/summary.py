@@ -1,0 +1,195 @@
+"""What `calibrate` says when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.decisions.fit import FittedRule
+from skinlesion_cli.decisions.policies.base import Guarantee
+from skinlesion_cli.decisions.triage_fit import LevelGuarantee
+from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT
+
+
+def describe_guarantee(guarantee: Guarantee) -> str:
+    """What is guaranteed of one alarm, and if it is less than the target, why and what would be enough."""
+    start = f"  alarm {guarantee.class_name} (above {guarantee.threshold:.4f}): "
+    if guarantee.sensitivity is None:
+        kept = "nothing"
+    else:
+        kept = f"sensitivity at least {guarantee.sensitivity:.3f} per lesion"
+        if guarantee.photograph_sensitivity is not None:
+            kept += f", {guarantee.photograph_sensitivity:.3f} per photograph"
+        if guarantee.specificity is not None:
+            kept += f", specificity at least {guarantee.specificity:.3f}"
+        if guarantee.next_sensitivity is not None:
+            kept += (
+                f"; of the next {guarantee.next_lesions:,} lesions, at least {guarantee.next_sensitivity:.3f}"
+            )
+        kept += f" ({guarantee.missed} of {guarantee.lesions} lesions missed)"
+    if guarantee.granted:
+        return start + kept
+    wanted = f"sensitivity {guarantee.target_sensitivity:.2f}"
+    if guarantee.target_specificity is not None:
+        wanted += f", specificity {guarantee.target_specificity:.2f}"
+    more = (
+        f"more {guarantee.class_name} lesions alone would not be enough: the networks have to get better"
+        if guarantee.more_lesions is None
+        else f"about {guarantee.more_lesions:,} more {guarantee.class_name} lesions would be enough"
+    )
+    return f"{start}{kept}, NOT the target ({wanted}): {guarantee.reason}; {more}"
+
+
+def describe_level(guarantee: LevelGuarantee) -> str:
+    """Where a level lies, and what is guaranteed of the images in it."""
+    if guarantee.figure == "ppv":
+        where = f"  refer (malignant probability above {guarantee.limit:.3f}): "
+        bound, wanted = "at least", "a malignant share of at least"
+    else:
+        where = f"  routine (malignant probability of at most {max(guarantee.limit, 0.0):.3f}): "
+        bound, wanted = "at most", "a malignant share of at most"
+    if guarantee.guaranteed is None or guarantee.measured is None:
+        kept = "no image is in it"
+    else:
+        kept = (
+            f"{bound} {guarantee.guaranteed:.3f} of the images are malignant "
+            f"(measured {guarantee.measured:.3f})"
+        )
+    if guarantee.granted:
+        return where + kept
+    return f"{where}{kept}, NOT {wanted} {guarantee.target:.2f}: too few lesions, or no limit reaches it"
+
+
+def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:
+    """The headline, tables and warnings of a calibration."""
+    support = calibration.support
+    headline = [
+        f"policy {calibration.policy} on {support['images']:,} validation images of "
+        f"{support['lesions']:,} lesions",
+        f"guaranteed together for the population that the lesions come from, with confidence "
+        f"{calibration.confidence:.1%}:",
+        *(describe_guarantee(guarantee) for guarantee in fitted.guarantees),
+        *(describe_level(guarantee) for guarantee in fitted.level_guarantees),
+        _bacc(support),
+    ]
+    if calibration.stopping is not None:
+        stop = calibration.stopping
+        headline.append(
+            f"adaptive: {stop['mean_steps']:.2f} of {stop['n_steps']} steps (a network at a view) on "
+            f"average; {stop['changed_images']} of {stop['images']:,} images get another "
+            f"{stop['stopping_rule']['protects']} than on all steps (at most "
+            f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
+            f"{stop['triage_changed_share']:.1%} another triage level"
+        )
+    return StageResult(
+        command="calibrate",
+        headline=headline,
+        figures={
+            "policy": calibration.policy,
+            "tta_mode": calibration.tta_mode,
+            "views": list(calibration.views),
+            "rule": asdict(calibration.rule),
+            "confidence": calibration.confidence,
+            "guarantees": list(calibration.guarantees),
+            "level_guarantees": list(calibration.level_guarantees),
+            "probability_calibration": calibration.probability_figures,
+            "triage": calibration.triage_figures,
+            "support": support,
+            "stopping": calibration.stopping,
+        },
+        tables=_tables(calibration),
+        artifacts=[str(path)],
+        warnings=_warnings(fitted),
+        next_command="skinlesion predict ./images --cam",
+    )
+
+
+def _bacc(support: Mapping[str, Any]) -> str:
+    gain = support["bacc_gain"]
+    return (
+        f"decided class, cross-fitted: balanced accuracy {_shown(support['cross_fitted_bacc'])}, "
+        f"{_shown(gain['value'], '+.3f')} ({_shown(gain['low'], '+.3f')} to {_shown(gain['high'], '+.3f')}) "
+        "over the argmax"
+    )
+
+
+def _warnings(fitted: FittedRule) -> list[str]:
+    names = [guarantee.class_name for guarantee in fitted.guarantees if not guarantee.granted]
+    found = [f"{name}: the target of its alarm is not guaranteed, see above" for name in names]
+    found += [
+        f"{name}: the published search found no threshold that meets the target ({rule})"
+        for name, rule in fitted.search.items()
+        if rule != "target"
+    ]
+    consequence = {"refer": "the limit is the wanted share itself", "routine": "no image is routine"}
+    found += [
+        f"{guarantee.level}: the wanted share of malignant images is not guaranteed; "
+        f"{consequence[guarantee.level]}"
+        for guarantee in fitted.level_guarantees
+        if not guarantee.granted
+    ]
+    return found
+
+
+def _tables(calibration: Calibration) -> list[Table]:
+    before, after = (calibration.probability_figures[key] for key in ("before", "after_cross_fitted"))
+    figures = calibration.triage_figures
+    thresholds = [[name, "alarm", f"{theta:.4f}"] for name, theta in calibration.rule.alarms.items()]
+    thresholds += [[name, "decides the class", f"{t:.4f}"] for name, t in calibration.rule.thresholds.items()]
+    method = calibration.probability_figures["method"]
+    return [
+        Table("Alarms and thresholds", ["class", "what it does", "fires above"], thresholds),
+        Table(
+            f"Probabilities ({method}, cross-fitted)",
+            ["", "before", "after"],
+            [
+                [key, _shown(before[key], ".4f"), _shown(after[key], ".4f")]
+                for key in ("class_error", "ece", "brier", "log_loss")
+            ],
+        ),
+        Table(
+            f"Probabilities by class ({method}, cross-fitted)",
+            ["class", "mean before", "mean after", "observed", "intercept", "slope"],
+            [
+                _class_row(name, before["by_class"][name], after["by_class"][name])
+                for name in (*CLASS_NAMES, MALIGNANT)
+            ],
+        ),
+        Table(
+            "Triage on validation, cross-fitted (95 % by lesion)",
+            ["level", "of all images", "of malignant", "of benign", "malignant in it"],
+            [
+                [
+                    level,
+                    *(
+                        _interval(row[key])
+                        for key in ("share", "share_of_malignant", "share_of_benign", "risk")
+                    ),
+                ]
+                for level, row in figures["levels"].items()
+            ],
+        ),
+    ]
+
+
+def _class_row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return [
+        name,
+        *(_shown(value) for value in (before["mean_predicted"], after["mean_predicted"], after["observed"])),
+        _shown(after["intercept"], "+.2f"),
+        _shown(after["slope"], ".2f"),
+    ]
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None or estimate["low"] is None:
+        return _shown(estimate["value"])
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+
+
+def _shown(value: float | None, form: str = ".3f") -> str:
+    return "undefined" if value is None else format(value, form)

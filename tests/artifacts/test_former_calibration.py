@@ -1,0 +1,59 @@
+"""A calibration of version 0.1.0, whose thresholds overrode the class, decides as it did then, to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.predictions import Predictions
+
+FILE = Path(__file__).parent / "data" / "calibration-schema-1.json"
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[Calibration, np.ndarray]:
+    calibration = Calibration.load(FILE)
+    predictions = Predictions.load(bundles.bundled_model().ensemble_predictions("val"))
+    return calibration, calibration.averaged(predictions)
+
+
+# Worked out with the program as it was before alarms and levels of triage existed.
+@pytest.mark.parametrize(
+    ("every_fiftieth_flagged", "triage", "digest"),
+    [(False, [1178, 4010, 4827], "85a52e1fa1fac5fe"), (True, [1157, 4139, 4719], "523f5ef68e1edb12")],
+)
+def test_it_decides_as_before(
+    case: tuple[Calibration, np.ndarray], every_fiftieth_flagged: bool, triage: list[int], digest: str
+) -> None:
+    calibration, probabilities = case
+    flagged = np.arange(len(probabilities)) % 50 == 0 if every_fiftieth_flagged else None
+    found = calibration.decide(probabilities, flagged)
+    counts = np.bincount(found.decisions.decided, minlength=7).tolist()
+    assert counts == [3344, 4639, 553, 342, 838, 137, 162]
+    assert (found.decisions.fired >= 0).sum() == 3344
+    assert [int((found.triage == level).sum()) for level in ("refer", "review", "routine")] == triage
+    said = (found.decisions.decided.tobytes(), "".join(found.triage).encode(), found.probabilities.tobytes())
+    assert hashlib.sha256(b"".join(said)).hexdigest()[:16] == digest
+    assert found.alarms == {}
+    assert not any(found.reasons)
+
+
+def test_its_guarantees_are_read() -> None:
+    calibration = Calibration.load(FILE)
+    (guarantee,) = calibration.guarantees
+    assert (guarantee["class_name"], guarantee["sensitivity"]) == ("MEL", 0.809)
+    assert calibration.level_guarantees == ()
+    assert calibration.rule.levels is None
+
+
+def test_it_is_written_again_without_change(tmp_path: Path) -> None:
+    calibration = Calibration.load(FILE)
+    calibration.save(tmp_path / "calibration.json")
+    again = Calibration.load(tmp_path / "calibration.json")
+    assert again.rule == calibration.rule
+    assert again.guarantees == calibration.guarantees
