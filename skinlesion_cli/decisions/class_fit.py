@@ -18,9 +18,9 @@ def fit_class_offsets(labels: np.ndarray, calibrated: np.ndarray) -> tuple[float
     """Seven offsets from a balanced temperature and seven biases, fitted with every class weighing alike.
 
     Minimises the log loss of softmax(a · log p + b) with weights n / (7 n_class); the offsets are b / a, so
-    that the argmax is the same. It starts from, and is pulled towards, b = -log(share of the class), the Bayes
-    rule for balanced accuracy where probabilities are calibrated (prior correction; Saerens et al., 2002). A
-    class without images keeps the mean offset of the others.
+    that the argmax is the same. It starts from, and is pulled towards, b = -log(share of the class): the
+    Bayes rule for balanced accuracy where probabilities are calibrated (prior correction; Saerens et al.,
+    2002). A class without images keeps the mean offset of the others.
 
     Parameters
     ----------
