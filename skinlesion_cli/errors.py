@@ -10,40 +10,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
-# Controls, line and paragraph separators, and marks that turn text around: on a terminal they do things, and
-# in a table they break lines.
-_CONTROLS = frozenset(
-    {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
-    | {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-)
-
-
-def escape_controls(text: str, *, but: str = "") -> str:
-    """Text in which control characters and lone surrogates stand as `\\x1b` and the like.
-
-    Parameters
-    ----------
-    but : characters that stay.
-
-    >>> escape_controls("a\\x1b[31m")
-    'a\\\\x1b[31m'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        _escape(character)
-        if (character in _CONTROLS or 0xD800 <= ord(character) <= 0xDFFF) and character not in but
-        else character
-        for character in text
-    )
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if code > 0xFFFF:
-        return f"\\U{code:08x}"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
 
 class ExitCode(IntEnum):
     """Exit codes of the `skinlesion` command."""
@@ -70,10 +36,10 @@ class SkinLesionError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         # Messages quote names and values from files that nobody vouches for.
-        message = escape_controls(message, but="\n\t")
+        message = escape_unprintable(message, but="\n\t")
         super().__init__(message)
         self.message = message
-        self.hint = escape_controls(hint, but="\n\t")
+        self.hint = escape_unprintable(hint, but="\n\t")
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -163,3 +129,10 @@ def escape_unprintable(text: str, *, but: str = "") -> str:
     'a\\tb\\\\x07'
     """
     return "".join(c if c.isprintable() or c in but else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

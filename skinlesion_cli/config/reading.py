@@ -9,6 +9,19 @@ import yaml
 
 from skinlesion_cli.errors import UsageError
 
+# The recipes that ship with the package have 2 kB and less.
+MAX_YAML_BYTES = 256 << 10
+_MAX_KEYS = 1000
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe values only, without aliases: nine that refer to one another stand for a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not allowed; write the value out")
+        return super().compose_node(parent, index)
+
 
 def yaml_value(text: str, where: str) -> Any:
     """The value that a YAML text stands for.
@@ -17,8 +30,11 @@ def yaml_value(text: str, where: str) -> Any:
     ------
     UsageError : it cannot be read as YAML; `where` names the text in the message.
     """
+    if len(text) > MAX_YAML_BYTES:
+        raise UsageError(f"{where}: more than {MAX_YAML_BYTES:,} bytes of YAML")
     try:
-        return yaml.safe_load(text)
+        # A SafeLoader: nothing is constructed but plain values.
+        return yaml.load(text, Loader=_Loader)
     # A date such as 2001-99-99 is a ValueError, one of its tags on other text nearly anything, and deep
     # nesting a RecursionError.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
@@ -33,10 +49,13 @@ def yaml_mapping(path: Path) -> dict[str, Any]:
     UsageError : the file cannot be read, or does not hold a mapping of names to values.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_YAML_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as YAML: {error}") from None
     values = yaml_value(text, str(path))
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"{path}: expected a mapping of settings")
+    if len(values) > _MAX_KEYS:
+        raise UsageError(f"{path}: {len(values):,} settings; there are not that many")
     return values

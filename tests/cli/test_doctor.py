@@ -322,3 +322,16 @@ def test_a_network_that_is_not_there_is_a_problem(
     found = json.loads(done.stdout)["figures"]["findings"]
     assert {f["state"] for f in found} == {"problem"}
     assert all("HTTPS_PROXY" in f["to_do"] and "download --from" in f["to_do"] for f in found)
+
+
+def test_doctor_lists_what_can_be_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (finding,) = doctor.CHECKS["image kinds"](DoctorSettings(workspace=tmp_path))
+    assert {"JPEG", "AVIF", "HEIF", "DICOM", "DICOM in JPEG-LS", "DICOM in HTJ2K"} <= set(
+        finding.figures or ()
+    )
+    lacking = {"jpeg_ls", "pillow_heif"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in lacking else object())
+    where = "skinlesion_cli.data.reading.decoders.find_spec"
+    monkeypatch.setattr(where, lambda name: name not in lacking or None)
+    (finding,) = doctor.CHECKS["image kinds"](DoctorSettings(workspace=tmp_path))
+    assert "not: HEIF, DICOM in JPEG-LS" in finding.found

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from PIL import Image, TiffImagePlugin
 
 from skinlesion_cli.data.reading.jpeg import check_scans, decode_jpeg, read_header
+from skinlesion_cli.data.reading.limits import check_size
 from skinlesion_cli.errors import ImageError
 
 _WINDOW_BYTES = 1 << 20
@@ -24,7 +25,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 # in intact files are of 24 bytes.
 _HOLE_BYTES = 64
 _ZEROS = re.compile(rb"\0{64,}")
-# In lossy WebP large flat areas become zeros: a byte stands for 13,000 pixels or more.
+# In arithmetic coding large flat areas become zeros: a byte stands for 13,000 pixels or more.
 _FLAT_PIXELS_PER_BYTE = 12_000
 _MAX_CHUNKS = 100_000
 
@@ -79,11 +80,11 @@ def check_webp(data: bytes, pixels: int) -> None:
         position += 8 + length + length % 2
 
 
-def check_media_boxes(data: bytes) -> None:
+def check_media_boxes(data: bytes, pixels: int) -> None:
     """The same for AVIF, HEIF and JPEG 2000, whose coded data lie in boxes or in a bare codestream."""
-    position = 0
+    position, allowed = 0, _HOLE_BYTES + pixels // _FLAT_PIXELS_PER_BYTE
     if data[4:8] not in (b"ftyp", b"jP  "):
-        refuse_holes(data, 0, len(data))
+        refuse_holes(data, 0, len(data), allowed)
         return
     while position + 8 <= len(data):
         length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
@@ -94,7 +95,7 @@ def check_media_boxes(data: bytes) -> None:
         if end > len(data) or end < start:
             raise ImageError("truncated", "the image is truncated: a part of the file is missing")
         if kind in (b"mdat", b"jp2c"):
-            refuse_holes(data, start, end)
+            refuse_holes(data, start, end, allowed)
         position = end
 
 
@@ -116,14 +117,21 @@ def check_bmp(data: bytes, image: Image.Image) -> None:
         )
 
 
-def check_tiff(data: bytes, image: TiffImagePlugin.TiffImageFile) -> None:
+def check_tiff(data: bytes, image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     """Check that all strips or tiles of a page lie in the file, and decode those that are JPEG strictly.
 
     Raises
     ------
-    ImageError : `truncated` or `damaged`.
+    ImageError : `truncated` or `damaged`; `too_large` for a tile, which is decoded whole however little of
+        it the image needs.
     """
     tags = image.tag_v2
+    tile_pixels = int(tags.get(322) or 0) * int(tags.get(323) or 0)
+    if tile_pixels > max_pixels:
+        raise ImageError(
+            "too_large",
+            f"the TIFF has tiles of {tile_pixels:,} pixels; the limit is {max_pixels:,} (--max-pixels)",
+        )
     offsets = _numbers(tags.get(324) or tags.get(273))
     sizes = _numbers(tags.get(325) or tags.get(279))
     if not sizes and len(offsets) == 1:
@@ -140,12 +148,13 @@ def check_tiff(data: bytes, image: TiffImagePlugin.TiffImageFile) -> None:
             raise ImageError("truncated", "the image is truncated: strips of pixel data are missing")
         if tags.get(259) == 7:
             strip = data[offset : offset + size]
-            _check_jpeg_strip(strip if not tables else bytes(tables)[:-2] + strip[2:])
+            _check_jpeg_strip(strip if not tables else bytes(tables)[:-2] + strip[2:], max_pixels)
 
 
-def _check_jpeg_strip(jpeg: bytes) -> None:
+def _check_jpeg_strip(jpeg: bytes, max_pixels: int) -> None:
     # Colours do not matter here: only whether every block was coded.
     header = read_header(jpeg)
+    check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=1)
     check_scans(jpeg, header)
     if len(header.components) in (1, 3):
         decode_jpeg(jpeg, header)

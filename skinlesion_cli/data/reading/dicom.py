@@ -42,9 +42,9 @@ def decode_dicom(
 ) -> LoadedImage:
     """One frame of a DICOM image, from 1.
 
-    Colour is converted from the file's photometric interpretation and its ICC profile; grey values are scaled
-    from the stored range (`BitsStored`, at `HighBit`) to 0..255, MONOCHROME1 is inverted.
-    Windows are not applied.
+    Colour is converted from the file's photometric interpretation and its ICC profile; grey values are
+    scaled from the stored range (`BitsStored`, at `HighBit`) to 0..255, MONOCHROME1 is inverted. Windows are
+    not applied.
 
     Raises
     ------
@@ -71,11 +71,13 @@ def decode_dicom(
 
 
 def count_frames(source: Path | bytes) -> int:
-    """Frames of a DICOM file by its header: 0 where it holds no image (a directory, a report),
-    else at least 1.
+    """Frames of a DICOM file by its header: 0 where it holds no image (directories, reports), else 1 or more.
 
-    A file that cannot be read, or that says more than it can hold, counts as one frame,
-    which will not be read.
+    A file that cannot be read counts as one frame, which gets a row that says why.
+
+    Raises
+    ------
+    ImageError : `too_complex`: it says that it has more frames than it can hold, or than anybody photographs.
     """
     try:
         dataset = _header(source)
@@ -87,9 +89,11 @@ def count_frames(source: Path | bytes) -> int:
         least = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
         compressed = syntax.startswith("1.2.840.10008.1.2.4") or syntax in (_DEFLATED, "1.2.840.10008.1.2.5")
         possible = size // (8 if compressed else max(least * int(dataset.get("BitsAllocated", 8)) // 8, 1))
-        return frames if 1 <= frames <= min(MAX_FRAMES, possible) else 1
     except Exception:
         return 1
+    if frames > max(min(MAX_FRAMES, possible), 1):
+        raise ImageError("too_complex", f"the file says that it has {frames:,} frames")
+    return max(frames, 1)
 
 
 def _header(source: Path | bytes) -> Any:
@@ -149,9 +153,7 @@ def _has_no_prefix(source: Path | bytes) -> bool:
 
 
 def _syntax_of(source: Path | bytes) -> str:
-    """The transfer syntax, read by hand: pydicom inflates a deflated file
-    without limit before it can be asked.
-    """
+    """The transfer syntax, read by hand: pydicom inflates without limit before it can be asked."""
     found = _meta_end(_start(source))
     return found[0] if found else ""
 

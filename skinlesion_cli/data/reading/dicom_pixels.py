@@ -11,7 +11,7 @@ import numpy as np
 
 from skinlesion_cli.data.reading import colour
 from skinlesion_cli.data.reading.completeness import refuse_holes
-from skinlesion_cli.data.reading.jpeg import check_scans, decode_jpeg, read_header
+from skinlesion_cli.data.reading.jpeg import check_scans, decode_jpeg, is_ycc, read_header
 from skinlesion_cli.data.reading.limits import check_size
 from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.errors import ImageError
@@ -154,12 +154,14 @@ def _decoded(dataset: Any, codec: Codec | None, frame: int, max_pixels: int) -> 
     from pydicom.pixels import pixel_array
 
     if codec is None or codec.family == "rle":
+        _check_conversion(dataset, max_pixels)
         # pydicom would clear the bits above `BitsStored`, wherever `HighBit` says that they are.
         stored: np.ndarray = pixel_array(dataset, index=frame - 1, correct_unused_bits=False)
         return stored
     pixels = _checked(dataset, codec, frame, max_pixels)
     if pixels is not None:
         return pixels
+    _check_conversion(dataset, max_pixels)
     if not _is_available(codec):
         raise ImageError(
             "needs_extra",
@@ -167,6 +169,19 @@ def _decoded(dataset: Any, codec: Codec | None, frame: int, max_pixels: int) -> 
         )
     decoded: np.ndarray = pixel_array(dataset, index=frame - 1, decoding_plugin=codec.plugin)
     return decoded
+
+
+def _check_conversion(dataset: Any, max_pixels: int) -> None:
+    """pydicom converts colours in floating point, all of the image at once."""
+    photometric = str(dataset.PhotometricInterpretation)
+    cost = 4 if photometric.startswith("YBR_FULL") else 2 if photometric == "PALETTE COLOR" else 1
+    check_size(
+        int(dataset.Columns),
+        int(dataset.Rows),
+        max_pixels=max_pixels,
+        cost=cost,
+        kind=f"DICOM in {photometric}",
+    )
 
 
 def _checked(dataset: Any, codec: Codec, frame: int, max_pixels: int) -> np.ndarray | None:
@@ -197,12 +212,14 @@ def _checked(dataset: Any, codec: Codec, frame: int, max_pixels: int) -> np.ndar
     if header.bits > 8:
         return None
     pixels = decode_jpeg(data, header)
-    if codec.family != "lossless":
-        # Only checked: pydicom knows which colour conversion the frame needs.
-        return None
-    if str(dataset.PhotometricInterpretation) == "RGB" and not header.jfif:
-        return pixels
-    return pixels[..., 0] if len(header.components) == 1 else None
+    if len(header.components) == 1:
+        return pixels[..., 0]
+    photometric = str(dataset.PhotometricInterpretation)
+    if codec.family == "lossless":
+        return pixels if photometric == "RGB" and not header.jfif else None
+    marked = header.jfif or header.adobe is not None
+    # Without a mark of its own the frame is what the file says, and the decoder took it for YCbCr.
+    return pixels if marked or photometric.startswith("YBR") == is_ycc(header) else None
 
 
 def _check_jpeg_2000(data: bytes, width: int, height: int, max_pixels: int) -> None:

@@ -11,6 +11,7 @@ from PIL import TiffImagePlugin
 from skinlesion_cli.data.reading import kinds
 from skinlesion_cli.data.reading.dicom import count_frames
 from skinlesion_cli.data.reading.kinds import FileKind
+from skinlesion_cli.errors import ImageError
 
 MAX_PAGES: Final = 1000
 # NewSubfileType (TIFF 6.0, 254): a smaller copy of another page, or a mask.
@@ -21,6 +22,10 @@ def frame_numbers(source: Path | bytes, kind: FileKind) -> tuple[int, ...]:
     """Numbers, from 1, of the frames that are images; empty where a DICOM file holds none.
 
     What cannot be read counts as one frame, so that it gets its row. Animations are one image.
+
+    Raises
+    ------
+    ImageError : `too_complex`: there are more frames than anybody photographs, or than the file can hold.
     """
     if kind is kinds.DICOM:
         return tuple(range(1, count_frames(source) + 1))
@@ -31,6 +36,8 @@ def frame_numbers(source: Path | bytes, kind: FileKind) -> tuple[int, ...]:
             io.BytesIO(source) if isinstance(source, bytes) else source
         ) as image:
             return _pages(image)
+    except ImageError:
+        raise
     except Exception:
         # Pillow raises nearly anything on damaged directories; reading the page will say what is wrong.
         return (1,)
@@ -45,5 +52,6 @@ def _pages(image: TiffImagePlugin.TiffImageFile) -> tuple[int, ...]:
             break
         if not int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & (_REDUCED | _MASK):
             pages.append(number)
-    # More pages than anybody photographs: one row, which says so.
-    return tuple(pages) if 0 < len(pages) <= MAX_PAGES else (1,)
+    if len(pages) > MAX_PAGES:
+        raise ImageError("too_complex", f"the TIFF has more than {MAX_PAGES:,} pages; split it")
+    return tuple(pages) or (1,)

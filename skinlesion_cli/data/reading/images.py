@@ -56,8 +56,9 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], Any]] = {
 }
 # Libraries that a build of Pillow may lack.
 _BUILT_IN = {"JPEG2000": "jpg_2000", "AVIF": "avif"}
-# OpenJPEG keeps 4 bytes a sample, twice; the video decoders keep planes of 16 bits and their references.
-_COST = {"JPEG2000": 4, "AVIF": 2, "HEIF": 2}
+# Memory beside that of a plain RGB image: OpenJPEG keeps 4 bytes per sample, twice; the video decoders keep
+# planes of 16 bits and their references; that of WebP keeps two canvases.
+_COST = {"JPEG2000": 4, "AVIF": 2, "HEIF": 2, "WEBP": 1.5}
 # Levels of 255 that a picture spans at least, without the lightest and darkest pixels. Photographs of skin
 # span 60 and more.
 _LEAST_LEVELS = 16
@@ -93,15 +94,15 @@ def load_image(
     min_side_px : refuse images with a shorter side than this.
     target_px : the caller will shrink the image to about this many pixels a side. A JPEG much larger than
         that is decoded at 1/2, 1/4 or 1/8 scale.
-    reduced_margin : decoding leaves at least this many times `target_px` on each side;
-        1 is faster and softer.
+    reduced_margin : decoding leaves at least this many times `target_px` on each side; 1 is faster and
+    softer.
     frame : the frame of a DICOM file or the page of a TIFF, from 1.
 
     Returns
     -------
     The image with the EXIF orientation applied, embedded colour profiles converted to sRGB, 16-bit grey
-    scaled from its full range to 0..255, and transparency laid over white.
-    Of an animation it is the first frame.
+    scaled from its full range to 0..255, and transparency laid over white. Of an animation it is the first
+    frame.
 
     Raises
     ------
@@ -154,8 +155,7 @@ def _is_dicom(source: Path | bytes, name: str) -> bool:
 
 
 def check_not_blank(pixels: np.ndarray) -> None:
-    """Refuse a picture that shows nothing: black, white, one colour,
-    or so few levels that nothing can be seen.
+    """Refuse a picture that shows nothing: black, white, one colour, or too few levels to see anything.
 
     Values of 12 bits that are stored in 16 without a word end here too.
 
@@ -240,7 +240,7 @@ def _opened(
             check_size(
                 width, height, max_pixels=max_pixels, min_side_px=min_side_px, cost=cost, kind=kind.name
             )
-            _check_whole(image, kind, data)
+            _check_whole(image, kind, data, max_pixels)
             yield image, header
     except ImageError:
         raise
@@ -284,19 +284,19 @@ def _not_an_image(data: bytes) -> ImageError:
     return ImageError("not_an_image", f"this is not an image that can be read ({_looks_like(data)})")
 
 
-def _check_whole(image: Any, kind: FileKind, data: bytes) -> None:
+def _check_whole(image: Any, kind: FileKind, data: bytes, max_pixels: int) -> None:
     """Find the damage that decoders pass over in silence."""
     if kind is kinds.PNG:
         completeness.check_png(data)
     elif kind is kinds.WEBP:
         completeness.check_webp(data, image.width * image.height)
     elif kind in (kinds.AVIF, kinds.HEIF, kinds.JPEG_2000):
-        completeness.check_media_boxes(data)
+        completeness.check_media_boxes(data, image.width * image.height)
     elif kind is kinds.BMP:
         completeness.check_bmp(data, image)
     elif kind is kinds.TIFF:
         modes.check_tiff_values(image)
-        completeness.check_tiff(data, image)
+        completeness.check_tiff(data, image, max_pixels)
 
 
 def _from_jpeg(

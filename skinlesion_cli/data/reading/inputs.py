@@ -23,11 +23,11 @@ from skinlesion_cli.data.reading.archives import READ_ERRORS, is_hidden, open_ar
 from skinlesion_cli.data.reading.folders import HIDDEN, sniff, walk
 from skinlesion_cli.data.reading.frames import frame_numbers
 from skinlesion_cli.data.reading.images import check_not_blank, load_image
-from skinlesion_cli.data.reading.kinds import HEAD_BYTES, has_image_suffix, kind_of
+from skinlesion_cli.data.reading.kinds import HEAD_BYTES, FileKind, has_image_suffix, kind_of
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.lists import lines
 from skinlesion_cli.data.reading.loaded import LoadedImage
-from skinlesion_cli.errors import DataError, ImageError, UsageError, escape_controls, name_items
+from skinlesion_cli.errors import DataError, ImageError, UsageError, escape_unprintable, name_items
 
 __all__ = [
     "ImageInput",
@@ -42,6 +42,11 @@ __all__ = [
 
 ARCHIVE_SUFFIX = ".zip"
 _ARCHIVE_KIND = "zip archive"
+# Controls, line and paragraph separators, and marks that turn text around. Spaces of all kinds stay in ids.
+_CONTROLS = frozenset(
+    {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+    | {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+)
 NO_IMAGE = "DICOM without an image"
 # What the id of a frame ends in.
 _FRAME_MARK = re.compile(r"#(?=\d+$)")
@@ -75,7 +80,12 @@ def identity(name: str) -> str:
     text = Path(name).as_posix() if os.sep != "/" else name
     # What Python calls printable is never escaped, but for the backslash; nearly every name is that.
     if not text.isprintable() or "\\" in text:
-        text = escape_controls(text.replace("\\", "\\\\"))
+        text = "".join(
+            escape_unprintable(character)
+            if character in _CONTROLS or "\ud800" <= character <= "\udfff"
+            else character
+            for character in text.replace("\\", "\\\\")
+        )
     # A file that is called like a frame of another.
     return _FRAME_MARK.sub("\\\\x23", text) if "#" in text else text
 
@@ -170,32 +180,44 @@ def _one(name: str, prefix: str, follow_links: bool, passed_over: Counter[str]) 
             own = identity(f"{prefix}{entry.name}" if entry.name else prefix.rstrip("/") or name)
             if entry.refusal is not None:
                 yield ImageInput(own, entry.path, refusal=entry.refusal)
-            elif numbers := frame_numbers(entry.path, entry.kind):
-                yield from _frames(ImageInput(own, entry.path), numbers)
-            else:
+                continue
+            source = ImageInput(own, entry.path)
+            numbers = _frame_numbers(entry.path, entry.kind)
+            if numbers == ():
                 passed_over[NO_IMAGE] += 1
+            else:
+                yield from _frames(source, numbers)
         return
     kind = sniff(path)
     if os.path.isfile(path) and (path.suffix.lower() == ARCHIVE_SUFFIX or kind.name == _ARCHIVE_KIND):
         yield from _members(path, name, prefix, passed_over)
     else:
         # A file that was named gets a row, whatever it is.
-        yield from _frames(ImageInput(identity(name), path), frame_numbers(path, kind) or (1,))
+        yield from _frames(ImageInput(identity(name), path), _frame_numbers(path, kind) or (1,))
 
 
 def expand_bytes(name: str, content: bytes) -> Iterator[ImageInput]:
     """The image whose content is in memory, or each of its frames; `name` becomes its id."""
     source = ImageInput(name, Path(name), content=content)
-    yield from _frames(source, frame_numbers(content, kind_of(content[:HEAD_BYTES], name)) or (1,))
+    yield from _frames(source, _frame_numbers(content, kind_of(content[:HEAD_BYTES], name)) or (1,))
 
 
-def _frames(source: ImageInput, numbers: tuple[int, ...]) -> Iterator[ImageInput]:
-    """The image itself, or each of its frames."""
-    if len(numbers) == 1:
+def _frame_numbers(content: Path | bytes, kind: FileKind) -> tuple[int, ...] | ImageError:
+    try:
+        return frame_numbers(content, kind)
+    except ImageError as error:
+        return error
+
+
+def _frames(source: ImageInput, numbers: tuple[int, ...] | ImageError) -> Iterator[ImageInput]:
+    """The image itself, or each of its frames; where they could not be counted, a refusal."""
+    if isinstance(numbers, ImageError):
+        yield replace(source, refusal=(numbers.reason, numbers.message))
+    elif len(numbers) == 1:
         yield replace(source, frame=numbers[0])
-        return
-    for number in numbers:
-        yield replace(source, id=f"{source.id}#{number}", frame=number)
+    else:
+        for number in numbers:
+            yield replace(source, id=f"{source.id}#{number}", frame=number)
 
 
 def count_quickly(named: Sequence[str], most: int) -> int | None:
@@ -241,7 +263,7 @@ def _members(path: Path, name: str, prefix: str, passed_over: Counter[str]) -> I
         return
     for member in members:
         source = ImageInput(identity(f"{prefix}{member.name}"), path, member=member.name)
-        if member.frames:
+        if member.frames != ():
             yield from _frames(source, member.frames)
         else:
             passed_over[member.kind] += 1
@@ -253,7 +275,7 @@ class _Member:
 
     name: str
     kind: str
-    frames: tuple[int, ...]
+    frames: tuple[int, ...] | ImageError
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -280,7 +302,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Member:
     if not kind.image:
         return _Member(name, kind.name, ())
     if kind.reader == "dicom" or kind.pillow == "TIFF":
-        return _Member(name, NO_IMAGE, frame_numbers(read_member(archive, member), kind))
+        return _Member(name, NO_IMAGE, _frame_numbers(read_member(archive, member), kind))
     return _Member(name, kind.name, (1,))
 
 

@@ -1,8 +1,8 @@
 """JPEG data decoded strictly: every block of every scan has to be coded.
 
 Pillow decodes with the warnings of libjpeg switched off, so that a cut or holed file comes out filled with
-grey. `simplejpeg` is the same libjpeg-turbo with warnings as errors;
-on intact files both give the same pixels.
+grey. `simplejpeg` is the same libjpeg-turbo with warnings as errors; on intact files both give the same
+pixels.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _FRAMES = frozenset({*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _START_OF_SCAN, _END_OF_IMAGE, _APP0, _ADOBE, _HUFFMAN_TABLES = 0xDA, 0xD9, 0xE0, 0xEE, 0xC4
 _COEFFICIENTS = 64
-# So many zero bytes are more than forty coefficients of one value in a row,
-# where zeros do not mean a flat area.
+# So many zero bytes are more than forty coefficients of one value in a row, where zeros do not mean a flat
+# area.
 _HOLE = bytes(16)
 # A warning of libjpeg about a segment that has nothing to do with the pixels.
 _HARMLESS = "unknown JFIF revision number"
@@ -40,10 +40,10 @@ _HARMLESS = "unknown JFIF revision number"
 class JpegHeader:
     """What the segments before the first scan say.
 
-    `components` are the identifiers of the colour components, `bits` those of a sample. `adobe` tells whether
-    an Adobe marker says how the colours are coded. `tables` has the symbol of the shortest code of each
-    Huffman table, which is all zeros. `scan_start` is the byte at which the first scan's marker stands,
-    `scan` its header.
+    `components` are the identifiers of the colour components, `bits` those of a sample. `adobe` is the
+    transform of an Adobe marker, which says how the colours are coded. `tables` has the symbol of the
+    shortest code of each Huffman table, which is all zeros. `scan_start` is the byte at which the first
+    scan's marker stands, `scan` its header.
     """
 
     width: int
@@ -53,7 +53,7 @@ class JpegHeader:
     progressive: bool
     jpeg_ls: bool
     jfif: bool
-    adobe: bool
+    adobe: int | None
     tables: dict[int, int]
     scan_start: int
     scan: bytes
@@ -64,10 +64,11 @@ def read_header(data: bytes) -> JpegHeader:
 
     Raises
     ------
-    ImageError : `truncated` or `damaged`: there is no frame, no scan or no end;
-        or the file is mostly filling.
+    ImageError : `truncated` or `damaged`: there is no frame, no scan or no end; or the file is mostly
+    filling.
     """
-    position, adobe, jfif, frame = 2, False, False, None
+    position, jfif, frame = 2, False, None
+    adobe: int | None = None
     tables: dict[int, int] = {}
     for _ in range(_MAX_SEGMENTS):
         fill = _FILL.match(data, position)
@@ -88,7 +89,7 @@ def read_header(data: bytes) -> JpegHeader:
                 raise _truncated("the JPEG's frame header is broken off")
             frame = (marker, segment)
         elif marker == _ADOBE and segment[:5] == b"Adobe":
-            adobe = True
+            adobe = segment[11] if len(segment) > 11 else 0
         elif marker == _APP0 and segment[:5] == b"JFIF\0":
             jfif = True
         elif marker == _HUFFMAN_TABLES:
@@ -112,6 +113,11 @@ def read_header(data: bytes) -> JpegHeader:
             )
         position += length
     raise ImageError("damaged", "the JPEG has an absurd number of segments")
+
+
+def is_ycc(header: JpegHeader) -> bool:
+    """Whether libjpeg takes three components for YCbCr, and converts them."""
+    return header.jfif or header.adobe == 1 or (header.adobe is None and header.components == b"\1\2\3")
 
 
 def check_scans(data: bytes, header: JpegHeader) -> None:
@@ -151,9 +157,8 @@ def _check_many_scans(data: bytes, header: JpegHeader) -> None:
         if count > MAX_SCANS or count * header.width * header.height > MAX_SCANNED_PIXELS:
             raise ImageError(
                 "too_complex",
-                f"the JPEG has at least {count} scans of {header.width} x {header.height} pixels; save "
-                "it again as "
-                "a baseline JPEG",
+                f"the JPEG has at least {count} scans of {header.width} x {header.height} pixels; save it "
+                "again as a baseline JPEG",
             )
         first, last, approximation = segment[-3:] if header.progressive else (0, _COEFFICIENTS - 1, 0)
         for component in segment[1:-3:2]:
@@ -183,7 +188,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, scale: int = 1) -> np.ndarra
     ------
     ImageError : `truncated` or `damaged`: some part of the image is not coded, or the coding is wrong.
     """
-    if len(header.components) == 4 and not header.adobe:
+    if len(header.components) == 4 and header.adobe is None:
         raise ImageError(
             "unsupported_mode",
             "a CMYK JPEG without an Adobe marker: whether its inks are inverted is not recorded; "

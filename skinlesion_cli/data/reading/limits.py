@@ -14,7 +14,13 @@ MIN_SIDE_PX = 16
 
 
 def check_size(
-    width: int, height: int, *, max_pixels: int, min_side_px: int = MIN_SIDE_PX, cost: int = 1, kind: str = ""
+    width: int,
+    height: int,
+    *,
+    max_pixels: int,
+    min_side_px: int = MIN_SIDE_PX,
+    cost: float = 1,
+    kind: str = "",
 ) -> None:
     """Refuse an image by its size in pixels, before memory is taken for it.
 
@@ -27,9 +33,9 @@ def check_size(
     ------
     ImageError : `too_large` or `too_small`.
     """
-    limit = max_pixels // cost
+    limit = int(max_pixels / cost)
     if width * height > limit:
-        of_kind = f" for {kind}, which takes {cost} times the memory of other images" if cost > 1 else ""
+        of_kind = f" for {kind}, which takes {cost:g} times the memory of other images" if cost > 1 else ""
         raise ImageError(
             "too_large",
             f"the image has {width} x {height} pixels; the limit is {limit:,}{of_kind} (--max-pixels)",

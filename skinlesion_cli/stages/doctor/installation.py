@@ -64,6 +64,17 @@ def libraries(_settings: DoctorSettings) -> Iterator[Finding]:
     )
 
 
+def image_kinds(_config: DoctorSettings) -> Iterator[Finding]:
+    """Which compressions of images and DICOM files can be decoded here."""
+    from skinlesion_cli.data.reading.decoders import decoders
+
+    available = decoders()
+    lacking = [name for name, there in available.items() if not there]
+    readable = ", ".join(name for name, there in available.items() if there)
+    advice = f"; not: {', '.join(lacking)} (pip install 'skinlesion[dicom,heif]')" if lacking else ""
+    yield Finding("image kinds", "ok", readable + advice, figures=available)
+
+
 def _extras(stated: Mapping[str, list[Any]]) -> Iterator[Finding]:
     """Optional libraries: only an extra that is installed in part is worth advice."""
     versions = {r.name: _version(r.name) for group in stated.values() for r in group}

@@ -19,6 +19,7 @@ from skinlesion_cli.stages.result import StageResult, Table
 CHECKS: Mapping[str, Check] = {
     "python": installation.python,
     "libraries": installation.libraries,
+    "image kinds": installation.image_kinds,
     "loading": installation.loading,
     "devices": machine.devices,
     "threads": machine.threads,
