@@ -153,10 +153,11 @@ def workspace_for(gated_workspace: Path, tmp_path_factory: pytest.TempPathFactor
             rule = DecisionRule(thresholds=THRESHOLDS, malignant_threshold=0.5, conformal_minimum=(0.1,) * 7)
             stopping = StoppingRule(rule, margin_factor=0.3, n_views=8, weights=(0.5, 0.5))
             stored = {"stopping_rule": stopping.to_json()} if mode == tta.ADAPTIVE else None
-            ensemble = Ensemble.load(Workspace(root).ensemble).artifact
-            assert ensemble is not None
+            ensemble = replace(Ensemble.load(Workspace(root).ensemble), views=views)
             calibration = Calibration(rule, "published", mode, views, stopping=stored)
-            calibration.save(Workspace(root).calibration, inputs={"ensemble": ensemble})
+            calibration.save(
+                Workspace(root).calibration, inputs={"ensemble": ensemble.save(Workspace(root).ensemble)}
+            )
             made[mode] = root
         return made[mode]
 
@@ -327,7 +328,7 @@ def test_a_folder_gives_one_prediction_per_image_and_an_empty_one_is_refused(
 def test_bench_takes_the_forward_passes_of_prediction(inputs: list[Path], workspace_for: Any) -> None:
     workspace, sample = workspace_for(tta.ADAPTIVE), inputs[0] / "large.jpg"
     config = bench.BenchSettings(
-        workspace=workspace, sample=[sample], images=10, seconds=0.01, runtime="torch", device="cpu"
+        workspace=workspace, sample=[sample], images=10, seconds=0.1, runtime="torch", device="cpu"
     )
     adaptive = bench.run(config, SilentReporter()).figures["adaptive"]
     (prediction,) = Classifier.load(workspace, device="cpu", runtime="torch").predict([sample])
