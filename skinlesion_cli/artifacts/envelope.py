@@ -90,6 +90,17 @@ class Artifact:
             raise ArtifactError(f"{self.path.name} names no payload {role!r}", RUN_AGAIN)
         return read_regular(self.payloads[role], MOST_PAYLOAD_BYTES)
 
+    def input_sha256(self, role: str) -> str:
+        """Hash of the artifact that this one was made from.
+
+        Raises
+        ------
+        ArtifactError : it does not say.
+        """
+        if role not in self.inputs:
+            raise ArtifactError(f"{self.path.name} does not say which {role} it was made from", RUN_AGAIN)
+        return self.inputs[role]
+
     def require_input(self, role: str, expected: Artifact) -> None:
         """Refuse this artifact unless it was made from exactly `expected`."""
         found = self.inputs.get(role)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
@@ -12,7 +13,7 @@ from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.schema import ClassName, Count, Text
-from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.errors import ArtifactError, DataError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 
@@ -77,8 +78,15 @@ class Manifest(StoredArtifact):
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
         body = parsed(ManifestBody, artifact)
+        table = tables.read_csv(artifact.payload("table"), artifact.path.name)
+        tables.require_columns(table, ("id", "file"), artifact.path.name)
+        outside = table["id"][~table["file"].map(_is_below_its_folder)]
+        if len(outside):
+            raise ArtifactError(
+                f"{artifact.path.name} names files outside of its images: {name_items(outside)}"
+            )
         return cls(
-            table=tables.read_csv(artifact.payload("table"), artifact.path.name),
+            table=table,
             licence=body.licence,
             attribution=body.attribution,
             artifact=artifact,
@@ -97,6 +105,12 @@ class Manifest(StoredArtifact):
             body.model_dump(mode="json"),
             payloads={"table": (".csv", tables.to_csv(table))},
         )
+
+
+def _is_below_its_folder(file: str) -> bool:
+    """Whether a path stays below the folder that it is relative to, on every operating system."""
+    parts = re.split(r"[/\\]", file)
+    return file != "" and parts[0] != "" and ".." not in parts and not re.match(r"[A-Za-z]:", file)
 
 
 def check(table: pd.DataFrame) -> None:

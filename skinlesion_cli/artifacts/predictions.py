@@ -23,6 +23,8 @@ from skinlesion_cli.artifacts.tensors import load_float32, read_header
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
 
+# Probabilities are rounded to float32, and those of several networks are averaged.
+_SUM_TOLERANCE = 1e-3
 PROBABILITY_COLUMNS = tuple(f"p_{name}" for name in CLASS_NAMES)
 
 
@@ -120,6 +122,11 @@ class Predictions(StoredArtifact):
                 f"{artifact.path.name} states {body.images} images, but its table has {len(table)}"
             )
         tensors = _tensors(artifact, (len(table), len(body.views), N_CLASSES))
+        unknown = table["id"][~table["label"].isin(CLASS_INDEX)]
+        if len(unknown) or table["id"].duplicated().any():
+            raise ArtifactError(
+                f"{artifact.path.name} names an image twice, or an unknown class for {name_items(unknown)}"
+            )
         return cls(
             table=table,
             view_probabilities=tensors["view_probabilities"],
@@ -155,6 +162,11 @@ def _tensors(artifact: Artifact, shape: tuple[int, int, int]) -> dict[str, np.nd
         if RENAMED_TENSORS.get(key, key) == "group_probabilities" and len(info.shape) == 4:
             shapes[key] = (shape[0], info.shape[1], *shape[1:])
     tensors = load_float32(content, shapes, name)
+    for key, tensor in tensors.items():
+        # NaN is refused with the ids of its images, see `Predictions`.
+        finite = tensor[np.isfinite(tensor).all(axis=-1)]
+        if (finite < 0).any() or (np.abs(finite.sum(axis=-1) - 1.0) > _SUM_TOLERANCE).any():
+            raise ArtifactError(f"{name}: {key} holds values that are not probabilities of seven classes")
     if "view_probabilities" not in tensors:
         raise ArtifactError(f"{name} holds no view_probabilities")
     return {RENAMED_TENSORS.get(key, key): tensor for key, tensor in tensors.items()}

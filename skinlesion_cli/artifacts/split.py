@@ -15,7 +15,7 @@ from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.schema import Count, Text
-from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.errors import ArtifactError, DataError, name_items
 
 PARTS = ("train", "val", "test")
 HELD_OUT = ("test", "val")
@@ -96,6 +96,9 @@ class Split(StoredArtifact):
         body = parsed(SplitBody, artifact)
         table = tables.read_csv(artifact.payload("table"), artifact.path.name)
         tables.require_columns(table, cls.COLUMNS, artifact.path.name)
+        odd = table["id"][~(table["part"].isin(PARTS) & table["fold"].str.fullmatch(r"[0-9]{0,3}"))]
+        if len(odd):
+            raise ArtifactError(f"{artifact.path.name} has an unknown part or fold for {name_items(odd)}")
         return cls(
             table=table,
             strategy=body.strategy,

@@ -16,7 +16,7 @@ from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
-from skinlesion_cli.decisions import ensemble as merging
+from skinlesion_cli.decisions.ensemble import METHODS, bacc_weights, combine, equal_weights, stacked_weights
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
@@ -39,7 +39,7 @@ class EnsembleSettings(StageSettings):
     members: tuple[str, ...] = ()
     tables: tuple[Path, ...] = ()
     truth: Path | None = None
-    method: Annotated[str, one_of(merging.METHODS)] = "bacc"
+    method: Annotated[str, one_of(METHODS)] = "bacc"
     tta_mode: Annotated[str, one_of(tta.MODES)] = "d4"
 
 
@@ -72,7 +72,7 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
                 path.unlink(missing_ok=True)
                 continue
             inputs: dict[str, Artifact | str] = {"ensemble": written}
-            inputs["split"] = _artifact(parts[0]).inputs["split"]
+            inputs["split"] = _artifact(parts[0]).input_sha256("split")
             _merge(parts, ensemble).save(path, inputs=inputs)
             paths.append(path)
     return _result(ensemble, paths, found.notes)
@@ -91,16 +91,16 @@ def _fit(
     labels, stack = first.labels, np.stack([p.probabilities for p in validation])
     bacc = [metrics.balanced_accuracy(labels, probabilities.argmax(axis=1)) for probabilities in stack]
     if method == "bacc":
-        weights = merging.bacc_weights(
+        weights = bacc_weights(
             [
                 over_views if alone is None else alone
                 for over_views, alone in zip(bacc, single_view, strict=True)
             ]
         )
     elif method == "stacked":
-        weights = merging.stacked_weights(labels, stack, first.lesion_ids)
+        weights = stacked_weights(labels, stack, first.lesion_ids)
     else:
-        weights = merging.equal_weights(len(validation))
+        weights = equal_weights(len(validation))
     members = tuple(
         Member(p.source, _checkpoint(p), float(weight), _defined(value), single_view_bacc=alone)
         for p, weight, value, alone in zip(validation, weights, bacc, single_view, strict=True)
@@ -132,8 +132,8 @@ def _cross_fitted_bacc(labels: np.ndarray, stack: np.ndarray, lesion_ids: np.nda
     """BACC of weights that never saw the lesion that they are judged on."""
     predicted = np.empty(len(labels), dtype=np.int64)
     for train, held_out in grouped_folds(labels, lesion_ids):
-        weights = merging.stacked_weights(labels[train], stack[:, train], lesion_ids[train])
-        predicted[held_out] = merging.combine(stack[:, held_out], weights).argmax(axis=1)
+        weights = stacked_weights(labels[train], stack[:, train], lesion_ids[train])
+        predicted[held_out] = combine(stack[:, held_out], weights).argmax(axis=1)
     return metrics.balanced_accuracy(labels, predicted)
 
 

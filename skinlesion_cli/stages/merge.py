@@ -8,7 +8,7 @@ from heapq import merge as merge_sorted
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts import prediction_file
 from skinlesion_cli.artifacts.prediction_columns import Row
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
@@ -36,12 +36,12 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
     """
     if not settings.shards:
         raise UsageError("no shards to merge", "Example: skinlesion merge part-*.csv --output all.csv")
-    replaced = store.check_output(settings.output, settings.shards)
+    replaced = prediction_file.check_output(settings.output, settings.shards)
     if replaced:
         reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
     records = {path: _record(path) for path in settings.shards}
     _check(records)
-    kind = store.format_of(settings.output)
+    kind = prediction_file.format_of(settings.output)
     kinds = {record["format"] for record in records.values()}
     if kinds != {kind}:
         raise UsageError(f"the shards are {', '.join(sorted(kinds))}, but the output is {kind}")
@@ -49,10 +49,12 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
     total, tally = run_of.pop("inputs")["count"], Tally()
     # The rows of an earlier, unfinished merge are all in the shards.
     with (
-        store.open_partial(settings.output, kind, TABLE, run_of, resume=False, overwrite=True) as partial,
+        prediction_file.open_partial(
+            settings.output, kind, TABLE, run_of, resume=False, overwrite=True
+        ) as partial,
         reporter.task("merging", total=total, unit="rows") as task,
     ):
-        streams = [store.read_rows(path, kind, TABLE) for path in settings.shards]
+        streams = [prediction_file.read_rows(path, kind, TABLE) for path in settings.shards]
         for row in _checked(merge_sorted(*streams, key=lambda row: row["row"]), total):
             partial.write_line(row)
             tally.add(Prediction.from_row(row))
@@ -72,18 +74,18 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
 
 def _record(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        unfinished = store.partial_path(path).exists()
+        unfinished = prediction_file.partial_path(path).exists()
         raise ArtifactError(
             f"the shard {path} is {'unfinished' if unfinished else 'missing'}",
             "Predict that shard again with --resume.",
         )
     try:
-        record = json.loads(store.shard_path(path).read_text())
+        record = json.loads(prediction_file.shard_path(path).read_text())
         if not isinstance(record.get("shard"), list) or "inputs" not in record:
             raise ValueError("it is not the record of a shard")
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{store.shard_path(path).name}, the record of {path.name}, cannot be read: {error}",
+            f"{prediction_file.shard_path(path).name}, the record of {path.name}, cannot be read: {error}",
             "Merge tables that `skinlesion predict --shard` wrote, with their .shard files beside them.",
         ) from None
     return dict(record)

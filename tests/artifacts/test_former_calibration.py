@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlesion_cli.artifacts import bundle as bundles
+from skinlesion_cli.artifacts.bundle import bundled_model
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.predictions import Predictions
 
@@ -18,7 +18,7 @@ FILE = Path(__file__).parent / "data" / "calibration-schema-1.json"
 @pytest.fixture(scope="module")
 def case() -> tuple[Calibration, np.ndarray]:
     calibration = Calibration.load(FILE)
-    predictions = Predictions.load(bundles.bundled_model().ensemble_predictions("val"))
+    predictions = Predictions.load(bundled_model().ensemble_predictions("val"))
     return calibration, calibration.averaged(predictions)
 
 

@@ -126,7 +126,8 @@ def test_where_the_model_lies(tmp_path, monkeypatch):
 
 def predicted(workspace: Workspace, name: str, part: str, value: float, inputs: dict[str, str]) -> None:
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
-    values = np.full((1, 2, 7), value, np.float32)
+    values = np.full((1, 2, 7), (1 - value) / 6, np.float32)
+    values[:, :, 0] = value
     made = Predictions(rows, values, VIEWS, name, part)
     made.save(workspace.predictions(name, part), inputs=inputs)
 

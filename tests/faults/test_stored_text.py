@@ -110,17 +110,17 @@ def test_odd_names_do_not_keep_a_run_from_being_resumed(
     # As a run leaves it that was killed after each of its rows.
     whole = (tmp_path / "whole.csv").read_bytes().splitlines(keepends=True)
     (tmp_path / "never.jpg").write_bytes(b"")
-    import skinlesion_cli.artifacts.prediction_file as store
+    from skinlesion_cli.artifacts import prediction_file
 
     record = {}
-    finish = store.PartialFile.finish
+    finish = prediction_file.PartialFile.finish
 
-    def kept(self: store.PartialFile, *rest: object) -> None:
+    def kept(self: prediction_file.PartialFile, *rest: object) -> None:
         record["run"] = (tmp_path / "cut.csv.partial.run").read_bytes()
         finish(self, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.PartialFile, "finish", kept)
+        patch.setattr(prediction_file.PartialFile, "finish", kept)
         assert run(*arguments, "-o", "cut.csv").exit_code == 3
     for rows in range(1, len(whole)):
         (tmp_path / "cut.csv").unlink()

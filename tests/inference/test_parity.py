@@ -22,8 +22,7 @@ import pytest
 from PIL import Image
 
 from skinlesion_cli import Classifier
-from skinlesion_cli.artifacts import exports
-from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts import exports, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
@@ -194,7 +193,7 @@ def by_command(workspace: Path, inputs: list[Path], output: Path, runtime: str) 
         device="cpu",
     )
     predict.run(config, SilentReporter())
-    rows = map(Prediction.from_row, store.read_rows(output, output.suffix[1:], TABLE))
+    rows = map(Prediction.from_row, prediction_file.read_rows(output, output.suffix[1:], TABLE))
     return {end_of(row.id): row for row in rows}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts import prediction_file
 from skinlesion_cli.artifacts.external_predictions import read_predictions, read_truth
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, unescape_formula
 from skinlesion_cli.errors import ArtifactError, ImageError
@@ -125,7 +125,7 @@ def test_escaping_is_undone_exactly(text: str) -> None:
 
 def older(kind: str) -> list[Prediction]:
     path = OLDER / f"predictions.{kind}"
-    return [Prediction.from_row(row) for row in store.read_rows(path, kind, TABLE)]
+    return [Prediction.from_row(row) for row in prediction_file.read_rows(path, kind, TABLE)]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -142,7 +142,7 @@ def test_older_parquet_is_read(tmp_path: Path) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     lines = (OLDER / "predictions.jsonl").read_text().splitlines()
     parquet.write_table(pa.Table.from_pylist([json.loads(line) for line in lines]), tmp_path / "a.parquet")
-    rows = store.read_rows(tmp_path / "a.parquet", "parquet", TABLE)
+    rows = prediction_file.read_rows(tmp_path / "a.parquet", "parquet", TABLE)
     assert [Prediction.from_row(row) for row in rows] == older("jsonl")
 
 
@@ -154,7 +154,9 @@ def test_older_shards_merge_to_a_table_of_today(tmp_path: Path) -> None:
     config = merge.MergeSettings(shards=(tmp_path / "part-2.csv", tmp_path / "part-1.csv"), output=output)
     merge.run(config, SilentReporter())
     assert output.read_bytes().startswith(TABLE.header("csv"))
-    assert [Prediction.from_row(row) for row in store.read_rows(output, "csv", TABLE)] == older("csv")
+    assert [Prediction.from_row(row) for row in prediction_file.read_rows(output, "csv", TABLE)] == older(
+        "csv"
+    )
 
 
 def test_an_older_table_makes_a_page_and_can_be_evaluated(tmp_path: Path) -> None:
@@ -182,13 +184,13 @@ def test_an_older_unfinished_table_is_refused_with_the_columns_that_differ(tmp_p
     output = tmp_path / "all.csv"
     record = json.loads((OLDER / "part-1.csv.shard").read_text())
     del record["inputs"]
-    shutil.copy(OLDER / "part-1.csv", store.partial_path(output))
-    store.run_path(output).write_text(json.dumps(record))
+    shutil.copy(OLDER / "part-1.csv", prediction_file.partial_path(output))
+    prediction_file.run_path(output).write_text(json.dumps(record))
     now = record | {"columns": list(TABLE.names)}
     with (
         pytest.raises(
             ArtifactError, match=r"columns: \['doubtful', 'passes'\] then, \['flagged', 'forward_passes'"
         ),
-        store.open_partial(output, "csv", TABLE, now, resume=True, overwrite=False),
+        prediction_file.open_partial(output, "csv", TABLE, now, resume=True, overwrite=False),
     ):
         pass

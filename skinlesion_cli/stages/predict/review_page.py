@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli import __version__
-from skinlesion_cli.artifacts import output_checks
-from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts import output_checks, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
 from skinlesion_cli.explain.thumbnails import SUFFIX, thumbnail_name
@@ -83,7 +82,7 @@ def write_report(
         model_sha256=bundle.sha256,
     )
     path = page_path(output)
-    html = page(map(Prediction.from_row, store.read_rows(output, kind, TABLE)), about)
+    html = page(map(Prediction.from_row, prediction_file.read_rows(output, kind, TABLE)), about)
     with atomic_file(path, "w") as file:
         file.write(html)
     return path

@@ -12,8 +12,7 @@ from typing import IO, Annotated, Any, Self
 
 from pydantic import Field, PositiveInt, SkipValidation, model_validator
 
-from skinlesion_cli.artifacts import output_checks
-from skinlesion_cli.artifacts import prediction_file as store
+from skinlesion_cli.artifacts import output_checks, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.prediction_columns import FORMATS
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -127,20 +126,22 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
     if settings.shard is not None:
         batches = backends.shard_of(batches, *settings.shard)
-    kind = "jsonl" if settings.output == STDOUT else store.format_of(settings.output, settings.format)
+    kind = (
+        "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
+    )
     with (
         _sink(settings, kind, plan, size) as sink,
         output_checks.hold_mirrors(_mirrors(settings), settings.output),
         reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
-        if settings.resume and isinstance(sink, store.PartialFile):
+        if settings.resume and isinstance(sink, prediction_file.PartialFile):
             batches = _skip_finished(sink, batches, settings, tally, task)
         for predictions in _predictions(settings, plan, bundle, batches, reporter):
             sink.write(prediction.to_row() for prediction in predictions)
             for prediction in predictions:
                 tally.add(prediction)
             task.advance(len(predictions))
-        if isinstance(sink, store.PartialFile):
+        if isinstance(sink, prediction_file.PartialFile):
             sink.finish(numbering.record() if settings.shard else None)
     reports = _report(settings, kind, plan, bundle, reporter)
     result = _result(settings, plan, bundle, tally, passed_over, reports)
@@ -176,7 +177,7 @@ def _check_output(settings: PredictSettings) -> bool:
     """
     if settings.output == STDOUT:
         return False
-    replaces = store.check_output(settings.output, settings.inputs)
+    replaces = prediction_file.check_output(settings.output, settings.inputs)
     for overlays in _mirrors(settings)[:1]:
         output_checks.check_mirror(overlays, settings.output, settings.inputs)
     if settings.report:
@@ -217,7 +218,7 @@ def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter
 def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
     if settings.output == STDOUT:
         assert settings.stream is not None
-        return nullcontext(store.StreamSink(settings.stream, TABLE))
+        return nullcontext(prediction_file.StreamSink(settings.stream, TABLE))
     # Paths and the distribution of work may change between two runs; what decides a row may not.
     run = {
         "model_sha256": plan.model_sha256,
@@ -233,13 +234,13 @@ def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
         "shard": list(settings.shard) if settings.shard else None,
         "columns": list(TABLE.names),
     }
-    return store.open_partial(
+    return prediction_file.open_partial(
         settings.output, kind, TABLE, run, resume=settings.resume, overwrite=settings.overwrite
     )
 
 
 def _skip_finished(
-    partial: store.PartialFile,
+    partial: prediction_file.PartialFile,
     batches: Iterator[Sequence[Numbered]],
     settings: PredictSettings,
     tally: Tally,

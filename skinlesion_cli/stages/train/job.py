@@ -166,7 +166,7 @@ def identity_of(checkpoint: Checkpoint) -> dict[str, Any]:
         checkpoint.recipe,
         checkpoint.figures.get("weights", "auto"),
         checkpoint.seed,
-        checkpoint.artifact.inputs["split"] if checkpoint.artifact else "",
+        checkpoint.artifact.input_sha256("split") if checkpoint.artifact else "",
     )
 
 
