@@ -379,3 +379,39 @@ def test_a_table_that_stands_for_a_huge_one_and_a_fifo_are_refused(tmp_path):
     code, printed, _ = download(tmp_path / "fifo.csv", tmp_path / "w")
     assert code in (1, 2)
     assert not Workspace(tmp_path / "w").manifest.exists()
+
+
+def test_of_several_columns_that_may_be_the_label_the_one_that_is_understood_counts(tmp_path):
+    place(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "labels.csv").write_text("image,target,diagnosis\na,1,melanoma\nb,0,nevus\n")
+    code, printed, rows = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 0
+    assert {name: row["label"] for name, row in rows.items()} == {"a": "MEL", "b": "NV"}
+    assert any("not used: target" in note for note in printed["warnings"])
+
+
+def test_a_column_for_each_class_that_does_not_say_exactly_one_is_refused(tmp_path):
+    place(tmp_path, "a.jpg", "b.jpg")
+    header = "image;melanoma;nevus;bcc;ak;bkl;df;vasc\n"
+    (tmp_path / "labels.csv").write_text(header + "a;1,0;0,0;0;0;0;0;0\nb;1;1;0;0;0;0;0\n")
+    code, printed, _ = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 1
+    assert "exactly one class: b" in printed["text"]
+
+
+def test_an_empty_table_and_a_list_without_labels_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,label\n")
+    code, printed, _ = download(tmp_path / "labels.csv", tmp_path / "w")
+    assert code == 1
+    assert "has no rows" in printed["text"]
+    (tmp_path / "reviewed.csv").write_text("image,label,review\na.jpg,,later\n")
+    code, printed, _ = download(tmp_path / "reviewed.csv", tmp_path / "w")
+    assert code == 1
+    assert "no row has a label" in printed["text"]
+
+
+def test_two_classes_for_one_name_are_wrong_usage(tmp_path):
+    place(tmp_path, "a.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\na,mole x\n")
+    maps = ("--map", "mole x=NV", "--map", "Mole-X=MEL")
+    assert download(tmp_path / "labels.csv", tmp_path / "w", *maps)[0] == 2

@@ -50,7 +50,7 @@ def test_strategies() -> None:
     # The second most uncertain looks just like the first.
     assert selection.select("mixed", 2, scores, features)[0] == 1
     assert selection.select("mixed", 2, scores, features)[1] in (0, 3)
-    with pytest.raises(UsageError, match="there is no 'luck'"):
+    with pytest.raises(UsageError, match="no strategy named 'luck'"):
         selection.select("luck", 2, scores, features)
 
 
