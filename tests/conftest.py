@@ -16,6 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 
+# They start the command in a process of its own, or a browser: seconds, where a function call takes milliseconds.
+SLOW_FIXTURES = frozenset({"skinlesion", "program", "browser"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests as slow by the fixtures that they ask for."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def empty_user_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What this user has exported must not decide which runtime a test runs with."""

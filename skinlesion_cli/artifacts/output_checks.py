@@ -16,19 +16,19 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from skinlesion_cli.artifacts.files import atomic_write, exclusive
+from skinlesion_cli.artifacts.own_files import Recogniser, is_overlay
 from skinlesion_cli.errors import SkinLesionError, UsageError, name_items
 
 MARK: Final = ".skinlesion-output.json"
 # Names of `maps.relative_path`.
 OVERLAY_NAMES: Final = re.compile(r"\.cam(-[A-Z]+)?(\.raw)?\.(png|npz)$")
-_MAX_JSON_BYTES = 64 << 20
-_HEAD_BYTES = 4096
+_MAX_MARK_BYTES = 4096
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISCHR, "a device"),
@@ -36,9 +36,6 @@ _KINDS = (
     (stat.S_ISFIFO, "a pipe (FIFO)"),
     (stat.S_ISSOCK, "a socket"),
 )
-
-# Whether a file is an earlier result of one kind.
-Recogniser = Callable[[Path], bool]
 
 
 def check_file(output: Path, is_own: Recogniser, what: str, inputs: Iterable[str | Path] = ()) -> bool:
@@ -130,6 +127,20 @@ def check_folder(
     _probe(folder)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder for a packed model that is a link, or that holds anything; hidden files aside.
+
+    Raises
+    ------
+    UsageError : either, or it is no folder.
+    SkinLesionError : nothing can be created in it.
+    """
+    check_folder(folder)
+    held = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+    if held:
+        raise UsageError(f"the folder {folder} is not empty: {name_items(held)}", "Name a new folder.")
+
+
 def refuse_linked(folder: Path) -> None:
     """Refuse a folder to write to that is a link, or that is no folder.
 
@@ -192,12 +203,10 @@ def check_mirror(
 
 
 def owner_of(folder: Path) -> str | None:
-    """The name of the table that a folder of overlays or thumbnails belongs to; None:
-    it is no such folder.
-    """
+    """The name of the table that a folder of overlays or thumbnails belongs to, or None."""
     try:
         with (folder / MARK).open("rb") as file:
-            owner = json.loads(file.read(_HEAD_BYTES))["of"]
+            owner = json.loads(file.read(_MAX_MARK_BYTES))["of"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Path(owner).name if isinstance(owner, str) else None
@@ -244,50 +253,6 @@ def refuse_foreign_overlay(folder: Path, path: Path) -> None:
         raise UsageError(
             f"{path} is there already, and was not written by skinlesion", "Choose another --output."
         )
-
-
-def is_overlay(path: Path) -> bool:
-    """Whether a file is an overlay or a stored map: both say so near their start."""
-    head = _head(path)
-    if head.startswith(b"\x89PNG"):
-        return b"skinlesion:" in head
-    return head.startswith(b"PK") and b"map.npy" in head[:64]
-
-
-def is_page(path: Path) -> bool:
-    """Whether a file is a page that this toolkit wrote;
-    those of versions before the mark are known by their head.
-    """
-    head = _head(path)
-    return b'<meta name="generator" content="skinlesion' in head or (
-        b"Content-Security-Policy" in head
-        and (b"<title>Predictions of " in head or b"<title>Evaluation of " in head)
-    )
-
-
-def is_artifact(kind: str) -> Recogniser:
-    """Recognises an artifact's JSON file of this kind."""
-
-    def recognise(path: Path) -> bool:
-        stated = _json_object(path)
-        return stated.get("format") == "skinlesion-artifact" and stated.get("kind") == kind
-
-    return recognise
-
-
-def has_header(columns: Sequence[str]) -> Recogniser:
-    """Recognises a CSV whose header begins with these columns."""
-    return lambda path: _head(path).startswith(",".join(columns).encode())
-
-
-def files_of_evaluation(folder: Path) -> Recogniser:
-    """Recognises what an earlier evaluation wrote into its folder."""
-    path = folder / "evaluation.json"
-    stated = _json_object(path)
-    own = is_artifact("evaluation")(path) if stated else False
-    body = stated.get("body") if own else None
-    names = body.get("files", {}) if isinstance(body, dict) else {}
-    return lambda file: own and (file.name == path.name or file.name in names or is_page(file))
 
 
 def _refuse_inputs(output: Path, inputs: Iterable[str | Path]) -> None:
@@ -344,21 +309,3 @@ def _probe(folder: Path) -> None:
             f"cannot write in {folder}: {error.strerror or error}",
             "Check that it can be written and has free space, or choose another --output.",
         ) from error
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except OSError:
-        return b""
-
-
-def _json_object(path: Path) -> dict[str, object]:
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
-            return {}
-        stated = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return stated if isinstance(stated, dict) else {}

@@ -18,14 +18,12 @@ from typing import IO, Any
 
 from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.files import atomic_file, atomic_write, exclusive
+from skinlesion_cli.artifacts.own_files import is_prediction_table
 from skinlesion_cli.artifacts.prediction_columns import FORMATS, ColumnSet, Row
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _GROUP_ROWS = 10_000
-# The first columns of every version.
-_FIRST_COLUMNS = ("row", "id", "status", "error")
-_MAX_LINE_BYTES = 1 << 20
 
 
 def format_of(output: Path, wanted: str | None = None) -> str:
@@ -157,35 +155,6 @@ def run_path(output: Path) -> Path:
 
 def shard_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.shard")
-
-
-def is_prediction_table(path: Path) -> bool:
-    """Whether a file is a table of predictions, by this or an earlier version, in any of the formats."""
-    try:
-        with path.open("rb") as file:
-            line = file.readline(_MAX_LINE_BYTES)
-    except OSError:
-        return False
-    if line.startswith(b"PAR1"):
-        return _first_columns_of_parquet(path) == _FIRST_COLUMNS
-    if line.startswith(b"{"):
-        try:
-            return tuple(json.loads(line))[: len(_FIRST_COLUMNS)] == _FIRST_COLUMNS
-        except (ValueError, RecursionError):
-            return False
-    return line.startswith(",".join(_FIRST_COLUMNS).encode() + b",")
-
-
-def _first_columns_of_parquet(path: Path) -> tuple[str, ...] | None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        return None
-    try:
-        return tuple(pq.read_schema(path).names[: len(_FIRST_COLUMNS)])
-    except (OSError, pa.ArrowException):
-        return None
 
 
 def check_output(output: Path, inputs: Iterable[str | Path]) -> bool:

@@ -11,7 +11,7 @@ from skinlesion_cli.artifacts.bundle import Bundle, copy_model
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
-from skinlesion_cli.errors import ArtifactError, UsageError, name_items
+from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.result import StageResult
 
@@ -41,12 +41,7 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
         raise UsageError(
             f"there is a model in {settings.output} already", "Name a new folder, or remove it first."
         )
-    output_checks.check_folder(settings.output)
-    others = [path.name for path in settings.output.glob("*")] if settings.output.is_dir() else []
-    if others:
-        raise UsageError(
-            f"the folder {settings.output} is not empty: {name_items(sorted(others))}", "Name a new folder."
-        )
+    output_checks.check_new_folder(settings.output)
     packed = Bundle.load(source)
     with exclusive(target.root, "pack"):
         total_bytes = copy_model(source, target, packed, with_predictions=settings.with_predictions)

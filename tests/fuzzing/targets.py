@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import envelope, external_predictions, prediction_file
+from skinlesion_cli.artifacts import envelope, external_predictions, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
@@ -192,7 +192,7 @@ def prediction_table(source: random.Random) -> object:
     else:
         content = pictures.scrambled(source, original)
     with file_of(f"p.{kind}", content) as path:
-        prediction_file.is_prediction_table(path)
+        own_files.is_prediction_table(path)
         return [Prediction.from_row(row) for row in prediction_file.read_rows(path, kind, TABLE)]
 
 

@@ -76,7 +76,7 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
         raise UsageError(
             f"there is a model in {settings.output} already", "Name a new folder, or remove it first."
         )
-    output_checks.check_folder(settings.output)
+    output_checks.check_new_folder(settings.output)
     bundle = Bundle.load(source)
     collection = read_source(settings.on, "auto", SourceOptions())
     _refuse_trained_on(collection, source)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, InstanceOf
 
-from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.evaluation import defined
@@ -55,7 +55,7 @@ def run(settings: CalibrateSettings, reporter: Reporter) -> StageResult:
     workspace, fit_settings = Workspace(settings.workspace), settings.fit
     if settings.output is not None:
         output_checks.check_file(
-            settings.output, output_checks.is_artifact("calibration"), "a calibration", settings.inputs
+            settings.output, own_files.is_artifact("calibration"), "a calibration", settings.inputs
         )
     ensemble = Ensemble.load(workspace.ensemble)
     validation = Predictions.load(workspace.ensemble_predictions("val"), hint=Ensemble.HINT)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import NonNegativeInt
 
-from skinlesion_cli.artifacts import external_predictions, output_checks
+from skinlesion_cli.artifacts import external_predictions, output_checks, own_files
 from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
@@ -171,7 +171,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
 def _check_output(settings: EvaluateSettings, folder: Path, names: Iterable[str]) -> None:
     """Refuse a folder where one of these files would replace an input, or what no evaluation wrote."""
     tables = [name for name in (settings.source, settings.against, settings.truth) if name is not None]
-    output_checks.check_folder(folder, names, output_checks.files_of_evaluation(folder), tables)
+    output_checks.check_folder(folder, names, own_files.files_of_evaluation(folder), tables)
 
 
 def _judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> _Judged:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import PositiveInt, SkipValidation
 
-from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
@@ -75,7 +75,7 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
     classes = settings.class_indexes
     check_named(settings.inputs)
-    output_checks.check_folder(settings.output, [TABLE], output_checks.has_header(COLUMNS), settings.inputs)
+    output_checks.check_folder(settings.output, [TABLE], own_files.has_header(COLUMNS), settings.inputs)
     output_checks.check_mirror(settings.output, settings.output / TABLE, settings.inputs)
     bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
     # Only the fast path needs no backward pass, and so no torch.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli import __version__
-from skinlesion_cli.artifacts import output_checks, prediction_file
+from skinlesion_cli.artifacts import output_checks, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
 from skinlesion_cli.explain.thumbnails import SUFFIX, thumbnail_name
@@ -35,14 +35,14 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
     UsageError : naming it.
     """
     page_file = page_path(output)
-    output_checks.check_file(page_file, output_checks.is_page, "a page of predictions", inputs)
+    output_checks.check_file(page_file, own_files.is_page, "a page of predictions", inputs)
     output_checks.check_mirror(
         thumbnails_path(output),
         output,
         inputs,
         names=re.compile(re.escape(SUFFIX) + "$"),
         # Thumbnails carry no mark of their own: those of earlier versions are known by the page beside them.
-        is_own=lambda path: output_checks.is_page(page_file),
+        is_own=lambda path: own_files.is_page(page_file),
     )
 
 
