@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 
-# They start the command in a process of its own, or a browser: seconds, where a function call takes milliseconds.
+# They start the command in a process of its own, or a browser, which takes seconds.
 SLOW_FIXTURES = frozenset({"skinlesion", "program", "browser"})
 
 

@@ -54,7 +54,7 @@ def is_overlay(path: Path) -> bool:
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a page that this toolkit wrote; those of versions before the mark are known by their head."""
+    """Whether a file is a page that this toolkit wrote; earlier versions are known by their first lines."""
     head = _head(path)
     return b'<meta name="generator" content="skinlesion' in head or (
         b"Content-Security-Policy" in head

@@ -23,6 +23,12 @@ from skinlesion_cli.errors import ArtifactError
 Kind = Literal["text", "integer", "float32", "flag"]
 Row = Mapping[str, Any]
 FORMATS = ("csv", "jsonl", "parquet")
+_TYPES: Mapping[Kind, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "float32": (int, float),
+    "flag": (bool,),
+}
 # A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -160,15 +166,29 @@ class ColumnSet:
             raise _no_table(line, error) from None
 
     def renamed(self, values: Row) -> dict[str, Any]:
-        """Typed values under today's names, of a row that may have older ones; see `recognise`."""
+        """Typed values under today's names, of a row that may have older ones; see `recognise`.
+
+        Raises
+        ------
+        ValueError : as `recognise`, or a value is not of its column's kind.
+        """
         columns = self.recognise(values)
         return self.empty_row() | {
-            column.name: value for column, value in zip(columns, values.values(), strict=True)
+            column.name: _checked(value, column)
+            for column, value in zip(columns, values.values(), strict=True)
         }
 
 
 def _no_table(line: bytes, error: Exception) -> ArtifactError:
     return ArtifactError(f"this is no row of a prediction table: {line[:80]!r} ({error})")
+
+
+def _checked(value: Any, column: Column) -> Any:
+    if value is None:
+        return "" if column.kind == "text" else None
+    if not isinstance(value, _TYPES[column.kind]) or (isinstance(value, bool) and column.kind != "flag"):
+        raise ValueError(f"{column.name} is {value!r}, which is not {column.kind}")
+    return value
 
 
 def _csv_cell(value: Any, kind: Kind) -> str:

@@ -303,9 +303,9 @@ def _read_parquet(path: Path, table: ColumnSet) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             try:
                 table.recognise(file.schema_arrow.names)
+                for batch in file.iter_batches():
+                    yield from map(table.renamed, batch.to_pylist())
             except ValueError as error:
                 raise ArtifactError(f"{path.name} is no table of predictions: {error}") from None
-            for batch in file.iter_batches():
-                yield from map(table.renamed, batch.to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None

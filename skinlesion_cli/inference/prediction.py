@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet, Kind
 from skinlesion_cli.decisions.quality_gate import Verdict
 from skinlesion_cli.decisions.triage import Outcome
-from skinlesion_cli.errors import ImageError, one_line
+from skinlesion_cli.errors import ArtifactError, ImageError, one_line
 from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES
 
 OK: Final = "ok"
@@ -134,6 +134,8 @@ class Prediction:
     )
 
     def __post_init__(self) -> None:
+        if self.status not in (OK, ERROR):
+            raise ValueError(f"status {self.status!r} is neither {OK!r} nor {ERROR!r}")
         if (self.status == ERROR) != (self.error is not None):
             raise ValueError(f"status {self.status!r} does not go with error {self.error!r}")
 
@@ -203,7 +205,12 @@ class Prediction:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
-        """From cells as `to_row` gives them. (An empty conformal set reads as None: both are empty cells.)"""
+        """From cells as `to_row` gives them. (An empty conformal set reads as None: both are empty cells.)
+
+        Raises
+        ------
+        ArtifactError : the cells do not make a prediction.
+        """
         values: dict[str, Any] = {}
         for column in _FIELDS:
             kind = column.metadata["kind"]
@@ -217,7 +224,10 @@ class Prediction:
             else:
                 cell = row[column.name]
                 values[column.name] = None if kind == "text" and cell == "" else cell
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ArtifactError(f"row {row['row']} is not a prediction: {error}") from None
 
 
 _FIELDS = fields(Prediction)

@@ -125,6 +125,25 @@ def test_merge_replaces_no_shard_and_nothing_of_others(shards: Path) -> None:
     assert "replaces" in again.output
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("status", "fine"), ("error", 25_000_000), ("triage", 1), ("p_MEL", "0.5"), ("row", True)],
+)
+def test_merge_refuses_rows_with_values_of_other_kinds(
+    column: str, value: object, here: Path, tiny_workspace: Path
+) -> None:
+    for number in (1, 2):
+        arguments = ("predict", "in", "--shard", f"{number}/2", "-o", f"part-{number}.jsonl")
+        assert run(*arguments, "-w", tiny_workspace).exit_code == 0
+    first, *others = (here / "part-1.jsonl").read_text().splitlines(keepends=True)
+    (here / "part-1.jsonl").write_text(
+        "".join([json.dumps(json.loads(first) | {column: value}) + "\n", *others])
+    )
+    done = run("merge", "part-1.jsonl", "part-2.jsonl", "-o", "all.jsonl")
+    assert_refused(done, 4, "row")
+    assert not (here / "all.jsonl").exists()
+
+
 def test_evaluate_replaces_no_input_and_nothing_of_others(own_calibrated: Path, here: Path) -> None:
     folder = here / "e"
     assert run("evaluate", "--resamples", 0, "-o", folder, "-w", own_calibrated).exit_code == 0

@@ -30,6 +30,7 @@ from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.summary import Tally
 from tests.fuzzing import containers, pictures
 
 Target = Callable[[random.Random], object]
@@ -193,7 +194,10 @@ def prediction_table(source: random.Random) -> object:
         content = pictures.scrambled(source, original)
     with file_of(f"p.{kind}", content) as path:
         own_files.is_prediction_table(path)
-        return [Prediction.from_row(row) for row in prediction_file.read_rows(path, kind, TABLE)]
+        tally = Tally()
+        for row in prediction_file.read_rows(path, kind, TABLE):
+            tally.add(Prediction.from_row(row))
+        return tally.figures()
 
 
 def predictions_of_others(source: random.Random) -> object:
