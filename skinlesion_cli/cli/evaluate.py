@@ -16,11 +16,18 @@ skinlesion evaluate
 skinlesion evaluate --against argmax --thresholded
 skinlesion evaluate --source densenet121 --part val
 skinlesion evaluate --source ours.csv --against theirs.csv --truth truth.csv
+skinlesion evaluate --prevalence MEL=0.02,BCC=0.03 --beside ./earlier-evaluation
 """
 
 SOURCE = "What to evaluate: ensemble, the name of a trained network, or a table of predictions."
 DECISION = "Which decision to evaluate: {names}. Default: calibrated, if there is a calibration."
 AGAINST = "Compare image by image with argmax, the file of another calibration, a network or a table."
+
+PREVALENCE = (
+    "Also compute predictive values, risks, triage shares and net benefit for a population with these class "
+    "shares, such as MEL=0.02,BCC=0.03; the other classes share the rest as in the data."
+)
+BESIDE = "Folder of an earlier evaluation to show beside this one, such as another dataset. Repeatable."
 
 
 @command("evaluate", example=EXAMPLE, section="Pipeline")
@@ -52,11 +59,14 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to. Default: in the workspace.")
     ] = None,
+    prevalence: Annotated[str | None, typer.Option(help=PREVALENCE)] = None,
+    beside: Annotated[list[Path] | None, typer.Option("--beside", help=BESIDE)] = None,
     seed: options.SeedOption = 0,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
     """Evaluate labelled predictions: figures with intervals, plots, and the official challenge table."""
+    from skinlesion_cli.decisions.evaluation.prevalence import parse_prevalence
     from skinlesion_cli.stages.evaluate import stage
 
     settings = stage.EvaluateSettings(
@@ -71,5 +81,7 @@ def evaluate(
         seed=seed,
         output=output,
         report=report,
+        prevalence=None if prevalence is None else parse_prevalence(prevalence),
+        beside=tuple(beside or ()),
     )
     return StageCall(stage.run, settings)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.decisions.triage import IS_MALIGNANT
+from skinlesion_cli.report.evaluation_tables import per_thousand
 from skinlesion_cli.report.page import data_uri, facts_table, render
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -80,6 +81,7 @@ def page(
     return render(
         "evaluation.html",
         body=body,
+        per_thousand=per_thousand(body),
         headline=[(title, estimate(figures[name])) for name, title in _HEADLINE if name in figures],
         columns=_BY_CLASS,
         by_class=[

@@ -7,6 +7,16 @@ from typing import Any
 
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
+_BESIDE = {
+    "bacc": "BACC of the classes with images",
+    "macro_auc": "mean AUC of the classes with images",
+    "auc/MEL": "AUC of MEL",
+    "sensitivity/MEL": "sensitivity for MEL",
+    "specificity/MEL": "specificity for MEL",
+    "malignant/auc": "AUC of malignancy",
+    "malignant/sensitivity": "sensitivity for malignancy",
+    "malignant/specificity": "specificity for malignancy",
+}
 # Title, columns, rows.
 TextTable = tuple[str, list[str], list[list[str]]]
 
@@ -30,6 +40,37 @@ def headline(body: Mapping[str, Any]) -> list[str]:
         f"{body['source']}{part}, {body['decision']}: {support['images']:,} images of "
         f"{support['lesions']:,} lesions",
         "   ".join(f"{title} {shown(figures[name])}" for title, name in names.items()),
+        *per_thousand(body),
+    ]
+
+
+def per_thousand(body: Mapping[str, Any]) -> list[str]:
+    """What triage means for 1,000 images like the evaluated ones; empty where nothing was triaged."""
+    if not body.get("triage_figures"):
+        return []
+    levels = body["triage_figures"]["levels"]
+    refer, review, routine = (levels[name] for name in ("refer", "review", "routine"))
+    n_malignant = sum(level["malignant"] for level in levels.values())
+
+    def thousandths(figure: Mapping[str, Any]) -> str:
+        if figure["low"] is None:
+            return f"{1000 * figure['value']:.0f}"
+        return f"{1000 * figure['value']:.0f} ({1000 * figure['low']:.0f} to {1000 * figure['high']:.0f})"
+
+    def risk(level: Mapping[str, Any]) -> str:
+        figure = level["risk"]
+        if figure["value"] is None:
+            return "nobody is in it"
+        share = f"{figure['value']:.1%}"
+        if figure["low"] is not None:
+            share += f", {figure['low']:.1%} to {figure['high']:.1%}"
+        return f"{1000 * level['share']['value'] * figure['value']:.0f} of them malignant ({share})"
+
+    return [
+        f"Of 1,000 images like these, {thousandths(refer['share'])} are referred, {risk(refer)};",
+        f"{thousandths(review['share'])} are flagged for review, {risk(review)};",
+        f"{thousandths(routine['share'])} are called routine, {risk(routine)}: {routine['malignant']:,} of "
+        f"the {n_malignant:,} malignant images here were missed. 95 % intervals by lesion.",
     ]
 
 
@@ -47,6 +88,10 @@ def tables(body: Mapping[str, Any]) -> list[TextTable]:
         found.append(_subgroups(body["subgroups"]))
     if body["comparison"]:
         found.append(_comparison(body["comparison"]))
+    if body.get("at_prevalence"):
+        found.append(_at_prevalence(body))
+    if body.get("beside"):
+        found.append(_beside(body))
     return found
 
 
@@ -143,3 +188,31 @@ def _comparison(comparison: Mapping[str, Any]) -> TextTable:
 
 def _share(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
+
+
+def _at_prevalence(body: Mapping[str, Any]) -> TextTable:
+    prevalence, figures = body["at_prevalence"]["prevalence"], body["at_prevalence"]["figures"]
+    here = {name: body["support"]["images_by_class"][name] / body["support"]["images"] for name in prevalence}
+    wanted = ", ".join(f"{name} {share:.1%} (here {here[name]:.1%})" for name, share in prevalence.items())
+    rows = [
+        [name.replace("/", " "), shown(figure)]
+        for name, figure in figures.items()
+        if figure["value"] is not None
+    ]
+    return f"At a prevalence of {wanted}; 95 % by lesion", ["figure", "value"], rows
+
+
+def _beside(body: Mapping[str, Any]) -> TextTable:
+    """This evaluation and earlier ones, a column each; figures over the classes that each dataset has."""
+    all_of_them = [{"folder": "this one"} | dict(body), *body["beside"]]
+    rows = [
+        ["images / lesions"]
+        + [f"{one['support']['images']:,} / {one['support']['lesions']:,}" for one in all_of_them],
+        ["classes without images"]
+        + [", ".join(one["support"]["classes_without_images"]) or "none" for one in all_of_them],
+    ]
+    for name, title in _BESIDE.items():
+        cells = [one["figures"].get(name) for one in all_of_them]
+        rows.append([title, *("undefined" if cell is None else shown(cell) for cell in cells)])
+    columns = [f"{one['folder']}: {one['source']}, {one['decision']}" for one in all_of_them]
+    return "Side by side (95 % by lesion)", ["figure", *columns], rows

@@ -226,3 +226,26 @@ def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarante
     table.write_text(table.read_text().replace(model.sha256, "0" * 64))
     other = run(empty, source=str(table), truth=truth, output=tmp_path / "other").figures
     assert other["targets"] == []
+
+
+def test_another_prevalence_and_earlier_evaluations_beside_this_one(workspace: Workspace, tmp_path: Path):
+    run(workspace, output=tmp_path / "first", decision="argmax")
+    result = run(
+        workspace, output=tmp_path / "second", prevalence={"MEL": 0.02}, beside=(tmp_path / "first",)
+    )
+    body = result.figures
+    here, there = body["figures"], body["at_prevalence"]["figures"]
+    sensitivity, specificity = (here[f"{name}/MEL"]["value"] for name in ("sensitivity", "specificity"))
+    # By Bayes' rule; the other classes keep their shares among themselves, and with them the specificity.
+    bayes = 0.02 * sensitivity / (0.02 * sensitivity + 0.98 * (1 - specificity))
+    assert there["ppv/MEL"]["value"] == pytest.approx(bayes)
+    (earlier,) = body["beside"]
+    first = Evaluation.load(tmp_path / "first" / "evaluation.json").body
+    assert earlier["figures"]["bacc"]["value"] == first["figures"]["bacc"]["value"]
+    (table,) = [table for table in result.tables if table.title.startswith("Side by side")]
+    assert len(table.columns) == 3
+    # Triage in words: images per 1,000, with the counts here.
+    levels = body["triage_figures"]["levels"]
+    referred = round(1000 * levels["refer"]["images"] / body["support"]["images"])
+    assert any(line.startswith(f"Of 1,000 images like these, {referred} (") for line in result.headline)
+    assert f"{levels['routine']['malignant']:,} of the" in result.headline[-1]

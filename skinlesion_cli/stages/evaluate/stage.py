@@ -15,7 +15,7 @@ from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
-from skinlesion_cli.artifacts.evaluation import challenge_csv, defined, write_evaluation
+from skinlesion_cli.artifacts.evaluation import Evaluation, challenge_csv, defined, write_evaluation
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -25,10 +25,12 @@ from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.subgroups import by_patient
 from skinlesion_cli.decisions.evaluation import figures as judging
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
+from skinlesion_cli.decisions.evaluation.prevalence import figures_at_prevalence
 from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.decisions.triage import malignant_probability
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
@@ -52,6 +54,8 @@ class EvaluateSettings(StageSettings):
     `against` : what to compare with, image by image: another source, `argmax` for the same without
     thresholds, or the file of another calibration of the ensemble.
     `thresholded` : in the official table, the decision is the maximum of its row.
+    `prevalence` : class -> share in another population, for which predictive values, risks and net benefit
+    are computed too. `beside` : folders of earlier evaluations, whose figures are shown beside these.
     """
 
     workspace: Path
@@ -65,6 +69,8 @@ class EvaluateSettings(StageSettings):
     seed: NonNegativeInt = 0
     output: Path | None = None
     report: bool = False
+    prevalence: Mapping[str, float] | None = None
+    beside: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,8 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
             judged.level_guarantees,
         ),
         "comparison": comparison,
+        "at_prevalence": _at_prevalence(settings, judged),
+        "beside": [_stored_figures(folder) for folder in settings.beside],
         "notes": [*notes, *subgroup_notes],
     }
     name = "-".join(filter(None, [Path(settings.source).stem, body["part"]]))
@@ -166,6 +174,29 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
                 )
     paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
     return _result(defined(body), paths, [*notes, *subgroup_notes])
+
+
+def _at_prevalence(settings: EvaluateSettings, judged: _Judged) -> dict[str, Any] | None:
+    if settings.prevalence is None:
+        return None
+    data = judged.labelled()
+    return figures_at_prevalence(
+        data.labels,
+        data.decided,
+        judged.levels,
+        malignant_probability(data.probabilities),
+        data.lesion_ids,
+        settings.prevalence,
+        settings.n_resamples,
+        settings.seed,
+    )
+
+
+def _stored_figures(folder: Path) -> dict[str, Any]:
+    """What an earlier evaluation found, for a table of several datasets."""
+    body = Evaluation.load(folder / "evaluation.json").body
+    kept = ("source", "part", "decision", "support", "figures")
+    return {"folder": str(folder.name)} | {name: body.get(name) for name in kept}
 
 
 def _check_output(settings: EvaluateSettings, folder: Path, names: Iterable[str]) -> None:
