@@ -188,9 +188,7 @@ def test_an_older_unfinished_table_is_refused_with_the_columns_that_differ(tmp_p
     prediction_file.run_path(output).write_text(json.dumps(record))
     now = record | {"columns": list(TABLE.names)}
     with (
-        pytest.raises(
-            ArtifactError, match=r"columns: \['doubtful', 'passes'\] then, \['flagged', 'forward_passes'"
-        ),
+        pytest.raises(ArtifactError, match=r"columns: \['doubtful', 'passes'\] then, .*'forward_passes'"),
         prediction_file.open_partial(output, "csv", TABLE, now, resume=True, overwrite=False),
     ):
         pass
