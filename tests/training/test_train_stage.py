@@ -31,6 +31,7 @@ from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.train import jobs
 from skinlesion_cli.stages.train import stage as train
 
 SMALL = [
@@ -192,7 +193,7 @@ def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(config, m
     class Three(Distributed):
         size = 3
 
-    monkeypatch.setattr(train, "join_processes", lambda device: (Three(), torch.device("cpu")))
+    monkeypatch.setattr(jobs, "join_processes", lambda device: (Three(), torch.device("cpu")))
     with pytest.raises(UsageError, match="3 processes"):
         train.run(config, SilentReporter())
 
@@ -209,6 +210,8 @@ def test_images_that_changed_since_the_download_are_refused(dataset, config):
     (config.workspace / "dataset").unlink()
     shutil.copytree(dataset / "dataset", config.workspace / "dataset", symlinks=True)
     workspace = Workspace(config.workspace)
+    # A cache holds the verified pixels of images that changed afterwards.
+    shutil.rmtree(workspace.cache, ignore_errors=True)
     manifest = Manifest.load(workspace.manifest)
     ids = sorted(Split.load(workspace.split, manifest).ids("train"))[:7]
     changed = manifest.rows(ids)["file"].tolist()
@@ -278,7 +281,7 @@ def test_logit_adjustment_reaches_the_loss(config, monkeypatch):
 
 def test_something_has_to_be_left_to_learn(config):
     recipe = small_recipe("freeze_from=0.5", "freeze_stages=99")
-    with pytest.raises(UsageError, match="freeze_stages 99 leaves nothing of tiny to learn"):
+    with pytest.raises(UsageError, match=r"freeze_stages 99 .* tiny"):
         train.run(config.replace(recipe=recipe), SilentReporter())
 
 
@@ -323,7 +326,7 @@ def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> 
 
 
 def test_folds_that_the_split_does_not_have_are_refused(config):
-    with pytest.raises(UsageError, match=r"--folds 5 was asked for, but .* has 3 folds") as caught:
+    with pytest.raises(UsageError, match=r"5 folds .* 3 folds") as caught:
         train.run(config.replace(folds=5), SilentReporter())
     assert "--split kfold --folds 5" in caught.value.hint
 
