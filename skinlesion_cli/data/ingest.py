@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-from joblib import Parallel, delayed
 
 from skinlesion_cli.artifacts.files import sha256_bytes, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.data.reading.images import check_image
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
 from skinlesion_cli.errors import DataError, SkinLesionError, name_items
+from skinlesion_cli.parallel import in_order
 from skinlesion_cli.progress import Reporter
 
 
@@ -55,8 +55,7 @@ def ingest_images(
     try:
         with reporter.task("importing images", total=len(collection.records), unit="images") as task:
             # A zip archive is read by one thread at a time anyway; reading ahead hides the disk.
-            threads = Parallel(n_jobs=2, prefer="threads", return_as="generator")
-            for record, digest, problem in threads(delayed(ingest)(record) for record in collection.records):
+            for record, digest, problem in in_order(collection.records, ingest, threads=2):
                 task.advance()
                 if problem:
                     problems.append(problem)

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.fft import dctn
 
 from skinlesion_cli.data.groups import connected
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import DataError, ImageError, name_items
-from skinlesion_cli.parallel import available_cores
+from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
 
 _SIDE_PX = 64
@@ -124,9 +123,8 @@ def _spectra(rows: Sequence[tuple[str, str]], images_folder: Path, reporter: Rep
             return f"{rows[row][1]} ({error.message})"
         return None
 
-    threads = Parallel(n_jobs=available_cores(), prefer="threads", return_as="generator")
     with reporter.task("looking for near duplicates", total=len(rows), unit="images") as task:
-        for problem in threads(delayed(read)(row) for row in range(len(rows))):
+        for problem in in_order(range(len(rows)), read, threads=available_cores()):
             task.advance()
             if problem is not None:
                 problems.append(problem)
