@@ -222,6 +222,6 @@ def test_a_worker_gets_the_name_of_the_memory_map_not_its_bytes(tmp_path):
     ("cores", "team", "expected"), [(2, "1", 1), (4, "1", 3), (64, "1", 8), (8, "2", 3), (1, "1", 1)]
 )
 def test_workers_leave_one_core_for_the_network(cores: int, team: str, expected: int, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(loader, "available_cores", lambda: cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", team)
     assert loader.default_workers() == expected
