@@ -81,9 +81,10 @@ def predict(
 ) -> StageCall[Any]:
     """Predict images with the calibrated ensemble: one row per image, written as soon as it is ready."""
     from skinlesion_cli.stages.predict import stage
+    from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 
     named, listed = options.named_and_listed(inputs)
-    settings = stage.PredictSettings(
+    settings = PredictSettings(
         workspace=workspace,
         inputs=named,
         listed=listed,
@@ -106,6 +107,6 @@ def predict(
         max_pixels=max_pixels,
         follow_links=follow_links,
         model=model,
-        stream=stdout_for_rows() if output == stage.STDOUT else None,
+        stream=stdout_for_rows() if output == STDOUT else None,
     )
     return StageCall(stage.run, settings)

@@ -20,7 +20,7 @@ from skinlesion_cli.stages.explain import check as explain_check
 from skinlesion_cli.stages.explain import stage as explain
 from skinlesion_cli.stages.explain.stage import ExplainSettings
 from skinlesion_cli.stages.predict import stage as predict
-from skinlesion_cli.stages.predict.stage import PredictSettings
+from skinlesion_cli.stages.predict.settings import PredictSettings
 from tests.support.tiny_models import make_images, make_workspace
 
 

@@ -160,6 +160,7 @@ def _rows() -> dict[str, bytes]:
     """A table of predictions of three images, in every format that can be written."""
     from skinlesion_cli.progress import SilentReporter
     from skinlesion_cli.stages.predict import stage
+    from skinlesion_cli.stages.predict.settings import PredictSettings
     from tests.support import tiny_models
 
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +174,7 @@ def _rows() -> dict[str, bytes]:
             output = root / f"p.{kind}"
             try:
                 stage.run(
-                    stage.PredictSettings(workspace=root / "ws", inputs=(str(root / "in"),), output=output),
+                    PredictSettings(workspace=root / "ws", inputs=(str(root / "in"),), output=output),
                     SilentReporter(),
                 )
             except SkinLesionError:  # Parquet without pyarrow

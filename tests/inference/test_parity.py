@@ -45,6 +45,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench, select
 from skinlesion_cli.stages.explain import stage as explain
 from skinlesion_cli.stages.predict import stage as predict
+from skinlesion_cli.stages.predict.settings import PredictSettings
 from tests.support import tiny_models
 
 # 2400 x 1800 pixels for networks of 32: decoded at an eighth of its scale.
@@ -185,7 +186,7 @@ def line(prediction: Prediction) -> bytes:
 
 def by_command(workspace: Path, inputs: list[Path], output: Path, runtime: str) -> dict[str, Prediction]:
     """What `predict` wrote, by the end of the id."""
-    config = predict.PredictSettings(
+    config = PredictSettings(
         workspace=workspace,
         inputs=[str(path) for path in inputs],
         output=output,
