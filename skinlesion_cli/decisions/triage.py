@@ -160,20 +160,22 @@ def raised(
     at all; an image that is flagged. Nothing lowers `refer`.
     """
     n = len(decided)
-    found: list[Raising] = []
+    raising: list[Raising] = []
     for name, theta in alarms.items():
         scores = alarm_scores(calibrated, malignant, name)
         word = "malignancy" if name == MALIGNANT else name
-        found.append(
+        raising.append(
             (np.asarray(scores > theta), [f"{word} alarm {score:.2f} > {theta:.2f}" for score in scores])
         )
-    found.append((IS_MALIGNANT[decided], [f"decided {CLASS_NAMES[index]}" for index in decided]))
+    raising.append((IS_MALIGNANT[decided], [f"decided {CLASS_NAMES[index]}" for index in decided]))
     if sets is not None:
-        found.append((np.asarray(sets[:, IS_MALIGNANT].any(axis=1)), ["a malignant class is plausible"] * n))
-        found.append((np.asarray(~sets.any(axis=1)), ["no class is plausible"] * n))
+        raising.append(
+            (np.asarray(sets[:, IS_MALIGNANT].any(axis=1)), ["a malignant class is plausible"] * n)
+        )
+        raising.append((np.asarray(~sets.any(axis=1)), ["no class is plausible"] * n))
     if flagged is not None:
-        found.append((np.asarray(flagged, dtype=bool), ["flagged by the quality gate"] * n))
-    return found
+        raising.append((np.asarray(flagged, dtype=bool), ["flagged by the quality gate"] * n))
+    return raising
 
 
 def triage_levels(malignant: np.ndarray, levels: RiskLevels, raising: Sequence[np.ndarray]) -> np.ndarray:
@@ -195,7 +197,7 @@ def _reasons(
     levels: np.ndarray, malignant: np.ndarray, limits: RiskLevels, raising: Sequence[Raising]
 ) -> tuple[str, ...]:
     """Why each image has its level, in words."""
-    found = []
+    reasons = []
     for index, level in enumerate(levels):
         risk = float(malignant[index])
         because = [words[index] for mask, words in raising if mask[index]]
@@ -205,8 +207,8 @@ def _reasons(
             because = [f"malignant probability {risk:.3f} <= {limits.routine_at_most:.3f}"]
         elif risk > limits.routine_at_most:
             because = [f"malignant probability {risk:.2f} > {max(limits.routine_at_most, 0.0):.3f}", *because]
-        found.append("; ".join(because))
-    return tuple(found)
+        reasons.append("; ".join(because))
+    return tuple(reasons)
 
 
 def former_triage_levels(

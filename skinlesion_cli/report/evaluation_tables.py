@@ -76,23 +76,23 @@ def per_thousand(body: Mapping[str, Any]) -> list[str]:
 
 def tables(body: Mapping[str, Any]) -> list[TextTable]:
     """By class, targets, guarantees, triage, subgroups, comparison: those that there are."""
-    found = [_by_class(body)]
+    text_tables = [_by_class(body)]
     for title, targets in (("Targets", body["targets"]), ("Guarantees", body["guarantees"])):
         if targets:
-            found.append(_targets_met(title, targets))
+            text_tables.append(_targets_met(title, targets))
     if body.get("level_guarantees"):
-        found.append(_levels_kept(body["level_guarantees"]))
+        text_tables.append(_levels_kept(body["level_guarantees"]))
     if body["triage"]:
-        found.append(_triage(body["triage"], body.get("triage_figures")))
+        text_tables.append(_triage(body["triage"], body.get("triage_figures")))
     if body["subgroups"]:
-        found.append(_subgroups(body["subgroups"]))
+        text_tables.append(_subgroups(body["subgroups"]))
     if body["comparison"]:
-        found.append(_comparison(body["comparison"]))
+        text_tables.append(_comparison(body["comparison"]))
     if body.get("at_prevalence"):
-        found.append(_at_prevalence(body))
+        text_tables.append(_at_prevalence(body))
     if body.get("beside"):
-        found.append(_beside(body))
-    return found
+        text_tables.append(_beside(body))
+    return text_tables
 
 
 def _by_class(body: Mapping[str, Any]) -> TextTable:
@@ -111,15 +111,15 @@ def _by_class(body: Mapping[str, Any]) -> TextTable:
 def _targets_met(title: str, targets: list[dict[str, Any]]) -> TextTable:
     words = {True: "kept", False: "missed", None: "undefined"}
     rows = []
-    for found in targets:
-        floor = found["target_specificity"]
+    for target in targets:
+        floor = target["target_specificity"]
         rows.append(
             [
-                found["class_name"],
-                f"{found['target_sensitivity']:.3f} / " + ("none" if floor is None else f"{floor:.3f}"),
-                f"{shown(found['sensitivity'], 2)} of {found['sensitivity']['n']:,}",
-                f"{shown(found['specificity'], 2)} of {found['specificity']['n']:,}",
-                words[found["met"]],
+                target["class_name"],
+                f"{target['target_sensitivity']:.3f} / " + ("none" if floor is None else f"{floor:.3f}"),
+                f"{shown(target['sensitivity'], 2)} of {target['sensitivity']['n']:,}",
+                f"{shown(target['specificity'], 2)} of {target['specificity']['n']:,}",
+                words[target["met"]],
             ]
         )
     columns = ["class", "sens. / spec.", "sensitivity", "specificity", "here"]
@@ -149,12 +149,12 @@ def _triage(levels: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Tex
     rows = [
         [
             level,
-            f"{found['images']:,}",
-            _share(found["share_of_malignant"]),
-            _share(found["share_of_benign"]),
+            f"{counts['images']:,}",
+            _share(counts["share_of_malignant"]),
+            _share(counts["share_of_benign"]),
             "" if figures is None else shown(figures["levels"][level]["risk"]),
         ]
-        for level, found in levels.items()
+        for level, counts in levels.items()
         if level != "malignant_lesions_seen"
     ]
     seen = levels["malignant_lesions_seen"]
@@ -166,10 +166,10 @@ def _subgroups(groups: Mapping[str, Any]) -> TextTable:
     rows = [
         [
             name,
-            f"{found['images']:,} / {found['lesions']:,}",
-            shown(found["bacc"], 2),
+            f"{summary['images']:,} / {summary['lesions']:,}",
+            shown(summary["bacc"], 2),
         ]
-        for name, found in groups.items()
+        for name, summary in groups.items()
     ]
     return (
         "Subgroups (95 % by lesion)",
@@ -180,8 +180,12 @@ def _subgroups(groups: Mapping[str, Any]) -> TextTable:
 
 def _comparison(comparison: Mapping[str, Any]) -> TextTable:
     rows = [
-        [name, "undefined" if found["theirs"] is None else f"{found['theirs']:.4f}", shown(found, 4)]
-        for name, found in comparison["differences"].items()
+        [
+            name,
+            "undefined" if difference["theirs"] is None else f"{difference['theirs']:.4f}",
+            shown(difference, 4),
+        ]
+        for name, difference in comparison["differences"].items()
     ]
     return f"Against {comparison['against']} (paired)", ["figure", "theirs", "difference"], rows
 

@@ -27,14 +27,14 @@ def draw(data: Labelled, figures: Figures, targets: Mapping[str, float]) -> dict
     curve = [figures.estimate(f"net_benefit/{t:.2f}") for t in grid]
     everyone = [figures.values[f"net_benefit_all/{t:.2f}"] for t in grid]
     areas = {name: shown(figures.estimate(f"auc/{name}")) for name in CLASS_NAMES}
-    found = {name: figures.estimate(f"sensitivity/{name}") for name in CLASS_NAMES}
+    by_class = {name: figures.estimate(f"sensitivity/{name}") for name in CLASS_NAMES}
     ece = shown(figures.estimate("ece"))
     return {
         "confusion.png": confusion(matrix),
         "roc.png": roc(data.labels, data.probabilities, areas),
         "calibration.png": reliability(data.labels, data.probabilities, f"ECE {ece}"),
         "net-benefit.png": net_benefit(grid, np.array([[c.value, c.low, c.high] for c in curve]), everyone),
-        "sensitivity.png": sensitivities(found, matrix.sum(axis=1), targets),
+        "sensitivity.png": sensitivities(by_class, matrix.sum(axis=1), targets),
     }
 
 
@@ -153,12 +153,12 @@ def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Ma
     figure, axes = _axes(5.6, 3.4, "Sensitivity of the decision (95 % by lesion); orange: target")
     names = list(rows)[::-1]
     for y, name in enumerate(names):
-        found = rows[name]
-        if np.isnan(found.value):
+        estimate = rows[name]
+        if np.isnan(estimate.value):
             axes.text(0.01, y, "undefined: no images", va="center", fontsize=8, color=_GREY)
             continue
-        axes.plot([found.low, found.high], [y, y], color=_BLUE, linewidth=2.0, alpha=0.6)
-        axes.plot(found.value, y, "o", color=_BLUE, markersize=5)
+        axes.plot([estimate.low, estimate.high], [y, y], color=_BLUE, linewidth=2.0, alpha=0.6)
+        axes.plot(estimate.value, y, "o", color=_BLUE, markersize=5)
         if name in targets:
             axes.plot(targets[name], y, "|", color=_ORANGE, markersize=16, markeredgewidth=2)
     labels = [f"{name}  n={int(support[CLASS_INDEX[name]]):,}" for name in names]

@@ -256,9 +256,9 @@ def _test(
         if lacking and len(lacking) < len(names):
             reporter.note(f"no merged predictions of the test images: {', '.join(lacking)} lack them")
         return []
-    found = [with_views(member_predictions.read_test(workspace, name), views) for name in names]
-    require_same(found)
-    return found
+    predictions = [with_views(member_predictions.read_test(workspace, name), views) for name in names]
+    require_same(predictions)
+    return predictions
 
 
 def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:

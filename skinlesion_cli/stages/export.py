@@ -94,18 +94,18 @@ def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
         with exclusive(place, "export"), reporter.task(f"exporting {name}", None) as task:
             export = _exported(checkpoint, settings, sample, task.describe)
             artifact = export.save_for(checkpoint, cached=cached)
-        found = export.figures
-        figures[name] = dict(found)
+        compared = export.figures
+        figures[name] = dict(compared)
         written.append(str(artifact.path))
         rows.append(
             [
                 name,
                 f"{len(export.model) / 2**20:.1f}",
-                f"{found['largest_difference']:.1e}",
-                f"{found['same_argmax']:.4f}",
-                _shown(found["bacc_torch"]),
-                _shown(found["bacc_export"]),
-                f"{found['images']} {found['images_are']}",
+                f"{compared['largest_difference']:.1e}",
+                f"{compared['same_argmax']:.4f}",
+                _shown(compared["bacc_torch"]),
+                _shown(compared["bacc_export"]),
+                f"{compared['images']} {compared['images_are']}",
             ]
         )
     columns = [
@@ -217,18 +217,18 @@ def _exported(
     reference, candidate = TorchRuntime(network, singly=True), exported_runtime(model, settings.format)
     batches = _generated(checkpoint) if sample is None else _inputs(sample.judged, checkpoint)
     pairs = [(softmax(reference.logits(batch)), softmax(candidate.logits(batch))) for batch in batches]
-    wanted, found = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    wanted, exported = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     figures: dict[str, Any] = {
         "images": len(wanted),
         "images_are": "generated images" if sample is None else "validation images",
-        "largest_difference": float(np.abs(wanted - found).max()),
-        "same_argmax": float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        "largest_difference": float(np.abs(wanted - exported).max()),
+        "same_argmax": float((wanted.argmax(axis=1) == exported.argmax(axis=1)).mean()),
         "bacc_torch": None,
         "bacc_export": None,
     }
     if sample is not None:
         figures["bacc_torch"] = metrics.balanced_accuracy(sample.labels, wanted.argmax(axis=1))
-        figures["bacc_export"] = metrics.balanced_accuracy(sample.labels, found.argmax(axis=1))
+        figures["bacc_export"] = metrics.balanced_accuracy(sample.labels, exported.argmax(axis=1))
     _accept(checkpoint.name, settings, figures)
     return exports.Export(settings.format, model, network.classifier.weight.detach().cpu().numpy(), figures)
 

@@ -84,13 +84,13 @@ class Bin:
 def reliability(scores: np.ndarray, positive: np.ndarray, n_bins: int = RELIABILITY_BINS) -> tuple[Bin, ...]:
     """The reliability curve: bins of as many images each, in ascending order of probability."""
     order = np.argsort(scores, kind="stable")
-    found = []
+    bins = []
     for rows in np.array_split(order, n_bins):
         if len(rows):
             hits = int(np.sum(positive[rows]))
             low, high = binomial_interval(hits, len(rows))
-            found.append(Bin(len(rows), float(np.mean(scores[rows])), hits / len(rows), low, high))
-    return tuple(found)
+            bins.append(Bin(len(rows), float(np.mean(scores[rows])), hits / len(rows), low, high))
+    return tuple(bins)
 
 
 def calibration_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

@@ -120,16 +120,16 @@ def evaluate(
     present = np.bincount(labels, minlength=N_CLASSES) > 0
 
     def figures_of(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = _from_sums(weights @ sums, list(groups), present)
+        values = _from_sums(weights @ sums, list(groups), present)
         for name, rank in ranks.items():
             auc, ap = rank.figures(weights)
             prefix, _, suffix = name.partition("/")
-            found[f"{prefix}/auc" if not suffix else f"auc/{suffix}"] = auc
-            found[f"{prefix}/ap" if not suffix else f"ap/{suffix}"] = ap
+            values[f"{prefix}/auc" if not suffix else f"auc/{suffix}"] = auc
+            values[f"{prefix}/ap" if not suffix else f"ap/{suffix}"] = ap
         if ranks:
-            aucs = np.stack([found[f"auc/{name}"] for name in CLASS_NAMES])
-            found["macro_auc"] = _mean_of_defined(aucs)
-        return found
+            aucs = np.stack([values[f"auc/{name}"] for name in CLASS_NAMES])
+            values["macro_auc"] = _mean_of_defined(aucs)
+        return values
 
     once = figures_of(np.ones((1, lesions.n), dtype=np.float32))
     replicates: dict[str, np.ndarray] = {}
@@ -163,7 +163,7 @@ def _small(
     data: Labelled, lesions: Lesions, groups: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
     """Intervals of the figures on which fewer than ten lesions count."""
-    found: dict[str, tuple[float, float]] = {}
+    intervals: dict[str, tuple[float, float]] = {}
     labels, decided = np.asarray(data.labels), np.asarray(data.decided)
     every = np.ones(len(labels), dtype=bool)
 
@@ -171,7 +171,7 @@ def _small(
         codes = lesions.codes[counted]
         if len(np.unique(codes)) < FEWEST_LESIONS:
             right = votes(hit[counted].astype(float), codes) > 0.5
-            found[name] = binomial_interval(int(right.sum()), len(right))
+            intervals[name] = binomial_interval(int(right.sum()), len(right))
 
     def against_the_rest(prefix: str, suffix: str, positive: np.ndarray, called: np.ndarray) -> None:
         share(f"{prefix}sensitivity{suffix}", positive, called)
@@ -180,13 +180,13 @@ def _small(
         share(f"{prefix}npv{suffix}", ~called, ~positive)
         sides = (len(np.unique(lesions.codes[side])) for side in (positive, ~positive))
         if min(sides) < FEWEST_LESIONS:
-            found.update(dict.fromkeys((f"{prefix}auc{suffix}", f"{prefix}ap{suffix}"), _NO_INTERVAL))
+            intervals.update(dict.fromkeys((f"{prefix}auc{suffix}", f"{prefix}ap{suffix}"), _NO_INTERVAL))
 
     if lesions.n < FEWEST_LESIONS:
-        found.update(dict.fromkeys(("macro_auc", "brier", "log_loss"), _NO_INTERVAL))
+        intervals.update(dict.fromkeys(("macro_auc", "brier", "log_loss"), _NO_INTERVAL))
         for threshold in NET_BENEFIT_THRESHOLDS:
             names = (f"net_benefit/{threshold:.2f}", f"net_benefit_all/{threshold:.2f}")
-            found.update(dict.fromkeys(names, _NO_INTERVAL))
+            intervals.update(dict.fromkeys(names, _NO_INTERVAL))
     share("accuracy", every, decided == labels)
     for index, name in enumerate(CLASS_NAMES):
         against_the_rest("", f"/{name}", labels == index, decided == index)
@@ -196,25 +196,25 @@ def _small(
         inside = np.asarray(mask, dtype=bool)
         prefix = f"subgroup/{group_name}/" if group_name else ""
         if len(np.unique(lesions.codes[inside])) < FEWEST_LESIONS:
-            found.update(dict.fromkeys((f"{prefix}bacc", f"{prefix}malignant_bacc"), _NO_INTERVAL))
+            intervals.update(dict.fromkeys((f"{prefix}bacc", f"{prefix}malignant_bacc"), _NO_INTERVAL))
         share(f"{prefix}malignant_sensitivity", inside & ill, called)
         share(f"{prefix}malignant_specificity", inside & ~ill, ~called)
-    return found
+    return intervals
 
 
 def _rankings(labels: np.ndarray, values: np.ndarray, lesions: Lesions) -> dict[str, Ranking]:
-    found = {
+    rankings = {
         f"class/{name}": Ranking.of(values[:, index], labels == index, lesions)
         for index, name in enumerate(CLASS_NAMES)
     }
-    found["malignant"] = Ranking.of(malignant_probability(values), IS_MALIGNANT[labels], lesions)
-    return found
+    rankings["malignant"] = Ranking.of(malignant_probability(values), IS_MALIGNANT[labels], lesions)
+    return rankings
 
 
 def _one_hot(codes: np.ndarray, n: int) -> np.ndarray:
-    found = np.zeros((len(codes), n), dtype=np.float32)
-    found[np.arange(len(codes)), codes] = 1.0
-    return found
+    indicators = np.zeros((len(codes), n), dtype=np.float32)
+    indicators[np.arange(len(codes)), codes] = 1.0
+    return indicators
 
 
 def _image_features(
@@ -264,18 +264,18 @@ def _from_sums(sums: np.ndarray, groups: list[str], present: np.ndarray) -> dict
         return sums[:, taken - width : taken]
 
     matrix = take(N_CLASSES * _COLUMNS).reshape(-1, N_CLASSES, _COLUMNS)
-    found = _decision_figures(matrix)
+    values = _decision_figures(matrix)
     n = matrix.sum(axis=(1, 2))
-    found["brier"], found["log_loss"] = ratio(take(1)[:, 0], n), ratio(take(1)[:, 0], n)
-    found["ece"] = ratio(np.abs(take(ECE_BINS)).sum(axis=1), n)
-    found |= _net_benefit(matrix, take(len(NET_BENEFIT_THRESHOLDS)), take(len(NET_BENEFIT_THRESHOLDS)))
+    values["brier"], values["log_loss"] = ratio(take(1)[:, 0], n), ratio(take(1)[:, 0], n)
+    values["ece"] = ratio(np.abs(take(ECE_BINS)).sum(axis=1), n)
+    values |= _net_benefit(matrix, take(len(NET_BENEFIT_THRESHOLDS)), take(len(NET_BENEFIT_THRESHOLDS)))
     for name in groups:
         support, right = take(N_CLASSES), take(N_CLASSES)
-        found[f"subgroup/{name}/bacc"] = _mean_of_defined(ratio(right, support).T)
+        values[f"subgroup/{name}/bacc"] = _mean_of_defined(ratio(right, support).T)
         caught, ill, cleared, well = (take(1)[:, 0] for _ in range(4))
-        found[f"subgroup/{name}/malignant_sensitivity"] = ratio(caught, ill)
-        found[f"subgroup/{name}/malignant_specificity"] = ratio(cleared, well)
-    return found
+        values[f"subgroup/{name}/malignant_sensitivity"] = ratio(caught, ill)
+        values[f"subgroup/{name}/malignant_specificity"] = ratio(cleared, well)
+    return values
 
 
 def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
@@ -286,7 +286,7 @@ def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
     recall = ratio(right, support)
     false_calls = said - right
     cleared = n - support - false_calls
-    found = {
+    shares = {
         "bacc": _mean_of_defined(recall.T),
         "malignant_bacc": _mean_of_defined(recall[:, IS_MALIGNANT].T),
         "accuracy": ratio(right.sum(axis=1), n[:, 0]),
@@ -298,28 +298,28 @@ def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
         "npv": ratio(cleared, n - said),
     }
     for figure, values in by_class.items():
-        found |= {f"{figure}/{name}": values[:, index] for index, name in enumerate(CLASS_NAMES)}
+        shares |= {f"{figure}/{name}": values[:, index] for index, name in enumerate(CLASS_NAMES)}
     ill = matrix[:, IS_MALIGNANT]
     well = matrix[:, ~IS_MALIGNANT]
     caught = ill[:, :, :N_CLASSES][:, :, IS_MALIGNANT].sum(axis=(1, 2))
     alarmed = well[:, :, :N_CLASSES][:, :, IS_MALIGNANT].sum(axis=(1, 2))
     n_ill, n_well = ill.sum(axis=(1, 2)), well.sum(axis=(1, 2))
-    found["malignant/sensitivity"] = ratio(caught, n_ill)
-    found["malignant/specificity"] = ratio(n_well - alarmed, n_well)
-    found["malignant/ppv"] = ratio(caught, caught + alarmed)
-    found["malignant/npv"] = ratio(n_well - alarmed, n_ill + n_well - caught - alarmed)
-    return found
+    shares["malignant/sensitivity"] = ratio(caught, n_ill)
+    shares["malignant/specificity"] = ratio(n_well - alarmed, n_well)
+    shares["malignant/ppv"] = ratio(caught, caught + alarmed)
+    shares["malignant/npv"] = ratio(n_well - alarmed, n_ill + n_well - caught - alarmed)
+    return shares
 
 
 def _net_benefit(matrix: np.ndarray, hits: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
     n = matrix.sum(axis=(1, 2))
     ill = matrix[:, IS_MALIGNANT].sum(axis=(1, 2))
-    found = {}
+    shares = {}
     for column, threshold in enumerate(NET_BENEFIT_THRESHOLDS):
         odds = threshold / (1.0 - threshold)
-        found[f"net_benefit/{threshold:.2f}"] = ratio(hits[:, column] - odds * false[:, column], n)
-        found[f"net_benefit_all/{threshold:.2f}"] = ratio(ill - odds * (n - ill), n)
-    return found
+        shares[f"net_benefit/{threshold:.2f}"] = ratio(hits[:, column] - odds * false[:, column], n)
+        shares[f"net_benefit_all/{threshold:.2f}"] = ratio(ill - odds * (n - ill), n)
+    return shares
 
 
 def thresholded(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:

@@ -78,17 +78,17 @@ def _by_class(labels: np.ndarray) -> dict[str, int]:
 
 def _triage(levels: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
     ill = triage.IS_MALIGNANT[labels]
-    found: dict[str, Any] = {}
+    levels_summary: dict[str, Any] = {}
     for level in triage.LEVELS:
         at = levels == level
-        found[level] = {
+        levels_summary[level] = {
             "images": int(at.sum()),
             "share_of_malignant": float(metrics.ratio((at & ill).sum(), ill.sum())),
             "share_of_benign": float(metrics.ratio((at & ~ill).sum(), (~ill).sum())),
         }
     seen = levels != triage.ROUTINE
-    found["malignant_lesions_seen"] = asdict(lesion_share(seen[ill], codes[ill]))
-    return found
+    levels_summary["malignant_lesions_seen"] = asdict(lesion_share(seen[ill], codes[ill]))
+    return levels_summary
 
 
 def _subgroup(name: str, mask: np.ndarray, data: Labelled, figures: Figures) -> dict[str, Any]:

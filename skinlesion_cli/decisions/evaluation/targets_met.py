@@ -78,7 +78,7 @@ def targets_met(
     decided class.
     """
     codes = group(lesion_ids, labels).codes
-    found = []
+    results = []
     for target in targets:
         name = target.class_name
         if name == MALIGNANT:
@@ -92,8 +92,8 @@ def targets_met(
         if caught.n and (cleared.n or target.specificity is None):
             held = target.specificity is None or cleared.value >= target.specificity
             met = caught.value >= target.sensitivity and held
-        found.append(TargetMet(name, target.sensitivity, target.specificity, caught, cleared, met))
-    return tuple(found)
+        results.append(TargetMet(name, target.sensitivity, target.specificity, caught, cleared, met))
+    return tuple(results)
 
 
 def levels_kept(
@@ -102,14 +102,14 @@ def levels_kept(
     """Judge the guarantees of `refer` and `routine` (see `triage_fit.LevelGuarantee`)."""
     lesions, ill = group(lesion_ids, labels), IS_MALIGNANT[labels]
     weight = 1.0 / lesions.sizes[lesions.codes]
-    found = []
+    results = []
     for guarantee in guarantees:
         if guarantee["guaranteed"] is None:
             continue
         at, bound = levels == guarantee["level"], guarantee["guaranteed"]
         share = float(ratio((weight * (at & ill)).sum(), (weight * at).sum()))
         met = None if np.isnan(share) else share >= bound if guarantee["figure"] == "ppv" else share <= bound
-        found.append(
+        results.append(
             LevelKept(
                 guarantee["level"],
                 guarantee["figure"],
@@ -119,4 +119,4 @@ def levels_kept(
                 met,
             )
         )
-    return tuple(found)
+    return tuple(results)

@@ -114,8 +114,8 @@ def _worst(
     worst = int(loss.argmax())
     images = counts[:, 0] + counts[:, 1] if len(counts) else np.empty(0)
     of = {name: drawn[:, names.index(name) * n + worst] for name in ("probability", "triage")}
-    found = _percentiles(float(loss[worst]), ratio(of["probability"] - of["triage"], images))
-    return {"threshold": THRESHOLDS[worst], **asdict(found)}
+    interval = _percentiles(float(loss[worst]), ratio(of["probability"] - of["triage"], images))
+    return {"threshold": THRESHOLDS[worst], **asdict(interval)}
 
 
 def _percentiles(value: float, replicates: np.ndarray) -> Interval:

@@ -99,7 +99,7 @@ def guaranteed_alarm(
     missed = int((caught <= threshold).sum())
     judged = n if horizon is None else horizon
     fires = lesion_means.mean_by_lesion((scores > threshold)[positive], codes[positive])
-    found = Guarantee(
+    guarantee = Guarantee(
         class_name=target.class_name,
         threshold=threshold,
         granted=granted,
@@ -117,12 +117,12 @@ def guaranteed_alarm(
         reason="",
     )
     if granted:
-        return found
+        return guarantee
     if not floor_kept:
         false_calls = int((called > threshold).sum())
         kept = bounds.guaranteed_share(len(called), false_calls, sure_floor) or None
         reason = "the specificity cannot be guaranteed at any threshold: too few lesions of other classes"
-        return replace(found, specificity=kept, more_lesions=None, reason=reason)
+        return replace(guarantee, specificity=kept, more_lesions=None, reason=reason)
     needed = bounds.lesions_needed(missed / n if n else 0.0, sensitivity, sure)
     if n == 0:
         reason = "no lesion of this kind: nothing can be guaranteed, and the alarm never fires"
@@ -130,7 +130,7 @@ def guaranteed_alarm(
         reason = "too few lesions of this kind"
     else:
         reason = "the sensitivity cannot be guaranteed together with the specificity"
-    return replace(found, more_lesions=None if needed is None else max(needed - n, 1), reason=reason)
+    return replace(guarantee, more_lesions=None if needed is None else max(needed - n, 1), reason=reason)
 
 
 def _below(ceiling: float, scores: np.ndarray) -> float:

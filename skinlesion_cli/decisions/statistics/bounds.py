@@ -93,5 +93,5 @@ def binomial_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[floa
         return float("nan"), float("nan")
     from scipy import stats
 
-    found = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="exact")
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(int(hits), int(n)).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)

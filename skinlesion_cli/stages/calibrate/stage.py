@@ -104,7 +104,7 @@ def _stopping(
             "the merged predictions do not hold what each network said",
             "Run `skinlesion ensemble` again.",
         )
-    found, probabilities = fit_adaptive(
+    stopping_fit, probabilities = fit_adaptive(
         validation.labels,
         validation.member_groups,
         ensemble.group_weights,
@@ -112,8 +112,8 @@ def _stopping(
         fit_settings,
         protects,
     )
-    return asdict(found) | {
-        "stopping_rule": found.stopping.to_json(),
+    return asdict(stopping_fit) | {
+        "stopping_rule": stopping_fit.stopping.to_json(),
         "confidence": CONFIDENCE,
     }, probabilities
 

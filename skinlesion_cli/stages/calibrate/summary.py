@@ -119,20 +119,20 @@ def _bacc(support: Mapping[str, Any]) -> str:
 
 def _warnings(fitted: FittedRule) -> list[str]:
     names = [guarantee.class_name for guarantee in fitted.guarantees if not guarantee.granted]
-    found = [f"{name}: the target of its alarm is not guaranteed, see above" for name in names]
-    found += [
+    warnings = [f"{name}: the target of its alarm is not guaranteed, see above" for name in names]
+    warnings += [
         f"{name}: the published search found no threshold that meets the target ({rule})"
         for name, rule in fitted.search.items()
         if rule != "target"
     ]
     consequence = {"refer": "the limit is the wanted share itself", "routine": "no image is routine"}
-    found += [
+    warnings += [
         f"{guarantee.level}: the wanted share of malignant images is not guaranteed; "
         f"{consequence[guarantee.level]}"
         for guarantee in fitted.level_guarantees
         if not guarantee.granted
     ]
-    return found
+    return warnings
 
 
 def _tables(calibration: Calibration) -> list[Table]:

@@ -127,12 +127,12 @@ def run(
         artifact = split.save(workspace.split, manifest)
         artifacts = [str(workspace.manifest), str(workspace.split)]
         if pairs is not None:
-            found = Duplicates(pair_table(pairs, manifest, split), settings.move_duplicates)
-            found.save(
+            near_duplicates = Duplicates(pair_table(pairs, manifest, split), settings.move_duplicates)
+            near_duplicates.save(
                 workspace.duplicates, inputs={"manifest": artifact.inputs["manifest"], "split": artifact}
             )
             artifacts.append(str(workspace.duplicates))
-            notes += notes_about(found)
+            notes += notes_about(near_duplicates)
         if pairs is None:
             # Free of charge; the search for near duplicates names these too.
             notes += notes_about_copies(manifest, split)

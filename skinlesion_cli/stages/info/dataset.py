@@ -125,15 +125,15 @@ def _near_duplicates(workspace: Workspace, split: Split) -> dict[str, int] | Non
     """What the search for near duplicates found; None where this split was made without one."""
     if not workspace.duplicates.is_file():
         return None
-    found = Duplicates.load(workspace.duplicates)
-    if split.artifact is None or found.artifact is None:
+    near_duplicates = Duplicates.load(workspace.duplicates)
+    if split.artifact is None or near_duplicates.artifact is None:
         return None
-    if found.artifact.inputs.get("split") != split.artifact.sha256:
+    if near_duplicates.artifact.inputs.get("split") != split.artifact.sha256:
         return None
     return {
-        "pairs": len(found.table),
-        "across_lesions": found.n_across_lesions,
-        "across_parts": found.n_across_parts,
+        "pairs": len(near_duplicates.table),
+        "across_lesions": near_duplicates.n_across_lesions,
+        "across_parts": near_duplicates.n_across_parts,
     }
 
 
