@@ -25,7 +25,7 @@ class Body(BaseModel):
 
 
 class OpenBody(Body):
-    """Base of schemas of figures: those that nobody reads may stand beside the fields that are known."""
+    """Base of schemas of figures: unknown fields, which nothing reads, are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -50,7 +50,7 @@ class StoredArtifact(ABC):
     Attributes
     ----------
     KIND, SCHEMA_VERSION : as stated in the envelope. A newer schema than this is refused.
-    HINT : what to do where the artifact is missing.
+    HINT : what to do if the artifact is missing.
     artifact : the verified artifact that this was loaded from; None where it was made in memory.
     """
 
@@ -66,7 +66,7 @@ class StoredArtifact(ABC):
 
         Parameters
         ----------
-        hint : what to do where it is missing, if not `HINT`.
+        hint : what to do if it is missing; default `HINT`.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class StoredArtifact(ABC):
             return cls._from_artifact(artifact)
 
     def save(self, path: Path, *, inputs: Mapping[str, Artifact | str] | None = None) -> Artifact:
-        """Write it; until the last step, what was there before stays whole.
+        """Write it atomically: the previous version is kept until the last step.
 
         Parameters
         ----------
@@ -118,7 +118,7 @@ def parsed(schema: type[_BodyT], artifact: Artifact) -> _BodyT:
 
     Raises
     ------
-    ArtifactError : naming the first field that is not what the schema says, and its value.
+    ArtifactError : names the first field that violates the schema, and its value.
     """
     return checked_values(schema, with_present_names(artifact.kind, artifact.body), artifact.path.name)
 
@@ -128,7 +128,7 @@ def checked_values(schema: type[_BodyT], stored: Mapping[str, Any], name: str) -
 
     Raises
     ------
-    ArtifactError : naming the first field that is not what the schema says, and its value.
+    ArtifactError : names the first field that violates the schema, and its value.
     """
     try:
         # By way of JSON: in it, lists may become tuples while types are kept apart strictly.
@@ -141,7 +141,7 @@ def _first_problem(error: ValidationError) -> str:
     first, others = error.errors()[0], error.error_count() - 1
     where = ".".join(str(part) for part in first["loc"]) or "the body"
     problem = first["msg"].removeprefix("Value error, ")
-    # The input of a rule between fields is the whole object, and says nothing; that of a missing field too.
+    # For a rule between fields, or a missing field, the input is the whole object, which is no help.
     if not isinstance(first["input"], dict):
         value = ascii(first["input"])
         where = f"{where} is {value if len(value) <= 80 else f'{value[:77]}...'}"

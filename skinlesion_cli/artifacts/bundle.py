@@ -1,7 +1,7 @@
 """A bundle: everything that prediction needs, checked to belong together.
 
-Members, ensemble and calibration are separate artifacts; a bundle is the proof that each was made from the
-others, and one hash that names the whole.
+Members, ensemble and calibration are separate artifacts; a bundle is the check that each was made from the
+others, and one hash of all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ MODEL_NAMES = (BUNDLED_NAME,)
 
 @dataclass(frozen=True)
 class Bundle:
-    """`members` are in the order of `ensemble.members`. `model_id` is for people, `sha256` for machines.
+    """`members` are in the order of `ensemble.members`.
+
+    `model_id` is the readable name, `sha256` the exact identity.
 
     `gate` judges the quality of images; None where none was fitted. `is_bundled`: it came with the package.
     """
@@ -50,7 +52,7 @@ class Bundle:
 
         Raises
         ------
-        ArtifactError : a stage is missing, or one was run again without those after it; says which to run.
+        ArtifactError : a stage is missing, or one was run again without those after it; names the one to run.
         """
         if not workspace.trained() and not workspace.ensemble.exists():
             raise ArtifactError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration(StoredArtifact):
-    """`rule` is all that prediction needs; the rest says where it came from and what it is worth.
+    """`rule` is all that prediction needs; the rest records how it was fitted and what was measured.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Calibration(StoredArtifact):
     guarantees : one mapping per alarm: what holds on new images, at which confidence, on which support; where
         it was refused, what would be possible and how many more positive lesions it would take.
     level_guarantees : the same for `refer` and `routine`; empty in calibrations of older workspaces.
-    guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them once more; empty where
+    guarantee_settings : `decisions.settings.GuaranteeSettings`, for fitting them again; empty where
         nothing is guaranteed, and in the calibrations of older workspaces.
     probability_figures : calibration error, Brier score and log loss before and after, cross-fitted.
     triage_figures : measured rates of refer, review and routine, and of each alarm, cross-fitted.

@@ -19,7 +19,7 @@ from skinlesion_cli.errors import ArtifactError
 
 
 class CheckpointFigures(OpenBody):
-    """What was measured in training. Stored as far as known; others may stand beside them."""
+    """What was measured in training. Others are kept beside them."""
 
     best_epoch: Annotated[int, Field(ge=-1, le=100_000)] = -1
     epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
@@ -32,7 +32,7 @@ class CheckpointFigures(OpenBody):
 
 
 class CheckpointBody(Body):
-    """Which network this is, the recipe that trained it, and where it started."""
+    """The architecture, the recipe that trained it, and its initial weights."""
 
     arch: FileName
     fold: Annotated[int, Field(ge=0, le=1_000)] | None

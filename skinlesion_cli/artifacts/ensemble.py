@@ -45,7 +45,7 @@ class MemberBody(Body):
 
 
 class EnsembleFigures(OpenBody):
-    """What the ensemble was worth on the validation images; others may stand beside them."""
+    """What the ensemble was worth on the validation images; others are kept beside them."""
 
     images: Count = 0
     lesions: Count = 0

@@ -63,7 +63,7 @@ class _Envelope(_Strict):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified artifact.
+    """A verified artifact on disk.
 
     `payloads` maps each payload's role (such as `weights`) to its file; `sha256` names the whole artifact.
     """
@@ -103,11 +103,11 @@ class Artifact:
 
     def require_input(self, role: str, expected: Artifact) -> None:
         """Refuse this artifact unless it was made from exactly `expected`."""
-        found = self.inputs.get(role)
-        if found != expected.sha256:
+        stated = self.inputs.get(role)
+        if stated != expected.sha256:
             raise ArtifactError(
-                f"{self.path.name} was made from {role} {_short(found)}, "
-                f"but the {role} at hand is {_short(expected.sha256)}",
+                f"{self.path.name} was made from {role} {_short(stated)}, "
+                f"but the present {role} is {_short(expected.sha256)}",
                 f"Run the stage that writes {self.kind} again, or bring back the {role} that it was made "
                 "from.",
             )
@@ -119,13 +119,13 @@ def _short(digest: str | None) -> str:
 
 def made_with() -> dict[str, str]:
     """Versions of this tool and of the libraries that the numbers depend on."""
-    found = {"skinlesion": __version__, "python": platform.python_version()}
+    versions = {"skinlesion": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def write_artifact(
@@ -140,12 +140,12 @@ def write_artifact(
     preprocessing: Mapping[str, Any] | None = None,
     seed: int | None = None,
 ) -> Artifact:
-    """Write an artifact; until the last step, the one that was there before stays whole.
+    """Write an artifact; the previous version is kept until the last step.
 
     Parameters
     ----------
     path : the envelope's file, ending in `.json`.
-    body : what the kind has to say, in JSON types; NaN is refused (write None for undefined).
+    body : the content in JSON types; NaN is refused (write None for undefined).
     payloads : role -> (suffix such as `.csv`, content).
     inputs : role -> the artifact (or its sha256) that this one was made from.
     """
@@ -212,7 +212,7 @@ def read_artifact(
         actual = sha256_bytes(canonical_json(content))
     except ValueError as error:
         raise ArtifactError(
-            f"{path.name} holds a value that is no finite number: {error}", RUN_AGAIN
+            f"{path.name} holds a value that is not a finite number: {error}", RUN_AGAIN
         ) from None
     if envelope.sha256 != actual:
         raise ArtifactError(
@@ -266,9 +266,9 @@ def _read_envelope(path: Path, hint: str) -> tuple[dict[str, Any], _Envelope]:
         ) from None
 
 
-def _require(path: Path, what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise ArtifactError(f"{path.name} has {what} {found}, but {expected} is needed here")
+def _require(path: Path, what: str, actual: object, expected: object) -> None:
+    if actual != expected:
+        raise ArtifactError(f"{path.name} has {what} {actual}, but {expected} is needed here")
 
 
 def _verify_payload(path: Path, record: _Payload, verify: bool) -> Path:

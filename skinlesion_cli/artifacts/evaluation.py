@@ -49,7 +49,7 @@ class Evaluation(StoredArtifact):
 
 
 def defined(value: Any) -> Any:
-    """The same in JSON types, NaN as None: undefined stays undefined."""
+    """The same value in JSON types, with None for NaN: undefined values stay undefined."""
     if isinstance(value, Mapping):
         return {str(key): defined(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,8 +1,7 @@
-"""A network in another format, with the proof that it says the same as the one it was made from.
+"""A network in another format, with the measurement that shows that both give the same results.
 
-Exports of a network in the workspace lie beside it. Those of a model that others made (the built-in one, a
-packed one) lie in the user's cache: nobody writes into an installed package
-or into a folder that was handed on.
+Exports of a network in the workspace lie beside it. Those of a model that others made (the bundled one, a
+packed one) lie in the user's cache: nothing is written into an installed package or a folder from others.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.taxonomy import N_CLASSES
 
 FORMATS = ("onnx", "onnx-int8", "openvino-bf16")
-# These say something else than the network in float32: they need an accepted measurement of what that costs.
+# These give other results than the network in float32: they need an accepted measurement of what that costs.
 INEXACT = ("onnx-int8", "openvino-bf16")
 # Formats that timmx writes, for use outside of skinlesion.
 EDGE_SUFFIXES = {"openvino": ".xml", "coreml": ".mlpackage", "litert": ".tflite", "executorch": ".pte"}
@@ -73,7 +72,11 @@ class Export(StoredArtifact):
         path = _path_of_this(checkpoint, kind) or path_of(checkpoint, kind)
         if not os.path.exists(path):
             raise ArtifactError(f"there is no {kind} export of {checkpoint.name}", hint)
+        if path.parent.is_symlink():
+            raise ArtifactError(f"{path.parent} is a link and is not followed", hint)
         export = cls.load(path, hint=hint)
+        if export.format != kind:
+            raise ArtifactError(f"{path.name} holds an export to {export.format}, not to {kind}", hint)
         if checkpoint.artifact is not None and export.artifact is not None:
             export.artifact.require_input("checkpoint", checkpoint.artifact)
         if export.preprocessing != checkpoint.preprocessing:
@@ -124,9 +127,9 @@ def _shown(preprocessing: Preprocessing | None) -> object:
 
 
 def folder_of(checkpoint: Checkpoint, *, cached: bool = False) -> Path:
-    """Where exports of a network belong: beside it, or, `cached`, in the user's cache under its hash."""
+    """Folder of the exports of a network: beside it, or, `cached`, in the user's cache under its hash."""
     if checkpoint.artifact is None:
-        raise ValueError("only a checkpoint that lies on disk has a place for exports")
+        raise ValueError("only a saved checkpoint has a folder for exports")
     if cached:
         return user_cache() / "exports" / checkpoint.artifact.sha256
     return checkpoint.artifact.path.parent / "onnx"
@@ -138,14 +141,14 @@ def path_of(checkpoint: Checkpoint, kind: str, *, cached: bool = False) -> Path:
 
 
 def is_there(checkpoint: Checkpoint, kind: str) -> bool:
-    """Whether there is an export of exactly this network; one that is damaged is an error."""
+    """Whether an export of exactly this network exists; one that is damaged is an error."""
     return _path_of_this(checkpoint, kind) is not None
 
 
 def _path_of_this(checkpoint: Checkpoint, kind: str) -> Path | None:
-    """The export of exactly this network, beside it or in the cache; its payloads are not looked at."""
+    """The export of exactly this network, beside it or in the cache; its payloads are not verified."""
     places = [path_of(checkpoint, kind)]
-    with suppress(UsageError):  # a user without a home folder has no cache, and predicts all the same
+    with suppress(UsageError):  # a user without a home folder has no cache, and can predict nevertheless
         places.append(path_of(checkpoint, kind, cached=True))
     for path in places:
         # Not Path.exists: that raises where a folder on the way may not be entered.

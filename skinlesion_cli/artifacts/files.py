@@ -1,4 +1,4 @@
-"""Writing and hashing files so that nothing half-written ever has its final name."""
+"""Writing and hashing files so that no incomplete file ever has its final name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def atomic_file(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterat
     except OSError as error:
         raise SkinLesionError(
             f"cannot write {path.name}: {error.strerror or error}",
-            f"Check that {path.parent} is writable and has free space; what was there before is untouched.",
+            f"Check that {path.parent} is writable and has free space; the previous version is unchanged.",
         ) from error
     finally:
         if temporary is not None:
@@ -102,7 +102,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
-    """Hold `folder` for one process; a second one fails at once and is told who holds it.
+    """Hold `folder` for one process; a second one fails at once with the name of the one that holds it.
 
     The operating system frees the lock when the process ends, however it ends. Its file is removed while the
     lock is held: filelock takes no lock on a file that was unlinked since it was opened.

@@ -1,4 +1,4 @@
-"""The manifest: which images there are, what they show, and whose lesion each one is."""
+"""The manifest: the images of a dataset with their classes and lesions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 
 class ManifestBody(Body):
-    """Counts of the table, and under which terms the images may be used."""
+    """Counts of the table, and the terms of use of the images."""
 
     images: Count
     lesions: Count
@@ -29,11 +29,11 @@ class ManifestBody(Body):
 
 @dataclass(frozen=True)
 class Manifest(StoredArtifact):
-    """Images with what is known of them; `table` has the columns `COLUMNS`, all text, sorted by id."""
+    """Images and their metadata; `table` has the columns `COLUMNS`, all text, sorted by id."""
 
     KIND: ClassVar[str] = "manifest"
     # `file` is relative to the image folder of the dataset. `part` is where the source puts the image
-    # (train, val, test; empty where it says nothing). `source` names the dataset that the image is from. An
+    # (train, val, test; empty if it does not say). `source` names the dataset that the image is from. An
     # unknown age, sex, site or patient is the empty string.
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "id",
@@ -135,5 +135,5 @@ def check(table: pd.DataFrame) -> None:
     if without_lesion:
         raise DataError(
             f"these images have no lesion id: {name_items(without_lesion)}",
-            "Where an image is the only one of its lesion, its own id will do.",
+            "If an image is the only one of its lesion, use its own id.",
         )

@@ -1,6 +1,6 @@
 """Where the class activation maps of a batch lie, and the table that describes them.
 
-Names mirror the input folders and never collide, whatever the images are called.
+Names mirror the input folders and never collide, whatever the names of the images.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-# Characters that some file system refuses, and controls. Anything else, unicode included, stays.
+# Characters that some file system refuses, and controls. Everything else is kept, including Unicode.
 _REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 _MAX_NAME_BYTES = 180
 COLUMNS = ("id", "class", "decision", "probability", "magnitude", "total", "all_zero", "overlay", "raw")
@@ -20,7 +20,7 @@ class MapRecord:
     """One map of one image.
 
     `magnitude` is the map's maximum before it was scaled, `total` its sum; for the fast Grad-CAM `total` is
-    what the places that speak for the class add to its logit. `overlay` and `raw` are paths below the folder,
+    what the regions that support the class add to its logit. `overlay` and `raw` are paths below the folder,
     empty where none was written.
     """
 
@@ -63,7 +63,7 @@ def relative_path(identity: str, class_name: str | None = None, suffix: str = ".
     parts = [part for part in identity.split("/") if part not in ("", ".")]
     safe = [_safe(part) for part in parts] or ["image"]
     if safe != identity.split("/"):
-        # What was changed could now equal another id: the hash of the whole id keeps them apart.
+        # A changed name could equal that of another id: the hash of the whole id keeps them distinct.
         safe[-1] += "-" + hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     kind = ".cam" if class_name is None else f".cam-{class_name}"
     return "/".join(safe) + kind + suffix

@@ -1,6 +1,6 @@
-"""What an ensemble can be made of: single networks, and networks trained in folds, which speak as one.
+"""Members of an ensemble: single networks, and networks trained in folds, which count as one member.
 
-A network trained in folds has one checkpoint a fold. Its validation predictions are the out-of-fold ones
+A network trained in folds has one checkpoint per fold. Its validation predictions are the out-of-fold ones
 (each image predicted by the one network that did not train on it); on new images all its folds are averaged.
 """
 

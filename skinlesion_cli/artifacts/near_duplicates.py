@@ -1,4 +1,4 @@
-"""Near duplicates that were found in a dataset, and what was done about them."""
+"""Near-duplicate images of a dataset, and whether the split keeps them on one side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DuplicatesBody(Body):
 
 @dataclass(frozen=True)
 class Duplicates(StoredArtifact):
-    """Pairs of near duplicates; `table` has the columns `COLUMNS`, all text, the most alike first.
+    """Pairs of near duplicates; `table` has the columns `COLUMNS`, all text, most similar first.
 
     `across_parts` refers to the split that was made in the same run; `moved` says that this split keeps such
     pairs on one side.

@@ -1,4 +1,4 @@
-"""Stored predictions: what a network or an ensemble says of labelled images, view by view.
+"""Stored predictions: probabilities of a network or an ensemble for labelled images, view by view.
 
 Everything after training works on these: ensembling, calibration and evaluation take seconds, need no
 network, and never see an image again.
@@ -29,7 +29,7 @@ PROBABILITY_COLUMNS = tuple(f"p_{name}" for name in CLASS_NAMES)
 
 
 class PredictionsBody(Body):
-    """Who predicted which images, and at which views."""
+    """Which network or ensemble predicted which images, at which views."""
 
     source: Text
     part: FileName
@@ -41,11 +41,11 @@ class PredictionsBody(Body):
 class Predictions(StoredArtifact):
     """Probabilities for labelled images.
 
-    `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row an image.
+    `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row per image.
     `view_probabilities` is float32 of shape (n_images, n_views, 7): softmax per TTA view, in the order of
-    `views`. `source` names who predicted; `part` which images these are. `group_probabilities`, float32
-    (n_images, n_groups, n_views, 7), are those of each member group of an ensemble;
-    None where there is a single one.
+    `views`. `source` names the network or ensemble, `part` the part of the split. `group_probabilities`,
+    float32 (n_images, n_groups, n_views, 7), are those of each member group of an ensemble; None where there
+    is a single one.
     """
 
     KIND: ClassVar[str] = "predictions"
@@ -62,10 +62,10 @@ class Predictions(StoredArtifact):
     def __post_init__(self) -> None:
         expected = (len(self.table), len(self.views), N_CLASSES)
         groups = self.group_probabilities
-        found = [self.view_probabilities.shape]
+        shapes = [self.view_probabilities.shape]
         if groups is not None:
-            found.append(groups.shape[:1] + groups.shape[2:])
-        for shape in found:
+            shapes.append(groups.shape[:1] + groups.shape[2:])
+        for shape in shapes:
             if shape != expected:
                 raise ArtifactError(f"predictions of {self.source}: shape {shape}, expected {expected}")
         bad = ~np.isfinite(self.view_probabilities).all(axis=(1, 2))
@@ -108,7 +108,7 @@ class Predictions(StoredArtifact):
 
     @property
     def lesion_ids(self) -> np.ndarray:
-        """Lesion ids, one an image; images of one lesion are no independent evidence."""
+        """Lesion ids, one per image; images of one lesion are not independent."""
         result: np.ndarray = self.table["lesion_id"].to_numpy(dtype=object)
         return result
 

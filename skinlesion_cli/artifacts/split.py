@@ -1,4 +1,4 @@
-"""The split: which images train, which validate, which test. No lesion on two sides, ever."""
+"""The split: which images train, which validate, which test. A lesion is never on two sides."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Split(StoredArtifact):
     def n_folds(self) -> int:
         return len({fold for fold in self.table["fold"] if fold != ""})
 
-    # A split means nothing without the manifest whose images and lesions it divides.
+    # A split cannot be checked without the manifest whose images and lesions it divides.
     @classmethod
     def load(cls, path: Path, manifest: Manifest) -> Self:  # type: ignore[override]
         """Read and verify a split; it must have been made from this manifest.

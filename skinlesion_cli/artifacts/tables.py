@@ -1,6 +1,6 @@
-"""Tables inside artifacts: CSV in UTF-8, every cell text, nothing guessed.
+"""Tables inside artifacts: CSV in UTF-8, every cell text, no type is guessed.
 
-An id such as `NA`, `001` or `1e5` stays as it is; an empty cell is the empty string.
+An id such as `NA`, `001` or `1e5` is kept as it is; an empty cell is the empty string.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def read_csv(source: Path | bytes, name: str) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
             encoding="utf-8-sig",
-            # pandas would unpack by the file's name, whatever the size of what comes out.
+            # pandas would unpack by the file's name, without a bound on the size of the result.
             compression=None,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{name} cannot be read as a CSV table: {error}") from None
     except OSError as error:
-        # A folder where a table was expected, say, or one that is not there.
+        # For example a folder, or a missing file.
         raise DataError(f"{name} cannot be read: {error.strerror or error}") from None
     if not isinstance(table.index, pd.RangeIndex):
         # pandas would take the first column for row names, and each cell for that of its neighbour.

@@ -1,4 +1,4 @@
-"""Where each stage's artifacts lie: the only place that knows the workspace's paths."""
+"""Paths of all artifacts: the only place that knows the layout of a workspace."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Workspace:
 
     @property
     def archives(self) -> Path:
-        """What was fetched, as it came."""
+        """Downloaded archives, unchanged."""
         return self.dataset / "archives"
 
     @property
@@ -72,7 +72,7 @@ class Workspace:
         return self.model(name) / f"predictions-{part}.json"
 
     def history(self, name: str) -> Path:
-        """One row an epoch, rewritten while a network trains."""
+        """One row per epoch, rewritten during training."""
         return self.model(name) / "history.csv"
 
     def curves(self, name: str) -> Path:
@@ -94,13 +94,13 @@ class Workspace:
         return sorted(int(number) for number in numbers if number.isdigit())
 
     def members(self) -> list[str]:
-        """What an ensemble can be made of: networks trained at once, and architectures trained in folds."""
+        """Possible members of an ensemble: single networks, and architectures trained in folds."""
         folded = {path.parent.name for path in self.models.glob("*/predictions-oof.json")}
         of_folds = {f"{name}-fold{fold}" for name in folded for fold in self.folds(name)}
         return sorted(folded | (set(self.trained()) - of_folds))
 
     def begun(self) -> bool:
-        """Whether a model was begun here, finished or not."""
+        """Whether this workspace holds a model, finished or not."""
         return any(self.models.glob("*/*")) or self.ensemble.exists() or self.calibration.exists()
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -23,6 +24,7 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.evaluation import Evaluation
+from skinlesion_cli.artifacts.exports import Export
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.near_duplicates import Duplicates
@@ -30,6 +32,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.training_state import TrainingState
+from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.errors import ArtifactError
 from tests.support.command_line import assert_refused, run
@@ -454,3 +457,17 @@ def test_stored_values_that_are_no_probabilities_are_refused(
     record.update(sha256=sha256_bytes(data), bytes=len(data))
     write(root, "ensemble/predictions-val.json", content)
     assert_refused(run("calibrate", "-w", root), 4, "not probabilities")
+
+
+@pytest.mark.parametrize("graph", [b"no graph", b"", b"\x08\x07"])
+def test_an_export_that_no_runtime_can_run_is_refused(
+    graph: bytes, own_model: Path, image: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    workspace = Workspace(own_model)
+    for name in workspace.trained():
+        export = Export("onnx", graph, np.zeros((7, 256), np.float32), {})
+        export.save_for(Checkpoint.load(workspace.checkpoint(name)))
+    done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model, "--runtime", "onnx")
+    assert_refused(done, 4, "onnx export of tiny-fold0")
+    assert not (tmp_path / "out.csv").exists()

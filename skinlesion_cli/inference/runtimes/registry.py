@@ -11,8 +11,10 @@ import numpy as np
 
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.errors import ArtifactError, SkinLesionError
 from skinlesion_cli.inference.engine import EngineMember
 from skinlesion_cli.inference.runtimes.base import Runtime
+from skinlesion_cli.taxonomy import N_CLASSES
 
 # The runtime, and the weight of the network's last layer, float32 (7, n_features).
 Loaded = tuple[Runtime, np.ndarray]
@@ -41,6 +43,9 @@ class RuntimeSpec:
         return EngineMember(checkpoint.name, weight, checkpoint.preprocessing, runtime, classifier)
 
 
+_EXPORT_AGAIN = "Run `skinlesion export --format {}` again, with the same --model or --workspace."
+
+
 def _torch(checkpoint: Checkpoint, device: str) -> Loaded:
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime
     from skinlesion_cli.models.devices import resolve_device
@@ -56,7 +61,25 @@ def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
 
     export = exports.Export.load_for(checkpoint, kind)
-    return exported_runtime(export.model, kind), export.classifier
+    size_px, n_features = checkpoint.preprocessing.input_size_px, export.classifier.shape[1]
+    try:
+        runtime = exported_runtime(export.model, kind)
+        logits, features = runtime.logits_and_features(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
+    except SkinLesionError:
+        raise
+    except Exception as error:  # every library has exceptions of its own
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise ArtifactError(
+            f"the {kind} export of {checkpoint.name} cannot be run: {reason[0]}", _EXPORT_AGAIN.format(kind)
+        ) from error
+    shapes = logits.shape, features.shape[:2], features.ndim
+    if shapes != ((1, N_CLASSES), (1, n_features), 4):
+        raise ArtifactError(
+            f"the {kind} export of {checkpoint.name} has outputs of shapes {logits.shape} and "
+            f"{features.shape}, expected (1, {N_CLASSES}) and (1, {n_features}, h, w)",
+            _EXPORT_AGAIN.format(kind),
+        )
+    return runtime, export.classifier
 
 
 def _exported(kind: str, package: str, extra: str) -> RuntimeSpec:
