@@ -1,4 +1,4 @@
-"""Triaged and explained images from the model in the box: what `make demo` runs.
+"""Triaged and explained images from the bundled model: what `make demo` runs.
 
 The example images are drawn, not photographs, so what the model says of them means nothing.
 """
