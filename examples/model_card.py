@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
-from skinlesion_cli.decisions.evaluation.targets_met import Share, targets_met  # noqa: E402
 from skinlesion_cli.decisions.fit import cross_fit  # noqa: E402
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target  # noqa: E402
 from skinlesion_cli.decisions.statistics import metrics  # noqa: E402
@@ -66,7 +66,7 @@ def judge(bundle: Bundle, told: Predictions) -> Judged:
     calibration = bundle.calibration
     settings = FitSettings(
         policy=calibration.policy,  # type: ignore[arg-type]
-        targets=tuple(Target(**dict(target)) for target in calibration.targets),
+        targets=tuple(Target(**dict(target)) for target in calibration.targets) or None,
         guarantee=GuaranteeSettings(**calibration.guarantee_settings),
     )
     averaged = calibration.averaged(told)
@@ -92,11 +92,16 @@ def number(estimate: Estimate, sign: str = "") -> str:
     return f"{estimate.value:{sign}.3f} ({estimate.low:{sign}.3f} to {estimate.high:{sign}.3f})"
 
 
-def share(found: Share) -> str:
-    """A share with its exact interval and its support."""
-    if not found.n:
+def share(found: Mapping[str, Any]) -> str:
+    """A share of lesions with its exact interval and its support."""
+    if not found["n"]:
         return "undefined (0)"
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}; {found.hits} of {found.n})"
+    return f"{interval(found)[:-1]}; {found['hits']:.0f} of {found['n']:.0f})"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """A value and its interval."""
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robustness: Any) -> dict[str, Any]:
@@ -109,9 +114,6 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
     single = metrics.scored_argmax(told.view_probabilities[:, 0])
     calibration = bundle.calibration
     by_thresholds = judged.figures(decided=judged.decided)
-    targets = [Target(**dict(target)) for target in calibration.targets]
-    everything = {"all": np.ones(len(told.labels), dtype=bool)}
-    judged_on = everything | {n[6:]: m for n, m in groups.items() if n.startswith("size: ")}
     subgroups = []
     for name, mask in groups.items():
         if mask.any():
@@ -158,26 +160,14 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
             for i, name in enumerate(CLASS_NAMES)
         ],
         "guarantees": calibration.guarantees,
-        "thresholds": calibration.rule.thresholds,
-        "verdicts": [
-            (
-                v.class_name,
-                shown,
-                v.target_sensitivity,
-                v.target_specificity,
-                share(v.sensitivity),
-                share(v.specificity),
-                v.met,
-            )
-            for shown, mask in judged_on.items()
-            for v in targets_met(told.labels[mask], judged.decided[mask], told.lesion_ids[mask], targets)
-        ],
         "triage": calibration.triage_figures,
         "probabilities": calibration.probability_figures,
         "stopping": calibration.stopping,
         "tta_mode": calibration.tta_mode,
         "subgroups": subgroups,
         "robustness": robustness,
+        "share": share,
+        "interval": interval,
         "estimate": lambda triple, sign="": number(Estimate(*triple), sign),
     }
 

@@ -15,7 +15,10 @@ from safetensors.torch import load
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
+from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.decisions.fit import CrossFitted, cross_fit
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support.limits import HANG_S
 
@@ -29,7 +32,7 @@ def card() -> str:
 
 
 @pytest.fixture(scope="module")
-def told() -> Predictions:
+def stored_predictions() -> Predictions:
     return Predictions.load(bundled_model().ensemble_predictions("val"))
 
 
@@ -49,23 +52,23 @@ def test_it_holds_no_image_and_no_path():
             assert not re.search(r'"(/|[A-Z]:\\\\)', path.read_text(encoding="utf-8")), path
 
 
-def test_every_image_is_predicted_by_the_fold_that_held_out_its_lesion(told):
-    assert len(told.table) == 10_015
-    assert told.table["lesion_id"].nunique() == 7_470
-    assert told.table.groupby("lesion_id")["fold"].nunique().max() == 1
-    assert sorted(set(told.table["fold"])) == ["0", "1", "2"]
+def test_every_image_is_predicted_by_the_fold_that_held_out_its_lesion(stored_predictions):
+    assert len(stored_predictions.table) == 10_015
+    assert stored_predictions.table["lesion_id"].nunique() == 7_470
+    assert stored_predictions.table.groupby("lesion_id")["fold"].nunique().max() == 1
+    assert sorted(set(stored_predictions.table["fold"])) == ["0", "1", "2"]
 
 
-def test_the_card_has_the_figures_that_scikit_learn_finds(card, told):
-    p = told.probabilities
-    bacc = balanced_accuracy_score(told.labels, p.argmax(axis=1))
+def test_the_card_has_the_figures_that_scikit_learn_finds(card, stored_predictions):
+    p = stored_predictions.probabilities
+    bacc = balanced_accuracy_score(stored_predictions.labels, p.argmax(axis=1))
     assert f"argmax, 8 views, all 10,015 images | {bacc:.3f} (" in card
-    auc = np.mean([roc_auc_score(told.labels == c, p[:, c]) for c in range(len(CLASS_NAMES))])
+    auc = np.mean([roc_auc_score(stored_predictions.labels == c, p[:, c]) for c in range(len(CLASS_NAMES))])
     assert f"Mean of the AUC over classes {auc:.3f} (" in card
     for index, name in enumerate(CLASS_NAMES):
-        mine = told.labels == index
+        mine = stored_predictions.labels == index
         recall = (p[mine].argmax(axis=1) == index).mean()
-        lesions = told.table["lesion_id"][mine].nunique()
+        lesions = stored_predictions.table["lesion_id"][mine].nunique()
         assert f"| {name} | {mine.sum()} | {lesions} | {recall:.3f} (" in card
     assert Bundle.load(bundled_model()).sha256 in card
 
@@ -105,3 +108,58 @@ def test_the_demo_names_files_that_are_there(tmp_path):
     named = re.findall(r"(shown/\S+\.(?:png|html|csv))", done.stdout)
     assert {Path(name).suffix for name in named} == {".png", ".html", ".csv"}
     assert [name for name in named if not (tmp_path / name).is_file()] == []
+
+
+@pytest.fixture(scope="module")
+def cross_fitted(stored_predictions: Predictions) -> tuple[Calibration, CrossFitted, np.ndarray]:
+    """What rules that never saw an image's lesion say of it, on the probabilities that prediction decides on."""
+    calibration = Calibration.load(bundled_model().calibration)
+    averaged = calibration.averaged(stored_predictions)
+    unseen = cross_fit(stored_predictions.labels, averaged, stored_predictions.lesion_ids, FitSettings())
+    return calibration, unseen, averaged
+
+
+def test_its_probabilities_mean_what_they_say(stored_predictions, cross_fitted):
+    _, unseen, _ = cross_fitted
+    labels, p = stored_predictions.labels, unseen.probabilities.astype(float)
+    for index, name in enumerate(CLASS_NAMES):
+        assert p[:, index].mean() == pytest.approx((labels == index).mean(), rel=0.10), name
+    malignant = np.isin(labels, [0, 2, 3])
+    risk = p[:, [0, 2, 3]].sum(axis=1)
+    assert risk.mean() == pytest.approx(malignant.mean(), rel=0.02)
+    # In every tenth of the images by risk, within 0.03 of what was observed.
+    for rows in np.array_split(np.argsort(risk), 10):
+        assert risk[rows].mean() == pytest.approx(malignant[rows].mean(), abs=0.03)
+
+
+def test_its_class_gains_balanced_accuracy_over_the_argmax(stored_predictions, cross_fitted):
+    calibration, unseen, averaged = cross_fitted
+    labels = stored_predictions.labels
+    gain = balanced_accuracy_score(labels, unseen.decided) - balanced_accuracy_score(
+        labels, averaged.argmax(axis=1)
+    )
+    assert gain >= 0.015
+    stored = calibration.support["bacc_gain"]
+    assert stored["value"] == pytest.approx(gain, abs=1e-6)
+    assert stored["low"] > 0
+
+
+def test_its_triage_ranks_by_malignant_probability(stored_predictions, cross_fitted):
+    calibration, unseen, _ = cross_fitted
+    risk = unseen.probabilities[:, [0, 2, 3]].astype(float).sum(axis=1)
+    malignant = np.isin(stored_predictions.labels, [0, 2, 3])
+    highest = np.argsort(-risk)[:1000]
+    assert (unseen.triage[highest] == "refer").all()
+    shares = [malignant[unseen.triage == level].mean() for level in ("refer", "review", "routine")]
+    assert shares[0] >= 0.70
+    assert shares[2] <= 0.01
+    assert shares == sorted(shares, reverse=True)
+    n = len(risk)
+    for threshold in np.arange(0.02, 0.501, 0.01):
+        odds = threshold / (1 - threshold)
+        plain = risk > threshold
+        acted = (unseen.triage == "refer") | ((unseen.triage == "review") & plain)
+        benefit = [((a & malignant).sum() - odds * (a & ~malignant).sum()) / n for a in (plain, acted)]
+        assert benefit[0] - benefit[1] <= 0.005, threshold
+    for level in calibration.level_guarantees:
+        assert level["granted"]
