@@ -112,7 +112,7 @@ def test_the_demo_names_files_that_are_there(tmp_path):
 
 @pytest.fixture(scope="module")
 def cross_fitted(stored_predictions: Predictions) -> tuple[Calibration, CrossFitted, np.ndarray]:
-    """What rules that never saw an image's lesion say of it, on the probabilities that prediction decides on."""
+    """What rules that never saw an image's lesion say of it, on what prediction would decide on."""
     calibration = Calibration.load(bundled_model().calibration)
     averaged = calibration.averaged(stored_predictions)
     unseen = cross_fit(stored_predictions.labels, averaged, stored_predictions.lesion_ids, FitSettings())

@@ -95,6 +95,8 @@ def test_stages_go_on_in_an_old_workspace(old_version: Path, tmp_path: Path) -> 
         done = run(*arguments, "-w", root)
         assert done.exit_code == 0, (arguments, done.output)
     body = json.loads((root / "calibration" / "calibration.json").read_text("utf-8"))["body"]
+    # Thresholds overrode the class then; alarms do not.
+    assert (body["rule"]["thresholds"], set(body["rule"]["alarms"])) == ({}, {"MEL", "malignant"})
     assert "guarantees" in body
     assert "promises" not in body
     ensemble = json.loads((root / "ensemble" / "ensemble.json").read_text("utf-8"))["body"]
