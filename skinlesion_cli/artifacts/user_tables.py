@@ -47,6 +47,7 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
         "labels",
         "dx",
         "diagnosis",
+        "diagnostic",
         "class",
         "class name",
         "classname",

@@ -139,6 +139,9 @@ LONG_NAMES = {
     "dermatofibroma": "DF",
     "vascular lesion": "VASC",
     "haemangioma": "VASC",
+    "melanoma (0.76 to 1.5 mm)": "MEL",
+    "SEK": "BKL",
+    "ACK": "AKIEC",
 }
 
 
