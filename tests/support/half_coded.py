@@ -162,7 +162,27 @@ def webp_cut(**options) -> bytes:
     return b"RIFF" + struct.pack("<I", 12 + len(body)) + data[8:16] + struct.pack("<I", len(body)) + body
 
 
+def gif_of_part() -> bytes:
+    """A frame of the upper half on a screen of the whole."""
+    data = bytearray(encode(picture().crop((0, 0, WIDTH, HEIGHT // 2)).convert("L"), "GIF"))
+    data[8:10] = struct.pack("<H", HEIGHT)
+    return bytes(data)
+
+
+def tiff_of_short_jpeg() -> bytes:
+    """One strip of 96 rows that holds a whole JPEG of 48."""
+    grey = picture().convert("L")
+    strip = encode(grey.crop((0, 0, WIDTH, HEIGHT // 2)), "JPEG")
+    entries = ((256, WIDTH), (257, HEIGHT), (258, 8), (259, 7), (262, 1), (273, 8), (277, 1), (278, HEIGHT))
+    entries += ((279, len(strip)),)
+    directory = struct.pack("<H", len(entries))
+    directory += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(strip)) + strip + directory + bytes(4)
+
+
 HALF: dict[str, bytes] = {
+    "part.gif": gif_of_part(),
+    "short-jpeg.tif": tiff_of_short_jpeg(),
     "cut.jpg": cut_jpeg(jpeg()),
     "cut-in-the-last-row.jpg": cut_jpeg(jpeg(), 0.97),
     "cut-grey.jpg": cut_jpeg(encode(picture().convert("L"), "JPEG")),

@@ -68,16 +68,29 @@ def check_webp(data: bytes, pixels: int) -> None:
     size = 8 + int.from_bytes(data[4:8], "little")
     if size > len(data):
         raise ImageError("truncated", f"the image is truncated: {len(data):,} of {size:,} bytes are there")
-    position = 12
+    position, animated = 12, False
     while position + 8 <= size:
         kind, length = (
             data[position : position + 4],
             int.from_bytes(data[position + 4 : position + 8], "little"),
         )
         if kind in (b"VP8 ", b"VP8L", b"ANMF"):
+            if kind == b"ANMF" and not animated:
+                _check_first_frame(data[position + 8 : position + 24], pixels)
+                animated = True
             allowed = _HOLE_BYTES + (0 if kind == b"VP8L" else pixels // _FLAT_PIXELS_PER_BYTE)
             refuse_holes(data, position + 8, position + 8 + length, allowed)
         position += 8 + length + length % 2
+
+
+def _check_first_frame(header: bytes, pixels: int) -> None:
+    """The first frame of an animated WebP has to cover the picture; the rest would be transparent."""
+    width, height = (1 + int.from_bytes(header[at : at + 3], "little") for at in (6, 9))
+    if width * height < pixels:
+        raise ImageError(
+            "truncated",
+            f"the image is truncated: its first frame has {width} x {height} pixels of {pixels:,}",
+        )
 
 
 def check_media_boxes(data: bytes, pixels: int) -> None:
@@ -143,21 +156,58 @@ def check_tiff(data: bytes, image: TiffImagePlugin.TiffImageFile, max_pixels: in
             f"the image is truncated: {min(len(offsets), len(sizes))} of {wanted} strips are there",
         )
     tables = tags.get(347)
-    for offset, size in zip(offsets, sizes, strict=False):
+    for index, (offset, size) in enumerate(zip(offsets, sizes, strict=False)):
         if size == 0 or offset == 0 or offset + size > len(data):
             raise ImageError("truncated", "the image is truncated: strips of pixel data are missing")
         if tags.get(259) == 7:
             strip = data[offset : offset + size]
-            _check_jpeg_strip(strip if not tables else bytes(tables)[:-2] + strip[2:], max_pixels)
+            whole = strip if not tables else bytes(tables)[:-2] + strip[2:]
+            _check_jpeg_strip(whole, _part_size(image, index), max_pixels)
 
 
-def _check_jpeg_strip(jpeg: bytes, max_pixels: int) -> None:
+def _check_jpeg_strip(jpeg: bytes, least: tuple[int, int], max_pixels: int) -> None:
     # Colours do not matter here: only whether every block was coded.
     header = read_header(jpeg)
+    if header.width < least[0] or header.height < least[1]:
+        raise ImageError(
+            "truncated",
+            f"the image is truncated: a strip of {least[0]} x {least[1]} pixels holds "
+            f"{header.width} x {header.height}",
+        )
     check_size(header.width, header.height, max_pixels=max_pixels, min_side_px=1)
     check_scans(jpeg, header)
     if len(header.components) in (1, 3):
         decode_jpeg(jpeg, header)
+
+
+def _part_size(image: TiffImagePlugin.TiffImageFile, index: int) -> tuple[int, int]:
+    """Width and height of the pixels that a strip has to hold; of a tile in one plane, without chroma."""
+    tags = image.tag_v2
+    width, height = image.size
+    if int(tags.get(284, 1)) == 2:
+        # Planes may be sampled at half the size.
+        return 1, 1
+    if tags.get(322) and tags.get(323):
+        return int(tags[322]), int(tags[323])
+    rows = min(int(tags.get(278, height)) or height, height)
+    return width, min(rows, height - index * rows)
+
+
+def check_covered(image: Image.Image) -> None:
+    """Refuse a GIF whose first frame does not cover the picture: the rest would be its background.
+
+    Raises
+    ------
+    ImageError : `truncated`.
+    """
+    width, height = image.size
+    extents = [tile[1] for tile in getattr(image, "tile", ())]
+    if not any(
+        box and box[0] <= 0 and box[1] <= 0 and box[2] >= width and box[3] >= height for box in extents
+    ):
+        raise ImageError(
+            "truncated", f"the image is truncated: its frame covers a part of {width} x {height} pixels"
+        )
 
 
 def _tiff_parts(image: TiffImagePlugin.TiffImageFile) -> int:

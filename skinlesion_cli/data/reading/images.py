@@ -292,6 +292,8 @@ def _check_whole(image: Any, kind: FileKind, data: bytes, max_pixels: int) -> No
         completeness.check_webp(data, image.width * image.height)
     elif kind in (kinds.AVIF, kinds.HEIF, kinds.JPEG_2000):
         completeness.check_media_boxes(data, image.width * image.height)
+    elif kind is kinds.GIF:
+        completeness.check_covered(image)
     elif kind is kinds.BMP:
         completeness.check_bmp(data, image)
     elif kind is kinds.TIFF:
