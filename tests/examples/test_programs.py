@@ -109,6 +109,50 @@ def test_own_folder(program, tmp_path):
     assert (tmp_path / named[1]).is_file()
 
 
+def test_the_bundled_model_is_made_from_two_folders_and_what_is_done_is_not_done_again(program, tmp_path):
+    import make_images
+
+    for number, name in enumerate(("one", "two")):
+        make_images.make(tmp_path / name, 70, seed=number, width=64, height=48, official=True)
+    for path in [*(tmp_path / "two").rglob("*.csv"), *(tmp_path / "two").rglob("GEN_*.jpg")]:
+        if path.suffix == ".csv":
+            path.write_text(path.read_text().replace("GEN_", "OWN_"))
+        else:
+            path.rename(path.with_name(path.name.replace("GEN_", "OWN_")))
+    arguments = ("bundled_model/train.sh", "one", "two", "packed", "--weights", "none")
+    arguments += ("--device", "cpu", "--workers", "0")
+    variables = {"ARCHS": "tiny", "FOLDS": "2"} | FAST
+    first = program(*arguments, "--fold", "1", cwd=tmp_path, **variables)
+    assert first.returncode == 0, first.stderr
+    assert not (tmp_path / "packed").exists()
+    second = program(*arguments, cwd=tmp_path, **variables)
+    assert second.returncode == 0, second.stderr
+    # Fold 1 was trained by the first run.
+    assert second.stderr.count("train: epoch 1/1") == 1
+    ensemble = json.loads((tmp_path / "packed/ensemble/ensemble.json").read_text())
+    assert [m["name"] for m in ensemble["body"]["members"]] == ["tiny-fold0", "tiny-fold1"]
+    table = next((tmp_path / "packed/ensemble").glob("predictions-val.table-*.csv")).read_text()
+    assert (table.count("GEN_0"), table.count("OWN_0")) == (70, 70)
+
+
+def test_shrunk_images_keep_names_labels_and_aspect_ratio(program, tmp_path):
+    import make_images
+    from PIL import Image
+
+    make_images.make(tmp_path / "one", 7, seed=1, width=64, height=48, official=True)
+    for _ in range(2):
+        done = program("bundled_model/shrink_images.py", "one", "small", "--side-px", "24", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("7 images, ")
+    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    assert {
+        p.relative_to(tmp_path / "small") for p in (tmp_path / "small").rglob("*") if p.is_file()
+    } == files
+    for path in (tmp_path / "small").rglob("*.jpg"):
+        with Image.open(path) as image:
+            assert image.size == (32, 24)
+
+
 def test_reproduction_of_the_published_recipe_shows_its_commands(program, tmp_path):
     done = program("reproduce_published.sh", "show", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
