@@ -66,7 +66,7 @@ def in_file(name: str, content: bytes, read: Callable[[Path], object]) -> object
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_readers_of_what_comes_from_outside(name: str) -> None:
-    findings = fuzz(seconds=60.0, names=[name], most=30)
+    findings = fuzz(seconds=60.0, names=[name], most=15)
     assert findings.executions[name] >= 10
     assert findings.defects == {}
 

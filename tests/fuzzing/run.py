@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from skinlesion_cli.errors import ExitCode, SkinLesionError
@@ -92,7 +92,8 @@ def fuzz(
     seconds: float, first_seed: int = 0, names: list[str] | None = None, most: int | None = None
 ) -> Findings:
     """Rounds of every target in turn until the time is over; with `most`,
-    one round of so many executions each.
+    one round of so many executions each,
+    whose defects are not shrunk.
     """
     findings = Findings()
     ends = time.monotonic() + seconds
@@ -101,19 +102,22 @@ def fuzz(
         for name in names or TARGETS:
             if time.monotonic() >= ends:
                 break
-            _one_round(name, number, findings, ends, most or _ROUND)
+            _one_round(name, number, findings, ends, most or _ROUND, shrink=most is None)
         if most is not None:
             break
         number += 1
     return findings
 
 
-def _one_round(name: str, number: int, findings: Findings, ends: float, executions: int) -> None:
+def _one_round(
+    name: str, number: int, findings: Findings, ends: float, executions: int, *, shrink: bool
+) -> None:
     target = TARGETS[name]
 
     @seed(number)
     @settings(
         max_examples=executions,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

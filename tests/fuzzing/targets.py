@@ -62,9 +62,12 @@ def _picture(kind: str, source: random.Random) -> object:
 
 
 def dicom(source: random.Random) -> object:
-    from skinlesion_cli.data.reading.dicom import read_dicom
+    from skinlesion_cli.data.reading.dicom import count_frames, decode_dicom
 
-    return _checked(read_dicom(pictures.dicom(source), max_pixels=MAX_PIXELS))
+    content = pictures.dicom(source)
+    frames = count_frames(content)
+    frame = source.randint(1, max(1, min(frames, 3)))
+    return _checked(decode_dicom(content, max_pixels=MAX_PIXELS, frame=frame).pixels)
 
 
 def named_input(source: random.Random) -> object:
@@ -77,7 +80,7 @@ def named_input(source: random.Random) -> object:
         for found in inputs.expand([source.choice((str(path), str(path.parent)))]):
             assert found.id.isprintable()
             try:
-                read.append(_checked(inputs.load(found, max_pixels=MAX_PIXELS)).shape)
+                read.append(_checked(inputs.load(found, max_pixels=MAX_PIXELS).pixels).shape)
             except SkinLesionError as error:
                 refused.append(error)
         return read, refused
