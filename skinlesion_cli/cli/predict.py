@@ -41,7 +41,7 @@ ADDRESS = "Dask scheduler (tcp://HOST:8786), or Ray cluster (HOST:6379; default:
 WORKERS = "Number of threads or processes. Default: the number of available cores."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
 BATCH = (
-    "Images per batch, the unit in which work is shared out, written and resumed. Default: 2, on a GPU 32."
+    "Images per batch, the unit in which work is distributed, written and resumed. Default: 2, on a GPU 32."
 )
 REPORT = "Also write a page for reviewing the results in a browser, offline; implies --cam."
 LINKS = "Follow symbolic links below folders; links that lead in circles get a row each."
