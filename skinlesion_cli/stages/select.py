@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
+from skinlesion_cli.data.reading.folders import summary_lines
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.decisions import active_learning
@@ -85,8 +87,9 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     failed: list[str] = []
     n_known = 0
+    passed_over: Counter[str] = Counter()
     with reporter.task("predicting", unit="images") as task:
-        for batch in in_batches(expand(settings.inputs, settings.listed), _BATCH):
+        for batch in in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH):
             fresh = [s for s in batch if not known or s.member or not _is_known(s, known)]
             n_known += len(batch) - len(fresh)
             predicted = predictor.run(fresh, keep_features=True, keep_views=True)
@@ -134,12 +137,14 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
             f"{len(chosen)} of {len(predictions)} images to label, by {settings.strategy}; {n_known} are "
             "labelled already",
             f"fill in the column label, then `skinlesion download --from {settings.output} --append`",
+            *summary_lines(passed_over),
         ],
         figures={
             "images": len(predictions),
             "selected": len(chosen),
             "already_labelled": n_known,
             "failed": len(failed),
+            "passed_over": dict(passed_over),
             "strategy": settings.strategy,
             "disagreement_of": whose,
             "mean_entropy": float(scores["entropy"].mean()),

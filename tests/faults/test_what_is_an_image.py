@@ -193,3 +193,14 @@ def test_a_limit_of_pixels_above_that_of_the_library_takes_effect(
     )
     # It is read; a black picture then has a reason of its own.
     assert rows_of(tmp_path / "p.csv")[str(tmp_path / "large.png")]["error"].startswith("blank"), done.output
+
+
+@pytest.mark.parametrize("command", ["explain", "select"])
+def test_other_commands_count_what_they_pass_over(command: str, tiny_workspace: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in", {"a.png": encode(OTHER, "PNG"), "b.dat": encode(picture(), "PNG")} | OTHERS)
+    output = tmp_path / ("maps" if command == "explain" else "list.csv")
+    done = run(command, tmp_path / "in", "-o", output, "-w", tiny_workspace, "--json")
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)["figures"]
+    assert figures["images"] == 2
+    assert figures["passed_over"] == {"txt": 1, "csv": 1, "pdf": 1, "zip archive": 1, "bin": 1}

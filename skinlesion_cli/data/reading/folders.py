@@ -26,6 +26,11 @@ def describe(passed_over: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common())
 
 
+def summary_lines(passed_over: Counter[str]) -> list[str]:
+    """What a summary says of files that were passed over: one line, or none."""
+    return [f"files passed over, which are not images: {describe(passed_over)}"] if passed_over else []
+
+
 @dataclass(frozen=True)
 class FoundFile:
     """A file below a folder: its path below it with `/`, its kind, or why it must not be opened."""

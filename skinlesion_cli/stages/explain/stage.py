@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
+from skinlesion_cli.data.reading.folders import summary_lines
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ExitCode, UsageError, name_items, one_line
@@ -98,6 +100,7 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
         settings.output, predictor, style=settings.style, raw=settings.raw, classes=classes
     )
     n_images = 0
+    passed_over: Counter[str] = Counter()
     zero: list[str] = []
     failed: list[str] = []
     with (
@@ -107,7 +110,7 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     ):
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        for batch in in_batches(expand(settings.inputs, settings.listed), _BATCH):
+        for batch in in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH):
             records, errors = _explain(settings, predictor, writer, batch)
             for record in records:
                 table.writerow({key: escape_formula(value) for key, value in record.row().items()})
@@ -121,7 +124,7 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
                 "there are no images in " + (name_items(settings.inputs) or "the list"),
                 "Name image files, folders or archives.",
             )
-    return _result(settings, bundle, n_images, zero, failed)
+    return _result(settings, bundle, n_images, zero, failed, passed_over)
 
 
 def _explain(
@@ -170,7 +173,12 @@ def _drawn(
 
 
 def _result(
-    settings: ExplainSettings, bundle: Bundle, n_images: int, zero: list[str], failed: list[str]
+    settings: ExplainSettings,
+    bundle: Bundle,
+    n_images: int,
+    zero: list[str],
+    failed: list[str],
+    passed_over: Counter[str],
 ) -> StageResult:
     which = ", ".join(settings.classes) or "the decided class"
     warnings = []
@@ -180,11 +188,15 @@ def _result(
         warnings.append(f"{len(zero)} maps are all zero, so no region supports the class: {name_items(zero)}")
     return StageResult(
         command="explain",
-        headline=[f"{n_images} images explained with {settings.method} for {which}, by {bundle.model_id}"],
+        headline=[
+            f"{n_images} images explained with {settings.method} for {which}, by {bundle.model_id}",
+            *summary_lines(passed_over),
+        ],
         figures={
             "images": n_images,
             "failed": len(failed),
             "all_zero": len(zero),
+            "passed_over": dict(passed_over),
             "method": settings.method,
             "views": "as calibrated" if settings.cam_tta else "identity",
             "model": bundle.model_id,

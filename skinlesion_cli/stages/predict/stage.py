@@ -13,7 +13,7 @@ from typing import Any
 from skinlesion_cli.artifacts import output_checks, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.reading.folders import describe
+from skinlesion_cli.data.reading.folders import describe, summary_lines
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.inference import loading
@@ -252,8 +252,7 @@ def _result(
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
     artifacts += reports
-    if passed_over:
-        headline.append(f"files passed over, which are not images: {describe(passed_over)}")
+    headline += summary_lines(passed_over)
     warnings = []
     archives = {kind: count for kind, count in passed_over.items() if kind.endswith(" archive")}
     if archives:
