@@ -45,10 +45,11 @@ def open_regular(path: Path, most_bytes: int) -> Iterator[IO[bytes]]:
         raise ArtifactError(
             f"{path} cannot be read: {error.strerror or error}", "Check its permissions."
         ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise _refused(path, "not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, "not a regular file")
         if status.st_size > most_bytes:
             raise ArtifactError(
                 f"{path.name} has {status.st_size:,} bytes, which is too large: at most {most_bytes:,} "

@@ -76,17 +76,17 @@ class Split(StoredArtifact):
         Raises
         ------
         ArtifactError : see `StoredArtifact.load`; or it was made from another manifest.
-        DataError : it puts one lesion or patient on two sides; see `guard`.
+        DataError : it puts one lesion or patient on two sides; see `check_leakage`.
         """
         split = super().load(path)
         if manifest.artifact is not None and split.artifact is not None:
             split.artifact.require_input("manifest", manifest.artifact)
-        guard(split, manifest)
+        check_leakage(split, manifest)
         return split
 
     def save(self, path: Path, manifest: Manifest) -> Artifact:  # type: ignore[override]
         """Check the split against its manifest and write it."""
-        guard(self, manifest)
+        check_leakage(self, manifest)
         if manifest.artifact is None:
             raise ValueError("the manifest must be written before its split")
         return super().save(path, inputs={"manifest": manifest.artifact})
@@ -138,7 +138,7 @@ def _on_several_sides(split_table: pd.DataFrame, manifest: Manifest, column: str
     return sorted(sides[sides > 1].index)
 
 
-def guard(split: Split, manifest: Manifest) -> None:
+def check_leakage(split: Split, manifest: Manifest) -> None:
     """The leakage guard: refuse a split that puts one lesion, or one patient, on two sides.
 
     Raises

@@ -38,7 +38,6 @@ def read_header(content: bytes, name: str) -> dict[str, TensorInfo]:
         raise ArtifactError(f"{name} is not a safetensors file: its header is damaged or too large")
     try:
         stated = json.loads(content[8 : 8 + length])
-        del content
         stated.pop("__metadata__", None)
         if len(stated) > _MOST_TENSORS:
             raise ValueError(f"{len(stated)} tensors")

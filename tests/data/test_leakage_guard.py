@@ -82,7 +82,7 @@ def test_a_patient_on_two_sides_is_refused_when_written_and_when_read(tmp_path, 
     with pytest.raises(DataError, match="patients have images on more than one side of the split: P"):
         torn.save(tmp_path / "other.json", of_patients)
     with monkeypatch.context() as patched:
-        patched.setattr("skinlesion_cli.artifacts.split.guard", lambda split, manifest: None)
+        patched.setattr("skinlesion_cli.artifacts.split.check_leakage", lambda split, manifest: None)
         torn.save(tmp_path / "split.json", of_patients)
     with pytest.raises(DataError, match="patients have images on more than one side of the split: P"):
         Split.load(tmp_path / "split.json", of_patients)

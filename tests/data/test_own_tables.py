@@ -317,7 +317,7 @@ def test_a_stored_split_with_a_patient_on_two_sides_stops_the_command(tmp_path, 
     part = {"train": "val", "val": "test", "test": "train"}
     moved = split.table["part"].where(split.table["id"] != "i0", split.table["part"].map(part))
     with monkeypatch.context() as patched:
-        patched.setattr("skinlesion_cli.artifacts.split.guard", lambda split, manifest: None)
+        patched.setattr("skinlesion_cli.artifacts.split.check_leakage", lambda split, manifest: None)
         replace(split, table=split.table.assign(part=moved), artifact=None).save(workspace.split, manifest)
     for arguments in (("info",), ("info", "--dataset"), ("train", "--arch", "tiny", "--weights", "none")):
         done = CliRunner().invoke(app, [*arguments, "-w", str(tmp_path / "w")])
