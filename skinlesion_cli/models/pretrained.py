@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinlesion_cli.errors import WeightsError, name_items
+from skinlesion_cli.errors import ArtifactError, WeightsError, name_items
 from skinlesion_cli.models.backbones import BackboneSpec, PackagedWeights
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def initialise(network: LesionNet, weights: str) -> str:
     Raises
     ------
     WeightsError : the weights are not available or do not fit.
+    ArtifactError : the weights file cannot be read.
     """
     spec = network.spec
     if weights == "none":
@@ -52,9 +53,9 @@ def initialise(network: LesionNet, weights: str) -> str:
 
 def _from_file(network: LesionNet, path: Path) -> str:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    from skinlesion_cli.artifacts.files import sha256_file
+    from skinlesion_cli.artifacts.files import sha256_bytes
 
     if path.suffix != ".safetensors":
         raise WeightsError(
@@ -62,14 +63,23 @@ def _from_file(network: LesionNet, path: Path) -> str:
             "If you trust the file, convert it: safetensors.torch.save_file(torch.load(..., "
             "weights_only=True), ...).",
         )
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file at {path}", "Give a safetensors file, auto, or none.")
     try:
-        state = load_file(path)
+        if not path.is_file():
+            raise WeightsError(
+                f"there is no weights file at {path}", "Give a safetensors file, auto, or none."
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"the weights file {path} cannot be read: {error.strerror or error}",
+            "Check its permissions, or give another file, auto, or none.",
+        ) from None
+    try:
+        state = load(content)
     except SafetensorError as error:
         raise WeightsError(f"{path.name} cannot be read as safetensors: {error}") from None
     _fill_backbone(network, state, path.name)
-    return f"file {path.name} sha256 {sha256_file(path)[:12]}"
+    return f"file {path.name} sha256 {sha256_bytes(content)[:12]}"
 
 
 def cached_weights_source(spec: BackboneSpec) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import huggingface_hub
@@ -126,6 +127,22 @@ def test_weights_file_of_another_network_a_pickle_or_none_at_all(thousand_classe
     garbage.write_bytes(b"x" * 100)
     with pytest.raises(WeightsError, match="cannot be read as safetensors"):
         pretrained.initialise(network("tiny"), str(garbage))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_weights_file_without_permission_is_an_artifact_that_cannot_be_read(thousand_classes):
+    path, _ = thousand_classes
+    net = network("tiny")
+    before = os.geteuid()
+    path.chmod(0)
+    if before == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(ArtifactError, match=r"model\.safetensors cannot be read") as refused:
+            pretrained.initialise(net, str(path))
+    finally:
+        os.seteuid(before)
+    assert refused.value.exit_code == 4
 
 
 def test_random_weights_only_when_asked_for():

@@ -1,8 +1,7 @@
-"""What lies over skin in dermoscopic photographs, drawn at random: hair, rulers, ink, stickers,
-dark corners, colour casts.
+"""Artefacts of dermoscopic images, drawn at random: hair, rulers, ink, stickers, vignettes, colour casts.
 
-Photographs of one clinic show some of these and not others. A network that has only seen one clinic takes
-their presence, or their absence, as evidence; drawn at random over images of all classes they carry none.
+The photographs of one clinic show some of these and not others, and a network trained on them can mistake
+their presence or absence for evidence. Drawn at random over images of all classes they carry no information.
 Every function takes and returns uint8 (h, w, 3), RGB, and draws from the generator that it is given.
 """
 
