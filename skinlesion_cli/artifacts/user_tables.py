@@ -143,12 +143,15 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
         named = _headers(first)
         kept = [position for position, header in enumerate(named) if keep(header)]
         rows, long = [], []
+        # Most cells of a large table repeat others; one text for all of them is a fraction of the memory.
+        texts: dict[str, str] = {}
         for row in lines:
             if len(row) > len(first) or any(row[len(named) :]):
                 long.append(lines.line_num)
             elif any(row):
                 # Spreadsheets cut empty cells off at the end of a row.
-                rows.append([row[position].strip() if position < len(row) else "" for position in kept])
+                cells = [row[position].strip() if position < len(row) else "" for position in kept]
+                rows.append([texts.setdefault(cell, cell) for cell in cells])
                 if len(rows) * len(kept) > _MAX_CELLS:
                     raise DataError(
                         f"{name} has more than {_MAX_CELLS:,} cells", "Remove columns that are not needed."

@@ -418,3 +418,26 @@ def test_two_classes_for_one_name_are_wrong_usage(tmp_path):
     (tmp_path / "labels.csv").write_text("image,label\na,mole x\n")
     maps = ("--map", "mole x=NV", "--map", "Mole-X=MEL")
     assert download(tmp_path / "labels.csv", tmp_path / "w", *maps)[0] == 2
+
+
+def test_paths_of_another_machine_are_found_by_what_is_there_and_said(tmp_path):
+    place(tmp_path / "in", "images/a.jpg", "images/b.jpg", "c.jpg", "other/d.jpg")
+    place(tmp_path, "secret.jpg")
+    source = tmp_path / "in" / "labels.csv"
+    source.write_text("image,label\n/home/x/images/a.jpg,MEL\nC:\\data\\images\\b.jpg,NV\ntrain/c.jpg,BCC\n")
+    code, printed, rows = download(source, tmp_path / "w")
+    assert code == 0
+    assert {row["file"]: row["label"] for row in rows.values()} == {
+        "images/a.jpg": "MEL",
+        "images/b.jpg": "NV",
+        "c.jpg": "BCC",
+    }
+    assert any(
+        "3 images were found without the folders before their name" in note for note in printed["warnings"]
+    )
+    # A folder that is there is meant, and nothing outside is ever found.
+    for image in ("images/d.jpg", f"{tmp_path}/secret.jpg", "../secret.jpg", "images/../../secret.jpg"):
+        source.write_text(f"image,label\n{image},MEL\n")
+        code, printed, _ = download(source, tmp_path / "w2")
+        assert code == 1, image
+        assert "no file beside the table" in printed["text"]

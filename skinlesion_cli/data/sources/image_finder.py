@@ -23,26 +23,42 @@ class ImageFinder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.relocated: list[str] = []
         self._directories: dict[PurePosixPath, dict[str, list[str]]] = {}
         self._ambiguous: dict[str, list[str]] = {}
 
     def find(self, image: str) -> str | None:
-        """The file's path relative to the folder; None where there is none, or no single one."""
+        """The file's path relative to the folder; None where there is none, or no single one.
+
+        Leading folders that are not there are passed over (the table was written on another machine, or in
+        the folder above); such images are listed in `relocated`. Nothing outside of the folder is ever found.
+        """
         relative = PurePosixPath(image.strip().replace("\\", "/"))
-        if not image.strip() or relative.is_absolute() or ".." in relative.parts:
+        parts = [part for part in relative.parts if part != "/" and not part.endswith(":")]
+        if not parts or ".." in parts:
             return None
-        # Not Path.is_file: that raises for a name too long for the file system.
-        if os.path.isfile(self.folder / relative):
-            return str(relative)
-        parent = self._directory(relative.parent)
-        candidates = [] if parent is None else _matches(self._names(parent), relative.name)
-        if candidates:
-            candidates = [str(parent / name) for name in candidates]  # type: ignore[operator]
-        elif len(relative.parts) == 1:
-            candidates = _matches(self._below, relative.name)
+        for start in range(len(parts)):
+            candidates = self._candidates(PurePosixPath(*parts[start:]))
+            if candidates or self._directory(PurePosixPath(parts[start])) is not None:
+                break
         if len(candidates) > 1:
             self._ambiguous[image] = candidates
-        return candidates[0] if len(candidates) == 1 else None
+        if len(candidates) != 1:
+            return None
+        if start or len(parts) != len(relative.parts):
+            self.relocated.append(image)
+        return candidates[0]
+
+    def _candidates(self, relative: PurePosixPath) -> list[str]:
+        """Files that a relative path means, or a name alone anywhere below the folder."""
+        # Not Path.is_file: that raises for a name too long for the file system.
+        if os.path.isfile(self.folder / relative):
+            return [str(relative)]
+        parent = self._directory(relative.parent)
+        names = [] if parent is None else _matches(self._names(parent), relative.name)
+        if names and parent is not None:
+            return [str(parent / name) for name in names]
+        return _matches(self._below, relative.name) if len(relative.parts) == 1 else []
 
     def refuse_ambiguous(self) -> None:
         """Raise a DataError if a name that was looked for means several files."""

@@ -122,7 +122,7 @@ def from_table(
             "Known: train, val, test.",
         )
     root = options.images or path.parent
-    files, missing = _files(images, root, table.name, options)
+    files, file_notes = _files(images, root, table.name, options)
     ids = ids_from_paths([files[row] for row in rows if row in files])
     records = []
     for row in rows:
@@ -149,10 +149,7 @@ def from_table(
         raise DataError(f"{table.name} names no image that could be used")
     notes = dropped_notes([labels[row] for row in rows if not classes[row]], options)
     notes += unused_map_notes(labels, options)
-    if missing:
-        notes.append(
-            f"{len(missing):,} of {len(images):,} rows have no image and were left out: {name_items(missing)}"
-        )
+    notes += file_notes
     notes += _about(table, columns, own_columns)
     notes += _lesion_notes(records)
     return Collection(table_kinds.CSV, records, "unknown", "unknown", tuple(notes))
@@ -161,7 +158,7 @@ def from_table(
 def _files(
     images: list[str], root: Path, name: str, options: SourceOptions
 ) -> tuple[dict[int, str], list[str]]:
-    """Row -> file relative to `root`, and the images that have none."""
+    """Row -> file relative to `root`, and notes on images that have none or are elsewhere."""
     finder = ImageFinder(root)
     found = {row: finder.find(image) for row, image in enumerate(images)}
     finder.refuse_ambiguous()
@@ -175,7 +172,17 @@ def _files(
             "image out.",
         )
     refuse_duplicates(list(files.values()), name)
-    return files, missing
+    notes = []
+    if missing:
+        notes.append(
+            f"{len(missing):,} of {len(images):,} rows have no image and were left out: {name_items(missing)}"
+        )
+    if finder.relocated:
+        notes.append(
+            f"{len(finder.relocated):,} images were found without the folders before their name, "
+            f"which are not there: {name_items(finder.relocated)}"
+        )
+    return files, notes
 
 
 def _columns(table: UserTable, options: SourceOptions) -> _Columns:
