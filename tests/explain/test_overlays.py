@@ -147,3 +147,16 @@ def test_no_file_is_left_half_written(tmp_path: Path) -> None:
             ["a"], [unreadable], [np.ones((1, 7, 2, 2), np.float32)], np.array([0]), np.ones((1, 7)) / 7
         )
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_an_image_too_large_to_draw_is_drawn_smaller(monkeypatch):
+    from skinlesion_cli.explain import writer
+
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[:, 40:] = 200
+    assert writer._bounded(image) is image
+    monkeypatch.setattr(writer, "_MAX_DRAWN_PIXELS", 1200)
+    # 4800 pixels are four times the limit: half of each side.
+    drawn = writer._bounded(image)
+    assert drawn.shape == (30, 40, 3)
+    assert drawn[0, [0, 19, 20, 39], 0].tolist() == [0, 0, 200, 200]
