@@ -101,7 +101,7 @@ def test_own_folder(program, tmp_path):
         found = list(csv.DictReader(file))
     assert [row["status"] for row in found] == ["ok"] * 7 + ["error"]
     # 42 training images are too few for the gate, and that is said.
-    assert "going on without a check of image quality" in done.stderr
+    assert "continuing without a check of image quality" in done.stderr
     assert {row["quality"] for row in found} == {""}
     assert len(list((tmp_path / "results/predictions-cam").rglob("*.png"))) == 7
     named = re.search(r"open (\S+) in a browser", done.stdout)
