@@ -78,7 +78,8 @@ def test_every_hazard_names_tests_that_exist_and_says_what_remains():
         if isinstance(node, ast.FunctionDef)
     }
     hazards = rows("HAZARDS.md")
-    assert [row[0] for row in hazards] == [str(n) for n in range(1, 16)]
+    assert [row[0] for row in hazards] == [str(n) for n in range(1, len(hazards) + 1)]
+    assert len(hazards) >= 16
     for row in hazards:
         assert len(row) == 6
         assert all(row), row[0]
