@@ -198,12 +198,23 @@ def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarante
     tmp_path: Path,
 ):
     model = Bundle.load(bundled_model())
-    header = "id,status," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",decision,triage,model_sha256"
+    header = ",".join(
+        [
+            "id",
+            "status",
+            *(f"p_{name}" for name in CLASS_NAMES),
+            "decision",
+            "triage",
+            "alarm",
+            "model_sha256",
+        ]
+    )
     certain = {
         name: ",".join("1.0" if name == other else "0.0" for other in CLASS_NAMES) for name in CLASS_NAMES
     }
     rows = [
-        f"in/A_{i}.jpg,ok,{certain[argmax]},{decision},{level},{model.sha256}"
+        f"in/A_{i}.jpg,ok,{certain[argmax]},{decision},{level},{'MEL|malignant' if i in (0, 3) else ''},"
+        f"{model.sha256}"
         for i, (argmax, decision, level) in enumerate(
             [("NV", "MEL", "refer"), ("NV", "NV", "routine"), ("MEL", "MEL", "refer"), ("NV", "NV", "review")]
         )
@@ -223,6 +234,13 @@ def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarante
     assert body["triage"]["malignant_lesions_seen"]["hits"] == 2
     wanted = [(target["class_name"], target["sensitivity"]) for target in model.calibration.targets]
     assert [(t["class_name"], t["target_sensitivity"]) for t in body["targets"]] == wanted
+    # Targets are about alarms: that of MEL fires on one of three melanomas, and on the nevus.
+    (mel,) = body["targets"]
+    assert (mel["sensitivity"]["hits"], mel["sensitivity"]["n"], mel["specificity"]["hits"]) == (1, 3, 0)
+    assert [(each["level"], each["met"]) for each in body["level_guarantees"]] == [
+        ("refer", True),
+        ("routine", False),
+    ]
     table.write_text(table.read_text().replace(model.sha256, "0" * 64))
     other = run(empty, source=str(table), truth=truth, output=tmp_path / "other").figures
     assert other["targets"] == []

@@ -15,7 +15,8 @@ POLICIES: dict[str, Policy] = {
         published.find, check=published.check, targets=PUBLISHED_TARGETS, probability_method="none"
     ),
     "cost": Policy(cost.find, check=cost.check),
-    "none": Policy(none.find),
+    # A temperature leaves the order of the classes, and so the argmax, as it is.
+    "none": Policy(none.find, probability_method="temperature"),
 }
 
 CALIBRATED, ARGMAX = "calibrated", "argmax"

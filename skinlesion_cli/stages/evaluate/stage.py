@@ -152,6 +152,12 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
         "beside": [_stored_figures(folder) for folder in settings.beside],
         "notes": [*notes, *subgroup_notes],
     }
+    if not settings.thresholded and body["argmax_bacc"] < body["figures"]["bacc"]["value"] - 0.01:
+        notes.append(
+            f"challenge.csv is scored by the maximum of its rows: BACC {body['argmax_bacc']:.3f}, not "
+            f"{body['figures']['bacc']['value']:.3f}; with --thresholded the decided class is the maximum"
+        )
+        body["notes"] = [*notes, *subgroup_notes]
     name = "-".join(filter(None, [Path(settings.source).stem, body["part"]]))
     folder = settings.output or settings.workspace / "evaluation" / name
     files = draw(
@@ -361,7 +367,9 @@ def _compare(
 ) -> dict[str, Any]:
     assert settings.against is not None
     if settings.against == ARGMAX:
-        other = replace(judged, decided=metrics.scored_argmax(judged.probabilities), how=ARGMAX)
+        # Of the probabilities before calibration, which may change the order of the classes.
+        argmax = metrics.scored_argmax(judged.predictions.probabilities)
+        other = replace(judged, decided=argmax, how=ARGMAX)
     else:
         if settings.against.endswith(".json"):
             predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
