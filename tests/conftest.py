@@ -16,14 +16,32 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 
-# They start the command in a process of its own, or a browser, which takes seconds.
+# Tests with these start the command in a process of its own, or a browser, which takes seconds.
 SLOW_FIXTURES = frozenset({"skinlesion", "program", "browser"})
+# Tests in these train or export networks, start and kill processes, or build releases.
+SLOW_PLACES = (
+    *("cli/test_streams.py", "examples", "explain/test_localisation.py", "explain/test_runtimes.py"),
+    *("faults/test_endless_inputs.py", "faults/test_interruptions.py", "faults/test_machine_limits.py"),
+    *("inference/test_edge_export.py", "inference/test_exports_of_models.py", "inference/test_parity.py"),
+    *("inference/test_inexact_exports.py", "inference/test_sharing_out.py", "release/test_distribution.py"),
+    *(
+        "stages/test_packed_model.py",
+        "test_bundled_model.py",
+        "test_pipeline.py",
+        "training/test_artefacts.py",
+    ),
+    *("training/test_backbones.py", "training/test_examples.py", "training/test_freezing.py"),
+    *("training/test_loop.py", "training/test_memory.py", "training/test_processes.py"),
+    "training/test_train_stage.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests as slow by the fixtures that they ask for."""
+    """Mark tests as slow by where they are and which fixtures they ask for."""
+    places = [ROOT / "tests" / place for place in SLOW_PLACES]
     for item in items:
-        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        in_slow_place = any(item.path == place or place in item.path.parents for place in places)
+        if in_slow_place or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
