@@ -36,6 +36,8 @@ class FeatureModelBody(Body):
     n_features: Annotated[int, Field(ge=1, le=100_000)]
     n_components: Annotated[int, Field(ge=1, le=4096)]
     residual_variance: Annotated[float, Field(gt=0.0)]
+    feature_scale: Annotated[float, Field(gt=0.0)]
+    pixel_scale: Annotated[float, Field(gt=0.0)]
 
 
 class QualityGateBody(Body):
@@ -115,6 +117,8 @@ class StoredQualityGate(StoredArtifact):
                     "n_features": features.components.shape[1],
                     "n_components": features.components.shape[0],
                     "residual_variance": features.residual_variance,
+                    "feature_scale": features.feature_scale,
+                    "pixel_scale": features.pixel_scale,
                 },
             },
             payloads,
@@ -136,5 +140,11 @@ def _feature_model(artifact: Artifact, body: FeatureModelBody) -> FeatureModel:
     if missing or bad or not (tensors["variances"] > 0).all():
         raise ArtifactError(f"{file.name} is damaged: {', '.join(missing or bad or ['variances'])}")
     return FeatureModel(
-        body.network, tensors["mean"], tensors["components"], tensors["variances"], body.residual_variance
+        body.network,
+        tensors["mean"],
+        tensors["components"],
+        tensors["variances"],
+        body.residual_variance,
+        body.feature_scale,
+        body.pixel_scale,
     )

@@ -3,13 +3,13 @@
 Most checks look at one statistic of the pixels, and fail where it lies beyond nearly all training images. Two
 look at the image as a whole, by its Mahalanobis distance to the training images (Mahalanobis, 1936; as a
 detector of foreign images: Lee et al., 2018, arXiv:1807.03888): `not_dermoscopic` at all statistics together,
-`unfamiliar` at the features that a network makes of the image.
+`unfamiliar` at these and at the features that a network makes of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,7 +46,7 @@ CHECKS: tuple[str, ...] = (*ONE_SIDED, NOT_DERMOSCOPIC, UNFAMILIAR)
 FALSE_ALARM_RATE = 0.02
 N_COMPONENTS = 128
 N_QUANTILES = 401
-_FEWEST_IMAGES = 200
+FEWEST_IMAGES = 200
 # Standard deviation of a statistic that does not vary at all.
 _SMALLEST_SPREAD = 1e-6
 
@@ -72,6 +72,8 @@ class FeatureModel:
     components: np.ndarray
     variances: np.ndarray
     residual_variance: float
+    feature_scale: float = 1.0
+    pixel_scale: float = 1.0
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Mahalanobis distance, float64 (n_images,), of pooled features (n_images, n_features)."""
@@ -89,8 +91,8 @@ def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPO
     ------
     DataError : fewer than 200 images.
     """
-    if len(features) < _FEWEST_IMAGES:
-        raise DataError(f"the quality gate needs at least {_FEWEST_IMAGES} images, there are {len(features)}")
+    if len(features) < FEWEST_IMAGES:
+        raise DataError(f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(features)}")
     values = _unit_rows(features)
     mean = values.mean(axis=0)
     n_images, n_features = values.shape
@@ -177,6 +179,7 @@ def fit_gate(
     *,
     feature_model: FeatureModel | None = None,
     features: np.ndarray | None = None,
+    features_statistics: np.ndarray | None = None,
 ) -> QualityGate:
     """Learn the gate from training images.
 
@@ -185,16 +188,17 @@ def fit_gate(
     statistics : float64 (n_images, n_statistics), in the order of `names`.
     false_alarm_rate : wanted share of good images that fail any check; half of it is for `unfamiliar`, which
         knows most, where there are features, and the others share the rest alike.
-    feature_model, features : a model of features, and those of good images (m, n_features) that it was not
-        fitted on: what is far for them would be too near for images that it has seen.
+    feature_model, features, features_statistics : a model of features; features (m, n_features) and
+        statistics (m, n_statistics) of good images that it was not fitted on (those that it was fitted on
+        would make the limit too strict).
 
     Raises
     ------
     DataError : fewer than 200 images, or a statistic that is not finite.
     """
     values = np.asarray(statistics, dtype=np.float64)
-    if len(values) < _FEWEST_IMAGES:
-        raise DataError(f"the quality gate needs at least {_FEWEST_IMAGES} images, there are {len(values)}")
+    if len(values) < FEWEST_IMAGES:
+        raise DataError(f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(values)}")
     if not np.isfinite(values).all():
         raise DataError("a statistic of the training images is not finite")
     # Only fitting needs it, and loading it would take longer than starting to predict.
@@ -205,8 +209,17 @@ def fit_gate(
     spread = np.maximum(values.std(axis=0), _SMALLEST_SPREAD)
     covariance = LedoitWolf().fit(values / spread)
     precision = covariance.precision_ / np.outer(spread, spread)
-    bare = QualityGate(names, covariance.location_ * spread, precision, {}, {}, feature_model)
-    measured = _badness(bare, values, features)
+    bare = QualityGate(names, covariance.location_ * spread, precision, {}, {})
+    measured = _badness(bare, values)
+    if feature_model is not None and features is not None and features_statistics is not None:
+        pixels = _badness(bare, features_statistics)[NOT_DERMOSCOPIC]
+        feature_model = replace(
+            feature_model,
+            feature_scale=float(np.quantile(feature_model.distance(features), 0.99)),
+            pixel_scale=float(np.quantile(pixels, 0.99)),
+        )
+        with_features = replace(bare, features=feature_model)
+        measured[UNFAMILIAR] = _badness(with_features, features_statistics, features)[UNFAMILIAR]
     quantiles = {
         check: np.quantile(badness, np.linspace(0, 1, N_QUANTILES)) for check, badness in measured.items()
     }
@@ -232,5 +245,8 @@ def _badness(
     centred = values - gate.mean
     badness[NOT_DERMOSCOPIC] = np.sqrt(np.einsum("ni,ij,nj->n", centred, gate.precision, centred))
     if gate.features is not None and features is not None:
-        badness[UNFAMILIAR] = gate.features.distance(features)
+        model = gate.features
+        badness[UNFAMILIAR] = np.hypot(
+            model.distance(features) / model.feature_scale, badness[NOT_DERMOSCOPIC] / model.pixel_scale
+        )
     return badness

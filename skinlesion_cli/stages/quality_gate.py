@@ -25,6 +25,7 @@ from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.decisions.quality_gate import (
     FALSE_ALARM_RATE,
+    FEWEST_IMAGES,
     STATISTICS,
     QualityGate,
     Verdict,
@@ -70,7 +71,16 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     predictor = _predictor(workspace)
     fold = predictor.bundle.members[0].fold if predictor else (0 if parts.n_folds else None)
     training, unseen = parts.fitted_and_judged(fold)
-    thirds = _thirds(unseen, everything) if predictor else ([], [], unseen)
+    thirds = _thirds(unseen, everything)
+    warnings = []
+    if predictor is not None and min(map(len, thirds)) < FEWEST_IMAGES:
+        warnings.append(
+            f"{len(unseen)} images that {predictor.bundle.members[0].name} was not trained on are too few to "
+            f"describe its features ({3 * FEWEST_IMAGES} are needed): the gate looks at pixels alone"
+        )
+        predictor = None
+    if predictor is None:
+        thirds = ([], [], unseen)
     training, *chosen = (_spread(ids, settings.images) for ids in (training, *thirds))
     with reporter.task("measuring", total=len(training) + sum(map(len, chosen)), unit="images") as task:
         files = partial(_measured, workspace, everything, task)
@@ -85,6 +95,7 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
         settings.false_alarm_rate,
         feature_model=model,
         features=limiting.features,
+        features_statistics=limiting.statistics,
     )
     verdicts = _verdicts(gate, judged_on)
     alarms = sum(verdict.flagged for verdict in verdicts)
@@ -118,6 +129,7 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
         figures=figures,
         tables=[Table("False alarms", ["check", "images"], [[c, by_check[c]] for c in gate.checks])],
         artifacts=[str(workspace.gate)],
+        warnings=warnings,
         next_command="skinlesion predict ./images",
     )
 

@@ -130,10 +130,24 @@ def test_features_unlike_those_of_training_are_unfamiliar(statistics):
     generator = np.random.default_rng(3)
     cloud = np.abs(generator.normal(1.0, 0.1, (600, 20)))
     model = fit_features("net", cloud[:300], n_components=5)
-    gate = fit_gate(NAMES, statistics, 0.02, feature_model=model, features=cloud[300:])
+    gate = fit_gate(
+        NAMES,
+        statistics,
+        0.02,
+        feature_model=model,
+        features=cloud[300:],
+        features_statistics=statistics[:300],
+    )
     assert gate.checks[-1] == UNFAMILIAR
-    assert gate.limits[UNFAMILIAR] == pytest.approx(np.quantile(model.distance(cloud[300:]), 0.99))
-    # The six others share the other half: 0.01 / 6 each.
+    far = model.distance(cloud[300:])
+    inverse, centred = gate.precision, statistics[:300] - gate.mean
+    pixels = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
+    assert gate.features is not None
+    assert gate.features.feature_scale == pytest.approx(np.quantile(far, 0.99))
+    assert gate.features.pixel_scale == pytest.approx(np.quantile(pixels, 0.99))
+    both = np.sqrt((far / np.quantile(far, 0.99)) ** 2 + (pixels / np.quantile(pixels, 0.99)) ** 2)
+    # Half of the 0.02 is for this check; the six others share the other half: 0.01 / 6 each.
+    assert gate.limits[UNFAMILIAR] == pytest.approx(np.quantile(both, 0.99))
     assert gate.limits["too_dark"] == pytest.approx(np.quantile(-statistics[:, 1], 1 - 0.01 / 6))
     assert gate.verdict(image(), cloud[0]).failed == ()
     foreign = np.zeros(20)

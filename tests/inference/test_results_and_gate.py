@@ -92,7 +92,13 @@ def test_a_gate_with_features_is_stored_whole_or_refused(tmp_path) -> None:
     features = np.abs(generator.normal(1.0, 0.2, (500, 24)))
     shown = generator.normal(0.0, 1.0, (220, len(STATISTICS)))
     model = fit_features("net-fold0", features[:300], n_components=4)
-    fitted = fit_gate(STATISTICS, shown, feature_model=model, features=features[300:])
+    fitted = fit_gate(
+        STATISTICS,
+        shown,
+        feature_model=model,
+        features=features[300:],
+        features_statistics=shown[:200],
+    )
     path = tmp_path / "gate.json"
     StoredQualityGate(fitted, {}).save(path)
     gate = StoredQualityGate.load(path).gate
