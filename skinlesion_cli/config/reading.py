@@ -34,7 +34,11 @@ def yaml_value(text: str, where: str) -> Any:
         raise UsageError(f"{where}: more than {MAX_YAML_BYTES:,} bytes of YAML")
     try:
         # A SafeLoader: nothing is constructed but plain values.
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     # A date such as 2001-99-99 is a ValueError, one of its tags on other text nearly anything, and deep
     # nesting a RecursionError.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:

@@ -99,10 +99,9 @@ def test_all_guarantees_of_a_calibration_hold_together(
         broken += any(said > true + 1e-12 for said, true in statements)
         granted += [*(each.granted for each in alarms.guarantees), refer.granted, calm.granted]
         guaranteed[draw] = [said for said, _ in statements]
-    record_property("broken", broken)
-    record_property(
-        "granted", dict(zip(("MEL", "malignant", "refer", "routine"), granted / N_DRAWS, strict=True))
-    )
+    record_property("broken", int(broken))
+    names = ("MEL", "malignant", "refer", "routine")
+    record_property("granted", dict(zip(names, (granted / N_DRAWS).tolist(), strict=True)))
     record_property("mean_guaranteed", guaranteed.mean(axis=0).round(3).tolist())
     assert broken <= 50
     # And they are worth something: with some 180 melanomas, 330 malignant and 1,170 benign lesions.

@@ -68,7 +68,7 @@ DAMAGE = {
     "empty": (emptied, ("cannot be read",)),
     "truncated": (truncated, ("cannot be read",)),
     "altered": (altered, ("was altered after it was written",)),
-    "newer": (newer, ("99", "up to 1")),
+    "newer": (newer, ("99", "reads up to")),
     "class order": (of_other_classes, ("['VASC', 'DF'", "['MEL', 'NV'")),
     "kind": (of_another_kind, ("kind split",)),
 }

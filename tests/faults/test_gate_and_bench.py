@@ -116,7 +116,7 @@ def test_bench_measures_every_part_and_extrapolates(tiny_workspace: Path) -> Non
     assert figures["adaptive"] is None
 
 
-def test_bench_of_an_adaptive_model_counts_the_looks_of_validation_not_of_its_own_image(
+def test_bench_of_an_adaptive_model_counts_the_steps_of_validation_not_of_its_own_image(
     tmp_path: Path,
 ) -> None:
     from tests.support.tiny_models import make_workspace
@@ -137,10 +137,10 @@ def test_bench_of_an_adaptive_model_counts_the_looks_of_validation_not_of_its_ow
     )
     assert figures["seconds"] == pytest.approx(1000 / max(figures["whole_images_per_s"].values()))
     assert {"all networks, adaptive", "all networks, all steps"} <= set(figures["images_per_s"])
-    assert "1.75 of 16 looks" in result.headline[1]
+    assert "1.75 of 16 steps" in result.headline[1]
 
 
-def test_looks_as_measured_come_in_the_shares_given() -> None:
+def test_steps_as_measured_come_in_the_shares_given() -> None:
     rule = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=4)
     drawn, waiting, gone = _AsMeasured(rule, np.array([0.5, 0.0, 0.3, 0.2])), 20_000, []
     for n_steps in (1, 2, 3, 4):

@@ -154,7 +154,7 @@ def test_a_gpu_without_memory_gets_half_the_images_and_the_same_rows(
         pixels, with_features
     ))  # fmt: skip
     monkeypatch.setattr(TorchRuntime, "_forward", cramped)
-    with pytest.warns(UserWarning, match="out of memory; going on with 1 images at once"):
+    with pytest.warns(UserWarning, match="out of memory; continuing with 1 images at once"):
         done = run(*arguments, "-o", tmp_path / "cramped.csv")
     assert done.exit_code == 0, done.output
     assert sizes[:4] == [4, 2, 1, 1]
