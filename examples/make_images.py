@@ -21,7 +21,7 @@ CLASS_NAMES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """How a class is drawn. Colours are RGB; `ragged` is how far the outline strays,
     as a share of the radius.
     """
@@ -32,14 +32,14 @@ class Look:
     spots: int
 
 
-CHECKS = {
-    "MEL": Look((62, 38, 34), (40, 44, 70), 0.35, 14),
-    "NV": Look((128, 82, 56), (108, 66, 44), 0.06, 3),
-    "BCC": Look((206, 132, 128), (90, 96, 128), 0.15, 6),
-    "AKIEC": Look((206, 108, 88), (232, 206, 176), 0.25, 18),
-    "BKL": Look((150, 118, 78), (96, 74, 52), 0.12, 24),
-    "DF": Look((170, 116, 92), (236, 216, 202), 0.05, 1),
-    "VASC": Look((156, 26, 52), (96, 10, 44), 0.10, 8),
+APPEARANCES = {
+    "MEL": Appearance((62, 38, 34), (40, 44, 70), 0.35, 14),
+    "NV": Appearance((128, 82, 56), (108, 66, 44), 0.06, 3),
+    "BCC": Appearance((206, 132, 128), (90, 96, 128), 0.15, 6),
+    "AKIEC": Appearance((206, 108, 88), (232, 206, 176), 0.25, 18),
+    "BKL": Appearance((150, 118, 78), (96, 74, 52), 0.12, 24),
+    "DF": Appearance((170, 116, 92), (236, 216, 202), 0.05, 1),
+    "VASC": Appearance((156, 26, 52), (96, 10, 44), 0.10, 8),
 }
 
 
@@ -63,13 +63,13 @@ def draw(label: str, seed: int, width: int = 600, height: int = 450) -> Drawn:
     base = skin[None, None] + (np.asarray(texture, dtype=float)[..., None] - 128) * 0.6
     image = Image.fromarray(base.clip(0, 255).astype(np.uint8))
 
-    look, small = CHECKS[label], min(width, height)
+    appearance, small = APPEARANCES[label], min(width, height)
     radius = small * rng.uniform(0.17, 0.27)
     rx, ry = radius * rng.uniform(0.9, 1.3), radius * rng.uniform(0.8, 1.1)
     x, y = width * rng.uniform(0.38, 0.62), height * rng.uniform(0.38, 0.62)
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     waves = sum(rng.normal(0, 1 / k) * np.cos(k * angles + rng.uniform(0, 6.3)) for k in range(2, 8))
-    reach = 1 + look.ragged * np.asarray(waves) / 1.6
+    reach = 1 + appearance.ragged * np.asarray(waves) / 1.6
     outline = [
         (x + rx * r * np.cos(a), y + ry * r * np.sin(a))
         for a, r in zip(angles, reach.clip(0.5, 1.6), strict=True)
@@ -77,15 +77,15 @@ def draw(label: str, seed: int, width: int = 600, height: int = 450) -> Drawn:
     lesion = Image.new("L", (width, height), 0)
     ImageDraw.Draw(lesion).polygon(outline, fill=235)
     lesion = lesion.filter(ImageFilter.GaussianBlur(small * 0.012))
-    paint = Image.new("RGB", (width, height), look.colour)
+    paint = Image.new("RGB", (width, height), appearance.colour)
     brush = ImageDraw.Draw(paint)
-    for _ in range(look.spots):
+    for _ in range(appearance.spots):
         distance, angle = rng.uniform(0, 0.8), rng.uniform(0, 2 * np.pi)
         cx, cy = x + rx * distance * np.cos(angle), y + ry * distance * np.sin(angle)
-        size = radius * (0.45 if look.spots == 1 else rng.uniform(0.06, 0.2))
-        if look.spots == 1:
+        size = radius * (0.45 if appearance.spots == 1 else rng.uniform(0.06, 0.2))
+        if appearance.spots == 1:
             cx, cy = x, y
-        brush.ellipse((cx - size, cy - size, cx + size, cy + size), fill=look.second)
+        brush.ellipse((cx - size, cy - size, cx + size, cy + size), fill=appearance.second)
     paint = paint.filter(ImageFilter.GaussianBlur(small * 0.006))
     image.paste(paint, mask=lesion)
 

@@ -42,9 +42,9 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Judged:
-    """Out-of-fold predictions and the decisions on them; all arrays in the order of `told.table`."""
+    """Out-of-fold predictions and the decisions on them; all arrays in the order of `stored.table`."""
 
-    told: Predictions
+    stored: Predictions
     argmax: np.ndarray
     calibrated: np.ndarray
     decided: np.ndarray
@@ -53,7 +53,7 @@ class Judged:
         """Figures of these rows (default: all), of the argmax unless other decisions are given."""
         at = np.arange(len(self.argmax)) if rows is None else np.flatnonzero(rows)
         said = self.argmax if decided is None else decided
-        t = self.told
+        t = self.stored
         return evaluate(
             Labelled(t.labels[at], t.probabilities[at], said[at], t.lesion_ids[at]),
             n_resamples=N_RESAMPLES,
@@ -61,7 +61,7 @@ class Judged:
         )
 
 
-def judge(bundle: Bundle, told: Predictions) -> Judged:
+def judge(bundle: Bundle, stored: Predictions) -> Judged:
     """Argmax over all views, and decisions by cross-fitted thresholds of the bundle's own policy."""
     calibration = bundle.calibration
     settings = FitSettings(
@@ -69,14 +69,14 @@ def judge(bundle: Bundle, told: Predictions) -> Judged:
         targets=tuple(Target(**dict(target)) for target in calibration.targets) or None,
         guarantee=GuaranteeSettings(**calibration.guarantee_settings),
     )
-    averaged = calibration.averaged(told)
-    unseen = cross_fit(told.labels, averaged, told.lesion_ids, settings)
-    return Judged(told, metrics.scored_argmax(told.probabilities), unseen.probabilities, unseen.decided)
+    averaged = calibration.averaged(stored)
+    unseen = cross_fit(stored.labels, averaged, stored.lesion_ids, settings)
+    return Judged(stored, metrics.scored_argmax(stored.probabilities), unseen.probabilities, unseen.decided)
 
 
-def masks(workspace: Workspace, told: Predictions) -> dict[str, np.ndarray]:
+def masks(workspace: Workspace, stored: Predictions) -> dict[str, np.ndarray]:
     """Subgroup -> bool (n_images,), from the manifest and the image files."""
-    rows = Manifest.load(workspace.manifest).rows(told.table["id"].tolist()).reset_index(drop=True)
+    rows = Manifest.load(workspace.manifest).rows(stored.table["id"].tolist()).reset_index(drop=True)
     sizes = []
     for file in rows["file"]:
         with Image.open(workspace.images / file) as image:
@@ -106,20 +106,22 @@ def interval(found: Mapping[str, Any]) -> str:
 
 def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robustness: Any) -> dict[str, Any]:
     """All that the template shows."""
-    told, figures = judged.told, judged.figures()
-    counts = np.bincount(told.labels, minlength=len(CLASS_NAMES))
+    stored, figures = judged.stored, judged.figures()
+    counts = np.bincount(stored.labels, minlength=len(CLASS_NAMES))
     lesions = (
-        pd.DataFrame({"label": told.labels, "lesion": told.lesion_ids}).groupby("label")["lesion"].nunique()
+        pd.DataFrame({"label": stored.labels, "lesion": stored.lesion_ids})
+        .groupby("label")["lesion"]
+        .nunique()
     )
-    single = metrics.scored_argmax(told.view_probabilities[:, 0])
+    single = metrics.scored_argmax(stored.view_probabilities[:, 0])
     calibration = bundle.calibration
     by_thresholds = judged.figures(decided=judged.decided)
     subgroups = []
     for name, mask in groups.items():
         if mask.any():
             found = judged.figures(mask)
-            melanomas = int((told.labels[mask] == CLASS_NAMES.index("MEL")).sum())
-            present = int((np.bincount(told.labels[mask], minlength=len(CLASS_NAMES)) > 0).sum())
+            melanomas = int((stored.labels[mask] == CLASS_NAMES.index("MEL")).sum())
+            present = int((np.bincount(stored.labels[mask], minlength=len(CLASS_NAMES)) > 0).sum())
             bacc = found.estimate("bacc")
             subgroups.append(
                 (
@@ -134,8 +136,8 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
     return {
         "bundle": bundle,
         "recipe": bundle.members[0].recipe,
-        "n_images": len(told.table),
-        "n_lesions": len(set(told.lesion_ids)),
+        "n_images": len(stored.table),
+        "n_lesions": len(set(stored.lesion_ids)),
         "n_resamples": N_RESAMPLES,
         "bacc": number(figures.estimate("bacc")),
         "macro_auc": number(figures.estimate("macro_auc")),
@@ -183,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     packed = resolve_model(options.model)
     bundle = Bundle.load(packed)
-    told = Predictions.load(packed.ensemble_predictions("val"))
+    stored = Predictions.load(packed.ensemble_predictions("val"))
     robustness = json.loads(options.robustness.read_text(encoding="utf-8"))
     if robustness["model_sha256"] != bundle.sha256:
         parser.error(f"{options.robustness} was measured on another model")
@@ -196,8 +198,8 @@ def main() -> None:
         autoescape=False,
     )  # Markdown, not HTML
     words = environment.get_template("model_card.md.j2")
-    groups = masks(Workspace(options.workspace), told)
-    text = words.render(context(bundle, judge(bundle, told), groups, robustness))
+    groups = masks(Workspace(options.workspace), stored)
+    text = words.render(context(bundle, judge(bundle, stored), groups, robustness))
     options.output.write_text(text, encoding="utf-8")
     print(options.output)
 

@@ -115,10 +115,10 @@ def main() -> None:
     options = parser.parse_args()
     packed, own = resolve_model(options.model), Workspace(options.workspace)
     bundle = Bundle.load(packed)
-    told = Predictions.load(packed.ensemble_predictions("val"))
+    stored = Predictions.load(packed.ensemble_predictions("val"))
     manifest = Manifest.load(own.manifest)
-    probabilities = told.probabilities
-    rows = told.table.assign(file=manifest.rows(told.table["id"].tolist())["file"].to_numpy())
+    probabilities = stored.probabilities
+    rows = stored.table.assign(file=manifest.rows(stored.table["id"].tolist())["file"].to_numpy())
     if options.side:
         sizes = [Image.open(own.images / file).size for file in rows["file"]]
         chosen = np.array([size == (options.side, options.side) for size in sizes])
@@ -136,7 +136,7 @@ def main() -> None:
         values = (
             base
             if name == BASE
-            else shown_as(options.model, options.runtime, own.images, rows, told.views, name)
+            else shown_as(options.model, options.runtime, own.images, rows, stored.views, name)
         )
         same = float((values.argmax(axis=1) == base.argmax(axis=1)).mean())
         done["rows"].append(row(name, judged(rows, values), of_base, same))

@@ -89,10 +89,10 @@ fi
 import json, os, sys
 work, now, waiting = sys.argv[1:]
 with open(os.path.join(work, "summary.json"), encoding="utf-8") as file:
-    told = json.load(file)
+    summary = json.load(file)
 with open(os.path.join(work, "predictions.jsonl"), encoding="utf-8") as file:
     rows = [json.loads(line) for line in file]
-figures = told["figures"]
+figures = summary["figures"]
 counts = ", ".join(f"{count} {level}" for level, count in figures["triage"].items())
 print(f"Triage of skin lesions, {now}")
 print(f"{len(rows)} new images: {counts}; {figures['failed']} could not be read; {waiting} still on their way")
@@ -109,7 +109,7 @@ for row in failed:
     print(f"  {row['id']}: {row['error']}")
 print(f"\nThe other {figures['triage']['routine']} images are routine; every image has its row in {now}/predictions.jsonl.")
 print(f"Model: {figures['model']} ({figures['model_sha256'][:12]})")
-print(told["disclaimer"])
+print(summary["disclaimer"])
 PYTHON
 
 # First the results, then what counts as done: cut in between, images come twice rather than never.

@@ -62,10 +62,10 @@ def main() -> None:
     weights = (1 / len(spaces),) * len(spaces)
     validation = [Predictions.load(space.predictions(options.arch, "val")) for space in spaces]
     test = [Predictions.load(space.predictions(options.arch, "test")) for space in spaces]
-    voices, unseen = (np.stack([p.view_probabilities for p in found], axis=1) for found in (validation, test))
+    groups, unseen = (np.stack([p.view_probabilities for p in found], axis=1) for found in (validation, test))
     first = validation[0]
     settings = FitSettings(policy=options.policy)
-    fit, _ = fit_adaptive(first.labels, voices, weights, first.lesion_ids, settings, "decision")
+    fit, _ = fit_adaptive(first.labels, groups, weights, first.lesion_ids, settings, "decision")
     engine = Engine(
         [member(s, options.arch, w, options.runtime) for s, w in zip(spaces, weights, strict=True)],
         np.array(weights),

@@ -4,7 +4,7 @@ bootstrap of 2,000 included.
     python examples/benchmarks/decisions_speed.py
 
 The predictions are made up (three members, 8 views); each command runs as a user would run it, in a process
-of its own. Wall time and processor time are both told: on a busy machine the first says little.
+of its own. Wall time and processor time are both shown: on a busy machine the first says little.
 """
 
 from __future__ import annotations

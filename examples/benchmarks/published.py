@@ -3,10 +3,10 @@
 The published way: torch eager, NCHW, a DataLoader, 10 rounds of random turns and flips, softmax averaged over
 rounds and networks. It may use both cores for every operation, decodes every image once only, and does not
 count the time to load the networks. Ours: onnxruntime (or another `--runtime`), all 8 views of every network,
-or as many looks (a network at a view) as the stopping rule of a trained ensemble of three asked for. Weights
-are random, which changes no time but says nothing of when to stop: how many looks each image gets is planned
-by the shares that `calibrate --adaptive` measured (`--calibration`, the file that it wrote; without it those
-in LOOKS, and where they came from).
+or as many forward passes (a network at a view) as the stopping rule of a trained ensemble of three asked for.
+Weights are random, which changes no time but says nothing of when to stop: how many forward passes each image
+gets is planned by the shares that `calibrate --adaptive` measured (`--calibration`, the file that it wrote;
+without it those in PASS_SHARES, and where they came from).
 
     python examples/benchmarks/published.py WORK_FOLDER --images 16
     python examples/benchmarks/published.py WORK_FOLDER --images 16 --runtime openvino-bf16
@@ -27,10 +27,10 @@ import numpy as np
 from skinlesion_cli.decisions.adaptive.forward_passes import Steps
 from skinlesion_cli.decisions.adaptive.stopping import stored_step_shares
 
-# What `examples/benchmarks/looks.py` printed for three trained networks (efficientnet_lite0, the runs
-# default-seed1, default-seed2 and equal-classes-seed1 of `examples/ablation.py --epochs 6`)
-# on 2,004 test images: 7.30 of 24 looks.
-CHECKS = [
+# What `examples/benchmarks/forward_passes.py` printed for three trained networks (efficientnet_lite0, the
+# runs default-seed1, default-seed2 and equal-classes-seed1 of `examples/ablation.py --epochs 6`)
+# on 2,004 test images: 7.30 of 24 forward passes.
+PASS_SHARES = [
     *(0.1337, 0.2221, 0.1821, 0.0274, 0.0339, 0.0474, 0.0220, 0.0165, 0.0344, 0.0225, 0.0180, 0.0190),
     *(0.0125, 0.0125, 0.0190, 0.0120, 0.0120, 0.0180, 0.0105, 0.0135, 0.0210, 0.0135, 0.0210, 0.0559),
 ]
@@ -171,10 +171,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="of the published way")
     parser.add_argument("--runtime", default="onnx", help="onnx or openvino-bf16")
     parser.add_argument(
-        "--calibration", type=Path, help="take the shares of looks from this calibration.json"
+        "--calibration", type=Path, help="take the shares of forward passes from this calibration.json"
     )
     options = parser.parse_args()
-    shares = np.array(CHECKS if options.calibration is None else measured(options.calibration))
+    shares = np.array(PASS_SHARES if options.calibration is None else measured(options.calibration))
     shares /= shares.sum()
     root = common.workspace(options.folder / "published-ws", common.PUBLISHED)
     paths = common.images(options.folder / "images-600", options.images)

@@ -14,7 +14,7 @@ from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
-    from skinlesion_cli.stages.result import StageResult
+    from skinlesion_cli.result import StageResult
 
 SCHEMA_NAME = "skinlesion.result/1"
 SCHEMA_FILE = Path(__file__).with_name("envelope.schema.json")

@@ -12,7 +12,7 @@ from skinlesion_cli.cli.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from skinlesion_cli.stages.result import Table
+    from skinlesion_cli.result import Table
 
 MARKUP = re.compile(r"\[/?(?:bold|cyan)\]")
 _BOXES_NEED = 60

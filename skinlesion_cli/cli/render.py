@@ -15,7 +15,7 @@ from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
     from skinlesion_cli.progress import Reporter, Task
-    from skinlesion_cli.stages.result import StageResult
+    from skinlesion_cli.result import StageResult
 
 
 def finish(result: StageResult, *, as_json: bool, quiet: bool, aside: bool = False) -> None:

@@ -23,7 +23,7 @@ from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
     from skinlesion_cli.progress import Reporter
-    from skinlesion_cli.stages.result import StageResult
+    from skinlesion_cli.result import StageResult
 
 S = TypeVar("S")
 

@@ -28,7 +28,7 @@ from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 
 _SIZE_PX = (600, 450)
 _BATCH = 4

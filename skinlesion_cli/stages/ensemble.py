@@ -22,7 +22,7 @@ from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 
 IDENTITY = "identity"
 HINT = "Train it first: `skinlesion train --arch NAME`."

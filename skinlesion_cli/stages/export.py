@@ -24,7 +24,7 @@ from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_INDEX
 
 PARITY = 1e-5

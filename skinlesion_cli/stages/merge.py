@@ -15,7 +15,7 @@ from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_item
 from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.result import StageResult
 
 
 class MergeSettings(StageSettings):

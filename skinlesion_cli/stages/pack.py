@@ -13,7 +13,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.result import StageResult
 
 
 class PackSettings(StageSettings):

@@ -36,7 +36,7 @@ from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 
 
 class GateSettings(StageSettings):

@@ -29,7 +29,7 @@ from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.result import StageResult
 
 COLUMNS = (
     "rank",

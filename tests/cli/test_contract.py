@@ -214,7 +214,7 @@ def test_the_schema_is_one_and_lies_in_the_package() -> None:
     ],
 )
 def test_the_schema_refuses_what_contradicts_itself(change: dict[str, object]) -> None:
-    from skinlesion_cli.stages.result import StageResult
+    from skinlesion_cli.result import StageResult
 
     good = envelope.of_result(StageResult(command="info", headline=[]))
     jsonschema.validate(good, SCHEMA)

@@ -151,7 +151,7 @@ def test_what_the_operating_system_refuses_is_no_bug(run: Run, monkeypatch: pyte
 def test_notes_and_warnings_are_escaped(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from skinlesion_cli.stages.result import StageResult, Table
+    from skinlesion_cli.result import StageResult, Table
 
     def speak(settings: object, reporter: object) -> StageResult:
         reporter.note(ESCAPE)  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from skinlesion_cli.cli.narrow import drawn
-from skinlesion_cli.stages.result import Table
+from skinlesion_cli.result import Table
 from tests.cli.conftest import COMMANDS, Run
 from tests.conftest import ROOT
 from tests.support.limits import HANG_S

@@ -11,11 +11,11 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.download import append
 from skinlesion_cli.stages.download.stage import DownloadSettings
 from skinlesion_cli.stages.download.stage import run as download
 from skinlesion_cli.stages.info import stage
-from skinlesion_cli.stages.result import StageResult
 from tests.support import tiny_datasets
 from tests.support.tiny_models import make_workspace
 

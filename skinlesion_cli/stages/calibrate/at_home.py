@@ -33,8 +33,8 @@ from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.calibrate import stage
-from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _FEWEST_IMAGES = 20

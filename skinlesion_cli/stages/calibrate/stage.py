@@ -26,8 +26,8 @@ from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.calibrate import figures, summary
-from skinlesion_cli.stages.result import StageResult
 
 # Modes of views that all differ, which a mean may stop among early.
 _ADAPTIVE = ("d4", "zoom")

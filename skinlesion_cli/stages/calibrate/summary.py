@@ -11,7 +11,7 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.decisions.fit import FittedRule
 from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.triage_fit import LevelGuarantee
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT
 
 

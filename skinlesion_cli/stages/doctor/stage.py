@@ -12,9 +12,9 @@ from dataclasses import asdict
 from skinlesion_cli import __version__
 from skinlesion_cli.errors import ExitCode, SkinLesionError
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.doctor import installation, machine, models
 from skinlesion_cli.stages.doctor.finding import REINSTALL, Check, DoctorSettings, Finding
-from skinlesion_cli.stages.result import StageResult, Table
 
 CHECKS: Mapping[str, Check] = {
     "python": installation.python,

@@ -21,9 +21,9 @@ from skinlesion_cli.data.sources.registry import read_source, require_there
 from skinlesion_cli.data.split_extension import extended
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.download.duplicates import notes_about_copies
 from skinlesion_cli.stages.download.stage import DownloadSettings, attribution_text, next_command, sides_table
-from skinlesion_cli.stages.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # Ids of the ISIC archive name one photograph, whichever dataset it is handed out in;

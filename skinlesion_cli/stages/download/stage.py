@@ -30,8 +30,8 @@ from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
 from skinlesion_cli.errors import SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.download.duplicates import notes_about, notes_about_copies, pair_table
-from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 

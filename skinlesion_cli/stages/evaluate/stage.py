@@ -35,9 +35,9 @@ from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.plots_evaluation import draw
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
-from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 ENSEMBLE = "ensemble"

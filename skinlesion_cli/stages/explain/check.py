@@ -29,7 +29,7 @@ from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 
 _VIEWS = ("identity",)
 _BATCH = 8

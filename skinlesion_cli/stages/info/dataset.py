@@ -21,8 +21,8 @@ from skinlesion_cli.data.reading.images import image_size
 from skinlesion_cli.errors import ExitCode, ImageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report.plot_dataset import class_distribution
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.info.settings import InfoSettings
-from skinlesion_cli.stages.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _METADATA = {"age_years": "age", "sex": "sex", "site": "site"}

@@ -16,8 +16,8 @@ from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, ExitCode
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.info.settings import InfoSettings
-from skinlesion_cli.stages.result import StageResult, Table
 
 _DONE, _MISSING, _DAMAGED, _OUTDATED = "done", "not yet", "damaged", "out of date"
 

@@ -21,10 +21,10 @@ from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.inference.summary import Numbering, Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter, Task
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.predict import backends, review_page
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker
-from skinlesion_cli.stages.result import StageResult
 
 _COUNTED_AHEAD = 20_000
 

@@ -19,7 +19,7 @@ from skinlesion_cli.models.training.history import history_row
 from skinlesion_cli.models.training.trainer import Progress
 from skinlesion_cli.models.training.validation import predict_batches
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.train.fitting import (
     TrainedNetwork,
     finished,

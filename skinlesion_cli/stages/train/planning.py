@@ -12,7 +12,7 @@ from skinlesion_cli.data.training.loader import TrainingImages
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.parallel import available_cores
-from skinlesion_cli.stages.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
 from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
 from skinlesion_cli.stages.train.predicting import VIEWS

@@ -11,7 +11,7 @@ from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.backbones import backbone
 from skinlesion_cli.models.training.memory import keep_freed_memory
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.stages.result import StageResult
+from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_precision, write_checkpoint
 from skinlesion_cli.stages.train.job import Job, TrainSettings
 from skinlesion_cli.stages.train.jobs import make_jobs

@@ -1,4 +1,4 @@
-"""What every stage hands back: facts for the command line to show as text or as JSON."""
+"""What every stage returns: facts for the command line to render as text or as JSON."""
 
 from __future__ import annotations
 

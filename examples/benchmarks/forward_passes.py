@@ -1,7 +1,7 @@
-"""How many forward passes an ensemble needs when it stops between looks,
+"""How many forward passes an ensemble needs when it stops between forward passes,
 and what that changes on unseen images.
 
-    python examples/benchmarks/looks.py --validation A/predictions-val.json B/... --test \\
+    python examples/benchmarks/forward_passes.py --validation A/predictions-val.json B/... --test \\
         A/predictions-test.json B/...
 
 Reads the stored predictions of trained networks (the same images, view by view), fits the stopping rule on
@@ -44,18 +44,18 @@ def main() -> None:
     parser.add_argument("--test", type=Path, nargs="+", required=True)
     parser.add_argument("--policy", default="guaranteed")
     options = parser.parse_args()
-    (fitted_on, voices), (judged_on, unseen) = read(options.validation), read(options.test)
+    (fitted_on, groups), (judged_on, unseen) = read(options.validation), read(options.test)
     settings = FitSettings(policy=options.policy)
-    n_networks = voices.shape[1]
-    told: dict[str, object] = {
+    n_networks = groups.shape[1]
+    summary: dict[str, object] = {
         "networks": n_networks,
         "policy": options.policy,
         "validation_images": len(fitted_on.table),
         "test_images": len(judged_on.table),
     }
     for name, seen, new, weights in (
-        ("single_looks", voices, unseen, (1 / n_networks,) * n_networks),
-        ("whole_views", voices.mean(axis=1, keepdims=True), unseen.mean(axis=1, keepdims=True), (1.0,)),
+        ("single_passes", groups, unseen, (1 / n_networks,) * n_networks),
+        ("whole_views", groups.mean(axis=1, keepdims=True), unseen.mean(axis=1, keepdims=True), (1.0,)),
     ):
         found, _ = fit_adaptive(fitted_on.labels, seen, weights, fitted_on.lesion_ids, settings, "decision")
         means, taken = stopped_means(found.stopping, new)
@@ -63,7 +63,7 @@ def main() -> None:
         rule = found.stopping.rule
         differing = apply_rule(rule, means).decisions.decided != apply_rule(rule, full).decisions.decided
         passes = n_networks // len(weights)
-        told[name] = {
+        summary[name] = {
             "passes_of_all": passes * found.n_steps,
             "passes_on_validation": round(passes * found.mean_steps, 3),
             "passes_on_test": round(float(passes * taken.mean()), 3),
@@ -76,7 +76,7 @@ def main() -> None:
                 round(float((taken == n).mean()), 4) for n in range(1, found.n_steps + 1)
             ],
         }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(summary, indent=1))
 
 
 if __name__ == "__main__":
