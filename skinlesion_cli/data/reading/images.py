@@ -269,7 +269,8 @@ def _plugin(kind: FileKind) -> Callable[[io.BytesIO], Any]:
                 "needs_extra",
                 "this is a HEIF image (HEIC); reading it needs `pip install 'skinlesion[heif]'`",
             ) from None
-        return HeifImageFile
+        reader: Callable[[io.BytesIO], Any] = HeifImageFile
+        return reader
     needed = _BUILT_IN.get(kind.pillow)
     if needed is not None and not features.check(needed):
         raise ImageError("unsupported_kind", f"this build of Pillow reads no {kind.name}; convert it to PNG")
