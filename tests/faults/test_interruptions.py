@@ -6,17 +6,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from skinlesion_cli.artifacts.files import exclusive
-from skinlesion_cli.cli.app import main
 from tests.support.command_line import assert_refused, contents, run
 from tests.support.limits import HANG_S
 
@@ -67,14 +63,6 @@ def test_killed_at_every_step_it_ends_with_the_same_bytes(
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
-@pytest.fixture
-def restored_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture(scope="module")
 def dataset(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a dataset, a trained network, an ensemble and a calibration."""
@@ -117,42 +105,28 @@ LONG = {
 }
 
 
-@pytest.mark.usefixtures("restored_signals")
 @pytest.mark.parametrize("name", LONG)
 def test_told_to_end_it_ends_with_143_and_nothing_is_half(
-    name: str,
-    dataset: Path,
-    generated: Path,
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    name: str, dataset: Path, generated: Path, images: Path, tmp_path: Path
 ) -> None:
     if name == "export":
         pytest.importorskip("onnxscript")
     arguments, place, folder = LONG[name]
     workspace = Path(shutil.copytree(dataset, tmp_path / "ws"))
     before = contents(workspace)
-    capfd.readouterr()
     places = {IN: images, SOURCE: generated, OUT: tmp_path / "out"}
     filled = [filled_in(argument, places) for argument in arguments]
-    monkeypatch.setattr(sys, "argv", ["skinlesion", *filled, "-w", str(workspace)])
-
-    sent = threading.Lock()
-
-    def told_to_end(*_: object, **__: object) -> float:
-        # Once: a second signal ends the process at once, and this is the one that runs the tests.
-        if sent.acquire(blocking=False):
-            os.kill(os.getpid(), signal.SIGTERM)
-        return 1.0  # a step of the training is finished first: this is its loss
-
-    monkeypatch.setattr(f"skinlesion_cli.{place}", told_to_end)
-    with pytest.raises(SystemExit) as left:
-        main()
-    told = capfd.readouterr().err
-    assert left.value.code == 143, told
-    assert "interrupted; finished work is kept" in told
-    assert "Traceback" not in told
+    driver = ROOT / "tests" / "support" / "interrupted.py"
+    done = subprocess.run(
+        [sys.executable, driver, place, *filled, "-w", workspace],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 143, done.stderr
+    assert "interrupted; finished work is kept" in done.stderr
+    assert "Traceback" not in done.stderr
     written = tmp_path / "out" if folder == OUT else workspace / folder
     assert [path.name for path in written.rglob("*.tmp")] == []
     if name == "train":
