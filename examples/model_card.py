@@ -34,6 +34,7 @@ from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Label
 from skinlesion_cli.decisions.fit import cross_fit  # noqa: E402
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target  # noqa: E402
 from skinlesion_cli.decisions.statistics import metrics  # noqa: E402
+from skinlesion_cli.decisions.triage_policy import triage_policy  # noqa: E402
 from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
 
 # As `skinlesion evaluate` has them.
@@ -162,6 +163,7 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
             for i, name in enumerate(CLASS_NAMES)
         ],
         "guarantees": calibration.guarantees,
+        "policy": triage_policy(calibration.rule, has_gate=bundle.gate is not None),
         "triage": calibration.triage_figures,
         "probabilities": calibration.probability_figures,
         "stopping": calibration.stopping,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -61,9 +61,14 @@ class Calibration(StoredArtifact):
     stopping: Mapping[str, Any] | None = None
     artifact: Artifact | None = field(default=None, compare=False)
 
-    def decide(self, ensemble_probabilities: np.ndarray, flagged: np.ndarray | None = None) -> Outcome:
+    def decide(
+        self,
+        ensemble_probabilities: np.ndarray,
+        flagged: np.ndarray | None = None,
+        failed_checks: Sequence[Sequence[str]] | None = None,
+    ) -> Outcome:
         """Decide on the mean over `views`, shape (n_images, 7); see `decisions.triage.apply_rule`."""
-        return apply_rule(self.rule, ensemble_probabilities, flagged)
+        return apply_rule(self.rule, ensemble_probabilities, flagged, failed_checks)
 
     @property
     def stopping_rule(self) -> StoppingRule | None:

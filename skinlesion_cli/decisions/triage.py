@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
+from skinlesion_cli.decisions import reasons as words
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, Decisions, decide
@@ -30,7 +31,7 @@ def malignant_probability(probabilities: np.ndarray) -> np.ndarray:
 def conformal_set(probabilities: np.ndarray, minimum_probability: np.ndarray) -> np.ndarray:
     """Classes that stay plausible: bool of shape (n_images, 7), class k in where p_k >= its minimum.
 
-    Split conformal with one quantile a class (Mondrian; Vovk et al., 2005; score 1 - p of Sadinle et al.,
+    Split conformal with one quantile per class (Mondrian; Vovk et al., 2005; score 1 - p of Sadinle et al.,
     2019, arXiv:1609.00451). A minimum of 0 keeps a class in every set: too few images of it to leave it out.
     """
     return checked(probabilities) >= np.asarray(minimum_probability, dtype=np.float64)[None, :]
@@ -120,7 +121,10 @@ def alarm_scores(calibrated: np.ndarray, malignant: np.ndarray, name: str) -> np
 
 
 def apply_rule(
-    rule: DecisionRule, ensemble_probabilities: np.ndarray, flagged: np.ndarray | None = None
+    rule: DecisionRule,
+    ensemble_probabilities: np.ndarray,
+    flagged: np.ndarray | None = None,
+    failed_checks: Sequence[Sequence[str]] | None = None,
 ) -> Outcome:
     """Decide on ensemble probabilities.
 
@@ -128,6 +132,7 @@ def apply_rule(
     ----------
     ensemble_probabilities : shape (n_images, 7), before calibration.
     flagged : bool (n_images,), images that failed a check of quality or of what the model knows.
+    failed_checks : names of the checks that each image failed, for the reasons.
     """
     calibrated = rule.probability_calibration.apply(ensemble_probabilities)
     decisions = decide(calibrated, rule.thresholds, rule.priority, rule.class_offsets)
@@ -136,14 +141,18 @@ def apply_rule(
     alarms = {name: alarm_scores(calibrated, malignant, name) > theta for name, theta in rule.alarms.items()}
     if rule.levels is None:
         levels = former_triage_levels(decisions.decided, malignant, rule.malignant_threshold, sets, flagged)
-        return Outcome(calibrated, decisions, malignant, levels, sets, alarms, ("",) * len(levels))
-    raising = raised(calibrated, malignant, decisions.decided, rule.alarms, sets, flagged)
+        reasons = _former_reasons(
+            levels, decisions.decided, malignant, rule.malignant_threshold, sets, flagged, failed_checks
+        )
+        return Outcome(calibrated, decisions, malignant, levels, sets, alarms, reasons)
+    raising = raised(calibrated, malignant, decisions.decided, rule.alarms, sets, flagged, failed_checks)
     levels = triage_levels(malignant, rule.levels, [mask for mask, _ in raising])
     reasons = _reasons(levels, malignant, rule.levels, raising)
     return Outcome(calibrated, decisions, malignant, levels, sets, alarms, reasons)
 
 
-Raising = tuple[np.ndarray, "list[str]"]
+# Which images something raises, and why it raises an image, by its index.
+Raising = tuple[np.ndarray, Callable[[int], str]]
 
 
 def raised(
@@ -153,29 +162,31 @@ def raised(
     alarms: Mapping[str, float],
     sets: np.ndarray | None,
     flagged: np.ndarray | None = None,
+    failed_checks: Sequence[Sequence[str]] | None = None,
 ) -> list[Raising]:
-    """What raises `routine` to `review`: pairs of bool (n_images,) and the reason for each image.
+    """What raises `routine` to `review`: pairs of bool (n_images,) and a function of the reason for an image.
 
     An alarm that fires; a malignant decided class; a conformal set that holds a malignant class, or no class
     at all; an image that is flagged. Nothing lowers `refer`.
     """
-    n = len(decided)
     raising: list[Raising] = []
     for name, theta in alarms.items():
         scores = alarm_scores(calibrated, malignant, name)
-        word = "malignancy" if name == MALIGNANT else name
-        raising.append(
-            (np.asarray(scores > theta), [f"{word} alarm {score:.2f} > {theta:.2f}" for score in scores])
-        )
-    raising.append((IS_MALIGNANT[decided], [f"decided {CLASS_NAMES[index]}" for index in decided]))
+        raising.append((np.asarray(scores > theta), _alarm_reason(name, scores, theta)))
+    raising.append((IS_MALIGNANT[decided], lambda index: f"decided {CLASS_NAMES[decided[index]]}"))
     if sets is not None:
+        holding_malignant_or_nothing = sets[:, IS_MALIGNANT].any(axis=1) | ~sets.any(axis=1)
         raising.append(
-            (np.asarray(sets[:, IS_MALIGNANT].any(axis=1)), ["a malignant class is plausible"] * n)
+            (np.asarray(holding_malignant_or_nothing), lambda index: words.plausible_reason(sets[index]))
         )
-        raising.append((np.asarray(~sets.any(axis=1)), ["no class is plausible"] * n))
     if flagged is not None:
-        raising.append((np.asarray(flagged, dtype=bool), ["flagged by the quality gate"] * n))
+        said = words.flag_reasons(failed_checks, len(flagged))
+        raising.append((np.asarray(flagged, dtype=bool), lambda index: said[index]))
     return raising
+
+
+def _alarm_reason(name: str, scores: np.ndarray, theta: float) -> Callable[[int], str]:
+    return lambda index: words.alarm_reason(name, float(scores[index]), theta)
 
 
 def triage_levels(malignant: np.ndarray, levels: RiskLevels, raising: Sequence[np.ndarray]) -> np.ndarray:
@@ -200,13 +211,47 @@ def _reasons(
     reasons = []
     for index, level in enumerate(levels):
         risk = float(malignant[index])
-        because = [words[index] for mask, words in raising if mask[index]]
+        because = [reason(index) for mask, reason in raising if mask[index]]
         if level == REFER:
-            because = [f"malignant probability {risk:.2f} > {limits.refer_above:.2f}", *because]
+            because = [_risk_reason(risk, ">", limits.refer_above), *because]
         elif level == ROUTINE:
-            because = [f"malignant probability {risk:.3f} <= {limits.routine_at_most:.3f}"]
+            because = [_risk_reason(risk, "<=", limits.routine_at_most, digits=3)]
         elif risk > limits.routine_at_most:
-            because = [f"malignant probability {risk:.2f} > {max(limits.routine_at_most, 0.0):.3f}", *because]
+            because = [_risk_reason(risk, ">", max(limits.routine_at_most, 0.0), digits=3), *because]
+        reasons.append("; ".join(because))
+    return tuple(reasons)
+
+
+def _risk_reason(risk: float, sign: str, limit: float, digits: int = 2) -> str:
+    return f"malignant probability {words.compared(risk, sign, limit, digits)}"
+
+
+def _former_reasons(
+    levels: np.ndarray,
+    decided: np.ndarray,
+    malignant: np.ndarray,
+    malignant_threshold: float | None,
+    sets: np.ndarray | None,
+    flagged: np.ndarray | None,
+    failed_checks: Sequence[Sequence[str]] | None,
+) -> tuple[str, ...]:
+    """The same for calibrations without `RiskLevels`."""
+    said = words.flag_reasons(failed_checks, len(levels))
+    reasons = []
+    for index, level in enumerate(levels):
+        risk, because = float(malignant[index]), []
+        over = malignant_threshold is not None and risk > malignant_threshold
+        if level == REVIEW:
+            because += [said[index]] if flagged is not None and flagged[index] else []
+            because += [words.plausible_reason(sets[index])] if sets is not None else []
+        elif level == REFER:
+            if over and malignant_threshold is not None:
+                because.append(_risk_reason(risk, ">", malignant_threshold))
+            because += [f"decided {CLASS_NAMES[decided[index]]}"] if IS_MALIGNANT[decided[index]] else []
+        else:
+            because.append(f"decided {CLASS_NAMES[decided[index]]}")
+            if malignant_threshold is not None:
+                because.append(_risk_reason(risk, "<=", malignant_threshold))
         reasons.append("; ".join(because))
     return tuple(reasons)
 

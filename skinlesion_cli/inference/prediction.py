@@ -91,7 +91,7 @@ class Prediction:
     triage: str | None = _column("text", "`refer`, `review` or `routine`")
     triage_reason: str | None = _column(
         "text",
-        "why it has this level, in words; empty with calibrations of earlier versions",
+        "why it has this level, in words, such as `melanoma alarm 0.31 > 0.18`",
         added_later=True,
     )
     quality: tuple[str, ...] | None = _column(

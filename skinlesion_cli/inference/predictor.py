@@ -217,7 +217,8 @@ class Predictor:
             ) from None
         verdicts = self._verdicts(pixels, output)
         flagged = np.array([verdict is not None and verdict.flagged for verdict in verdicts])
-        outcome = self.bundle.calibration.decide(output.probabilities, flagged)
+        failed_checks = [() if verdict is None else verdict.failed for verdict in verdicts]
+        outcome = self.bundle.calibration.decide(output.probabilities, flagged, failed_checks)
         predicted = {
             index: Prediction.decided(
                 sources[index].id,

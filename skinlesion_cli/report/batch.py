@@ -7,11 +7,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
+from skinlesion_cli.decisions.triage_policy import LevelRule
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.report.page import data_uri, facts_table, render, script_json
 from skinlesion_cli.taxonomy import CLASS_NAMES
@@ -26,8 +27,8 @@ class BatchPage:
 
     `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` give
     the place of it and of an overlay (a prediction's `overlay`), relative to the page, with `/`. `halves`:
-    thumbnails have the image left and the overlay right. `thresholds`: class name -> threshold. `facts`:
-    shown as they are.
+    thumbnails have the image left and the overlay right. `thresholds`: class name -> threshold. `policy`: the
+    rules of triage in the order in which they apply. `facts`: shown as they are.
     """
 
     title: str
@@ -36,6 +37,7 @@ class BatchPage:
     overlay_url: Callable[[str], str]
     halves: bool
     thresholds: Mapping[str, float]
+    policy: Sequence[LevelRule]
     facts: Mapping[str, object]
     model_sha256: str
     max_embedded: int = 300
@@ -94,6 +96,7 @@ def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
         levels=[(level, levels[level]) for level in (*LEVELS, ERROR)],
         decisions=[(name, decisions[name]) for name in CLASS_NAMES],
         flagged=flagged,
+        triage_rules=about.policy,
         facts=facts_table(about.facts),
     )
 
@@ -110,6 +113,7 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
         "id": identity,
         "level": _level(prediction),
         "error": prediction.error or "",
+        "reason": prediction.triage_reason or "",
         "p": [_rounded(probabilities.get(name)) for name in CLASS_NAMES],
         "malignant": _rounded(prediction.malignant_probability),
         "argmax": prediction.argmax or "",

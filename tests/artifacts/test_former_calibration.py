@@ -40,7 +40,7 @@ def test_it_decides_as_before(
     said = (found.decisions.decided.tobytes(), "".join(found.triage).encode(), found.probabilities.tobytes())
     assert hashlib.sha256(b"".join(said)).hexdigest()[:16] == digest
     assert found.alarms == {}
-    assert not any(found.reasons)
+    assert all(found.reasons)
 
 
 def test_its_guarantees_are_read() -> None:

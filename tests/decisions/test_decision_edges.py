@@ -311,7 +311,16 @@ def test_the_rule_uses_all_that_it_holds():
     assert found.conformal_sets is not None
     assert found.conformal_sets[:, :2].tolist() == [[1, 1], [1, 1], [1, 1], [0, 1], [0, 1]]
     assert found.triage.tolist() == ["review", "review", "review", "routine", "review"]
+    assert found.reasons[2:] == (
+        "MEL or NV both plausible",
+        "decided NV; malignant probability 0.00 <= 0.45",
+        "flagged by the quality gate; NV plausible",
+    )
     without_sets = apply_rule(DecisionRule(malignant_threshold=0.45), values)
+    assert without_sets.reasons[:2] == (
+        "malignant probability 0.60 > 0.45",
+        "malignant probability 0.50 > 0.45",
+    )
     assert without_sets.triage.tolist() == ["refer", "refer", "routine", "routine", "routine"]
 
 

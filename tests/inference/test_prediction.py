@@ -167,6 +167,7 @@ def test_an_older_table_makes_a_page_and_can_be_evaluated(tmp_path: Path) -> Non
         overlay_url=str,
         halves=False,
         thresholds={},
+        policy=(),
         facts={},
         model_sha256="",
     )

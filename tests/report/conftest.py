@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from skinlesion_cli.decisions.triage import DecisionRule, RiskLevels
+from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.report.batch import BatchPage
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
+RULE = DecisionRule(alarms={"MEL": 0.3}, levels=RiskLevels(refer_above=0.45, routine_at_most=0.02))
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -75,6 +78,7 @@ def predicted(
         "malignant_probability": malignant,
         "conformal_set": (decision,),
         "triage": triage,
+        "triage_reason": f"malignant probability {malignant:.2f}, made up",
         "quality": (),
         "forward_passes": 16,
         "overlay": f"{identity}.cam.png",
@@ -104,6 +108,7 @@ def about(small_picture: bytes) -> BatchPage:
         overlay_url=lambda cam: f"out-cam/{cam}",
         halves=True,
         thresholds={"MEL": 0.3},
+        policy=triage_policy(RULE, has_gate=True),
         facts={"model": "tiny"},
         model_sha256="ab",
     )

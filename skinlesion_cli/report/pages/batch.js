@@ -163,9 +163,11 @@
       said.append(element("b", "", row.decision), element("span", "chip " + row.level, row.level),
         element("small", "", "malignant " + (row.malignant ?? 0).toFixed(2)
           + (row.fired ? ", by threshold" : "") + (row.argmax !== row.decision ? ", argmax " + row.argmax : "")));
+      const why = element("div", "reason", row.reason);
+      why.title = row.reason;
       const line = element("div", "flags", flags(row));
       line.title = line.textContent;
-      card.append(said, bars(row), line);
+      card.append(said, why, bars(row), line);
     }
     card.append(actions(row, place));
     card.addEventListener("mousedown", () => { current = place; mark(); });

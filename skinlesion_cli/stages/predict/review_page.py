@@ -12,6 +12,7 @@ from skinlesion_cli import __version__
 from skinlesion_cli.artifacts import output_checks, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
+from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.explain.thumbnails import SUFFIX, thumbnail_name
 from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.report.batch import BatchPage, page
@@ -66,6 +67,7 @@ def write_report(
         overlay_url=lambda cam: f"{overlays.name}/{cam}" if overlays else "",
         halves=overlays is not None,
         thresholds=calibration.rule.fires_above,
+        policy=triage_policy(calibration.rule, has_gate=bundle.gate is not None),
         facts={
             "model": bundle.model_id,
             "model sha256": bundle.sha256,

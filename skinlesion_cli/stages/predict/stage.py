@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.folders import describe, summary_lines
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
+from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.inference import loading
 from skinlesion_cli.inference.prediction import TABLE, Prediction
@@ -243,11 +244,14 @@ def _result(
     reports: list[str],
 ) -> StageResult:
     figures = tally.figures()
+    policy = triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None)
     counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
     headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
     if tally.images:
         levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
         headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
+        headline.append("an image gets the first level that fits:")
+        headline += [f"  {each.level}: {each.sentence}" for each in policy]
     artifacts = [] if settings.output == STDOUT else [str(settings.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
@@ -278,6 +282,7 @@ def _result(
             "tta": loading.choose_tta(bundle.calibration, settings.tta, force=settings.force).label,
             "shard": list(settings.shard) if settings.shard else None,
             "passed_over": dict(passed_over),
+            "triage_policy": [asdict(each) for each in policy],
         },
         artifacts=artifacts,
         warnings=warnings,

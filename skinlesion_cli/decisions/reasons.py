@@ -1,0 +1,82 @@
+"""Words for what decides a level of triage: the reasons of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from skinlesion_cli.decisions.quality_gate import (
+    HAIR,
+    MARKER,
+    NOT_DERMOSCOPIC,
+    TOO_BLURRED,
+    TOO_BRIGHT,
+    TOO_DARK,
+    UNFAMILIAR,
+)
+from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, MALIGNANT
+
+CHECK_WORDS: Mapping[str, str] = {
+    TOO_BLURRED: "blurred",
+    TOO_DARK: "too dark",
+    TOO_BRIGHT: "too bright",
+    HAIR: "covered by hair",
+    MARKER: "covered by marker ink",
+    NOT_DERMOSCOPIC: "unlike a dermoscopic image",
+    UNFAMILIAR: "unlike the training images",
+}
+FLAGGED = "flagged by the quality gate"
+_MOST_DIGITS = 6
+
+
+def alarm_title(name: str) -> str:
+    """What an alarm is called: the title of its class, or malignancy."""
+    return "malignancy" if name == MALIGNANT else CLASS_TITLES[name]
+
+
+def compared(score: float, sign: str, limit: float, digits: int = 2) -> str:
+    """Two numbers with as few digits as show that they differ, at least `digits` after the point.
+
+    >>> compared(0.3112, ">", 0.18), compared(0.0649, ">", 0.0648), compared(0.5, "<=", 0.5)
+    ('0.31 > 0.18', '0.0649 > 0.0648', '0.50 <= 0.50')
+    """
+    while digits < _MOST_DIGITS and score != limit and f"{score:.{digits}f}" == f"{limit:.{digits}f}":
+        digits += 1
+    return f"{score:.{digits}f} {sign} {limit:.{digits}f}"
+
+
+def alarm_reason(name: str, score: float, threshold: float) -> str:
+    """Why an alarm fired.
+
+    >>> alarm_reason("MEL", 0.31, 0.18), alarm_reason("malignant", 0.6, 0.2)
+    ('melanoma alarm 0.31 > 0.18', 'malignancy alarm 0.60 > 0.20')
+    """
+    return f"{alarm_title(name)} alarm {compared(score, '>', threshold)}"
+
+
+def plausible_reason(members: np.ndarray) -> str:
+    """What a conformal set says, from bool (7,).
+
+    >>> plausible_reason(np.array([1, 0, 0, 0, 1, 0, 0], bool))
+    'MEL or BKL both plausible'
+    """
+    names = [name for name, held in zip(CLASS_NAMES, members, strict=True) if held]
+    if not names:
+        return "no class is plausible"
+    if len(names) == 1:
+        return f"{names[0]} plausible"
+    return f"{', '.join(names[:-1])} or {names[-1]} {'both' if len(names) == 2 else 'all'} plausible"
+
+
+def flag_reasons(failed_checks: Sequence[Sequence[str]] | None, n: int) -> list[str]:
+    """What the quality gate found of each of n images, `failed_checks` by name, in words.
+
+    >>> flag_reasons([("too_blurred", "hair"), ()], 2)
+    ['blurred, covered by hair', 'flagged by the quality gate']
+    """
+    if failed_checks is None:
+        return [FLAGGED] * n
+    return [
+        ", ".join(CHECK_WORDS.get(check, check) for check in checks) or FLAGGED for checks in failed_checks
+    ]
