@@ -5,8 +5,12 @@ VENV := .venv
 EXTRAS ?= weights,onnx,openvino,dicom,parquet,dask,browser,dev
 BIN := $(VENV)/bin
 DEMO := demo-output
-# Test processes side by side; each file's tests stay together.
+# Test processes side by side; each file's tests stay together. A process that dies ends the run, which names the
+# test: pytest-xdist can replace it, but may then wait for ever for the tests that it held.
 JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist loadfile --max-worker-restart 0
+# After 40 minutes the tests stop behind the one that runs. A command that ends them for good, such as `timeout 1h`:
+LIMIT ?=
 
 # The tests that take the branches of decisions/, artifacts/ and data/ within their own process.
 COVERED := tests/decisions tests/artifacts tests/data tests/config tests/stages tests/inference/test_inputs.py \
@@ -46,10 +50,10 @@ lint: install
 	$(BIN)/lint-imports
 
 test: install lint
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(LIMIT) $(BIN)/pytest $(PARALLEL) --durations 15 --session-timeout 2400
 
 check: install lint
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/pytest -q $(PARALLEL) -m "not slow"
 
 fuzz: install
 	$(BIN)/python -m tests.fuzzing.run --seconds $(SECONDS)
@@ -58,7 +62,7 @@ release-check:
 	PYTHON=$(PYTHON) bash examples/release_check.sh
 
 coverage: install
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(COVERED) --cov --cov-report=
+	$(BIN)/pytest -q $(PARALLEL) $(COVERED) --cov --cov-report=
 	$(BIN)/coverage json -q -o - | $(BIN)/python tests/support/branch_coverage.py
 
 mutants: install

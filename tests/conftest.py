@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +46,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         in_slow_place = any(item.path == place or place in item.path.parents for place in places)
         if in_slow_place or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_report_header() -> str:
+    """The machine: what a worker that was killed for memory had to share."""
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return f"machine: {os.cpu_count()} cores, {memory_bytes / 2**30:.1f} GiB of memory"
+    return f"machine: {os.cpu_count()} cores"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a worker of pytest-xdist died: a kill for lack of memory leaves no other trace."""
+    if error is None:
+        return
+    reason = f"{error}"
+    with contextlib.suppress(AttributeError, ValueError, subprocess.TimeoutExpired):
+        code = node.gateway._io.popen.wait(10)
+        reason += f", exit code {code}" if code >= 0 else f", ended by {signal.Signals(-code).name}"
+    sys.stderr.write(f"\n{node.gateway.id}: {reason}\n")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -133,7 +133,7 @@ def _worker(tmp_path: Path, images: Path, log: Path) -> None:
 
 
 def test_two_processes_decode_once_together(tmp_path, images):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     log = tmp_path / "log"
     processes = [context.Process(target=_worker, args=(tmp_path, images, log)) for _ in range(3)]
     for process in processes:
@@ -145,7 +145,7 @@ def test_two_processes_decode_once_together(tmp_path, images):
 
 
 def test_kill_9_while_it_is_written_leaves_no_cache_and_the_next_run_makes_it(tmp_path, images):
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=_worker, args=(tmp_path, images, tmp_path / "log")
     )
     process.start()

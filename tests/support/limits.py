@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Final
 
-HANG_S: Final = 1500.0
+HANG_S: Final = 600.0

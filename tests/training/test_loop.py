@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +20,12 @@ from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.models.backbones import backbone
 from skinlesion_cli.models.network import LesionNet
 from skinlesion_cli.models.training import trainer as loop
-from skinlesion_cli.models.training.interruption import HeldSignals
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.progress import SilentReporter
+from tests.support.limits import HANG_S
+
+ROOT = Path(__file__).resolve().parents[2]
 
 STEPS = 4
 MODERN = {"ema_decay": 0.9, "mixup_alpha": 0.3, "drop_rate": 0.2, "label_smoothing": 0.1}
@@ -273,43 +277,24 @@ def test_divergence_is_an_error_that_says_where():
         trainer({}, network=Exploding(99)).fit()
 
 
-class Stopped(BaseException):
-    pass
+@pytest.fixture(scope="module")
+def signalled():
+    """What a training that was sent SIGTERM did, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.signalled_trainer"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-def test_a_signal_waits_for_the_step_and_the_state_is_saved():
-    def stop(number, frame):
-        raise Stopped
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        saved = []
-
-        def signalled(number, size_px, first_step):
-            for step in range(first_step, STEPS):
-                if step == 2:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch(step)
-
-        found = trainer({}, batches=signalled, save=lambda t: saved.append(t.progress.step))
-        with pytest.raises(Stopped):
-            found.fit()
-        assert saved == [3]
-        assert signal.getsignal(signal.SIGTERM) is stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def test_a_signal_waits_for_the_step_and_the_state_is_saved(signalled):
+    assert signalled["training"] == {"stopped": True, "saved_after_steps": [3], "handler_restored": True}
 
 
-def test_a_second_signal_does_not_wait():
-    def stop(number, frame):
-        raise Stopped
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        with HeldSignals() as held:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert held.pending == signal.SIGTERM
-            with pytest.raises(Stopped):
-                os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def test_a_second_signal_does_not_wait(signalled):
+    assert signalled["twice"] == {"held_first": True, "stopped": True}
