@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import random
 import resource
 import signal
@@ -143,8 +144,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", action="append", choices=list(TARGETS))
+    parser.add_argument("--most", type=int, help="one round of so many executions for each target")
+    parser.add_argument("--json", type=Path, help="also write the findings into this file")
     given_arguments = parser.parse_args()
-    findings = fuzz(given_arguments.seconds, given_arguments.seed, given_arguments.target)
+    findings = fuzz(
+        given_arguments.seconds, given_arguments.seed, given_arguments.target, given_arguments.most
+    )
+    if given_arguments.json:
+        given_arguments.json.write_text(json.dumps(vars(findings)), "utf-8")
     for name, count in findings.executions.items():
         print(f"{count:9,} executions, {findings.refused[name]:9,} refused: {name}")
     print(f"{findings.executions.total():9,} executions in all; {len(findings.defects)} defects")
