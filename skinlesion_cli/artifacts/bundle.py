@@ -156,7 +156,8 @@ def copy_model(
     """
     envelopes = [source.checkpoint(member.name) for member in bundle.members]
     envelopes += [source.ensemble, source.calibration]
-    envelopes += [source.gate] if source.gate.exists() else []
+    # The table of cases says nothing of whose lesions they are; the ids of the lesions stay behind.
+    envelopes += [path for path in (source.gate, source.cases) if path.exists()]
     if with_predictions:
         envelopes.append(source.ensemble_predictions("val"))
     total_bytes = 0

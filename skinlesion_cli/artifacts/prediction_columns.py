@@ -20,7 +20,8 @@ import numpy as np
 
 from skinlesion_cli.errors import ArtifactError
 
-Kind = Literal["text", "integer", "float32", "flag"]
+# `json`: a JSON object; its text in CSV and Parquet.
+Kind = Literal["text", "integer", "float32", "flag", "json"]
 Row = Mapping[str, Any]
 FORMATS = ("csv", "jsonl", "parquet")
 _TYPES: Mapping[Kind, tuple[type, ...]] = {
@@ -28,6 +29,7 @@ _TYPES: Mapping[Kind, tuple[type, ...]] = {
     "integer": (int,),
     "float32": (int, float),
     "flag": (bool,),
+    "json": (dict,),
 }
 # A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -183,9 +185,16 @@ def _no_table(line: bytes, error: Exception) -> ArtifactError:
     return ArtifactError(f"this is no row of a prediction table: {line[:80]!r} ({error})")
 
 
+def json_text(value: Any) -> str:
+    """A JSON object on one line."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _checked(value: Any, column: Column) -> Any:
     if value is None:
         return "" if column.kind == "text" else None
+    if column.kind == "json" and isinstance(value, str):  # as Parquet keeps it
+        value = json.loads(value)
     if not isinstance(value, _TYPES[column.kind]) or (isinstance(value, bool) and column.kind != "flag"):
         raise ValueError(f"{column.name} is {value!r}, which is not {column.kind}")
     return value
@@ -198,11 +207,13 @@ def _csv_cell(value: Any, kind: Kind) -> str:
         return shortest(value)
     if kind == "flag":
         return "true" if value else "false"
+    if kind == "json":
+        return json_text(value)
     return escape_formula(str(value)) if kind == "text" else str(int(value))
 
 
 def _json_value(value: Any, kind: Kind) -> Any:
-    if value is None or kind == "text":
+    if value is None or kind in ("text", "json"):
         return value
     if kind == "float32":
         # The shortest text of the float32, read as a double, prints as that same text.
@@ -217,4 +228,6 @@ def _parsed(cell: str, kind: Kind) -> Any:
         return None
     if kind == "flag":
         return cell == "true"
+    if kind == "json":
+        return json.loads(cell)
     return int(cell) if kind == "integer" else float(cell)

@@ -19,7 +19,7 @@ from typing import IO, Any
 from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.files import atomic_file, atomic_write, exclusive
 from skinlesion_cli.artifacts.own_files import is_prediction_table
-from skinlesion_cli.artifacts.prediction_columns import FORMATS, ColumnSet, Row
+from skinlesion_cli.artifacts.prediction_columns import FORMATS, ColumnSet, Row, json_text
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -267,11 +267,23 @@ def write_parquet(output: Path, rows: Iterator[Row], table: ColumnSet) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"text": pa.string(), "integer": pa.int64(), "float32": pa.float32(), "flag": pa.bool_()}
+    kinds = {
+        "text": pa.string(),
+        "integer": pa.int64(),
+        "float32": pa.float32(),
+        "flag": pa.bool_(),
+        "json": pa.string(),
+    }
+    objects = [column.name for column in table.columns if column.kind == "json"]
+
+    def cells(row: Row) -> dict[str, Any]:
+        texts = {name: None if row[name] is None else json_text(row[name]) for name in objects}
+        return {**row, **texts}
+
     schema = pa.schema([(column.name, kinds[column.kind]) for column in table.columns])
     with atomic_file(output) as file, pq.ParquetWriter(file, schema) as writer:
         while group := list(islice(rows, _GROUP_ROWS)):
-            writer.write_table(pa.Table.from_pylist([dict(row) for row in group], schema=schema))
+            writer.write_table(pa.Table.from_pylist([cells(row) for row in group], schema=schema))
 
 
 def read_rows(path: Path, kind: str, table: ColumnSet) -> Iterator[dict[str, Any]]:

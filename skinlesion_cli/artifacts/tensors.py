@@ -15,7 +15,7 @@ from skinlesion_cli.errors import ArtifactError
 
 _MOST_HEADER_BYTES = 16 << 20
 _MOST_TENSORS = 100_000
-_ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8, "U8": 1, "BOOL": 1}
+_ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8, "U8": 1, "I8": 1, "BOOL": 1}
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,25 @@ def load_float32(content: bytes, shapes: Mapping[str, tuple[int, ...]], name: st
     ------
     ArtifactError : the file is damaged, or a tensor has another name, type or shape.
     """
+    return load_tensors(content, {key: ("F32", shape) for key, shape in shapes.items()}, name)
+
+
+def load_tensors(
+    content: bytes, expected: Mapping[str, tuple[str, tuple[int, ...]]], name: str
+) -> dict[str, np.ndarray]:
+    """The tensors of a file; those that it has must have these types (as in the header) and shapes.
+
+    Raises
+    ------
+    ArtifactError : the file is damaged, or a tensor has another name, type or shape.
+    """
     for key, info in read_header(content, name).items():
-        if key not in shapes:
+        if key not in expected:
             raise ArtifactError(f"{name} holds an unknown tensor {key!r}")
-        if (info.dtype, info.shape) != ("F32", shapes[key]):
+        dtype, shape = expected[key]
+        if (info.dtype, info.shape) != (dtype, shape):
             raise ArtifactError(
-                f"{name}: {key} has type {info.dtype} and shape {info.shape}, expected F32 and {shapes[key]}"
+                f"{name}: {key} has type {info.dtype} and shape {info.shape}, expected {dtype} and {shape}"
             )
     try:
         return load(content)

@@ -117,3 +117,13 @@ class Workspace:
     @property
     def gate(self) -> Path:
         return self.root / "calibration" / "gate.json"
+
+    @property
+    def cases(self) -> Path:
+        """The compact table of labelled lesions for `--similar`."""
+        return self.root / "calibration" / "cases.json"
+
+    @property
+    def case_ids(self) -> Path:
+        """Which lesions the rows of that table are; not packed."""
+        return self.root / "calibration" / "case-ids.json"

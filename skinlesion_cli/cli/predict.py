@@ -14,7 +14,7 @@ from skinlesion_cli.cli.terminal import stdout_for_rows
 
 EXAMPLE = """
 skinlesion predict ./images --cam
-skinlesion predict ./images --report --model builtin
+skinlesion predict ./images --report --model builtin --similar 3
 skinlesion predict a.jpg scans.zip @more.txt --output results.parquet --resume
 find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
 skinlesion predict /data --shard 3/16 --output part-3.csv
@@ -45,6 +45,10 @@ BATCH = (
 )
 REPORT = "Also write a page for reviewing the results in a browser, offline; implies --cam."
 LINKS = "Follow symbolic links below folders; links that lead in circles get a row each."
+SIMILAR = (
+    "Find the labelled lesions most like each image, among those that the network was not trained on: "
+    "name so many, and count the labels of the nearest 20. The bundled model has labels alone, no ids."
+)
 PIXELS = "Refuse images with more pixels than this."
 
 
@@ -75,6 +79,7 @@ def predict(
     batch: Annotated[int | None, typer.Option("--batch", min=1, max=1024, help=BATCH)] = None,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
     follow_links: Annotated[bool, typer.Option("--follow-links", help=LINKS)] = False,
+    similar: Annotated[int, typer.Option("--similar", min=0, max=20, help=SIMILAR)] = 0,
     model: options.ModelOption = None,
     *,
     workspace: Path,
@@ -107,6 +112,7 @@ def predict(
         max_pixels=max_pixels,
         follow_links=follow_links,
         model=model,
+        similar=similar,
         stream=stdout_for_rows() if output == STDOUT else None,
     )
     return StageCall(stage.run, settings)

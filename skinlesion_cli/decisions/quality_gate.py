@@ -77,7 +77,7 @@ class FeatureModel:
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Mahalanobis distance, float64 (n_images,), of pooled features (n_images, n_features)."""
-        centred = _unit_rows(features) - self.mean
+        centred = unit_rows(features) - self.mean
         along = centred @ self.components.T.astype(np.float64)
         rest = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         result: np.ndarray = np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.residual_variance)
@@ -93,7 +93,7 @@ def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPO
     """
     if len(features) < FEWEST_IMAGES:
         raise DataError(f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(features)}")
-    values = _unit_rows(features)
+    values = unit_rows(features)
     mean = values.mean(axis=0)
     n_images, n_features = values.shape
     kept = min(n_components, n_features - 1, (n_images - 1) // 2)
@@ -111,7 +111,8 @@ def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPO
     )
 
 
-def _unit_rows(features: np.ndarray) -> np.ndarray:
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Features (n_images, n_features) scaled to unit length, float64."""
     values = np.asarray(features, dtype=np.float64)
     return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
 

@@ -128,6 +128,12 @@ class Prediction:
     overlay_magnitude: float | None = _column(
         "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
     )
+    similar: Mapping[str, Any] | None = _column(
+        "json",
+        "with --similar: `labels` of the `nearest` labelled lesions, and `cases`, the first of them: label, "
+        "lesion id and image where they are known, distance",
+        added_later=True,
+    )
     model: str | None = _column("text", "the ensemble's members")
     model_sha256: str | None = _column(
         "text", "hash of the networks, the ensemble and the calibration together"

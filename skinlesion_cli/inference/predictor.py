@@ -28,6 +28,7 @@ from skinlesion_cli.errors import ArtifactError, ImageError, UsageError, name_it
 from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
 from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.inference.prediction import Prediction
+from skinlesion_cli.inference.similar import SimilarCases
 from skinlesion_cli.parallel import in_batches
 
 # What a caller of the Python interface may hand in.
@@ -65,23 +66,35 @@ class PredictedBatch:
     outcome: Outcome | None = None
 
 
-def _member_for_gate(gate: QualityGate | None, engine: Engine) -> int | None:
-    """The member (by index) whose features the quality gate uses; None where it uses pixels alone.
+def _pooled_member(gate: QualityGate | None, similar: SimilarCases | None, engine: Engine) -> int | None:
+    """The member (by index) whose pooled features the quality gate and the search for similar cases use; None
+    where neither uses any.
 
     Raises
     ------
-    ArtifactError : the gate was fitted with a network that the ensemble lacks.
+    ArtifactError : they were fitted with a network that the ensemble lacks, or with two.
     """
-    if gate is None or gate.features is None:
+    used = {
+        what: network
+        for what, network in (
+            ("quality gate", gate.features.network if gate is not None and gate.features else None),
+            ("table of similar cases", similar.table.network if similar is not None else None),
+        )
+        if network is not None
+    }
+    if not used:
         return None
     names = [member.name for member in engine.members]
-    if gate.features.network not in names:
-        raise ArtifactError(
-            f"the quality gate was fitted with the network {gate.features.network}, but the ensemble has "
-            f"{name_items(names)}",
-            "Run `skinlesion gate` again.",
-        )
-    return names.index(gate.features.network)
+    for what, network in used.items():
+        if network not in names or len(set(used.values())) > 1:
+            raise ArtifactError(
+                f"the {what} was fitted with the network {network}, but the ensemble has {name_items(names)}"
+                if network not in names
+                else "the quality gate and the table of similar cases were fitted with two networks: "
+                + name_items(used.values()),
+                "Run `skinlesion gate` again.",
+            )
+    return names.index(next(iter(used.values())))
 
 
 class Predictor:
@@ -94,12 +107,20 @@ class Predictor:
     target_px : pixels a side that decoding leaves (a large JPEG is decoded
         at reduced scale; see `read_image`).
     max_pixels : images with more pixels than this are refused.
+    similar : finds the labelled lesions that are most like an image; None: they are not looked for.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, max_pixels: int = MAX_PIXELS) -> None:
-        self.bundle, self.engine, self.max_pixels = bundle, engine, max_pixels
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        similar: SimilarCases | None = None,
+    ) -> None:
+        self.bundle, self.engine, self.max_pixels, self.similar = bundle, engine, max_pixels, similar
         self.target_px = max(decode_target_px(member.preprocessing) for member in engine.members)
-        self._gate_member = _member_for_gate(bundle.gate, engine)
+        self._pooled_member = _pooled_member(bundle.gate, similar, engine)
 
     @classmethod
     def of_bundle(
@@ -112,6 +133,7 @@ class Predictor:
         force: bool = False,
         max_pixels: int = MAX_PIXELS,
         model: str | None = None,
+        similar: SimilarCases | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> Self:
         """Load the networks of a bundle; parameters and errors as in `loading.load_engine`.
@@ -119,7 +141,7 @@ class Predictor:
         `tta` None: as calibrated. Any other mode needs `force`.
         """
         engine = load_engine(bundle, device, runtime, tta_mode=tta, force=force, model=model, note=note)
-        return cls(bundle, engine, max_pixels=max_pixels)
+        return cls(bundle, engine, max_pixels=max_pixels, similar=similar)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -134,7 +156,7 @@ class Predictor:
         """The same predictor with another stopping rule; None: every forward pass of every image."""
         engine = copy(self.engine)
         engine.stopping = stopping
-        return type(self)(self.bundle, engine, max_pixels=self.max_pixels)
+        return type(self)(self.bundle, engine, max_pixels=self.max_pixels, similar=self.similar)
 
     def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:
         """Predict images: paths, encoded bytes, uint8 RGB arrays (height, width, 3), or `ImageInput`s.
@@ -208,7 +230,7 @@ class Predictor:
                 pixels,
                 keep_features=keep_features,
                 keep_views=keep_views,
-                pool_features_of=self._gate_member,
+                pool_features_of=self._pooled_member,
             )
         except FloatingPointError as error:
             raise ArtifactError(
@@ -219,6 +241,7 @@ class Predictor:
         flagged = np.array([verdict is not None and verdict.flagged for verdict in verdicts])
         failed_checks = [() if verdict is None else verdict.failed for verdict in verdicts]
         outcome = self.bundle.calibration.decide(output.probabilities, flagged, failed_checks)
+        similar = self._similar(output)
         predicted = {
             index: Prediction.decided(
                 sources[index].id,
@@ -227,6 +250,7 @@ class Predictor:
                 forward_passes=int(output.forward_passes[row]),
                 quality=verdicts[row],
                 notes=images[index].notes or None,
+                similar=similar[row] if similar else None,
                 **self.origin,
             )
             for row, index in enumerate(images)
@@ -240,11 +264,16 @@ class Predictor:
             outcome,
         )
 
+    def _similar(self, output: BatchOutput) -> list[dict[str, Any]]:
+        if self.similar is None or output.pooled_features is None:
+            return []
+        return self.similar.of(output.pooled_features)
+
     def _verdicts(self, images: Sequence[np.ndarray], output: BatchOutput) -> list[Verdict | None]:
         gate, pooled = self.bundle.gate, output.pooled_features
         if gate is None:
             return [None] * len(images)
-        features = [None] * len(images) if pooled is None else list(pooled)
+        features = [None] * len(images) if pooled is None or gate.features is None else list(pooled)
         return [gate.verdict(statistics(image), row) for image, row in zip(images, features, strict=True)]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.triage_policy import LevelRule
 from skinlesion_cli.inference.prediction import ERROR, Prediction
+from skinlesion_cli.inference.similar import describe_similar
 from skinlesion_cli.report.page import data_uri, facts_table, render, script_json
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -120,6 +121,7 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
         "decision": prediction.decision or "",
         "fired": prediction.threshold_fired or "",
         "set": list(prediction.conformal_set or ()),
+        "similar": _similar(prediction),
         "quality": ", ".join(prediction.quality or ()),
         "flagged": bool(prediction.flagged),
         "zero": prediction.overlay_magnitude == 0,
@@ -127,6 +129,17 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
         "thumb": thumb,
         "overlay": about.overlay_url(prediction.overlay) if prediction.overlay else "",
     }
+
+
+def _similar(prediction: Prediction) -> list[str]:
+    """The labels of similar cases in words, and a line for each case that is named."""
+    if not prediction.similar:
+        return []
+    lines = [describe_similar(prediction.similar)]
+    for case in prediction.similar["cases"]:
+        lesion = f" {case['lesion_id']}" if case["lesion_id"] else ""
+        lines.append(f"{case['label']}{lesion}, distance {case['distance']:.2f}")
+    return lines
 
 
 def _rounded(value: float | None) -> float | None:

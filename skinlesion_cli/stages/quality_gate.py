@@ -1,22 +1,28 @@
-"""Fit the quality gate on training images, and measure its false alarms on validation images."""
+"""Fit the quality gate on training images, and measure its false alarms on validation images.
+
+The features that this takes also make the table of similar cases.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 from pydantic import Field, PositiveInt
 
 from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
+from skinlesion_cli.artifacts.similar_cases import CaseIds, StoredCases
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
@@ -32,11 +38,14 @@ from skinlesion_cli.decisions.quality_gate import (
     fit_features,
     fit_gate,
 )
+from skinlesion_cli.decisions.similar_cases import N_COUNTED, fit_cases
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
+from skinlesion_cli.errors import DataError
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.taxonomy import CLASS_INDEX
 
 
 class GateSettings(StageSettings):
@@ -64,6 +73,9 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     those of a third of the lesions that this network was not trained on describe what is familiar, a second
     third sets the limit, and false alarms are counted on the last.
     Without an ensemble it looks at pixels alone.
+
+    The features of all images that the network was not trained on become the table of similar cases,
+    `calibration/cases.json`, and the ids of its lesions `calibration/case-ids.json`.
     """
     workspace = Workspace(settings.workspace)
     everything = Manifest.load(workspace.manifest)
@@ -73,6 +85,8 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     training, unseen = parts.fitted_and_judged(fold)
     thirds = _thirds(unseen, everything)
     warnings = []
+    # Similar cases need features, but not as many images as the gate.
+    network = predictor
     if predictor is not None and min(map(len, thirds)) < FEWEST_IMAGES:
         warnings.append(
             f"{len(unseen)} images that {predictor.bundle.members[0].name} was not trained on are too few to "
@@ -86,6 +100,10 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
         files = partial(_measured, workspace, everything, task)
         fitted_on = files(training, None)
         familiar, limiting, judged_on = (files(ids, predictor) for ids in chosen)
+        unseen = [identity for ids in chosen for identity in ids]
+        of_unseen = [part.features for part in (familiar, limiting, judged_on) if part.features is not None]
+        if network is not None and predictor is None:
+            of_unseen = [_features(workspace, everything, unseen, network)]
     model = None
     if predictor is not None and familiar.features is not None:
         model = fit_features(predictor.engine.members[0].name, familiar.features)
@@ -117,6 +135,12 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     with exclusive(workspace.gate.parent, "gate"):
         assert parts.artifact is not None
         StoredQualityGate(gate, figures).save(workspace.gate, inputs={"split": parts.artifact})
+        cases = None
+        if network is not None:
+            rows = everything.rows(unseen)
+            cases = _write_cases(
+                workspace, network, rows, np.concatenate(of_unseen), parts.artifact, warnings
+            )
     rate = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
     looks_at = "pixels alone" if model is None else f"pixels and the features of {model.network}"
     return StageResult(
@@ -126,12 +150,62 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
             "alarms on "
             f"{len(verdicts):,} images that it was not fitted on: {rate}"
         ],
-        figures=figures,
-        tables=[Table("False alarms", ["check", "images"], [[c, by_check[c]] for c in gate.checks])],
-        artifacts=[str(workspace.gate)],
+        figures=figures | {"similar_cases": cases},
+        tables=[
+            Table("False alarms", ["check", "images"], [[c, by_check[c]] for c in gate.checks]),
+            *_cases_tables(cases),
+        ],
+        artifacts=[str(workspace.gate), *([str(workspace.cases)] if cases else [])],
         warnings=warnings,
         next_command="skinlesion predict ./images",
     )
+
+
+def _write_cases(
+    workspace: Workspace,
+    predictor: Predictor,
+    rows: pd.DataFrame,
+    features: np.ndarray,
+    split: Artifact,
+    warnings: list[str],
+) -> dict[str, Any] | None:
+    """Write the table of similar cases and its ids; None, and a warning, where there are too few lesions.
+
+    `rows` are those of the manifest, in the order of `features`, float32 (n_images, n_features).
+    """
+    checkpoint = predictor.bundle.members[0]
+    labels = rows["label"].map(CLASS_INDEX).to_numpy(np.int64)
+    try:
+        fitted = fit_cases(checkpoint.name, features, labels, rows["lesion_id"].tolist())
+    except DataError as error:
+        for path in (workspace.case_ids, workspace.cases):
+            path.unlink(missing_ok=True)
+        warnings.append(f"no table of similar cases: {error.message}")
+        return None
+    assert checkpoint.artifact is not None
+    figures = {
+        "network": checkpoint.name,
+        "images": len(rows),
+        "lesions": fitted.table.n_lesions,
+        "same_label_share": fitted.table.agreement(),
+    }
+    # Ids of another table would be refused: without them it is read as that of a packed model.
+    workspace.case_ids.unlink(missing_ok=True)
+    made = StoredCases(fitted.table, checkpoint.artifact.sha256, figures).save(
+        workspace.cases, inputs={"split": split, "checkpoint": checkpoint.artifact}
+    )
+    images = rows["id"].iloc[fitted.images].tolist()
+    CaseIds(fitted.lesion_ids, tuple(images)).save(workspace.case_ids, inputs={"cases": made})
+    return figures
+
+
+def _cases_tables(cases: Mapping[str, Any] | None) -> list[Table]:
+    if cases is None:
+        return []
+    title = f"Similar cases: {cases['lesions']:,} lesions; of the {N_COUNTED} nearest to one, same class"
+    shares = cases["same_label_share"].items()
+    rows = [[name, "undefined" if share is None else f"{share:.2f}"] for name, share in shares]
+    return [Table(title, ["class", "mean share"], rows)]
 
 
 def _predictor(workspace: Workspace) -> Predictor | None:
@@ -160,6 +234,19 @@ def _verdicts(gate: QualityGate, measured: _Measured) -> list[Verdict]:
 
 def _spread(ids: list[str], most: int) -> list[str]:
     return ids if len(ids) <= most else [ids[i] for i in np.linspace(0, len(ids) - 1, most).astype(int)]
+
+
+def _features(workspace: Workspace, everything: Manifest, ids: list[str], predictor: Predictor) -> np.ndarray:
+    """Pooled features of the first network, float32 (n_images, n_features)."""
+
+    def features(path: Path) -> np.ndarray:
+        image = predictor.decode(ImageInput(path.name, path))
+        pooled: np.ndarray = predictor.engine.pooled_features([image], 0)[0]
+        return pooled
+
+    files = [workspace.images / file for file in everything.rows(ids)["file"]]
+    rows = list(in_order(files, features, threads=available_cores()))
+    return np.stack(rows) if rows else np.empty((0, 1), np.float32)
 
 
 def _measured(

@@ -28,7 +28,8 @@ class PredictSettings(StageSettings):
     `inputs` as in `data.reading.inputs.expand`; `listed` more names, such as those on stdin. `output` `-`
     writes JSON lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a
     GPU together, and are the unit in which work is distributed and resumed; None: 2 on a CPU, 32 on a GPU.
-    `model` as in `artifacts.bundle.locate`.
+    `model` as in `artifacts.bundle.locate_model`. `similar` labelled lesions are named for each image;
+    0: none are looked for.
     """
 
     workspace: Path
@@ -54,6 +55,7 @@ class PredictSettings(StageSettings):
     shard: tuple[PositiveInt, PositiveInt] | None = None
     stream: SkipValidation[IO[bytes] | None] = None
     model: str | None = None
+    similar: Annotated[int, Field(ge=0, le=20)] = 0
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:

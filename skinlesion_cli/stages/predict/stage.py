@@ -19,6 +19,7 @@ from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.inference import loading
 from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.similar import SimilarCases
 from skinlesion_cli.inference.summary import Numbering, Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter, Task
@@ -131,6 +132,9 @@ def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter
     )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
+    similar_sha256 = ""
+    if settings.similar:
+        similar_sha256 = SimilarCases.load(source, bundle, settings.similar).sha256
     overlays = None
     if settings.cam or settings.report:
         overlays = _mirrors(settings)[0]
@@ -145,6 +149,8 @@ def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter
         overlays=overlays,
         cam_style=settings.cam_style,
         thumbnails=review_page.thumbnails_path(settings.output) if settings.report else None,
+        similar=settings.similar,
+        similar_sha256=similar_sha256,
     )
 
 
@@ -160,6 +166,7 @@ def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
         "tta": settings.tta or "as calibrated",
         "force": plan.force,
         "max_pixels": plan.max_pixels,
+        "similar": [plan.similar, plan.similar_sha256] if plan.similar else None,
         "cam": settings.cam_style if plan.overlays else None,
         "report": settings.report,
         "batch": size,

@@ -16,6 +16,7 @@ from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import Undrawn
 from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.inference.predictor import PredictedBatch, Predictor
+from skinlesion_cli.inference.similar import SimilarCases
 
 Numbered = tuple[int, ImageInput]
 
@@ -26,6 +27,7 @@ class Plan:
 
     `runtime` is a name in `runtimes.RUNTIMES` (nothing is left to be chosen elsewhere). `overlays` is the
     folder for class activation maps, `thumbnails` that for the pictures of the page; None: none are made.
+    `similar` cases are named for each image, from the table of this hash; 0: none are looked for.
     """
 
     workspace: Path
@@ -38,6 +40,8 @@ class Plan:
     overlays: Path | None = None
     cam_style: str = "overlay"
     thumbnails: Path | None = None
+    similar: int = 0
+    similar_sha256: str = ""
 
 
 class Worker:
@@ -54,6 +58,14 @@ class Worker:
                 f"{plan.model_sha256[:12]}",
                 "Do not train or calibrate in a workspace while it predicts.",
             )
+        similar = None
+        if plan.similar:
+            similar = SimilarCases.load(Workspace(plan.workspace), bundle, plan.similar)
+            if similar.sha256 != plan.similar_sha256:
+                raise ArtifactError(
+                    f"the table of similar cases in {plan.workspace} has changed since the run was started",
+                    "Do not run `skinlesion gate` in a workspace while it predicts.",
+                )
         self.predictor = Predictor.of_bundle(
             bundle,
             device=plan.device,
@@ -61,6 +73,7 @@ class Worker:
             tta=plan.tta,
             force=plan.force,
             max_pixels=plan.max_pixels,
+            similar=similar,
             note=note,
         )
         if plan.runtime == "torch":
