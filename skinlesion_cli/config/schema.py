@@ -79,7 +79,10 @@ class Recipe(Frozen):
     harmonise_px: int | None = None
     # Images are decoded once to this size; augmentation crops and resizes from it.
     cache_size_px: Annotated[int, Field(ge=16, le=2048)] = 256
-    augmentation: Literal["none", "published", "default", "varied"] = "default"
+    # `strong` is computed in batches on the device that trains, the others image by image on the CPU.
+    augmentation: Literal["none", "published", "default", "varied", "strong"] = "default"
+    # Groups of changes that `strong` leaves out, for studies of what each of them contributes.
+    augmentation_omits: tuple[Literal["scale", "colour", "sharpness", "artefacts", "erasing"], ...] = ()
     # Class balance
     sampler: Literal["uniform", "weighted"] = "uniform"
     # Weight of a class in the sampler: count ** -power. 1 draws all classes equally often.
@@ -133,6 +136,8 @@ class Recipe(Frozen):
                 raise ValueError("progressive_sizes_px must start at 0.0 and ascend")
             if self.progressive_sizes_px[-1][1] != self.input_size_px:
                 raise ValueError("the last of progressive_sizes_px must be input_size_px")
+        if self.augmentation_omits and self.augmentation != "strong":
+            raise ValueError(f"augmentation_omits belongs to augmentation: strong, not {self.augmentation}")
         if self.freeze_stages and self.freeze_from is None:
             raise ValueError(
                 "freeze_stages needs freeze_from, the share of the training from which they are frozen"

@@ -117,7 +117,7 @@ def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):
     assert Image.open(folder / "curves.png").size[0] > 800
     assert not (folder / "state").exists()
     assert next(list(row) for row in said.rows) == [
-        *("epoch", "rate", "loss", "val_loss", "BACC", "MEL", "BCC", "AKIEC", "images/s", "left")
+        *("epoch", "rate", "loss", "val_loss", "BACC", "MEL", "BCC", "AKIEC", "images/s", "waiting", "left")
     ]
     assert [row["epoch"] for row in said.rows] == ["1/2", "2/2"]
     manifest = Manifest.load(workspace.manifest)

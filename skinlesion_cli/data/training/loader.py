@@ -1,10 +1,12 @@
-"""Batches for training: from cached pixels to augmented uint8 batches, in any number of processes."""
+"""Batches for training: from cached pixels to augmented uint8 batches, by worker processes or on a GPU."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +15,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from skinlesion_cli.data.training.augmentation import Augmentation
+from skinlesion_cli.data.training.batch_augmentation import BatchAugmentation, draw_uniforms
 from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
 from skinlesion_cli.parallel import available_cores
+
+# Batches that are copied to a GPU before they are needed.
+_STEPS_AHEAD = 3
+# Share of a GPU's free memory that the training images may take.
+_RESIDENT_SHARE = 0.25
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,11 @@ class EpochPlan:
 
 
 class _EpochImages(Dataset):  # type: ignore[misc]
-    def __init__(self, source: TrainingImages, augmentation: Augmentation, plan: EpochPlan) -> None:
+    """The batches of an epoch, one per item: a whole batch is one transfer between processes."""
+
+    def __init__(
+        self, source: TrainingImages, augmentation: Augmentation | BatchAugmentation | None, plan: EpochPlan
+    ) -> None:
         self.source, self.augmentation, self.plan = source, augmentation, plan
         self.order = epoch_order(
             source.labels, seed=plan.seed, epoch=plan.epoch, power=plan.sampler_power, n_draws=plan.n_draws
@@ -83,33 +96,58 @@ class _EpochImages(Dataset):  # type: ignore[misc]
     def __len__(self) -> int:
         return self.plan.n_steps - self.plan.first_step
 
-    def __getitem__(self, item: int) -> tuple[torch.Tensor, ...]:
-        """A whole batch: one transfer between processes instead of one per image."""
-        positions = self.plan.positions(item + self.plan.first_step)
-        chosen = self.order[positions.start : positions.stop]
-        images = np.stack(
-            [
-                self.augmentation(
-                    np.asarray(self.source.pixels[self.source.rows[row]]),
-                    int(self.source.labels[row]),
-                    sample_seed(self.plan.seed, self.plan.epoch, position),
-                )
-                for position, row in zip(positions, chosen, strict=True)
-            ]
-        )
+    def chosen(self, step: int) -> np.ndarray:
+        """Indexes of the training images in this step, int64 (b,)."""
+        positions = self.plan.positions(step)
+        return self.order[positions.start : positions.stop]
+
+    def uniforms(self, step: int) -> torch.Tensor:
+        """The random numbers of this process's share of a batch; those of any number of processes agree."""
+        positions = self.plan.positions(step)
+        drawn = draw_uniforms(self.plan.seed, self.plan.epoch, step, self.plan.batch_size)
+        first = positions.start - step * self.plan.batch_size
+        return torch.from_numpy(drawn[first : first + len(positions)])
+
+    def noise_seed(self, step: int) -> int:
+        return sample_seed(self.plan.seed, self.plan.epoch, self.plan.positions(step).start)
+
+    def targets(self, step: int) -> tuple[torch.Tensor, ...]:
+        """Labels and, if there is any, metadata."""
+        chosen = self.chosen(step)
         labels = torch.from_numpy(self.source.labels[chosen])
         if self.source.metadata is None:
-            return torch.from_numpy(images), labels
+            return (labels,)
         metadata = self.source.metadata[chosen]
-        for row, position in enumerate(positions):
+        for row, position in enumerate(self.plan.positions(step)):
             generator = np.random.default_rng([self.plan.seed, self.plan.epoch, position, 0x3D])
             if generator.random() < self.source.metadata_drop:
                 metadata[row] = 0.0
-        return torch.from_numpy(images), labels, torch.from_numpy(metadata)
+        return labels, torch.from_numpy(metadata)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, ...]:
+        step = item + self.plan.first_step
+        pixels = np.asarray(self.source.pixels[self.source.rows[self.chosen(step)]])
+        if isinstance(self.augmentation, BatchAugmentation):
+            images = self.augmentation(torch.from_numpy(pixels), self.uniforms(step), self.noise_seed(step))
+        else:
+            images = torch.from_numpy(self._one_by_one(pixels, step))
+        return images, *self.targets(step)
+
+    def _one_by_one(self, pixels: np.ndarray, step: int) -> np.ndarray:
+        if self.augmentation is None:
+            return pixels
+        return np.stack(
+            [
+                self.augmentation(image, int(label), sample_seed(self.plan.seed, self.plan.epoch, position))
+                for image, label, position in zip(
+                    pixels, self.source.labels[self.chosen(step)], self.plan.positions(step), strict=True
+                )
+            ]
+        )
 
 
 def batches(
-    source: TrainingImages, augmentation: Augmentation, plan: EpochPlan, workers: int
+    source: TrainingImages, augmentation: Augmentation | BatchAugmentation, plan: EpochPlan, workers: int
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Batches of one epoch: images uint8 (b, s, s, 3), labels int64 (b,), and metadata float32 (b, k)
     if there is any.
@@ -127,6 +165,66 @@ def batches(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_main_process,
     )
+
+
+def device_batches(
+    source: DeviceImages, augmentation: BatchAugmentation, plan: EpochPlan
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The same batches as `batches` gives for a `BatchAugmentation`, but for the pixel noise, made on a GPU.
+
+    The pixels are on the device already, or are copied there by a thread that works ahead.
+    """
+    epoch = _EpochImages(source.images, None, plan)
+
+    def raw(step: int) -> tuple[torch.Tensor, ...]:
+        parts = (epoch.uniforms(step), *epoch.targets(step))
+        moved = (part.pin_memory().to(augmentation.device, non_blocking=True) for part in parts)
+        return source.take(epoch.chosen(step)), *moved
+
+    with ThreadPoolExecutor(1) as ahead:
+        waiting: deque[Any] = deque()
+        for step in range(plan.first_step, plan.n_steps + _STEPS_AHEAD):
+            if step < plan.n_steps:
+                waiting.append((step, ahead.submit(raw, step)))
+            if step >= plan.first_step + _STEPS_AHEAD and waiting:
+                ready, future = waiting.popleft()
+                images, uniforms, *targets = future.result()
+                yield augmentation(images, uniforms, epoch.noise_seed(ready)), *targets
+
+
+class DeviceImages:
+    """Training images for `device_batches`: kept on the GPU if they take at most a quarter of it.
+
+    Raises no error when they do not fit: every batch is then copied from pinned memory.
+    """
+
+    def __init__(self, images: TrainingImages, device: torch.device) -> None:
+        self.images, self.device = images, device
+        self._stored: torch.Tensor | None = None
+        n_bytes = len(images.rows) * int(np.prod(images.pixels.shape[1:]))
+        free, _ = torch.cuda.mem_get_info(device)
+        if n_bytes < _RESIDENT_SHARE * free:
+            self._stored = torch.empty(
+                (len(images.rows), *images.pixels.shape[1:]), dtype=torch.uint8, device=device
+            )
+            for start in range(0, len(images.rows), _ROWS_AT_ONCE):
+                rows = images.rows[start : start + _ROWS_AT_ONCE]
+                self._stored[start : start + len(rows)] = torch.from_numpy(
+                    np.asarray(images.pixels[rows])
+                ).to(device)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the images are kept on the device."""
+        return self._stored is not None
+
+    def take(self, chosen: np.ndarray) -> torch.Tensor:
+        """Pixels of these training images, uint8 (b, s, s, 3), on the device."""
+        if self._stored is not None:
+            index = torch.from_numpy(chosen).pin_memory().to(self.device, non_blocking=True)
+            return self._stored[index]
+        pixels = torch.from_numpy(np.asarray(self.images.pixels[self.images.rows[chosen]]))
+        return pixels.pin_memory().to(self.device, non_blocking=True)
 
 
 def _leave_signals_to_main_process(_worker: int) -> None:

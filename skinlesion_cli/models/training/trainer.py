@@ -39,6 +39,8 @@ from skinlesion_cli.models.training.validation import predict_batches
 from skinlesion_cli.progress import Reporter
 
 SAVE_INTERVAL_S = 600.0
+# On a GPU the losses are read after so many steps: reading one waits until the GPU has finished all its work.
+_STEPS_BETWEEN_READS = 20
 # What a seed is drawn for.
 _MIXING, _DROPOUT = 0xA, 0xD
 Batch = tuple[torch.Tensor, ...]
@@ -61,13 +63,22 @@ class Progress:
 
 
 @dataclass
+class EpochTime:
+    """Seconds of one epoch: all of it, its training steps, and the wait for batches among them."""
+
+    total_s: float = 0.0
+    training_s: float = 0.0
+    waiting_s: float = 0.0
+
+
+@dataclass
 class Trainer:
     """Trains one network.
 
     `batches(epoch, size_px, first_step)` yields this process's share of every batch: uint8 images, labels
     and, if the recipe uses it, metadata. `validation()` yields its share of the validation images, not
     augmented. `save(trainer)` stores the training state; it is called after each epoch, at least every ten
-    minutes, and before a signal ends the run. `on_epoch(history, seconds)` is called after each epoch.
+    minutes, and before a signal ends the run. `on_epoch(history, time)` is called after each epoch.
     """
 
     network: nn.Module
@@ -79,7 +90,7 @@ class Trainer:
     device: torch.device
     reporter: Reporter
     save: Callable[[Trainer], None] = lambda trainer: None
-    on_epoch: Callable[[list[Row], float], None] = lambda history, seconds: None
+    on_epoch: Callable[[list[Row], EpochTime], None] = lambda history, time: None
     class_weights: torch.Tensor | None = None
     logit_offsets: torch.Tensor | None = None
     distributed: Distributed = field(default_factory=Distributed)
@@ -103,6 +114,10 @@ class Trainer:
         )
         self.parallel = self.distributed.wrap(self.network)
         self.frozen = False
+        self._unread_losses: list[torch.Tensor] = []
+        if self.device.type == "cuda":
+            # The sizes of batches stay the same over many steps: the fastest kernels are worth finding.
+            torch.backends.cudnn.benchmark = True
 
     @property
     def evaluated(self) -> nn.Module:
@@ -116,15 +131,17 @@ class Trainer:
         with HeldSignals() as signals:
             while not self.progress.finished:
                 started = time.monotonic()
-                self._train_epoch(signals)
+                epoch_time = self._train_epoch(signals)
                 self._end_epoch()
                 self.save(self)
-                self.on_epoch(self.progress.history, time.monotonic() - started)
+                epoch_time.total_s = time.monotonic() - started
+                self.on_epoch(self.progress.history, epoch_time)
                 signals.deliver()
         self.network.load_state_dict(self.best)
 
-    def _train_epoch(self, signals: HeldSignals) -> None:
+    def _train_epoch(self, signals: HeldSignals) -> EpochTime:
         progress, recipe = self.progress, self.recipe
+        epoch_time, started = EpochTime(), time.monotonic()
         size_px = recipe.size_px_at(progress.epoch / recipe.epochs)
         self.network.train()
         if self.frozen:
@@ -133,15 +150,19 @@ class Trainer:
         label = f"epoch {progress.epoch + 1}/{recipe.epochs} at {size_px} px"
         with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
             task.advance(progress.step)
-            for batch in self.batches(progress.epoch, size_px, progress.step):
+            for batch in _timed(self.batches(progress.epoch, size_px, progress.step), epoch_time):
                 self._freeze_when_due()
-                progress.loss_sum += self.train_step(batch)
+                self.train_step(batch)
                 progress.step += 1
                 task.advance()
                 if signals.pending is not None or time.monotonic() - saved_at > SAVE_INTERVAL_S:
+                    self._read_losses()
                     self.save(self)
                     saved_at = time.monotonic()
                     signals.deliver()
+        self._read_losses()
+        epoch_time.training_s = time.monotonic() - started
+        return epoch_time
 
     def _freeze_when_due(self) -> None:
         progress = self.progress
@@ -160,8 +181,8 @@ class Trainer:
     def _apply_freezing(self) -> None:
         freeze_norms_and_stages(self.network.backbone, self.recipe.freeze_stages)
 
-    def train_step(self, batch: Batch) -> float:
-        """One optimiser step on a batch; returns the loss."""
+    def train_step(self, batch: Batch) -> None:
+        """One optimiser step on a batch; its loss is added to the epoch's sum."""
         recipe, progress = self.recipe, self.progress
         global_step = progress.epoch * self.steps_per_epoch + progress.step
         if self.plateau is None:
@@ -177,25 +198,33 @@ class Trainer:
             cutmix_alpha=recipe.cutmix_alpha,
             seed=_seed_of(self.seed, global_step, _MIXING),
         )
-        loss = self._gradients(images, targets, metadata, global_step)
-        if not math.isfinite(loss):
-            raise _diverged("loss", loss, progress)
+        self._unread_losses.append(self._gradients(images, targets, metadata, global_step))
+        if self.device.type != "cuda" or len(self._unread_losses) >= _STEPS_BETWEEN_READS:
+            self._read_losses()
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         self.optimizer.step()
         if self.average:
             self.average.update(self.network, global_step)
-        return loss
+
+    def _read_losses(self) -> None:
+        """Add the losses of the last steps to the epoch's sum; a loss that is not finite is an error."""
+        losses, self._unread_losses = self._unread_losses, []
+        for loss in torch.stack(losses).tolist() if losses else ():
+            if not math.isfinite(loss):
+                raise _diverged("loss", loss, self.progress)
+            self.progress.loss_sum += loss
 
     def _gradients(
         self, images: torch.Tensor, targets: torch.Tensor, metadata: list[torch.Tensor], global_step: int
-    ) -> float:
-        """Compute the batch's gradients, in more and smaller parts when memory runs out; returns the loss."""
+    ) -> torch.Tensor:
+        """Compute the batch's gradients, in more and smaller parts when memory runs out; returns the loss,
+        float64, on the device."""
         while True:
             torch.manual_seed(_seed_of(self.seed, global_step, _DROPOUT, self.distributed.rank))
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                total = 0.0
+                total = torch.zeros((), dtype=torch.float64, device=self.device)
                 for part in _parts(len(images), self.progress.parts):
                     share = len(targets[part]) / len(targets)
                     with self._precision():
@@ -208,7 +237,7 @@ class Trainer:
                         logit_offsets=self.logit_offsets,
                     )
                     (loss * share).backward()
-                    total += float(loss.detach()) * share
+                    total += loss.detach().double() * share
                 return total
             except (RuntimeError, MemoryError) as error:
                 # Several processes would have to halve their parts together; there it stays an error.
@@ -275,6 +304,18 @@ def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
         f"the {what} became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}",
         "Lower the learning rate (--set learning_rate=...) and start over with --fresh.",
     )
+
+
+def _timed(batches: Iterable[Batch], epoch_time: EpochTime) -> Iterator[Batch]:
+    """The batches; adds the time that each took to come."""
+    iterator = iter(batches)
+    while True:
+        started = time.monotonic()
+        batch = next(iterator, None)
+        epoch_time.waiting_s += time.monotonic() - started
+        if batch is None:
+            return
+        yield batch
 
 
 def _seed_of(seed: int, global_step: int, *purpose: int) -> int:

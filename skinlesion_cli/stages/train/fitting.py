@@ -15,7 +15,15 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.training_state import TrainingState, remove_state
 from skinlesion_cli.data.metadata import n_columns
 from skinlesion_cli.data.training.augmentation import make_augmentation
-from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches, default_workers
+from skinlesion_cli.data.training.batch_augmentation import BatchAugmentation
+from skinlesion_cli.data.training.loader import (
+    DeviceImages,
+    EpochPlan,
+    TrainingImages,
+    batches,
+    default_workers,
+    device_batches,
+)
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.freezing import n_stages
 from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_to_bytes
@@ -107,9 +115,18 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         world_size=distributed.size,
     )
 
+    in_batches = recipe.augmentation == "strong"
+    on_device = DeviceImages(images, job.device) if in_batches and job.device.type == "cuda" else None
+
     def epoch_batches(epoch: int, size_px: int, first_step: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        augmentation = make_augmentation(recipe.augmentation, size_px, counts)
-        return batches(images, augmentation, replace(plan, epoch=epoch, first_step=first_step), workers(job))
+        here = replace(plan, epoch=epoch, first_step=first_step)
+        if on_device is not None:
+            augmentation = BatchAugmentation(size_px, job.device, recipe.augmentation_omits)
+            return device_batches(on_device, augmentation, here)
+        if in_batches:
+            augmentation = BatchAugmentation(size_px, torch.device("cpu"), recipe.augmentation_omits)
+            return batches(images, augmentation, here, workers(job))
+        return batches(images, make_augmentation(recipe.augmentation, size_px, counts), here, workers(job))
 
     return Trainer(
         network=network,

@@ -26,7 +26,8 @@ from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
-EVALUATION_BATCH = 32
+# Images per batch of prediction; a GPU needs more of them to be busy.
+EVALUATION_BATCH, EVALUATION_BATCH_GPU = 32, 256
 # Precedes the name of the model that training starts from.
 MODEL_PREFIX = "model:"
 
@@ -153,8 +154,9 @@ class Job:
         # Resizing an image to the size that it has changes nothing, so a cache of harmonised images (or of
         # the inputs themselves) gives exactly the pixels that reading the file would give.
         cache = self.cache(decode_target_px(self.preprocessing))
-        for start in range(0, len(ids), EVALUATION_BATCH):
-            chunk = ids[start : start + EVALUATION_BATCH]
+        size = EVALUATION_BATCH_GPU if self.device.type == "cuda" else EVALUATION_BATCH
+        for start in range(0, len(ids), size):
+            chunk = ids[start : start + size]
             yield chunk, np.stack([to_input(cache[i], self.preprocessing) for i in chunk])
 
 

@@ -11,6 +11,7 @@ from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.training.history import HISTORY_COLUMNS
+from skinlesion_cli.models.training.trainer import EpochTime
 from skinlesion_cli.report.curves import training_curves
 from skinlesion_cli.stages.train.job import Job
 from skinlesion_cli.taxonomy import MALIGNANT_CLASSES
@@ -26,23 +27,23 @@ class Watcher:
         logs = job.settings.tensorboard and job.distributed.is_first
         self._log = _tensorboard(job.workspace.tensorboard(job.name)) if logs else None
 
-    def __call__(self, history: list[dict[str, float | None]], seconds: float) -> None:
+    def __call__(self, history: list[dict[str, float | None]], time: EpochTime) -> None:
         job = self._job
         if not job.distributed.is_first:
             return
         row = history[-1]
-        job.reporter.row("train", self._table_row(row, len(history), seconds))
+        job.reporter.row("train", self._table_row(row, len(history), time))
         atomic_write(job.workspace.history(job.name), history_csv(history))
         atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
         if self._log:
             self._log(row)
 
-    def _table_row(self, row: Row, n_epochs: int, seconds: float) -> dict[str, object]:
+    def _table_row(self, row: Row, n_epochs: int, time: EpochTime) -> dict[str, object]:
         recipe = self._job.settings.recipe
         # The duration of an epoch is proportional to its number of pixels:
         # later epochs may use larger images.
         work = [recipe.size_px_at(epoch / recipe.epochs) ** 2 for epoch in range(recipe.epochs)]
-        left_s = seconds / work[n_epochs - 1] * sum(work[n_epochs:])
+        left_s = time.total_s / work[n_epochs - 1] * sum(work[n_epochs:])
         images = self._steps * recipe.batch_size
         return {
             "epoch": f"{n_epochs}/{recipe.epochs}",
@@ -51,7 +52,8 @@ class Watcher:
             "val_loss": row["val_loss"],
             "BACC": row["val_bacc"],
             **{name: _or_undefined(row[f"sensitivity_{name}"]) for name in MALIGNANT_CLASSES},
-            "images/s": images / max(seconds, 1e-9),
+            "images/s": images / max(time.training_s, 1e-9),
+            "waiting": f"{time.waiting_s / max(time.training_s, 1e-9):.0%}",
             "left": duration(left_s),
         }
 

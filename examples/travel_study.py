@@ -1,0 +1,229 @@
+"""How far a network travels: trained on the images of one source, judged on those of another.
+
+    python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017
+    python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017 --collect
+
+The workspace holds both sources, split into folds. A fifth of the home lesions (fold 0) is held out; the
+network never sees an image of the other source. Every variant changes one thing in the recipe
+`examples/bundled_model/two-sources.yaml` with a short budget. Runs are the project's own `train` command,
+each in a folder of its own under `--folder`, and resume where they were stopped; `--jobs` runs several side
+by side. The table has, with 95 % intervals over lesions, balanced accuracy and the area under the curve of
+melanoma at home, and away the latter and the balanced accuracy over the classes that both sources have; the
+last columns are paired differences to the first variant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import recall_score, roc_auc_score
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
+from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
+from skinlesion_cli.artifacts.split import Split  # noqa: E402
+from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
+from skinlesion_cli.inference.tta import MODES  # noqa: E402
+from skinlesion_cli.taxonomy import CLASS_INDEX  # noqa: E402
+
+RECIPE = ROOT / "examples" / "bundled_model" / "two-sources.yaml"
+RESAMPLES = 1000
+BASE = ("progressive_sizes_px=[[0.0, 128], [0.8, 160]]", "input_size_px=160")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The recipe with some settings changed, and how its predictions are averaged."""
+
+    settings: tuple[str, ...] = ()
+    arch: str = "efficientnet_lite0"
+    seed: int = 1
+    views: str = "zoom"
+    # Judges the predictions of another variant, with other views.
+    trained_as: str | None = None
+
+
+def _omits(*groups: str) -> Variant:
+    return Variant((f"augmentation_omits=[{', '.join(groups)}]",))
+
+
+VARIANTS: dict[str, Variant] = {
+    "base": Variant(),
+    "base, seed 2": Variant(seed=2),
+    "base, seed 3": Variant(seed=3),
+    "no random scale": _omits("scale"),
+    "no artefacts": _omits("artefacts"),
+    "no colour": _omits("colour"),
+    "no random sharpness": _omits("sharpness"),
+    "no erasing": _omits("erasing"),
+    "none of these": _omits("scale", "artefacts", "colour", "sharpness", "erasing"),
+    "augmentation varied": Variant(("augmentation=varied",)),
+    "mixup 0.2": Variant(("mixup_alpha=0.2",)),
+    "CutMix 1.0": Variant(("cutmix_alpha=1.0",)),
+    "class weights, no logit adjustment": Variant(("logit_adjustment=0.0", "loss_weight_power=0.5")),
+    "no class balance": Variant(("logit_adjustment=0.0", "sampler=uniform")),
+    "96, then 128 px": Variant(("progressive_sizes_px=[[0.0, 96], [0.8, 128]]", "input_size_px=128")),
+    "160, then 192 px": Variant(("progressive_sizes_px=[[0.0, 160], [0.8, 192]]", "input_size_px=192")),
+    "efficientnet_lite2": Variant(arch="efficientnet_lite2"),
+    "one view": Variant(views="none", trained_as="base"),
+    "views d4": Variant(views="d4", trained_as="base"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workspace", type=Path, required=True, help="where the dataset of both sources is")
+    parser.add_argument("--home", required=True, help="source to train on")
+    parser.add_argument("--away", required=True, help="source to judge on")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "travel")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--only", nargs="+", help="these variants alone")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--collect", action="store_true", help="train nothing, print the table")
+    parser.add_argument("--set", action="append", default=[], help="a setting for all runs")
+    parser.add_argument("options", nargs="*", help="after --: options for every `skinlesion train`")
+    options = parser.parse_args()
+    unknown = sorted(set(options.only or ()) - set(VARIANTS))
+    if unknown:
+        parser.error(f"no such variant: {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
+    names = options.only or list(VARIANTS)
+    if not options.collect:
+        dataset = _dataset(options)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            to_train = [name for name in names if VARIANTS[name].trained_as is None]
+            for _ in pool.map(lambda name: _train(options, dataset, name), to_train):
+                pass
+    print(table(options, names))
+
+
+def _dataset(options: argparse.Namespace) -> Path:
+    """The dataset: home lesions of fold 0 validate, the others train, and the other source tests."""
+    folder: Path = options.folder / f"dataset-{options.home}-to-{options.away}"
+    if (folder / "split.json").exists():
+        return folder
+    folder.mkdir(parents=True)
+    source = Workspace(options.workspace)
+    manifest = Manifest.load(source.manifest)
+    for path in source.dataset.iterdir():
+        if path.name == "images":
+            (folder / path.name).symlink_to(path.resolve())
+        elif not path.name.startswith("split"):
+            shutil.copy2(path, folder)
+    folds = Split.load(source.split, manifest).table
+    origin = manifest.rows(folds["id"].tolist())["source"].to_numpy()
+    part = np.where(folds["fold"] == "0", "val", "train")
+    part = np.where(origin == options.away, "test", part)
+    rows = folds.assign(part=part, fold="")[np.isin(origin, [options.home, options.away])]
+    split = Split(rows.reset_index(drop=True), strategy=f"{options.home} to {options.away}", seed=0)
+    split.save(folder / "split.json", manifest)
+    return folder
+
+
+def _workspace(options: argparse.Namespace, name: str) -> Workspace:
+    safe = "".join(c if c.isalnum() else "-" for c in name)
+    return Workspace(options.folder / f"{options.home}-to-{options.away}-{safe}")
+
+
+def _train(options: argparse.Namespace, dataset: Path, name: str) -> None:
+    variant, workspace = VARIANTS[name], _workspace(options, name)
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    if not workspace.dataset.exists():
+        workspace.dataset.symlink_to(dataset.resolve())
+    settings = (*BASE, *variant.settings, *options.set)
+    command = [
+        *(sys.executable, "-m", "skinlesion_cli", "train", "--arch", variant.arch, "--recipe", str(RECIPE)),
+        *("--workspace", str(workspace.root), "--epochs", str(options.epochs), "--seed", str(variant.seed)),
+        *(part for setting in settings for part in ("--set", setting)),
+        *options.options,
+    ]
+    with (workspace.root / "log.txt").open("a") as log:
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": _search_path()}, stdout=log, stderr=log, check=False
+        )
+    print(f"{name}: exit code {done.returncode}", file=sys.stderr, flush=True)
+
+
+def _search_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def table(options: argparse.Namespace, names: list[str]) -> str:
+    """All finished variants as a Markdown table."""
+    lines = [
+        f"{options.home} to {options.away}, {options.epochs} epochs",
+        "",
+        "| variant | BACC at home | AUC of MEL at home | AUC of MEL away | BACC of shared classes away "
+        "| BACC at home, difference | AUC away, difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    reference: list[np.ndarray] | None = None
+    for name in names:
+        variant = VARIANTS[name]
+        workspace = _workspace(options, variant.trained_as or name)
+        paths = [workspace.predictions(variant.arch, part) for part in ("val", "test")]
+        if not all(path.exists() for path in paths):
+            continue
+        home, away = (Predictions.load(path) for path in paths)
+        figures = [
+            *_resampled(home, variant.views, (_bacc, _auc_mel)),
+            *_resampled(away, variant.views, (_auc_mel, _bacc)),
+        ]
+        reference = reference or figures
+        differences = [figures[i] - reference[i] for i in (0, 2)]
+        cells = [_cell(values) for values in figures]
+        cells += [_cell(values) if reference is not figures else "" for values in differences]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: np.ndarray) -> str:
+    """Estimate (the first value) and the interval of the others."""
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    return f"{values[0]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _resampled(predictions: Predictions, views: str, measures: tuple) -> list[np.ndarray]:
+    """Each measure on all images, then on resampled lesions, the same ones for every variant."""
+    order = [predictions.views.index(view) for view in MODES[views]]
+    probabilities = predictions.view_probabilities[:, order].mean(axis=1)
+    labels = np.array([CLASS_INDEX[label] for label in predictions.table["label"]])
+    lesions = predictions.table["lesion_id"].where(
+        predictions.table["lesion_id"] != "", predictions.table["id"]
+    )
+    rows_of = list(pd.Series(range(len(labels))).groupby(lesions.to_numpy()).indices.values())
+    generator = np.random.default_rng(0)
+    results = [[measure(labels, probabilities) for measure in measures]]
+    for _ in range(RESAMPLES):
+        drawn = generator.integers(len(rows_of), size=len(rows_of))
+        rows = np.concatenate([rows_of[index] for index in drawn])
+        results.append([measure(labels[rows], probabilities[rows]) for measure in measures])
+    return list(np.array(results).T)
+
+
+def _auc_mel(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    melanoma = labels == CLASS_INDEX["MEL"]
+    return float(roc_auc_score(melanoma, probabilities[:, CLASS_INDEX["MEL"]]))
+
+
+def _bacc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean sensitivity of the classes that occur; the decision is the most probable of them."""
+    present = np.unique(labels)
+    decided = present[probabilities[:, present].argmax(axis=1)]
+    return float(recall_score(labels, decided, labels=present, average="macro"))
+
+
+if __name__ == "__main__":
+    main()
