@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 # What is installed beside the package itself; optional parts are tested where they are there.
-EXTRAS ?= weights,onnx,openvino,dicom,parquet,dask,browser,dev
+EXTRAS ?= weights,onnx,openvino,dicom,parquet,dask,browser,docs,dev
 BIN := $(VENV)/bin
 DEMO := demo-output
 # Test processes side by side; each file's tests stay together. A process that dies ends the run, which names the

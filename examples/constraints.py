@@ -29,6 +29,7 @@ EXTRAS = (
     "browser",
     "challenge",
     "tensorboard",
+    "docs",
     "dev",
 )
 HEAD = """\

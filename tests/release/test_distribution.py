@@ -24,9 +24,14 @@ pytest.importorskip("hatchling")
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = [
     ".ci",
+    ".dockerignore",
+    ".github",
     ".gitignore",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
+    "Dockerfile",
     "LICENSE",
     "LICENSE-weights",
     "MODEL_CARD.md",
