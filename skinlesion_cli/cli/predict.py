@@ -49,6 +49,12 @@ SIMILAR = (
     "Find the labelled lesions most like each image, among those that the network was not trained on: "
     "name so many, and count the labels of the nearest 20. The bundled model has labels alone, no ids."
 )
+GROUP = (
+    "Several photographs of one lesion: a CSV of image and lesion_id, or `folder` (each folder is a lesion). "
+    "Also writes one verdict per lesion: mean probabilities, and the worst level and alarms of any "
+    "photograph, since a sign seen once counts. Guarantees for refer and routine hold for photographs, not "
+    "for lesions."
+)
 PIXELS = "Refuse images with more pixels than this."
 
 
@@ -80,6 +86,7 @@ def predict(
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help=PIXELS)] = 64_000_000,
     follow_links: Annotated[bool, typer.Option("--follow-links", help=LINKS)] = False,
     similar: Annotated[int, typer.Option("--similar", min=0, max=20, help=SIMILAR)] = 0,
+    group: Annotated[str | None, typer.Option("--group", help=GROUP)] = None,
     model: options.ModelOption = None,
     *,
     workspace: Path,
@@ -113,6 +120,7 @@ def predict(
         follow_links=follow_links,
         model=model,
         similar=similar,
+        group=group,
         stream=stdout_for_rows() if output == STDOUT else None,
     )
     return StageCall(stage.run, settings)

@@ -1,4 +1,4 @@
-"""Small pictures for a page: the image, and beside it the same with its map."""
+"""Pictures for a page: the image small, beside it the same with its map; and the image larger."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from skinlesion_cli.explain.overlay import blend, steps
 MAX_WIDTH_PX: Final = 192
 MAX_HEIGHT_PX: Final = 144
 SUFFIX: Final = ".jpg"
+# The picture of the large view, of at most so many pixels a side.
+VIEW_SUFFIX: Final = ".view.jpg"
+VIEW_PX: Final = 1024
 _QUALITY = 80
 
 
@@ -38,11 +41,21 @@ def thumbnail(image: np.ndarray, heat: np.ndarray | None) -> bytes:
     return content.getvalue()
 
 
-def thumbnail_name(identity: str) -> str:
-    """Where the thumbnail of an image lies below the folder of thumbnails, with `/`."""
-    return relative_path(identity, suffix=SUFFIX).replace(f".cam{SUFFIX}", SUFFIX)
+def view(image: np.ndarray) -> bytes:
+    """JPEG of the image, uint8 (height, width, 3), at most `VIEW_PX` a side."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((VIEW_PX, VIEW_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    content = BytesIO()
+    picture.save(content, format="JPEG", quality=_QUALITY, comment=OWN_JPEG_COMMENT)
+    return content.getvalue()
+
+
+def thumbnail_name(identity: str, suffix: str = SUFFIX) -> str:
+    """Where a picture of an image lies below the folder of thumbnails, with `/`."""
+    return relative_path(identity, suffix=SUFFIX).removesuffix(f".cam{SUFFIX}") + suffix
 
 
 def write_thumbnail(folder: Path, identity: str, image: np.ndarray, heat: np.ndarray | None) -> None:
-    """Write the thumbnail of one image."""
+    """Write the thumbnail of one image, and the picture of the large view."""
     atomic_write(folder / thumbnail_name(identity), thumbnail(image, heat), durable=False)
+    atomic_write(folder / thumbnail_name(identity, VIEW_SUFFIX), view(image), durable=False)

@@ -128,6 +128,9 @@ class Prediction:
     overlay_magnitude: float | None = _column(
         "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
     )
+    lesion: str | None = _column(
+        "text", "with --group: the lesion that the image shows, where it is known", added_later=True
+    )
     similar: Mapping[str, Any] | None = _column(
         "json",
         "with --similar: `labels` of the `nearest` labelled lesions, and `cases`, the first of them: label, "

@@ -8,11 +8,13 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from skinlesion_cli.decisions.reasons import CHECK_WORDS
 from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.triage_policy import LevelRule
+from skinlesion_cli.inference.lesion_verdict import LesionVerdict, lesion_severity
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.inference.similar import describe_similar
 from skinlesion_cli.report.page import data_uri, facts_table, render, script_json
@@ -29,7 +31,9 @@ class BatchPage:
     `thumbnail` gives the JPEG of an id, or None where there is none; `thumbnail_url` and `overlay_url` give
     the place of it and of an overlay (a prediction's `overlay`), relative to the page, with `/`. `halves`:
     thumbnails have the image left and the overlay right. `thresholds`: class name -> threshold. `policy`: the
-    rules of triage in the order in which they apply. `facts`: shown as they are.
+    rules of triage in the order in which they apply. `facts`: shown as they are. `view_url` is the place of a
+    larger picture of the image, empty where there is none. `lesions`: verdicts of the lesions by name, and
+    `group_rule` how they were made, where photographs are grouped.
     """
 
     title: str
@@ -41,6 +45,9 @@ class BatchPage:
     policy: Sequence[LevelRule]
     facts: Mapping[str, object]
     model_sha256: str
+    view_url: Callable[[str], str] = lambda identity: ""
+    lesions: Mapping[str, LesionVerdict] = field(default_factory=dict)
+    group_rule: str = ""
     max_embedded: int = 300
     max_rows: int = 20_000
 
@@ -75,29 +82,34 @@ def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
     worst = heapq.nsmallest(about.max_rows, counted(), key=lambda item: item[:2])
     total = sum(levels.values())
     shown = [_cells(one, about, embed=place < about.max_embedded) for place, (_, _, one) in enumerate(worst)]
-    embedded = sum(1 for row in shown if row["thumb"].startswith("data:"))
+    embedded = sum(1 for row in shown if row.get("thumb", "").startswith("data:"))
+    lesions = _lesions(about.lesions, {row.get("lesion", "") for row in shown})
     data = {
         "rows": shown,
         "classes": list(CLASS_NAMES),
         "thresholds": dict(about.thresholds),
         "levels": [*LEVELS, ERROR],
         "halves": about.halves,
+        "lesions": lesions,
+        "similar": any("similar" in row for row in shown),
         "model": about.model_sha256,
         "title": about.title,
     }
     return render(
         "batch.html",
-        "batch.js",
+        ("review_logic.js", "batch.js"),
         title=about.title,
         data=script_json(data),
         total=total,
         shown=len(shown),
         embedded=embedded,
-        linked=sum(1 for row in shown if row["thumb"] and not row["thumb"].startswith("data:")),
+        linked=sum(1 for row in shown if "thumb" in row) - embedded,
         levels=[(level, levels[level]) for level in (*LEVELS, ERROR)],
         decisions=[(name, decisions[name]) for name in CLASS_NAMES],
         flagged=flagged,
         triage_rules=about.policy,
+        grouped=bool(lesions),
+        group_rule=about.group_rule,
         facts=facts_table(about.facts),
     )
 
@@ -110,24 +122,41 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
     if small is not None:
         thumb = data_uri(small, "image/jpeg") if embed else about.thumbnail_url(identity)
     probabilities = prediction.probabilities or {}
-    return {
+    cells = {
         "id": identity,
         "level": _level(prediction),
-        "error": prediction.error or "",
-        "reason": prediction.triage_reason or "",
-        "p": [_rounded(probabilities.get(name)) for name in CLASS_NAMES],
+        "error": prediction.error,
+        "reason": prediction.triage_reason,
+        "lesion": prediction.lesion,
+        "p": [_rounded(probabilities.get(name)) for name in CLASS_NAMES] if probabilities else None,
         "malignant": _rounded(prediction.malignant_probability),
-        "argmax": prediction.argmax or "",
-        "decision": prediction.decision or "",
-        "fired": prediction.threshold_fired or "",
+        "argmax": prediction.argmax,
+        "decision": prediction.decision,
+        "fired": prediction.threshold_fired,
         "set": list(prediction.conformal_set or ()),
         "similar": _similar(prediction),
-        "quality": ", ".join(prediction.quality or ()),
-        "flagged": bool(prediction.flagged),
-        "zero": prediction.overlay_magnitude == 0,
+        "quality": ", ".join(CHECK_WORDS.get(check, check) for check in prediction.quality or ()),
+        "mapFlags": _map_flags(prediction),
         "magnitude": _rounded(prediction.overlay_magnitude),
         "thumb": thumb,
+        "view": "" if failed else about.view_url(identity),
         "overlay": about.overlay_url(prediction.overlay) if prediction.overlay else "",
+    }
+    # Twenty thousand rows of empty cells are megabytes.
+    return {name: value for name, value in cells.items() if value not in (None, "", [])}
+
+
+def _map_flags(prediction: Prediction) -> list[str]:
+    """When not to trust the map."""
+    return ["the map is zero everywhere"] if prediction.overlay_magnitude == 0 else []
+
+
+def _lesions(verdicts: Mapping[str, LesionVerdict], shown: set[str]) -> dict[str, dict[str, Any]]:
+    """Rank, level and words of the lesions whose photographs are shown, the worst first."""
+    worst_first = sorted((verdicts[name] for name in verdicts if name in shown), key=lesion_severity)
+    return {
+        verdict.lesion: {"rank": rank, "level": verdict.triage or ERROR, "words": verdict.words}
+        for rank, verdict in enumerate(worst_first)
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -38,16 +38,16 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def render(template: str, script: str | None = None, **values: Any) -> str:
-    """The page of a template in `report/pages`, with the style and the named script inside."""
+def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """The page of a template in `report/pages`, with the style and the named scripts, joined, inside."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
         loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    code = asset(script) if script else ""
+    code = "\n".join(map(asset, scripts))
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
-    allowed = f"'sha256-{digest}'" if script else "'none'"
+    allowed = f"'sha256-{digest}'" if scripts else "'none'"
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: 'self' file:; base-uri 'none'; form-action 'none'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from skinlesion_cli.artifacts import output_checks, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
 from skinlesion_cli.decisions.triage_policy import triage_policy
-from skinlesion_cli.explain.thumbnails import SUFFIX, thumbnail_name
+from skinlesion_cli.explain.thumbnails import SUFFIX, VIEW_SUFFIX, thumbnail_name
+from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
 from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.report.batch import BatchPage, page
 
@@ -48,7 +49,12 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
 
 
 def write_report(
-    output: Path, kind: str, bundle: Bundle, overlays: Path | None, facts: dict[str, Any]
+    output: Path,
+    kind: str,
+    bundle: Bundle,
+    overlays: Path | None,
+    facts: dict[str, Any],
+    lesions: Mapping[str, LesionVerdict],
 ) -> Path:
     """Write the page of the table `output`; memory does not grow with the number of its rows."""
     thumbnails = thumbnails_path(output)
@@ -58,6 +64,10 @@ def write_report(
             return (thumbnails / thumbnail_name(identity)).read_bytes()
         except OSError:
             return None
+
+    def view_url(identity: str) -> str:
+        name = thumbnail_name(identity, VIEW_SUFFIX)
+        return f"{thumbnails.name}/{name}" if (thumbnails / name).is_file() else ""
 
     calibration = bundle.calibration
     about = BatchPage(
@@ -82,6 +92,9 @@ def write_report(
             "skinlesion": __version__,
         },
         model_sha256=bundle.sha256,
+        view_url=view_url,
+        lesions=lesions,
+        group_rule=GROUP_RULE if lesions else "",
     )
     path = page_path(output)
     html = page(map(Prediction.from_row, prediction_file.read_rows(output, kind, TABLE)), about)

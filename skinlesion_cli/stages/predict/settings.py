@@ -29,7 +29,8 @@ class PredictSettings(StageSettings):
     writes JSON lines to `stream`. `shard` is (i, n): every n-th batch from the i-th. `batch` images go to a
     GPU together, and are the unit in which work is distributed and resumed; None: 2 on a CPU, 32 on a GPU.
     `model` as in `artifacts.bundle.locate_model`. `similar` labelled lesions are named for each image;
-    0: none are looked for.
+    0: none are looked for. `group`: a table of images and lesions, or `folder`.
+    `report_pdf`: where to print the page to.
     """
 
     workspace: Path
@@ -56,6 +57,8 @@ class PredictSettings(StageSettings):
     stream: SkipValidation[IO[bytes] | None] = None
     model: str | None = None
     similar: Annotated[int, Field(ge=0, le=20)] = 0
+    group: str | None = None
+    report_pdf: Path | None = None
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
@@ -65,16 +68,18 @@ class PredictSettings(StageSettings):
                     "--output - streams JSON lines; --resume, --shard and other formats need a file",
                     "Example: --output results.csv --resume",
                 )
-            if self.cam or self.report:
-                raise UsageError("--cam and --report need a file as --output: they write files beside it")
+            if self.cam or self.report or self.group or self.report_pdf:
+                raise UsageError(
+                    "--cam, --report, --report-pdf and --group write beside --output: it must be a file"
+                )
             if self.stream is None:
                 raise UsageError("--output - needs a stream to write to")
         if self.shard and self.shard[0] > self.shard[1]:
             raise UsageError(f"there is no shard {self.shard[0]} of {self.shard[1]}")
-        if self.report and self.shard:
+        if (self.report or self.report_pdf or self.group) and self.shard:
             raise UsageError(
-                "--report and --shard exclude each other: a shard is not the whole batch",
-                "Predict all of it with --report, or merge the shards and read the table.",
+                "--report, --report-pdf and --group need the whole batch; --shard predicts a part of it",
+                "Predict all of it, or merge the shards and read the table.",
             )
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")

@@ -15,16 +15,19 @@ from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.folders import describe, summary_lines
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
+from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
 from skinlesion_cli.inference import loading
-from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
+from skinlesion_cli.inference.prediction import ERROR, TABLE, Prediction
 from skinlesion_cli.inference.similar import SimilarCases
 from skinlesion_cli.inference.summary import Numbering, Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.result import StageResult
-from skinlesion_cli.stages.predict import backends, review_page
+from skinlesion_cli.stages.predict import backends, groups, review_page
+from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker
 
@@ -40,6 +43,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
     check_named(settings.inputs)
+    lesions = groups.lesions_of(settings.group)
     replaced = _check_output(settings)
     if replaced:
         reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
@@ -64,21 +68,29 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
     )
     with (
-        _sink(settings, kind, plan, size) as sink,
+        _sink(settings, kind, plan, size, lesions) as sink,
         output_checks.hold_mirrors(_mirrors(settings), settings.output),
         reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
         if settings.resume and isinstance(sink, prediction_file.PartialFile):
-            batches = _skip_finished(sink, batches, settings, tally, task)
+            batches = _skip_finished(sink, batches, settings, tally, task, lesions)
         for predictions in _predictions(settings, plan, bundle, batches, reporter):
+            if lesions is not None:
+                predictions = [replace(each, lesion=lesions.of(each.id) or None) for each in predictions]
             sink.write(prediction.to_row() for prediction in predictions)
             for prediction in predictions:
                 tally.add(prediction)
             task.advance(len(predictions))
         if isinstance(sink, prediction_file.PartialFile):
             sink.finish(numbering.record() if settings.shard else None)
-    reports = _report(settings, kind, plan, bundle, reporter)
+    verdicts: dict[str, LesionVerdict] = {}
+    if lesions is not None:
+        finished = map(Prediction.from_row, prediction_file.read_rows(settings.output, kind, TABLE))
+        verdicts = groups.write_lesions(settings.output, bundle.calibration.rule, finished)
+    reports = _report(settings, kind, plan, bundle, verdicts, reporter)
     result = _result(settings, plan, bundle, tally, passed_over, reports)
+    if lesions is not None:
+        result = _with_lesions(result, lesions, verdicts, groups.table_path(settings.output))
     return (
         replace(result, warnings=[f"replaced the earlier {settings.output}", *result.warnings])
         if replaced
@@ -86,15 +98,36 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     )
 
 
+def _with_lesions(
+    result: StageResult, lesions: Lesions, verdicts: dict[str, LesionVerdict], path: Path
+) -> StageResult:
+    """The result with what was found by lesion."""
+    counts = Counter(verdict.triage or ERROR for verdict in verdicts.values())
+    levels = {level: counts[level] for level in (*LEVELS, ERROR) if level != ERROR or counts[level]}
+    words = ", ".join(f"{count} {level}" for level, count in levels.items() if count)
+    return replace(
+        result,
+        headline=[*result.headline, f"{len(verdicts)} lesions: {words}", f"  {GROUP_RULE}"],
+        figures={**result.figures, "lesions": len(verdicts), "lesion_triage": levels},
+        artifacts=[*result.artifacts, str(path)],
+        warnings=[*result.warnings, *lesions.warnings()],
+    )
+
+
 def _report(
-    settings: PredictSettings, kind: str, plan: Plan, bundle: Bundle, reporter: Reporter
+    settings: PredictSettings,
+    kind: str,
+    plan: Plan,
+    bundle: Bundle,
+    verdicts: dict[str, LesionVerdict],
+    reporter: Reporter,
 ) -> list[str]:
     if not settings.report:
         return []
     choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
     facts = {"runtime": plan.runtime, "test-time views": choice.label}
     with reporter.task("writing the report"):
-        return [str(review_page.write_report(settings.output, kind, bundle, plan.overlays, facts))]
+        return [str(review_page.write_report(settings.output, kind, bundle, plan.overlays, facts, verdicts))]
 
 
 def _mirrors(settings: PredictSettings) -> list[Path]:
@@ -112,6 +145,8 @@ def _check_output(settings: PredictSettings) -> bool:
     if settings.output == STDOUT:
         return False
     replaces = prediction_file.check_output(settings.output, settings.inputs)
+    if settings.group:
+        groups.check_output(settings.output, settings.inputs)
     for overlays in _mirrors(settings)[:1]:
         output_checks.check_mirror(overlays, settings.output, settings.inputs)
     if settings.report:
@@ -154,7 +189,7 @@ def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter
     )
 
 
-def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
+def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int, lesions: Lesions | None) -> Any:
     if settings.output == STDOUT:
         assert settings.stream is not None
         return nullcontext(prediction_file.StreamSink(settings.stream, TABLE))
@@ -169,6 +204,7 @@ def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int) -> Any:
         "similar": [plan.similar, plan.similar_sha256] if plan.similar else None,
         "cam": settings.cam_style if plan.overlays else None,
         "report": settings.report,
+        "group": lesions.identity if lesions is not None else None,
         "batch": size,
         "format": kind,
         "shard": list(settings.shard) if settings.shard else None,
@@ -185,6 +221,7 @@ def _skip_finished(
     settings: PredictSettings,
     tally: Tally,
     task: Task,
+    lesions: Lesions | None,
 ) -> Iterator[Sequence[Numbered]]:
     """Skip the batches whose rows are complete; a batch that is there in part is predicted again."""
     hint = "Restore the inputs, or start again with --overwrite."
@@ -205,6 +242,8 @@ def _skip_finished(
         kept += len(predictions)
         for prediction in predictions:
             tally.add(prediction)
+            if lesions is not None:
+                lesions.of(prediction.id)
         task.advance(len(predictions))
     surplus = next(finished, None)
     if surplus is not None:

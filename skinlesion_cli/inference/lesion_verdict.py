@@ -1,0 +1,165 @@
+"""One verdict per lesion, from the predictions of its photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet
+from skinlesion_cli.decisions.thresholds import decide
+from skinlesion_cli.decisions.triage import REFER, REVIEW, ROUTINE, DecisionRule
+from skinlesion_cli.inference.prediction import ERROR, Prediction
+from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, MALIGNANT_CLASSES
+
+# Why the worst: a sign that one photograph shows is not undone by another that misses it.
+GROUP_RULE: Final = (
+    "Lesions: probabilities are the mean over the photographs of a lesion, and the class is decided on that "
+    "mean; triage level and alarms are the worst of any photograph, because a sign that one photograph shows "
+    "is not undone by another; a photograph that cannot be read keeps its lesion from routine. The "
+    "calibration was fitted on photographs. An alarm of a lesion fires wherever those of more than half of "
+    "its photographs do, so a sensitivity that is guaranteed per lesion holds, with more false alarms; what "
+    "is guaranteed of the shares in refer and routine does not carry over to lesions."
+)
+_WORST_FIRST: Final = (REFER, REVIEW, ROUTINE)
+
+LESION_TABLE: Final = ColumnSet(
+    (
+        Column("lesion", "text", "the lesion, as in the column `lesion` of the predictions"),
+        Column("images", "integer", "photographs that were predicted"),
+        Column("failed", "integer", "photographs that could not be read"),
+        *(
+            Column(f"p_{name}", "float32", f"mean probability of {CLASS_TITLES[name]}, 0 to 1")
+            for name in CLASS_NAMES
+        ),
+        Column("decision", "text", "class decided on the mean probabilities"),
+        Column("malignant_probability", "float32", "mean malignant probability"),
+        Column("alarm", "text", "alarms that fired for any photograph, joined by `|`"),
+        Column("triage", "text", "worst level of any photograph; empty where none could be read"),
+        Column("triage_reason", "text", "the photograph that it comes from, and its reason"),
+        Column("flagged", "integer", "photographs that the quality gate flagged"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class LesionVerdict:
+    """What the photographs of a lesion say together; see `LESION_TABLE`. Without a readable photograph,
+    probabilities, decision and triage are None."""
+
+    lesion: str
+    images: int
+    failed: int
+    probabilities: Mapping[str, float] | None
+    decision: str | None
+    malignant_probability: float | None
+    alarm: tuple[str, ...]
+    triage: str | None
+    triage_reason: str
+    flagged: int
+
+    @property
+    def words(self) -> str:
+        """In one line."""
+        number = self.images + self.failed
+        photographs = f"{number} photograph{'' if number == 1 else 's'}"
+        if self.triage is None or self.malignant_probability is None:
+            return f"{photographs}, none could be read"
+        unread = f" ({self.failed} not readable)" if self.failed else ""
+        return (
+            f"lesion {self.triage}, {self.decision}, malignant {self.malignant_probability:.2f}, "
+            f"{photographs}{unread}"
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """As cells by column name."""
+        p = self.probabilities
+        return {
+            "lesion": self.lesion,
+            "images": self.images,
+            "failed": self.failed,
+            **{f"p_{name}": None if p is None else p[name] for name in CLASS_NAMES},
+            "decision": self.decision or "",
+            "malignant_probability": self.malignant_probability,
+            "alarm": "|".join(self.alarm),
+            "triage": self.triage or "",
+            "triage_reason": self.triage_reason,
+            "flagged": self.flagged,
+        }
+
+
+def lesion_severity(verdict: LesionVerdict) -> tuple[int, float, str]:
+    """Sorts the most urgent first; lesions without a readable photograph come before routine ones."""
+    if verdict.triage is None or verdict.malignant_probability is None:
+        return 2, 0.0, verdict.lesion
+    order = {REFER: 0, REVIEW: 1, ROUTINE: 3}
+    return order[verdict.triage], -verdict.malignant_probability, verdict.lesion
+
+
+class _Photographs:
+    """What is kept of the photographs of one lesion: little, however many there are."""
+
+    def __init__(self) -> None:
+        self.images = self.failed = self.flagged = 0
+        self.total = np.zeros(len(CLASS_NAMES))
+        self.alarms: set[str] = set()
+        self.worst: tuple[int, float, Prediction] | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        if prediction.status == ERROR or prediction.probabilities is None or prediction.triage is None:
+            self.failed += 1
+            return
+        self.images += 1
+        self.total += [prediction.probabilities[name] for name in CLASS_NAMES]
+        self.alarms.update(prediction.alarm or ())
+        self.flagged += bool(prediction.flagged)
+        rank = (_WORST_FIRST.index(prediction.triage), -(prediction.malignant_probability or 0.0))
+        if self.worst is None or rank < self.worst[:2]:
+            self.worst = (*rank, prediction)
+
+
+class LesionTally:
+    """Collects predictions by their lesion; `rule` decides on the mean probabilities."""
+
+    def __init__(self, rule: DecisionRule) -> None:
+        self.rule = rule
+        self._photographs: dict[str, _Photographs] = {}
+
+    def add(self, prediction: Prediction) -> None:
+        """Add one photograph; those without a lesion are lesions of their own."""
+        name = prediction.lesion or prediction.id
+        self._photographs.setdefault(name, _Photographs()).add(prediction)
+
+    def verdicts(self) -> list[LesionVerdict]:
+        """One per lesion, in the order in which they came first."""
+        return [self._verdict(name, photographs) for name, photographs in self._photographs.items()]
+
+    def _verdict(self, name: str, these: _Photographs) -> LesionVerdict:
+        unread = f"{these.failed} of {these.images + these.failed} photographs could not be read"
+        if these.worst is None:
+            return LesionVerdict(name, 0, these.failed, None, None, None, (), None, unread, 0)
+        mean = (these.total / these.images).astype(np.float32)
+        decided = decide(
+            mean[None], self.rule.thresholds, self.rule.priority, self.rule.class_offsets
+        ).decided
+        probabilities = dict(zip(CLASS_NAMES, map(float, mean), strict=True))
+        worst = these.worst[2]
+        level, reason = worst.triage, f"{worst.id}: {worst.triage_reason or worst.triage}"
+        if level == ROUTINE and these.failed:
+            level, reason = REVIEW, unread
+        elif these.failed:
+            reason += f"; {unread}"
+        return LesionVerdict(
+            lesion=name,
+            images=these.images,
+            failed=these.failed,
+            probabilities=probabilities,
+            decision=CLASS_NAMES[int(decided[0])],
+            malignant_probability=min(sum(probabilities[each] for each in MALIGNANT_CLASSES), 1.0),
+            alarm=tuple(sorted(these.alarms)),
+            triage=level,
+            triage_reason=reason,
+            flagged=these.flagged,
+        )
