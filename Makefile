@@ -21,12 +21,13 @@ MUTANTS ?=
 # How long `make fuzz` feeds the readers with mutated input.
 SECONDS ?= 3600
 
-.PHONY: demo test lint check fuzz coverage mutants install release-check clean help
+.PHONY: demo test lint check docs fuzz coverage mutants install release-check clean help
 
 help:
 	@echo "make demo   install into .venv, then predict the example images with Grad-CAM"
 	@echo "make test   install into .venv, then lint, types, import rules and all tests"
 	@echo "make check  lint, types, import rules and the fast tests"
+	@echo "make docs   build the documents as a site, in site/"
 	@echo "make fuzz   mutated input for every reader (SECONDS=3600)"
 	@echo "make release-check   build, install the wheel into a fresh environment, predict without a network"
 	@echo "make coverage   branches tested in decisions/, artifacts/ and data/; fails below 95 %"
@@ -55,6 +56,9 @@ test: install lint
 check: install lint
 	$(BIN)/pytest -q $(PARALLEL) -m "not slow"
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 fuzz: install
 	$(BIN)/python -m tests.fuzzing.run --seconds $(SECONDS)
 
@@ -71,4 +75,4 @@ mutants: install
 	$(BIN)/mutmut results | sed '/not checked/d'
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage mutants
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage mutants site

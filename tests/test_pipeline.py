@@ -260,10 +260,3 @@ def test_every_export_is_a_runtime():
     from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 
     assert set(exports.FORMATS) <= set(RUNTIMES)
-
-
-def test_command_reference_is_current():
-    from skinlesion_cli.cli.reference import updated
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert updated(text) == text, "run: python -m skinlesion_cli.cli.reference README.md"

@@ -411,8 +411,8 @@ def test_isic_archive_tables_of_one_word_and_of_two_files(tmp_path):
 
 
 def test_every_diagnosis_of_the_table_is_in_the_documents():
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
-    assert archive_diagnoses.markdown() in readme
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-data.md").read_text("utf-8")
+    assert archive_diagnoses.markdown() in page
 
 
 # --- ISIC 2019
