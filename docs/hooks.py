@@ -1,6 +1,6 @@
-"""What mkdocs does beside rendering `docs/`: pages generated from the code, and the documents of the repository.
+"""What mkdocs does beside rendering `docs/`: generated pages, and the other documents of the repository.
 
-The reference of commands, columns, recipes and artifacts is made here at build time and never stored. Every other
+The reference of commands, columns, recipes and artifacts is made at build time and never stored. Every other
 document of the repository appears below `project/` under its own path, and links between them and `docs/` are
 rewritten, so that the same link works in the repository and on the site.
 """

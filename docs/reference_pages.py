@@ -36,8 +36,8 @@ def recipes() -> str:
     lines = [
         "# Recipes\n",
         GENERATED,
-        "Settings of a recipe, with what the shipped recipes set for `densenet121`. `--set key=value` changes one; "
-        "unknown settings are refused.",
+        "Settings of a recipe, with what the shipped recipes set for `densenet121`. `--set key=value` "
+        "changes one; unknown settings are refused.",
     ]
     for section, fields in settings_of(schema.Recipe):
         lines.append(
@@ -87,9 +87,9 @@ def artifacts() -> str:
     lines = [
         "# Artifacts\n",
         GENERATED,
-        "What stages leave in the workspace: one JSON envelope each, with the payload files that it names. Readers "
-        "verify hashes, kind, version, class order, and what an artifact was made from; a newer version than they "
-        "know is refused.\n",
+        "What stages leave in the workspace: one JSON envelope each, with the payload files that it names. "
+        "Readers verify hashes, kind, version, class order, and what it was made from; a newer version "
+        "than they know is refused.\n",
         "| kind | version | what it is |\n|---|---|---|",
     ]
     kinds = sorted(_kinds(), key=lambda kind: kind.KIND)

@@ -1,4 +1,4 @@
-"""The reference of commands and of the columns of the predictions as Markdown, made from the commands themselves.
+"""The reference of commands and of the columns of the predictions, as Markdown made from the code.
 
 The site of documents is built with it (`docs/reference_pages.py`).
 """

@@ -1,4 +1,4 @@
-"""The documents as a site: built strictly, so that every link and anchor leads somewhere, from the code as it is."""
+"""The documents as a site, built strictly: every link and anchor leads somewhere."""
 
 from __future__ import annotations
 
