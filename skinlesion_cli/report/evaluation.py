@@ -17,25 +17,36 @@ from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # What each picture shows, in the order of the page; a picture that is not there is left out.
 PICTURES: Mapping[str, str] = {
-    "operating-points.png": "Each class against the rest. A ring is where the decisions stand.",
-    "sensitivity.png": "Sensitivity of the decisions by class, 95 % interval by lesion; marks are targets.",
+    "operating-points.png": "Each class against the rest, by images. Hollow marks: the decisions.",
+    "sensitivity.png": "Image sensitivity by class, 95 % interval by lesion; orange bars are targets.",
     "calibration.png": "Reliability: how often the top class is right, by its probability.",
     "net-benefit.png": "Decision curve: worth of referring by the malignant probability, against referring "
     "everyone and no one.",
 }
 _HEADLINE = (
     ("bacc", "balanced accuracy"),
-    ("malignant_bacc", "malignant BACC (mean sensitivity of MEL, BCC, AKIEC)"),
+    ("malignant_bacc", "malignant BACC (mean image sensitivity of MEL, BCC, AKIEC)"),
     ("macro_auc", "mean AUC of the classes"),
     ("malignant/auc", "malignant or not: AUC"),
-    ("malignant/sensitivity", "malignant or not: sensitivity"),
-    ("malignant/specificity", "malignant or not: specificity"),
+    ("malignant/sensitivity", "malignant or not: image sensitivity"),
+    ("malignant/specificity", "malignant or not: image specificity"),
     ("accuracy", "accuracy"),
     ("ece", "expected calibration error"),
     ("brier", "Brier score"),
     ("log_loss", "log loss"),
 )
-_BY_CLASS = ("sensitivity", "specificity", "ppv", "npv", "auc", "ap")
+# Figure -> its name on the page, which says what is counted where it could be images or lesions.
+_BY_CLASS: Mapping[str, str] = {
+    "sensitivity": "image sensitivity",
+    "specificity": "image specificity",
+    "ppv": "image PPV",
+    "npv": "image NPV",
+    "auc": "AUC",
+    "ap": "average precision",
+}
+# Of fewer than this many, a rate says next to nothing, and its bootstrap interval is too narrow.
+FEWEST = 10
+TOO_FEW = "too few to say"
 
 
 @dataclass(frozen=True)
@@ -78,18 +89,25 @@ def page(
     """The page as HTML. `body` is an evaluation's, NaN already None; `facts` are the model card's."""
     figures = body["figures"]
     support = body["support"]
+    headline_counts = _headline_counts(body["confusion_matrix"])
     return render(
         "evaluation.html",
         body=body,
         per_thousand=per_thousand(body),
-        headline=[(title, estimate(figures[name])) for name, title in _HEADLINE if name in figures],
-        columns=_BY_CLASS,
+        headline=[
+            (title, counted(figures[name], headline_counts.get(name), support["lesions"]))
+            for name, title in _HEADLINE
+            if name in figures
+        ],
+        levels=(body.get("triage_figures") or {}).get("levels"),
+        few=few_words(support["lesions_by_class"]),
+        columns=list(_BY_CLASS.values()),
         by_class=[
             (
                 name,
                 support["images_by_class"][name],
                 support["lesions_by_class"][name],
-                [estimate(figures.get(f"{figure}/{name}")) for figure in _BY_CLASS],
+                _cells(body, name),
             )
             for name in CLASS_NAMES
         ],
@@ -100,7 +118,10 @@ def page(
             (
                 name,
                 group,
-                [estimate(group[f]) for f in ("bacc", "malignant_sensitivity", "malignant_specificity")],
+                [
+                    counted(group[figure], None, group["lesions"])
+                    for figure in ("bacc", "malignant_sensitivity", "malignant_specificity")
+                ],
             )
             for name, group in body["subgroups"].items()
             if group["images"]
@@ -127,8 +148,72 @@ def estimate(value: Mapping[str, Any] | None) -> str:
     return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
+# Hits and out of how many.
+Count = tuple[int, int]
+
+
+def counted(value: Mapping[str, Any] | None, count: Count | None, independent: int) -> str:
+    """A rate with its interval and what was counted; of fewer than ten, the count alone.
+
+    `independent` is how many lesions it rests on.
+    """
+    said = "" if count is None else f"{count[0]:,} of {count[1]:,}"
+    if value is None or value["value"] is None:
+        return "undefined"
+    if independent < FEWEST or (count is not None and count[1] < FEWEST):
+        return f"{TOO_FEW} ({said})" if said else TOO_FEW
+    return f"{estimate(value)}, {said}" if said else estimate(value)
+
+
+def few_words(lesions_by_class: Mapping[str, int]) -> str:
+    """The classes with few lesions, which means over classes rest on; empty where there are none."""
+    few = [f"{name} ({n})" for name, n in lesions_by_class.items() if 0 < n < FEWEST]
+    if not few:
+        return ""
+    return f"Means over classes rest on classes with fewer than {FEWEST} lesions: {', '.join(few)}."
+
+
+def class_counts(matrix: Sequence[Sequence[int]], name: str) -> dict[str, Count]:
+    """Images behind the rates of a class against the rest; `matrix` (7, 8), rows true, columns decided."""
+    table = np.asarray(matrix)
+    index, n = CLASS_NAMES.index(name), int(table.sum())
+    hits, support, called = (int(x) for x in (table[index, index], table[index].sum(), table[:, index].sum()))
+    cleared = n - support - called + hits
+    return {
+        "sensitivity": (hits, support),
+        "specificity": (cleared, n - support),
+        "ppv": (hits, called),
+        "npv": (cleared, n - called),
+    }
+
+
+def _cells(body: Mapping[str, Any], name: str) -> list[str]:
+    """The figures of a class, each with how many lesions it rests on: its own, the others, or all."""
+    counts = class_counts(body["confusion_matrix"], name)
+    own = body["support"]["lesions_by_class"][name]
+    others = sum(body["support"]["lesions_by_class"].values()) - own
+    independent = {"specificity": others, "ppv": own + others, "npv": own + others}
+    return [
+        counted(body["figures"].get(f"{figure}/{name}"), counts.get(figure), independent.get(figure, own))
+        for figure in _BY_CLASS
+    ]
+
+
+def _headline_counts(matrix: Sequence[Sequence[int]]) -> dict[str, Count]:
+    table = np.asarray(matrix)
+    of_malignant = np.r_[IS_MALIGNANT, [False] * (table.shape[1] - len(CLASS_NAMES))]
+    inside, outside = table[IS_MALIGNANT], table[~IS_MALIGNANT]
+    return {
+        "accuracy": (int(np.trace(table[:, : len(CLASS_NAMES)])), int(table.sum())),
+        "malignant/sensitivity": (int(inside[:, of_malignant].sum()), int(inside.sum())),
+        "malignant/specificity": (int(outside[:, ~of_malignant].sum()), int(outside.sum())),
+    }
+
+
 def _share(value: Mapping[str, Any] | None) -> str:
-    return "undefined" if value is None else f"{estimate(value)}, {value['hits']} of {value['n']}"
+    if value is None:
+        return "undefined"
+    return counted(value, (value["hits"], value["n"]), value["n"])
 
 
 def _target_met(target: Mapping[str, Any]) -> tuple[str, str, str, str, bool | None]:

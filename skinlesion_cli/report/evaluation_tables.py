@@ -11,11 +11,11 @@ _BESIDE = {
     "bacc": "BACC of the classes with images",
     "macro_auc": "mean AUC of the classes with images",
     "auc/MEL": "AUC of MEL",
-    "sensitivity/MEL": "sensitivity for MEL",
-    "specificity/MEL": "specificity for MEL",
+    "sensitivity/MEL": "image sensitivity for MEL",
+    "specificity/MEL": "image specificity for MEL",
     "malignant/auc": "AUC of malignancy",
-    "malignant/sensitivity": "sensitivity for malignancy",
-    "malignant/specificity": "specificity for malignancy",
+    "malignant/sensitivity": "image sensitivity for malignancy",
+    "malignant/specificity": "image specificity for malignancy",
 }
 # Title, columns, rows.
 TextTable = tuple[str, list[str], list[list[str]]]
@@ -105,7 +105,11 @@ def _by_class(body: Mapping[str, Any]) -> TextTable:
         ]
         for name in CLASS_NAMES
     ]
-    return "By class (95 % by lesion)", ["class", "images / lesions", "sensitivity", "specificity"], rows
+    return (
+        "By class (95 % by lesion)",
+        ["class", "images / lesions", "image sensitivity", "image specificity"],
+        rows,
+    )
 
 
 def _targets_met(title: str, targets: list[dict[str, Any]]) -> TextTable:
@@ -122,8 +126,8 @@ def _targets_met(title: str, targets: list[dict[str, Any]]) -> TextTable:
                 words[target["met"]],
             ]
         )
-    columns = ["class", "sens. / spec.", "sensitivity", "specificity", "here"]
-    return f"{title}, by lesion, exact 95 %", columns, rows
+    columns = ["class", "sens. / spec.", "lesion sensitivity", "lesion specificity", "here"]
+    return f"{title} (lesions, exact 95 %)", columns, rows
 
 
 def _levels_kept(kept: list[dict[str, Any]]) -> TextTable:
@@ -159,7 +163,7 @@ def _triage(levels: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Tex
     ]
     seen = levels["malignant_lesions_seen"]
     title = f"Triage; of {seen['n']:,} malignant lesions referred or reviewed: {shown(seen)}"
-    return title, ["level", "images", "of malignant", "of benign", "malignant in it"], rows
+    return title, ["level", "images", "of malignant images", "of benign images", "malignant in it"], rows
 
 
 def _subgroups(groups: Mapping[str, Any]) -> TextTable:

@@ -18,6 +18,22 @@ _DPI = 130
 _INK = "#30343b"
 _BLUE, _ORANGE, _GREY = "#2f6fab", "#c8641e", "#9aa1ab"
 _COLOURS = ("#b3272d", "#8a6f4e", "#2f6fab", "#c8641e", "#5b8c5a", "#7d5ba6", "#4f9d9d")
+# Curves are told apart by dashes and marks too, without colour.
+_DASHES = ("-", "--", "-.", (0, (1, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (3, 3)))
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def class_style(index: int) -> dict[str, Any]:
+    """How the curve of a class is drawn: colour, dashes, and marks at equal distances along it."""
+    return {
+        "color": _COLOURS[index],
+        "linestyle": _DASHES[index],
+        "linewidth": 1.4,
+        "marker": _MARKS[index],
+        "markersize": 4.5,
+        # Shares of the picture. Each class begins elsewhere, so that marks of curves that meet lie apart.
+        "markevery": (0.02 * index, 0.15),
+    }
 
 
 def draw(data: Labelled, figures: Figures, targets: Mapping[str, float]) -> dict[str, bytes]:
@@ -84,7 +100,7 @@ def confusion(matrix: np.ndarray) -> bytes:
 
 
 def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str]) -> bytes:
-    """One curve a class that has images on both sides; `areas` are the texts beside the names."""
+    """One curve per class that has images on both sides; `areas` are the texts beside the names."""
     figure, axes = _axes(5.2, 4.8, "ROC, each class against the rest")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
     for index, name in enumerate(CLASS_NAMES):
@@ -99,9 +115,8 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str])
         axes.plot(
             np.r_[0, false],
             np.r_[0, hits],
-            color=_COLOURS[index],
-            linewidth=1.4,
             label=f"{name}  {areas.get(name, '')}",
+            **class_style(index),
         )
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
@@ -137,8 +152,8 @@ def net_benefit(thresholds: Sequence[float], model: np.ndarray, everyone: Sequen
     figure, axes = _axes(5.4, 4.0, "Net benefit of referring by malignant probability")
     axes.fill_between(thresholds, model[:, 1], model[:, 2], color=_BLUE, alpha=0.18, linewidth=0)
     axes.plot(thresholds, model[:, 0], color=_BLUE, label="model (95 %)")
-    axes.plot(thresholds, everyone, color=_ORANGE, linewidth=1.0, label="refer everyone")
-    axes.axhline(0, color=_GREY, linewidth=1.0, label="refer no one")
+    axes.plot(thresholds, everyone, color=_ORANGE, linewidth=1.2, linestyle="--", label="refer everyone")
+    axes.axhline(0, color=_GREY, linewidth=1.2, linestyle=":", label="refer no one")
     # Referring everyone falls without end; the model's own curve sets the scale.
     seen = model[np.isfinite(model)]
     axes.set_ylim(min(0.0, seen.min(initial=0.0)) - 0.02, seen.max(initial=0.0) * 1.15 + 0.01)
@@ -150,7 +165,7 @@ def net_benefit(thresholds: Sequence[float], model: np.ndarray, everyone: Sequen
 
 def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Mapping[str, float]) -> bytes:
     """Sensitivity by class with its interval, and a mark where a target is; `support` in images."""
-    figure, axes = _axes(5.6, 3.4, "Sensitivity of the decision (95 % by lesion); orange: target")
+    figure, axes = _axes(5.6, 3.4, "Image sensitivity of the decision (95 % by lesion); bars: targets")
     names = list(rows)[::-1]
     for y, name in enumerate(names):
         estimate = rows[name]

@@ -8,16 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from skinlesion_cli.report.plots_evaluation import class_style
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _INK, _GREY = "#30343b", "#9aa1ab"
-_COLOURS = ("#b3272d", "#8a6f4e", "#2f6fab", "#c8641e", "#5b8c5a", "#7d5ba6", "#4f9d9d")
 
 
 def operating_points(labels: np.ndarray, probabilities: np.ndarray, decided: np.ndarray) -> bytes:
-    """ROC and precision-recall, each class against the rest; a ring is where the decisions stand.
+    """ROC and precision-recall, each class against the rest; a hollow mark is where the decisions stand.
 
-    Thresholds of other classes override a class too, so a ring may lie beside its curve.
+    Thresholds of other classes override a class too, so it may lie beside its curve.
 
     Parameters
     ----------
@@ -31,13 +31,15 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray, decided: np.
             continue
         called = decided == index
         sensitivity = (called & positive).sum() / positive.sum()
-        style = {"color": _COLOURS[index], "linewidth": 1.4}
-        ring = {"s": 46, "facecolor": "white", "edgecolor": _COLOURS[index], "linewidth": 1.8, "zorder": 3}
         false, hits, _ = roc_curve(positive, probabilities[:, index], drop_intermediate=False)
+        style = class_style(index)
+        # The ring of a class has the shape of its marks.
+        ring = {"s": 60, "facecolor": "white", "edgecolor": style["color"], "linewidth": 1.8, "zorder": 3}
+        ring["marker"] = style["marker"]
         left.plot(false, hits, label=f"{name} (n={int(positive.sum()):,})", **style)
         left.scatter((called & ~positive).sum() / (~positive).sum(), sensitivity, **ring)
         precision, recall, _ = precision_recall_curve(positive, probabilities[:, index])
-        right.plot(recall, precision, **style)
+        right.plot(recall, precision, **class_style(index))
         if called.any():
             right.scatter(sensitivity, (called & positive).sum() / called.sum(), **ring)
     left.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
@@ -45,7 +47,7 @@ def operating_points(labels: np.ndarray, probabilities: np.ndarray, decided: np.
     left.set(xlabel="1 - specificity", ylabel="sensitivity")
     right.set(xlabel="sensitivity (recall)", ylabel="positive predictive value (precision)")
     for axes, title in ((left, "ROC"), (right, "Precision and recall")):
-        axes.set_title(f"{title}; rings: the decisions", loc="left", color=_INK, fontsize=10)
+        axes.set_title(f"{title}; hollow marks: the decisions", loc="left", color=_INK, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
     content = io.BytesIO()

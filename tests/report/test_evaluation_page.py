@@ -16,6 +16,8 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.report.evaluation import class_counts, counted, few_words
+from skinlesion_cli.report.plots_evaluation import class_style
 from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
 from tests.support.tiny_models import make_workspace
@@ -79,8 +81,10 @@ def test_opens_offline_and_says_what_the_evaluation_found(browser: Any, written:
     ]
     # Sensitivities 0, 1/2 and 1; the other classes have no images.
     headline = dict(text.split("\t") for text in texts(browser, "main > table.grid:first-of-type tr"))
-    assert headline["balanced accuracy"].strip() == "0.500"  # of four lesions: no interval
-    assert headline["accuracy"].startswith("0.500 (")
+    # Four lesions are too few for any rate.
+    assert headline["balanced accuracy"].strip() == "too few to say"
+    assert headline["accuracy"].strip() == "too few to say (2 of 4)"
+    assert headline["malignant or not: image sensitivity"].strip() == "too few to say (1 of 2)"
     assert "site: <b>back</b>" in texts(browser, "th[scope=row]")
     widths = "return [...document.images].map((i) => i.naturalWidth)"
     shown = browser.execute_script(widths)
@@ -117,3 +121,57 @@ def test_a_table_from_elsewhere_whose_name_is_html(browser: Any, tmp_path: Path)
     assert texts(browser, ".errors figcaption") == ["NV (0.00) called MEL (1.00)\n<script>bad()</script>"]
     assert browser.execute_script("return document.querySelectorAll('img[src=x], script').length") == 0
     assert "no finished ensemble fits them" in texts(browser, ".facts")[0]
+
+
+def test_rates_stand_beside_counts_and_few_of_them_alone() -> None:
+    rate = {"value": 0.85, "low": 0.7, "high": 0.95}
+    assert counted(rate, (17, 20), 12) == "0.850 (0.700 to 0.950), 17 of 20"
+    # Twenty photographs of nine lesions are nine.
+    assert counted(rate, (17, 20), 9) == "too few to say (17 of 20)"
+    assert counted(rate, (3, 4), 12) == "too few to say (3 of 4)"
+    assert counted(rate, None, 10) == "0.850 (0.700 to 0.950)"
+    assert counted({"value": None}, (0, 0), 0) == "undefined"
+
+
+def test_counts_of_a_class_by_hand() -> None:
+    matrix = np.zeros((7, 8), int)
+    # Of 10 melanomas 7 are called so and 1 is called nothing at all; of 30 nevi 4 are called melanoma.
+    matrix[0, [0, 1, 7]] = 7, 2, 1
+    matrix[1, [0, 1]] = 4, 26
+    assert class_counts(matrix.tolist(), "MEL") == {
+        "sensitivity": (7, 10),
+        "specificity": (26, 30),
+        "ppv": (7, 11),
+        "npv": (26, 29),
+    }
+
+
+def test_classes_with_few_lesions_are_named() -> None:
+    assert few_words({"MEL": 9, "NV": 10, "DF": 0}).endswith("fewer than 10 lesions: MEL (9).")
+    assert few_words({"MEL": 10}) == ""
+
+
+def test_curves_differ_without_colour() -> None:
+    styles = [class_style(index) for index in range(7)]
+    assert len({str(style["linestyle"]) for style in styles}) == 7
+    assert len({style["marker"] for style in styles}) == 7
+
+
+def test_figures_stay_on_one_line(browser: Any, written: Path) -> None:
+    browser.get((written / "report.html").as_uri())
+    wrap = (
+        "return [...document.querySelectorAll('.grid td')].map((cell) => getComputedStyle(cell).whiteSpace)"
+    )
+    assert set(browser.execute_script(wrap)) == {"nowrap"}
+    assert "image sensitivity" in texts(browser, "thead")[0]
+
+
+def test_axe_finds_nothing_in_an_evaluation(browser: Any, written: Path) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    browser.get((written / "report.html").as_uri())
+    # The page forbids scripts; what the driver runs is not the page's.
+    browser.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+    violations = browser.execute_async_script(
+        "axe.run(document).then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes[0].html])))"
+    )
+    assert violations == []
