@@ -25,7 +25,13 @@ SLOW_FIXTURES = frozenset({"skinlesion", "program", "browser"})
 SLOW_PLACES = (
     *("cli/test_streams.py", "examples", "explain/test_localisation.py", "explain/test_runtimes.py"),
     *("faults/test_endless_inputs.py", "faults/test_interruptions.py", "faults/test_machine_limits.py"),
-    *("inference/test_edge_export.py", "inference/test_exports_of_models.py", "inference/test_parity.py"),
+    *(
+        "inference/test_graphs.py",
+        "inference/test_edge_export.py",
+        "inference/test_exports_of_models.py",
+        "inference/test_parity.py",
+    ),
+    "inference/test_graphs.py",
     *("inference/test_inexact_exports.py", "inference/test_sharing_out.py", "release/test_distribution.py"),
     *(
         "stages/test_packed_model.py",

@@ -43,14 +43,17 @@ def export_unjudged(root: Path, kind: str) -> None:
     """Exports in fewer bits without the measurement that `skinlesion export` demands:
     only their time is asked.
     """
-    from dataclasses import replace
-
     from skinlesion_cli.artifacts import exports
     from skinlesion_cli.artifacts.bundle import Bundle
     from skinlesion_cli.artifacts.workspace import Workspace
+    from skinlesion_cli.models.network import restore_network
+    from skinlesion_cli.models.onnx_export import to_onnx
 
     for member in Bundle.load(Workspace(root)).members:
-        replace(exports.Export.load_for(member, "onnx"), format=kind).save_for(member)
+        network = restore_network(member)
+        model = to_onnx(network, member.preprocessing.input_size_px)
+        classifier = network.classifier.weight.detach().numpy()
+        exports.Export(kind, model, classifier, {}).save_for(member)
 
 
 def images(folder: Path, count: int, width: int = 600, height: int = 450) -> list[Path]:

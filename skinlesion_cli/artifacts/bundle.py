@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
@@ -155,6 +156,7 @@ def copy_model(
     `with_predictions` copies its validation predictions too.
     """
     envelopes = [source.checkpoint(member.name) for member in bundle.members]
+    envelopes += [path for member in bundle.members if (path := exports.graph_beside(member)) is not None]
     envelopes += [source.ensemble, source.calibration]
     # The table of cases says nothing of whose lesions they are; the ids of the lesions stay behind.
     envelopes += [path for path in (source.gate, source.cases) if path.exists()]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 from pydantic import Field
 
 from skinlesion_cli.artifacts.base import Body, Content, OpenBody, StoredArtifact, checked_values, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.schema import Count, FileName, Share, Text
-from skinlesion_cli.artifacts.tensors import read_header
+from skinlesion_cli.artifacts.tensors import read_header, stored_tensors
 from skinlesion_cli.config.schema import Preprocessing, Recipe, canonical_json
 from skinlesion_cli.errors import ArtifactError
 
@@ -69,6 +70,15 @@ class Checkpoint(StoredArtifact):
     def validation_bacc(self) -> float | None:
         """Balanced accuracy (0 to 1) of the epoch that was kept; None where it was not measured."""
         return self.figures.get("val_bacc")
+
+    def tensors(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Some of the weights as they are stored, float32 or float16.
+
+        Raises
+        ------
+        ArtifactError : one of them is missing, of another type, or not finite; they are named.
+        """
+        return stored_tensors(self.weights, names, f"the weights of {self.name}")
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:

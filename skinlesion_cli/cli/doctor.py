@@ -11,15 +11,17 @@ from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
 skinlesion doctor
-skinlesion doctor --network
+skinlesion doctor --network --training
 skinlesion doctor --json | jq '.figures.findings[] | select(.state != "ok")'
 """
 NETWORK = "Also contact the servers that download and train fetch from. Without it, nothing connects."
+TRAINING = "Also load what training needs, torch among it, which takes some seconds."
 
 
 @command("doctor", example=EXAMPLE, section="Workspace")
 def doctor(
     network: Annotated[bool, typer.Option("--network", help=NETWORK)] = False,
+    training: Annotated[bool, typer.Option("--training", help=TRAINING)] = False,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
@@ -31,4 +33,4 @@ def doctor(
     from skinlesion_cli.stages.doctor.finding import DoctorSettings
     from skinlesion_cli.stages.doctor.stage import run
 
-    return StageCall(run, DoctorSettings(workspace=workspace, network=network))
+    return StageCall(run, DoctorSettings(workspace=workspace, network=network, training=training))

@@ -47,6 +47,13 @@ def ensemble(
         Path | None,
         typer.Option(help="CSV with labels (and lesion_id) for --predictions. Default: the manifest."),
     ] = None,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export/--no-export",
+            help="Write the ONNX graphs of the networks, with which prediction needs no torch.",
+        ),
+    ] = True,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
@@ -62,5 +69,6 @@ def ensemble(
         truth=truth,
         method=method,
         tta_mode=tta,
+        export=export,
     )
     return StageCall(stage.run, settings)

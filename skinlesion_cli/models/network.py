@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.exports import FEATURES, LOGITS
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.models.backbones import BACKBONES, BackboneSpec, backbone
@@ -64,6 +65,13 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         """The last linear layer: weight (7, n_features)."""
         return self.backbone.get_classifier()
 
+    @property
+    def classifier_name(self) -> str:
+        """Name of the classifier's weight in the state."""
+        classifier = self.classifier
+        (name,) = (name for name, module in self.named_modules() if module is classifier)
+        return f"{name}.weight"
+
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Last feature map, float (n, n_features, h, w); its mean over h and w feeds the classifier."""
         # Normalising whole rows of pixels is several times faster than broadcasting over channels, and a
@@ -83,6 +91,14 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         if metadata is None:
             metadata = logits.new_zeros((len(logits), self.metadata[0].in_features))
         return logits + self.metadata(metadata)
+
+    def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """All that an exported network gives, by name: the one place that says so.
+
+        `logits`, float (n, 7), and what class activation maps are made of.
+        """
+        features = self.features(images)
+        return {LOGITS: self.logits(features), FEATURES: features}
 
     def for_inference(self) -> LesionNet:
         """A faster copy with the same output, for the device that the network is on.

@@ -1,4 +1,4 @@
-"""Export to ONNX, and 8-bit quantisation (`pip install 'skinlesion[onnx]'`)."""
+"""Export to ONNX: a graph that takes its weights from the checkpoint's file, or a file with all inside."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +15,130 @@ import numpy as np
 import torch
 from torch import nn
 
+from skinlesion_cli.artifacts.exports import INPUT
+from skinlesion_cli.artifacts.tensors import TensorInfo, read_header
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import LesionNet
 
-# Names of the graph's input and outputs; `inference.runtimes.base` uses the same ones.
-INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
-INSTALL_HINT = "Run `pip install 'skinlesion[onnx]'`."
+INSTALL_HINT = "Run `pip install onnx onnxscript onnxruntime`."
+_PREFIX = "network."
+# Types of tensors in a safetensors file that a graph can read in place (numbers of onnx.TensorProto).
+_FLOAT32, _FLOAT16 = 1, 10
+_TYPES = {"F32": _FLOAT32, "F16": _FLOAT16}
 
 
-class _WithFeatures(nn.Module):  # type: ignore[misc]
+class _Outputs(nn.Module):  # type: ignore[misc]
     def __init__(self, network: LesionNet) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.network.features(pixels)
-        return self.network.logits(features), features
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network.outputs(pixels).values())
 
 
 def to_onnx(network: LesionNet, size_px: int) -> bytes:
-    """An ONNX model from `pixels`, uint8 (n, size_px, size_px, 3), to `logits` (n, 7)
-    and `features` (n, c, h, w).
+    """An ONNX file with the weights inside, from `pixels`, uint8 (n, size_px, size_px, 3), to the outputs
+    of `LesionNet.outputs`; batch norm is merged into the convolutions.
 
     Raises
     ------
     UsageError : onnx or onnxscript is not installed.
     """
+    with _quiet():
+        program = _exported(network, size_px)
+        program.optimize()
+        content: bytes = program.model_proto.SerializeToString()
+        return content
+
+
+def to_graph(network: LesionNet, size_px: int, weights: bytes, file: str) -> tuple[bytes, tuple[str, ...]]:
+    """The same network as an ONNX graph without weights, and the names of the tensors that it takes.
+
+    The graph refers to each tensor where it lies in the safetensors file `file`, whose content is `weights`:
+    as external data in the sense of ONNX, so that any ONNX runtime reads the graph beside that file. Half
+    precision is cast to float32 by the graph; onnxruntime does that once, when it loads the graph.
+
+    Raises
+    ------
+    UsageError : onnx or onnxscript is not installed.
+    """
+    with _quiet():
+        program = _exported(network, size_px)
+        from onnxscript import optimizer
+
+        # Only what weights have no part in is computed beforehand.
+        optimizer.fold_constants(program.model, input_size_limit=0)
+        optimizer.remove_unused_nodes(program.model)
+        model = program.model_proto
+    return _linked(model, read_header(weights, file), file)
+
+
+def _exported(network: LesionNet, size_px: int) -> Any:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed", INSTALL_HINT) from None
-    model = _WithFeatures(network.eval()).eval()
+    model = _Outputs(network.eval()).eval()
     # An example batch of one image would fix the batch size at 1.
     example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        names = list(network.outputs(example))
+    return torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        optimize=False,
+        input_names=[INPUT],
+        output_names=names,
+        dynamic_shapes=({0: "batch"},),
+        verbose=False,
+    )
+
+
+def _linked(model: Any, header: dict[str, TensorInfo], file: str) -> tuple[bytes, tuple[str, ...]]:
+    from onnx import helper
+
+    graph, casts, taken = model.graph, [], []
+    for tensor in graph.initializer:
+        key = tensor.name.removeprefix(_PREFIX)
+        info = header.get(key)
+        if info is None or info.dtype not in _TYPES or tensor.data_type != _FLOAT32:
+            continue
+        casts.append(helper.make_node("Cast", [key], [tensor.name], to=_FLOAT32))
+        tensor.Clear()
+        tensor.name, tensor.data_type = key, _TYPES[info.dtype]
+        tensor.dims.extend(info.shape)
+        tensor.data_location = tensor.EXTERNAL
+        for name, value in (("location", file), ("offset", info.offset_bytes), ("length", info.n_bytes)):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = name, str(value)
+        taken.append(key)
+    for node in graph.node:
+        # Where in which file of torch and timm the node was made.
+        node.doc_string = ""
+        del node.metadata_props[:]
+    nodes = [*casts, *graph.node]
+    del graph.node[:], graph.value_info[:], graph.metadata_props[:], model.metadata_props[:]
+    graph.node.extend(nodes)
+    for value in (*graph.input, *graph.output):
+        del value.metadata_props[:]
+    return model.SerializeToString(deterministic=True), tuple(taken)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the reports of the exporter, which say nothing to a user of the command."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
-            path = Path(folder) / "model.onnx"
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                torch.onnx.export(
-                    model,
-                    (example,),
-                    str(path),
-                    dynamo=True,
-                    external_data=False,
-                    input_names=[INPUT],
-                    output_names=[LOGITS, FEATURES],
-                    dynamic_shapes=({0: "batch"},),
-                    verbose=False,
-                )
-            return path.read_bytes()
+            yield
     finally:
         logging.disable(previous)
 
@@ -95,24 +166,19 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
             batch = next(self.batches, None)
             return None if batch is None else {INPUT: batch}
 
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-            source, prepared, target = (Path(folder) / name for name in ("a.onnx", "b.onnx", "c.onnx"))
-            source.write_bytes(model)
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            quantize_static(
-                str(prepared),
-                str(target),
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                # The last linear layer stays in float32: it costs next to nothing.
-                op_types_to_quantize=["Conv", "Add", "GlobalAveragePool", "MaxPool", "Concat"],
-            )
-            return target.read_bytes()
-    finally:
-        logging.disable(previous)
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        source, prepared, target = (Path(folder) / name for name in ("a.onnx", "b.onnx", "c.onnx"))
+        source.write_bytes(model)
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # The last linear layer stays in float32: it costs next to nothing.
+            op_types_to_quantize=["Conv", "Add", "GlobalAveragePool", "MaxPool", "Concat"],
+        )
+        return target.read_bytes()

@@ -21,6 +21,7 @@ from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.inference import tta
+from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table
 
@@ -32,7 +33,8 @@ class EnsembleSettings(StageSettings):
     """`members` are names of trained networks; empty: all of the workspace. `tta_mode`: views to average.
 
     `tables` are CSVs of predictions made elsewhere (see `artifacts.external_predictions`); they take the
-    place of trained networks, with labels from themselves, from `truth`, or from the manifest.
+    place of trained networks, with labels from themselves, from `truth`, or from the manifest. `export`
+    False: no ONNX graphs are made.
     """
 
     workspace: Path
@@ -41,10 +43,14 @@ class EnsembleSettings(StageSettings):
     truth: Path | None = None
     method: Annotated[str, one_of(METHODS)] = "bacc"
     tta_mode: Annotated[str, one_of(tta.MODES)] = "d4"
+    export: bool = True
 
 
 def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
-    """Write `ensemble/`: the weights, and merged predictions of validation (and test, where all have it)."""
+    """Write `ensemble/`: the weights, and merged predictions of validation (and test, where all have it).
+
+    With `export` the networks get the ONNX graphs that they lack, so that prediction needs no torch.
+    """
     workspace = Workspace(settings.workspace)
     if settings.tables:
         found = _read_tables(workspace, settings)
@@ -75,7 +81,16 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
             inputs["split"] = _artifact(parts[0]).input_sha256("split")
             _merge(parts, ensemble).save(path, inputs=inputs)
             paths.append(path)
-    return _result(ensemble, paths, found.notes)
+    not_exported = (
+        write_graphs(workspace, [member.name for member in networks.members], reporter)
+        if settings.export
+        else {}
+    )
+    notes = [
+        f"{name} has no ONNX graph and predicts with torch, more slowly: {why}"
+        for name, why in not_exported.items()
+    ]
+    return _result(ensemble, paths, [*found.notes, *notes])
 
 
 def _fit(

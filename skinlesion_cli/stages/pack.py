@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinlesion_cli.artifacts import output_checks
+from skinlesion_cli.artifacts import exports, output_checks
 from skinlesion_cli.artifacts.bundle import Bundle, copy_model
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.inference.exporting import graph_of
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 
@@ -29,6 +31,9 @@ class PackSettings(StageSettings):
 def run(settings: PackSettings, reporter: Reporter) -> StageResult:
     """Copy what prediction needs, unchanged, and read it back as a model.
 
+    The ONNX graphs of its networks, which torch is not needed to run, are made where they are missing. They
+    take their weights from the same files as torch does.
+
     Raises
     ------
     ArtifactError : the model is not finished, or the copy is not the same model.
@@ -43,8 +48,16 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
         )
     output_checks.check_new_folder(settings.output)
     packed = Bundle.load(source)
+    graphs = [
+        (member.name, graph_of(member, source, reporter))
+        for member in packed.members
+        if exports.graph_beside(member) is None
+    ]
     with exclusive(target.root, "pack"):
         total_bytes = copy_model(source, target, packed, with_predictions=settings.with_predictions)
+        for name, graph in graphs:
+            written = graph.save_for(Checkpoint.load(target.checkpoint(name)))
+            total_bytes += sum(path.stat().st_size for path in (written.path, *written.payloads.values()))
     reporter.note("reading it back")
     if Bundle.load(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")

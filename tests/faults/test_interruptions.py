@@ -97,7 +97,7 @@ LONG = {
     "calibrate": (("calibrate",), "stages.calibrate.stage.cross_fit", "calibration"),
     "evaluate": (("evaluate",), "stages.evaluate.stage.judging.evaluate", "evaluation"),
     "gate": (("gate",), "stages.quality_gate.read_image", "calibration"),
-    "export": (("export",), "models.onnx_export.to_onnx", "models"),
+    "export": (("export",), "models.onnx_export.to_graph", "models"),
     "predict": (("predict", IN, "-o", f"{OUT}/a.csv"), "inference.predictor.load", OUT),
     "explain": (("explain", IN, "-o", OUT), "inference.predictor.load", OUT),
     "select": (("select", IN, "-o", f"{OUT}/a.csv"), "inference.predictor.load", OUT),

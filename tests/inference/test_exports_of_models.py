@@ -31,7 +31,10 @@ def largest_difference(one: Path, other: Path) -> float:
 
 @pytest.fixture
 def packed(tiny_workspace: Path, tmp_path: Path) -> Path:
+    """A model as earlier versions packed it: without the graphs of its networks."""
     pack.run(pack.PackSettings(workspace=tiny_workspace, output=tmp_path / "packed"), SilentReporter())
+    for graph in (tmp_path / "packed").glob("models/*/onnx*"):
+        graph.unlink()
     return tmp_path / "packed"
 
 
@@ -83,18 +86,13 @@ def test_a_packed_model_is_exported_into_the_cache_and_predicts_from_there(
 
 
 @pytest.mark.usefixtures("needs_onnx")
-def test_the_built_in_model_runs_with_onnxruntime_once_it_is_exported(skinlesion, tmp_path: Path) -> None:
+def test_the_bundled_model_runs_with_onnxruntime_as_it_comes(skinlesion, tmp_path: Path) -> None:
     own = {"SKINLESION_CACHE": str(tmp_path / "cache")}
-    package = ROOT / "skinlesion_cli" / "builtin"
+    package = ROOT / "skinlesion_cli" / "bundled"
     before = [path for path in everything(package) if "__pycache__" not in path.parts]
     predict = ("predict", ROOT / "examples" / "images" / "GEN_0000000.jpg", "-q")
-    assert skinlesion(*predict, "-o", "torch.csv", cwd=tmp_path, **own).returncode == 0
-    lacking = skinlesion(*predict, "-o", "none.csv", "--runtime", "onnx", cwd=tmp_path, **own)
-    assert lacking.returncode == 4
-    assert "there is no onnx export of efficientnet_lite0-fold0" in lacking.stderr
-    # Where no model was begun it is the model that `predict` takes, and so the one to export.
-    exported = skinlesion("export", cwd=tmp_path, **own)
-    assert exported.returncode == 0, exported.stderr
+    done = skinlesion(*predict, "-o", "torch.csv", "--runtime", "torch", cwd=tmp_path, **own)
+    assert done.returncode == 0, done.stderr
     done = skinlesion(*predict, "-o", "onnx.csv", "--json", "--model", "builtin", cwd=tmp_path, **own)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["figures"]["runtime"] == "onnx"

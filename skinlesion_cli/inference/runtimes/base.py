@@ -7,9 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-# Names of the input and the outputs of an exported network.
-INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
-
 
 class Runtime(Protocol):
     """One network, ready to run."""

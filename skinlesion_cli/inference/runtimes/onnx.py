@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.inference.runtimes.base import FEATURES, INPUT, LOGITS, one_by_one
+from skinlesion_cli.artifacts.exports import FEATURES, INPUT, LOGITS
+from skinlesion_cli.inference.runtimes.base import one_by_one
+
+_FOLDER_OF_FILES = "session.model_external_initializers_file_folder_path"
+_NO_FOLDER = "/no folder"
 
 
 class OnnxRuntime:
     """Runs an exported network: input `pixels` uint8 (n, s, s, 3), outputs `logits` and `features`.
 
     One thread per call, and calls from several threads at once: on n cores, n images side by side are faster
-    than one image on n cores, and the result does not depend on the number of threads.
+    than one image on n cores, and the result does not depend on the number of threads. `weights` are the
+    tensors that the graph refers to, by name.
     """
 
-    def __init__(self, model: Path | bytes, name: str = "onnx") -> None:
+    def __init__(
+        self, model: bytes, name: str = "onnx", weights: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         import onnxruntime
 
         self.name = name
@@ -26,9 +33,14 @@ class OnnxRuntime:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self.session: Any = onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-        )
+        if weights:
+            # Tensors that were verified, not what lies now where the graph says.
+            options.add_external_initializers(
+                list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+            )
+        # A graph from elsewhere may name other files: none is read.
+        options.add_session_config_entry(_FOLDER_OF_FILES, _NO_FOLDER)
+        self.session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from skinlesion_cli.artifacts.exports import FEATURES, INPUT, LOGITS
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.inference.runtimes.base import FEATURES, INPUT, LOGITS, one_by_one
+from skinlesion_cli.inference.runtimes.base import one_by_one
 from skinlesion_cli.parallel import available_cores
 
 

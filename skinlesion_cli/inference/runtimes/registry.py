@@ -63,7 +63,7 @@ def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
     export = exports.Export.load_for(checkpoint, kind)
     size_px, n_features = checkpoint.preprocessing.input_size_px, export.classifier.shape[1]
     try:
-        runtime = exported_runtime(export.model, kind)
+        runtime = exported_runtime(export.model, kind, export.weights)
         logits, features = runtime.logits_and_features(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
     except SkinLesionError:
         raise
@@ -82,14 +82,13 @@ def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
     return runtime, export.classifier
 
 
-def _exported(kind: str, package: str, extra: str) -> RuntimeSpec:
-    install = f"pip install 'skinlesion[{extra}]'"
-    return RuntimeSpec(partial(_run_export, kind=kind), package, install, cpu_only=True)
+def _exported(kind: str, package: str, install: str) -> RuntimeSpec:
+    return RuntimeSpec(partial(_run_export, kind=kind), package, f"pip install {install}", cpu_only=True)
 
 
 RUNTIMES: dict[str, RuntimeSpec] = {
     "torch": RuntimeSpec(_torch),
-    "onnx": _exported("onnx", "onnxruntime", "onnx"),
-    "onnx-int8": _exported("onnx-int8", "onnxruntime", "onnx"),
-    "openvino-bf16": _exported("openvino-bf16", "openvino", "openvino"),
+    "onnx": _exported("onnx", "onnxruntime", "onnxruntime"),
+    "onnx-int8": _exported("onnx-int8", "onnxruntime", "onnxruntime"),
+    "openvino-bf16": _exported("openvino-bf16", "openvino", "'skinlesion[openvino]'"),
 }

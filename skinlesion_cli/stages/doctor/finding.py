@@ -14,10 +14,14 @@ REINSTALL = "Install skinlesion again, in an environment of its own: pip install
 
 
 class DoctorSettings(StageSettings):
-    """`network`: also ask the servers that `download` and `train` fetch from whether they answer."""
+    """`network`: also ask the servers that `download` and `train` fetch from whether they answer.
+
+    `training`: also load what training needs, torch among it.
+    """
 
     workspace: Path
     network: bool = False
+    training: bool = False
 
 
 @dataclass(frozen=True)

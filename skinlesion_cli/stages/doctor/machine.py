@@ -15,14 +15,18 @@ _HUB_SAMPLE = "resnet50"
 
 
 def devices(_settings: DoctorSettings) -> Iterator[Finding]:
-    import torch
-
     from skinlesion_cli.inference.loading import gpu_is_there
+
+    if not gpu_is_there():
+        # Loading torch to learn the same would take seconds.
+        yield Finding("devices", "ok", "CPU only", figures={"gpus": []})
+        return
+    import torch
 
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     names += ["Apple MPS"] if torch.backends.mps.is_available() else []
     figures = {"torch": torch.__version__, "gpus": names}
-    if not names and gpu_is_there():
+    if not names:
         yield Finding(
             "devices",
             "advice",
@@ -31,7 +35,7 @@ def devices(_settings: DoctorSettings) -> Iterator[Finding]:
             figures,
         )
         return
-    yield Finding("devices", "ok", ", ".join(names) or "CPU only", figures=figures)
+    yield Finding("devices", "ok", ", ".join(names), figures=figures)
 
 
 def threads(_settings: DoctorSettings) -> Iterator[Finding]:

@@ -100,13 +100,18 @@ def self_test(_settings: DoctorSettings) -> Iterator[Finding]:
     import numpy as np
 
     from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
+    from skinlesion_cli.inference.loading import gpu_is_there
     from skinlesion_cli.inference.predictor import Predictor, sources_of
-    from skinlesion_cli.models.devices import resolve_device
 
+    devices = ["cpu"]
+    if gpu_is_there():
+        from skinlesion_cli.models.devices import resolve_device
+
+        devices.append(resolve_device("auto").type)
     bundle, sources = Bundle.load(bundled_model()), list(sources_of(picture(), 0))
-    for device in dict.fromkeys(("cpu", resolve_device("auto").type)):
+    for device in dict.fromkeys(devices):
         started = time.perf_counter()
-        batch = Predictor.of_bundle(bundle, device=device, runtime="torch").run(sources)
+        batch = Predictor.of_bundle(bundle, device=device).run(sources)
         assert batch.output is not None
         mean = batch.output.probabilities[0]
         away = float(np.abs(mean - np.array(KNOWN_ANSWER)).max())
