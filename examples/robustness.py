@@ -1,7 +1,7 @@
 """How much does a packed model's result depend on size, sharpness and compression of the image?
 
     python examples/robustness.py --model builtin --workspace runs/builtin --output robustness.json
-    skinlesion export --model builtin && python examples/robustness.py --runtime onnx ...
+    python examples/robustness.py --runtime onnx ...
 
 Each image is shown as it is (those predictions are packed with the model) and again changed, alike for all,
 to the one network that did not train on it, over all views of the ensemble. The table has the balanced
