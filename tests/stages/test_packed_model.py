@@ -21,6 +21,7 @@ from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
+from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.models.network import restore_network, to_half_precision
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import pack
@@ -34,8 +35,16 @@ def packed(source: Path, target: Path) -> None:
     pack.run(pack.PackSettings(workspace=source, output=target), SilentReporter())
 
 
-def test_the_copy_is_the_same_model_and_holds_nothing_else(tmp_path):
-    source = make_workspace(tmp_path / "ws")
+@pytest.fixture(scope="module")
+def with_graphs(tmp_path_factory) -> Path:
+    """A finished model of one network that has its ONNX graph. To be copied, not changed."""
+    root = make_workspace(tmp_path_factory.mktemp("exported") / "ws", archs=("tiny",))
+    assert write_graphs(Workspace(root), ["tiny-fold0"], SilentReporter()) == {}
+    return root
+
+
+def test_the_copy_is_the_same_model_and_holds_nothing_else(with_graphs, tmp_path):
+    source = Path(shutil.copytree(with_graphs, tmp_path / "ws"))
     (source / "dataset").mkdir()
     (source / "dataset" / "patient.jpg").write_bytes(b"an image")
     packed(source, tmp_path / "packed")
@@ -43,11 +52,11 @@ def test_the_copy_is_the_same_model_and_holds_nothing_else(tmp_path):
     assert after.sha256 == before.sha256
     assert [m.weights for m in after.members] == [m.weights for m in before.members]
     kinds = {path.suffix for path in (tmp_path / "packed").rglob("*") if path.is_file()}
-    assert kinds == {".json", ".safetensors", ".csv"}
+    assert kinds == {".json", ".safetensors", ".csv", ".onnx"}
 
 
-def test_a_folder_with_a_model_is_not_packed_over(tmp_path):
-    source = make_workspace(tmp_path / "ws")
+def test_a_folder_with_a_model_is_not_packed_over(with_graphs, tmp_path):
+    source = Path(shutil.copytree(with_graphs, tmp_path / "ws"))
     packed(source, tmp_path / "packed")
     with pytest.raises(UsageError, match="there is a model in"):
         packed(source, tmp_path / "packed")
