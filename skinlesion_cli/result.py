@@ -9,6 +9,11 @@ from typing import Any
 from skinlesion_cli.errors import ExitCode
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 epoch`, `2 epochs`, `1,200 images`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 @dataclass(frozen=True)
 class Table:
     """A small table of a result; every row has one cell a column."""

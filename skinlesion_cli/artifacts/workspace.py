@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from skinlesion_cli.errors import ArtifactError
+
 DEFAULT_FOLDER = "skinlesion-workspace"
 
 
@@ -98,6 +100,35 @@ class Workspace:
         folded = {path.parent.name for path in self.models.glob("*/predictions-oof.json")}
         of_folds = {f"{name}-fold{fold}" for name in folded for fold in self.folds(name)}
         return sorted(folded | (set(self.trained()) - of_folds))
+
+    def require_dataset(self) -> None:
+        """Say that there is no dataset before anything heavy is loaded to work on one.
+
+        Raises
+        ------
+        ArtifactError : there is no manifest.
+        """
+        if not self.manifest.exists():
+            raise ArtifactError(
+                f"{self.manifest} is not there", "Run `skinlesion download --from DIR` first."
+            )
+
+    def require_ensemble(self) -> None:
+        """The same for an ensemble; where nothing was trained, the hint starts at the beginning.
+
+        Raises
+        ------
+        ArtifactError : there is no ensemble.
+        """
+        if self.ensemble.exists():
+            return
+        hint = "Run `skinlesion ensemble` first."
+        if not self.trained():
+            hint = (
+                f"Nothing was trained in {self.root}: start with `skinlesion download --from DIR`, or "
+                "calibrate a finished model: skinlesion calibrate --model builtin --on labels.csv --output FOLDER"
+            )
+        raise ArtifactError(f"{self.ensemble} is not there", hint)
 
     def begun(self) -> bool:
         """Whether this workspace holds a model, finished or not."""

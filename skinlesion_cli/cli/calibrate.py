@@ -107,9 +107,9 @@ def calibrate(
     workspace: Path,
 ) -> StageCall[Any]:
     """Fit probabilities, thresholds and triage to validation predictions, with guarantees for new images."""
+    from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.config.policy import load_policy
     from skinlesion_cli.decisions.adaptive.stopping import parse_protects
-    from skinlesion_cli.stages.calibrate import stage
 
     given: dict[str, object] = {"policy": policy, "confidence": confidence, "horizon": horizon}
     given |= {"probabilities": probabilities, "priority": priority or None}
@@ -132,6 +132,9 @@ def calibrate(
         )
     if model is not None:
         raise UsageError("--model is calibrated on labelled images of yours", "Name them with --on.")
+    Workspace(workspace).require_ensemble()
+    from skinlesion_cli.stages.calibrate import stage
+
     inputs = [policy_file] if policy_file is not None else []
     return StageCall(
         stage.run,

@@ -76,8 +76,8 @@ def train(
 
     Interrupted at any moment, the same command resumes.
     """
+    from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.config.load import load_recipe
-    from skinlesion_cli.stages.train import stage
 
     overrides = {
         "epochs": epochs,
@@ -86,6 +86,9 @@ def train(
     }
     arch = options.start_of(arch, weights, init)
     resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
+    Workspace(workspace).require_dataset()
+    from skinlesion_cli.stages.train import stage  # loads torch
+
     chosen = stage.TrainSettings(
         workspace=workspace,
         arch=arch,

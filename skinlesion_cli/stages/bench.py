@@ -121,7 +121,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
     rows = [[name, f"{speed:,.1f}"] for name, speed in speeds.items()]
     rows += [[f"whole, {n}, {count} threads", f"{v:,.1f}"] for n in ways for count, v in whole[n].items()]
     headline = [
-        f"{engine.runtime}, {best} threads with one image each: {threads[best]:.1f} images/s; "
+        f"{engine.runtime}, {best} threads with one image each: {threads[best]:.3g} images/s; "
         f"{settings.images:,} images take about {_spoken(duration_s)}",
         "One image per thread and one thread per core: on a CPU that is faster than several threads per "
         "image.",

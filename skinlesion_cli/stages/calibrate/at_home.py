@@ -114,7 +114,7 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
         | {"model": packed.model_id, "model_sha256": packed.sha256, "failed": len(failed)},
         artifacts=[str(target.root)],
         warnings=warnings,
-        next_command=f"skinlesion predict ./images --model {settings.output}",
+        next_command=result.next_command and f"skinlesion predict ./images --model {settings.output}",
     )
 
 

@@ -10,9 +10,15 @@ from typing import Any
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.decisions.fit import FittedRule
 from skinlesion_cli.decisions.policies.base import Guarantee
+from skinlesion_cli.decisions.triage import REFER, ROUTINE
 from skinlesion_cli.decisions.triage_fit import LevelGuarantee
 from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT
+
+TOO_WEAK = (
+    "too weak to triage: every image would go to review; train longer, start from the bundled model "
+    "(skinlesion train --init builtin --recipe fast), or calibrate on more images"
+)
 
 
 def describe_guarantee(guarantee: Guarantee) -> str:
@@ -85,9 +91,11 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
             f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
             f"{stop['triage_changed_share']:.1%} another triage level"
         )
+    levels = calibration.triage_figures["levels"]
+    usable = levels[REFER]["images"] + levels[ROUTINE]["images"] > 0
     return StageResult(
         command="calibrate",
-        headline=headline,
+        headline=headline if usable else [TOO_WEAK, *headline],
         figures={
             "policy": calibration.policy,
             "tta_mode": calibration.tta_mode,
@@ -104,7 +112,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
         tables=_tables(calibration),
         artifacts=[str(path)],
         warnings=_warnings(fitted),
-        next_command="skinlesion predict ./images --cam",
+        next_command="skinlesion predict ./images --cam" if usable else None,
     )
 
 

@@ -16,7 +16,7 @@ from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, ExitCode
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.info.settings import InfoSettings
 
 _DONE, _MISSING, _DAMAGED, _OUTDATED = "done", "not yet", "damaged", "out of date"
@@ -105,7 +105,9 @@ def _networks(workspace: Workspace, split: Split | None, status: _Status) -> Non
         name = state.parent.parent.name
         try:
             status.add(
-                f"train {name}", "under way", f"{TrainingState.load(state).epochs_finished} epochs finished"
+                f"train {name}",
+                "under way",
+                f"{counted(TrainingState.load(state).epochs_finished, 'epoch')} finished",
             )
         except ArtifactError as error:
             status.add(f"train {name}", _DAMAGED, error.message)

@@ -43,6 +43,9 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
     check_named(settings.inputs)
+    kind = (
+        "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
+    )
     lesions = groups.lesions_of(settings.group)
     replaced = _check_output(settings)
     if replaced:
@@ -64,9 +67,6 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
     if settings.shard is not None:
         batches = backends.shard_of(batches, *settings.shard)
-    kind = (
-        "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
-    )
     with (
         _sink(settings, kind, plan, size, lesions) as sink,
         output_checks.hold_mirrors(_mirrors(settings), settings.output),

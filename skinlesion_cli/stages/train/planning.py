@@ -12,7 +12,7 @@ from skinlesion_cli.data.training.loader import TrainingImages
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.parallel import available_cores
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
 from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
 from skinlesion_cli.stages.train.predicting import VIEWS
@@ -45,7 +45,7 @@ def plan(job: Job) -> StageResult:
             prepare_s, compute_s = _time_steps(job, trainer, size_px)
         step_s[kind] = _overlapped(job, prepare_s, compute_s)
         epoch_s = step_s[kind] * trainer.steps_per_epoch
-        rows.append([label, epochs.count(kind), f"{batch_size / step_s[kind]:.0f}", duration(epoch_s)])
+        rows.append([label, epochs.count(kind), f"{batch_size / step_s[kind]:.3g}", duration(epoch_s)])
     forward_s = _time_forward(job, trainer.network)
     predicted = len(VIEWS) * (len(job.validation_ids) + len(job.data.split.ids("test")))
     training_s = sum(step_s[kind] * trainer.steps_per_epoch for kind in epochs)
@@ -58,8 +58,8 @@ def plan(job: Job) -> StageResult:
     return StageResult(
         command="train",
         headline=[
-            f"plan for {job.settings.arch} with recipe {recipe.name}: {recipe.epochs} epochs of "
-            f"{trainer.steps_per_epoch} steps of {batch_size} images"
+            f"plan for {job.settings.arch} with recipe {recipe.name}: {counted(recipe.epochs, 'epoch')} of "
+            f"{counted(trainer.steps_per_epoch, 'step')} of {counted(batch_size, 'image')}"
             + (f", {times} folds one after the other" if job.settings.folds else ""),
             f"{len(job.train_ids)} training and {len(job.validation_ids)} validation images; "
             f"{parameters:,} parameters",
