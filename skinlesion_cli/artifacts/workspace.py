@@ -126,7 +126,8 @@ class Workspace:
         if not self.trained():
             hint = (
                 f"Nothing was trained in {self.root}: start with `skinlesion download --from DIR`, or "
-                "calibrate a finished model: skinlesion calibrate --model builtin --on labels.csv --output FOLDER"
+                "calibrate a finished model: "
+                "skinlesion calibrate --model builtin --on labels.csv --output FOLDER"
             )
         raise ArtifactError(f"{self.ensemble} is not there", hint)
 
