@@ -46,27 +46,29 @@ class Variant:
 
 
 def variants(size_px: int) -> dict[str, Variant]:
-    fixed = ("progressive_sizes_px=[]", f"input_size_px={size_px}", f"cache_size_px={size_px}")
+    size = ("progressive_sizes_px=[]", f"input_size_px={size_px}", "field_px=null")
+    fixed = (*size, "cache_size_px=224")
+
+    def without(asks: str, *settings: str) -> Variant:
+        return Variant(asks, settings=(*fixed, *settings))
+
     return {
-        "default": Variant("the recipe as it is"),
-        "published": Variant("the published recipe at the same size", "published", fixed),
-        "published-augmentation": Variant(
-            "augmentation by class, sharpness left alone", settings=("augmentation=published",)
+        "default": without("the recipe at this size"),
+        "published": Variant(
+            "the published recipe at this size", "published", (*size, f"cache_size_px={size_px}")
         ),
-        "equal-classes": Variant(
-            "sampler with 1 / count instead of half in the sampler, half in the loss",
-            settings=("sampler_power=1.0", "loss_weight_power=0.0"),
+        "published-augmentation": without("augmentation by class", "augmentation=published"),
+        "image-by-image": without("augmentation `default`", "augmentation=default"),
+        "equal-classes": without(
+            "sampler with 1 / count, no offsets of the logits", "sampler_power=1.0", "logit_adjustment=0"
         ),
-        "logit-adjusted": Variant(
-            "the half in the loss as an offset of the logits instead of weights",
-            settings=("logit_adjustment=1.0", "loss_weight_power=0.0"),
+        "class-weights": without(
+            "half of the balance as weights in the loss", "logit_adjustment=0", "loss_weight_power=0.5"
         ),
-        "no-average": Variant("raw instead of averaged weights", settings=("ema_decay=null",)),
-        "one-size": Variant("one input size from the start", settings=fixed[:2]),
-        "cutmix": Variant("with CutMix", settings=("cutmix_alpha=1.0",)),
-        "metadata": Variant(
-            "a branch for age, sex and site (predicted without them)",
-            settings=("metadata_fields=[age, sex, site]",),
+        "no-mixing": without("neither mixup nor CutMix", "mixup_alpha=0", "cutmix_alpha=0"),
+        "no-average": without("raw instead of averaged weights", "ema_decay=null"),
+        "metadata": without(
+            "a branch for age, sex and site (predicted without them)", "metadata_fields=[age, sex, site]"
         ),
     }
 

@@ -28,7 +28,7 @@ from skinlesion_cli.artifacts.bundle import Bundle, resolve_model
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.data.preprocess import to_field
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.decisions.evaluation.figures import Figures
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
@@ -65,10 +65,10 @@ def of_fold(
                 change(Image.fromarray(read_image((folder / file).read_bytes())))
                 for file in files[start : start + _BATCH]
             ]
-            yield np.stack([to_input(np.asarray(image), member.preprocessing) for image in shown])
+            yield np.stack([to_field(np.asarray(image), member.preprocessing) for image in shown])
 
     loaded, _ = RUNTIMES[runtime].load(member, "cpu")
-    return view_probabilities(loaded, batches(), views).mean(axis=1)
+    return view_probabilities(loaded, batches(), member.preprocessing, views).mean(axis=1)
 
 
 def shown_as(

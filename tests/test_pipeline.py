@@ -20,7 +20,18 @@ from tests.support.limits import HANG_S
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
     *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-    *("--set", "harmonise_px=null", "--workers", "0", "--weights", "none", "--arch", "tiny"),
+    *(
+        "--recipe",
+        "light",
+        "--set",
+        "harmonise_px=null",
+        "--workers",
+        "0",
+        "--weights",
+        "none",
+        "--arch",
+        "tiny",
+    ),
 ]
 
 

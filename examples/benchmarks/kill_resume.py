@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 TRAIN = [
     *("train", "--arch", "tiny", "--weights", "none", "--seed", "5", "--device", "cpu", "--workers", "1"),
     *("--batch-size", "16", "--set", "input_size_px=32", "--set", "progressive_sizes_px=[]"),
-    *("--set", "harmonise_px=40", "--set", "mixup_alpha=0.2"),
+    *("--recipe", "light", "--set", "harmonise_px=40", "--set", "mixup_alpha=0.2"),
 ]
 
 

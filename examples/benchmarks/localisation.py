@@ -70,7 +70,14 @@ def main() -> None:
         settings = [f"input_size_px={SIDE_PX}", "progressive_sizes_px=[]", "harmonise_px=null"]
         settings += [f"cache_size_px={SIDE_PX}", f"epochs={options.epochs}"]
         run("download", "--from", str(work / "train"), "--split", "grouped")
-        run("train", "--arch", "efficientnet_lite0", *[word for s in settings for word in ("--set", s)])
+        run(
+            "train",
+            "--arch",
+            "efficientnet_lite0",
+            "--recipe",
+            "light",
+            *[word for s in settings for word in ("--set", s)],
+        )
         run("ensemble")
         run("calibrate", "--policy", "published")
     run("explain", str(work / "test"), "--raw", "npz", "--output", str(work / "maps"))

@@ -23,8 +23,8 @@ METHOD = (
     "images; stacked fits the weights."
 )
 TTA = (
-    "Views to average: {names}. d4 and zoom have 8 views (half of zoom's show the middle alone), flips "
-    "has 4, published has the 10 random rounds of the published system."
+    "Views to average: {names}. d4 and zoom have 8 views (half of zoom's show the middle alone), crops "
+    "has 16 at four scales, flips has 4, published has the 10 random rounds of the published system."
 )
 
 

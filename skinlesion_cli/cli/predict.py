@@ -29,8 +29,8 @@ RESUME = "Continue an unfinished run; its finished rows are kept."
 OVERWRITE = "Discard the rows of an unfinished run."
 TTA = (
     "Test-time augmentation: {names}. flips averages 4 views, d4 8, zoom 8 (half of them of the middle "
-    "alone), published 10 random rounds; adaptive takes as many as an image needs. Default: the mode "
-    "that was calibrated."
+    "alone), crops 16 at four scales, published 10 random rounds; adaptive takes as many as an image "
+    "needs. Default: the mode that was calibrated."
 )
 FORCE = "Accept a --tta mode that was not calibrated; every row says so."
 BACKEND = (

@@ -49,6 +49,9 @@ class Preprocessing(Frozen):
     # Every image is first reduced to at most this many pixels per side, so that a sharp 6000 px photograph
     # and a 200 px thumbnail reach the network equally sharp. None: resized to input_size_px directly.
     harmonise_px: Annotated[int, Field(ge=16, le=2048)] | None = None
+    # Every image is resized to a square of this side first, and crops at prediction are cut from it, finer
+    # than from the input. None: they are cut from the input.
+    field_px: Annotated[int, Field(ge=16, le=2048)] | None = None
     # Of pixels in [0, 1].
     mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
     std: tuple[_Deviation, _Deviation, _Deviation] = IMAGENET_STD
@@ -77,6 +80,8 @@ class Recipe(Frozen):
     # Smaller inputs early on: (share of the training, size from then on); the last is input_size_px.
     progressive_sizes_px: tuple[tuple[Fraction, int], ...] = ()
     harmonise_px: int | None = None
+    # Side of the images that crops at prediction (`ensemble --tta crops`) are cut from; None: the input's.
+    field_px: int | None = None
     # Images are decoded once to this size; augmentation crops and resizes from it.
     cache_size_px: Annotated[int, Field(ge=16, le=2048)] = 256
     # `strong` is computed in batches on the device that trains, the others image by image on the CPU.
@@ -97,6 +102,8 @@ class Recipe(Frozen):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     mixup_alpha: NonNegative = 0.0
     cutmix_alpha: NonNegative = 0.0
+    # From this share of the training on, images are no longer mixed: the network ends with what it will see.
+    mix_until: Fraction = 1.0
     # Optimiser
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0.0)]
@@ -136,6 +143,12 @@ class Recipe(Frozen):
                 raise ValueError("progressive_sizes_px must start at 0.0 and ascend")
             if self.progressive_sizes_px[-1][1] != self.input_size_px:
                 raise ValueError("the last of progressive_sizes_px must be input_size_px")
+        if self.field_px is not None and self.field_px < self.input_size_px:
+            raise ValueError("field_px must not be smaller than input_size_px: crops are cut from it")
+        if self.field_px is not None and self.harmonise_px is not None:
+            raise ValueError(
+                "field_px and harmonise_px exclude each other: both say what an image is resized to first"
+            )
         if self.augmentation_omits and self.augmentation != "strong":
             raise ValueError(f"augmentation_omits belongs to augmentation: strong, not {self.augmentation}")
         if self.freeze_stages and self.freeze_from is None:
@@ -146,7 +159,9 @@ class Recipe(Frozen):
 
     def preprocessing(self) -> Preprocessing:
         """How prediction has to prepare an image so that the network sees what it was trained on."""
-        return Preprocessing(input_size_px=self.input_size_px, harmonise_px=self.harmonise_px)
+        return Preprocessing(
+            input_size_px=self.input_size_px, harmonise_px=self.harmonise_px, field_px=self.field_px
+        )
 
     def size_px_at(self, progress: float) -> int:
         """Input size in pixels at this share (0 to 1) of the training."""
@@ -155,6 +170,10 @@ class Recipe(Frozen):
             if progress >= start:
                 size_px = candidate_px
         return size_px
+
+    def mixes_at(self, progress: float) -> bool:
+        """Whether images are mixed at this share (0 to 1) of the training."""
+        return progress < self.mix_until and max(self.mixup_alpha, self.cutmix_alpha) > 0
 
     def is_frozen_at(self, progress: float) -> bool:
         """Whether batch norm and the first stages are frozen at this share (0 to 1) of the training."""

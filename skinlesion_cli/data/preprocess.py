@@ -32,8 +32,8 @@ def resize_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return np.asarray(resized)
 
 
-def to_input(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Bring an image to the size that the network was trained on.
+def to_field(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Bring an image to the size that crops are cut from: `field_px`, or without it the input's size.
 
     With `harmonise_px` every image goes to that size first, down or up, so that sharp and blurred sources
     arrive alike.
@@ -44,13 +44,32 @@ def to_input(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
     Returns
     -------
-    uint8 array of shape (input_size_px, input_size_px, 3); mean and std are applied by the runtime.
+    uint8 array of shape (field, field, 3).
     """
     if preprocessing.harmonise_px is not None:
         image = resize_square(image, preprocessing.harmonise_px)
-    return resize_square(image, preprocessing.input_size_px)
+    return resize_square(image, preprocessing.field_px or preprocessing.input_size_px)
+
+
+def to_input(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Bring an image to the size that the network was trained on, by way of its field (`to_field`).
+
+    Parameters
+    ----------
+    image : uint8 array of shape (height, width, 3), upright RGB as `images.read_image` returns it.
+
+    Returns
+    -------
+    uint8 array of shape (input_size_px, input_size_px, 3); mean and std are applied by the runtime.
+    """
+    return from_field(to_field(image, preprocessing), preprocessing)
+
+
+def from_field(field: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The input, uint8 (input_size_px, input_size_px, 3), of an image that `to_field` has prepared."""
+    return resize_square(field, preprocessing.input_size_px)
 
 
 def decode_target_px(preprocessing: Preprocessing) -> int:
     """Pixels a side that reading has to leave (`read_image(target_px=...)`)."""
-    return preprocessing.harmonise_px or preprocessing.input_size_px
+    return preprocessing.harmonise_px or preprocessing.field_px or preprocessing.input_size_px

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.data.preprocess import to_field
 from skinlesion_cli.decisions.ensemble import combine
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Runtime, softmax
@@ -134,7 +135,13 @@ class Engine:
                 inputs[member.preprocessing] = np.stack(
                     [self.to_input(image, member.preprocessing) for image in images]
                 )
-        batch = _Batch(self.members, inputs)
+        fields = inputs
+        if any(tta.is_crop(view) for view in self.views):
+            fields = {
+                preprocessing: np.stack([to_field(image, preprocessing) for image in images])
+                for preprocessing in inputs
+            }
+        batch = _Batch(self.members, inputs, fields)
         features = [batch.features(index) for index in range(len(self.members))] if keep_features else []
         pooled = None
         if pool_features_of is not None:
@@ -159,7 +166,7 @@ class Engine:
         member = self.members[index]
         pixels = np.stack([self.to_input(image, member.preprocessing) for image in images])
         result: np.ndarray = (
-            _Batch(self.members, {member.preprocessing: pixels}).features(index).mean(axis=(2, 3))
+            _Batch(self.members, {member.preprocessing: pixels}, {}).features(index).mean(axis=(2, 3))
         )
         return result
 
@@ -194,10 +201,17 @@ class Engine:
 
 
 class _Batch:
-    """Images of one batch at every member's input size, and the probabilities that are known of them."""
+    """Images of one batch at every member's input size, what crops are cut from, and the probabilities that
+    are known of them.
+    """
 
-    def __init__(self, members: Sequence[EngineMember], inputs: dict[Preprocessing, np.ndarray]) -> None:
-        self.members, self.inputs = members, inputs
+    def __init__(
+        self,
+        members: Sequence[EngineMember],
+        inputs: dict[Preprocessing, np.ndarray],
+        fields: dict[Preprocessing, np.ndarray],
+    ) -> None:
+        self.members, self.inputs, self.fields = members, inputs, fields
         self.n = len(next(iter(inputs.values())))
         self._known: dict[tuple[int, str], np.ndarray] = {}
 
@@ -215,8 +229,8 @@ class _Batch:
             result: np.ndarray = self._known[index, view][rows]
             return result
         member = self.members[index]
-        pixels = self.inputs[member.preprocessing]
-        values = softmax(member.runtime.logits(tta.apply(view, pixels[rows])))
+        inputs, fields = self.inputs[member.preprocessing], self.fields[member.preprocessing]
+        values = softmax(member.runtime.logits(tta.show(view, inputs[rows], fields[rows])))
         if len(rows) == self.n:
             self._known[index, view] = values
         return values

@@ -11,13 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.data.preprocess import from_field
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Runtime, softmax
+
+
+def stored_views(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Views whose probabilities are stored: all, but crops only where the network has a field for them."""
+    return tuple(name for name in tta.VIEWS if preprocessing.field_px is not None or not tta.is_crop(name))
 
 
 def view_probabilities(
     runtime: Runtime,
     batches: Iterable[np.ndarray],
+    preprocessing: Preprocessing,
     views: Sequence[str],
     on_images: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
@@ -25,7 +33,8 @@ def view_probabilities(
 
     Parameters
     ----------
-    batches : pixels at the network's input size, uint8 (b, s, s, 3) each.
+    batches : images as `data.preprocess.to_field` prepares them for the network, uint8 (b, f, f, 3) each.
+    preprocessing : of the network.
     views : names in `tta.VIEWS`.
     on_images : called after each batch with the number of its images.
 
@@ -38,8 +47,9 @@ def view_probabilities(
     FloatingPointError : a logit is NaN or infinite.
     """
     probabilities = []
-    for images in batches:
-        by_view = [softmax(runtime.logits(tta.apply(view, images))) for view in views]
+    for fields in batches:
+        inputs = np.stack([from_field(field, preprocessing) for field in fields])
+        by_view = [softmax(runtime.logits(tta.show(view, inputs, fields))) for view in views]
         probabilities.append(np.stack(by_view, axis=1))
-        on_images(len(images))
+        on_images(len(fields))
     return np.concatenate(probabilities)

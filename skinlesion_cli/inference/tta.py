@@ -1,8 +1,9 @@
-"""Test-time augmentation: the 8 views of the square, each with its inverse, and views of its middle.
+"""Test-time augmentation: the 8 views of the square, each with its inverse, and views of parts of it.
 
 To add a view, add an entry here, and a mode that averages it; running the same `skinlesion train` again then
 stores the networks' probabilities of it. Views act on the two image axes of an array (..., H, W, C) or, with
-`axes=(-2, -1)`, of a map (..., H, W).
+`axes=(-2, -1)`, of a map (..., H, W). Crops are cut from the image at the resolution of its field
+(`Preprocessing.field_px`), which is finer than the input of the network.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 Axes = tuple[int, int]
 _IMAGE: Axes = (-3, -2)
@@ -18,11 +20,15 @@ _IMAGE: Axes = (-3, -2)
 
 @dataclass(frozen=True)
 class View:
-    """A view and its inverse: `undo(do(x)) == x`, shape included; None where the view omits a part of x."""
+    """A view and its inverse: `undo(do(x)) == x`, shape included; None where the view omits a part of x.
+
+    `box` are top, left and side of a crop, as shares of the side of the field; `do` turns what was cut out.
+    """
 
     name: str
     do: Callable[[np.ndarray, Axes], np.ndarray]
     undo: Callable[[np.ndarray, Axes], np.ndarray] | None
+    box: tuple[float, float, float] | None = None
 
 
 def _same(x: np.ndarray, _axes: Axes) -> np.ndarray:
@@ -77,6 +83,49 @@ def _zoomed(turn: Callable[[np.ndarray, Axes], np.ndarray]) -> Callable[[np.ndar
     return do
 
 
+_TURNS: dict[str, Callable[[np.ndarray, Axes], np.ndarray]] = {
+    "identity": _same,
+    "hflip": _flip_columns,
+    "vflip": _flip_rows,
+    "rot180": _turn(2),
+    "transpose": _transpose,
+    "rot90": _turn(1),
+    "rot270": _turn(-1),
+    "antitranspose": _antitranspose,
+}
+# Of the room that a crop leaves above it and to its left.
+_PLACES = {
+    "centre": (0.5, 0.5),
+    "top-left": (0.0, 0.0),
+    "top-right": (0.0, 1.0),
+    "bottom-left": (1.0, 0.0),
+    "bottom-right": (1.0, 1.0),
+}
+
+
+def _crop(percent: int, place: str, turn: str) -> View:
+    side = percent / 100
+    top, left = (share * (1 - side) for share in _PLACES[place])
+    return View(f"crop{percent}-{place}-{turn}", _TURNS[turn], None, (top, left, side))
+
+
+# All contain the centre of the image. The order spreads scales, places and turns, so that a few views are a
+# mixture of them.
+_CROPS = (
+    _crop(70, "centre", "hflip"),
+    _crop(85, "top-left", "vflip"),
+    _crop(85, "bottom-right", "rot90"),
+    _crop(50, "centre", "transpose"),
+    _crop(85, "top-right", "rot270"),
+    _crop(85, "bottom-left", "identity"),
+    _crop(70, "centre", "rot180"),
+    _crop(70, "top-left", "rot90"),
+    _crop(70, "bottom-right", "hflip"),
+    _crop(50, "centre", "antitranspose"),
+    _crop(70, "top-right", "vflip"),
+    _crop(70, "bottom-left", "rot270"),
+)
+
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
@@ -92,6 +141,7 @@ VIEWS: dict[str, View] = {
         View("zoomed-rot90", _zoomed(_turn(1)), None),
         View("zoomed-rot270", _zoomed(_turn(-1)), None),
         View("zoomed-antitranspose", _zoomed(_antitranspose), None),
+        *_CROPS,
     )
 }
 
@@ -101,6 +151,15 @@ D4 = ("identity", "hflip", "vflip", "rot180", "transpose", "rot90", "rot270", "a
 ZOOM = (
     *("identity", "zoomed-transpose", "rot180", "zoomed-antitranspose"),
     *("hflip", "zoomed-rot90", "vflip", "zoomed-rot270"),
+)
+# 16 crops of 1, 0.85, 0.7 and 0.5 of the side: every fourth shows the whole image. Source: Yao et al., 2021
+# (arXiv:2102.01284), who average 16 crops; Gessert et al., 2020 (arXiv:1910.03910), who use ordered ones.
+CROPS = tuple(
+    name
+    for whole, start in zip(
+        ("identity", "rot180", "transpose", "antitranspose"), range(0, 12, 3), strict=True
+    )
+    for name in (whole, *(view.name for view in _CROPS[start : start + 3]))
 )
 PUBLISHED_ROUNDS = 10
 PUBLISHED_SEED = 42
@@ -131,14 +190,42 @@ MODES: dict[str, tuple[str, ...]] = {
     "flips": ("identity", "hflip", "vflip", "rot180"),
     "d4": D4,
     "zoom": ZOOM,
+    "crops": CROPS,
     "published": published_views(),
 }
 ADAPTIVE = "adaptive"
 
 
 def apply(name: str, images: np.ndarray, axes: Axes = _IMAGE) -> np.ndarray:
-    """The view of a batch, contiguous."""
+    """The view of a batch, contiguous; not for crops, see `show`."""
     return np.ascontiguousarray(VIEWS[name].do(images, axes))
+
+
+def is_crop(name: str) -> bool:
+    """Whether the view is cut from the field of the image."""
+    return VIEWS[name].box is not None
+
+
+def show(name: str, inputs: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """The view of a batch as the network sees it, uint8 (n, s, s, 3).
+
+    Parameters
+    ----------
+    inputs : the images at the size of the network's input, uint8 (n, s, s, 3).
+    fields : the same images at the size that crops are cut from, uint8 (n, f, f, 3).
+    """
+    box = VIEWS[name].box
+    if box is None:
+        return apply(name, inputs)
+    size_px, field_px = inputs.shape[2], fields.shape[2]
+    top, left, side = (share * field_px for share in box)
+    cut = [
+        Image.fromarray(field).resize(
+            (size_px, size_px), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
+        )
+        for field in fields
+    ]
+    return apply(name, np.stack([np.asarray(crop) for crop in cut]))
 
 
 def is_whole(name: str) -> bool:

@@ -20,7 +20,20 @@ Arguments = tuple[object, ...]
 
 TINY = [
     *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-    *("--set", "harmonise_px=null", "--workers", "0", "--weights", "none", "--arch", "tiny", "--epochs", "1"),
+    *(
+        "--recipe",
+        "light",
+        "--set",
+        "harmonise_px=null",
+        "--workers",
+        "0",
+        "--weights",
+        "none",
+        "--arch",
+        "tiny",
+        "--epochs",
+        "1",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from skinlesion_cli.config.schema import Preprocessing
-from skinlesion_cli.data.preprocess import decode_target_px, resize_square, to_input
+from skinlesion_cli.data.preprocess import decode_target_px, resize_square, to_field, to_input
 
 
 def stripes(period_px: int, size_px: int = 64) -> np.ndarray:
@@ -65,3 +65,13 @@ def test_neither_torch_nor_opencv_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_field_comes_before_the_input():
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(input_size_px=32, field_px=48)
+    field = to_field(image, preprocessing)
+    assert (field == resize_square(image, 48)).all()
+    assert (to_input(image, preprocessing) == resize_square(field, 32)).all()
+    assert (to_input(field, preprocessing) == resize_square(field, 32)).all()
+    assert decode_target_px(preprocessing) == 48

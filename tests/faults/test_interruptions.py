@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     *("--arch", "tiny", "--weights", "none", "--device", "cpu", "--workers", "0", "--epochs", "2"),
     *("--batch-size", "16", "--set", "input_size_px=32", "--set", "progressive_sizes_px=[]"),
-    *("--set", "harmonise_px=40"),
+    *("--recipe", "light", "--set", "harmonise_px=40"),
 ]
 
 

@@ -189,7 +189,16 @@ def test_training_without_memory_halves_its_batch_with_a_notice(
         return forward(self, pixels, *more)
 
     monkeypatch.setattr(LesionNet, "forward", cramped)
-    small = ("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "harmonise_px=40")
+    small = (
+        "--recipe",
+        "light",
+        "--set",
+        "input_size_px=32",
+        "--set",
+        "progressive_sizes_px=[]",
+        "--set",
+        "harmonise_px=40",
+    )
     arguments = ("train", "--arch", "tiny", "--weights", "none", "--workers", 0, "--epochs", 1, *small)
     done = run(*arguments, "--batch-size", 16, "-w", workspace)
     assert done.exit_code == 0, done.output

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.data.preprocess import resize_square, to_input
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
@@ -29,7 +30,7 @@ def test_the_eight_views_are_all_different() -> None:
     assert len({tta.apply(name, image).tobytes() for name in tta.MODES["d4"]}) == 8
 
 
-@pytest.mark.parametrize("name", [name for name in tta.VIEWS if not tta.is_whole(name)])
+@pytest.mark.parametrize("name", [name for name in tta.VIEWS if name.startswith("zoomed-")])
 def test_a_zoomed_view_stretches_the_middle_and_turns(name: str) -> None:
     # Pixel i of 10 shows the place 4.5 + (i - 4.5) * 0.7 = 1.35 + 0.7 i of the row,
     # here 10 times that and 100 more.
@@ -58,6 +59,49 @@ def test_a_zoomed_view_does_not_see_the_border() -> None:
 def test_the_views_of_zoom_are_those_of_d4_each_once() -> None:
     assert sorted(name.removeprefix("zoomed-") for name in tta.MODES["zoom"]) == sorted(tta.MODES["d4"])
     assert [tta.is_whole(name) for name in tta.MODES["zoom"]] == [True, False] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        ("crop50-centre-transpose", (10, 30), (10, 30)),
+        ("crop70-top-left-rot90", (0, 28), (0, 28)),
+        ("crop85-bottom-right-rot90", (6, 40), (6, 40)),
+        ("crop85-top-right-rot270", (0, 34), (6, 40)),
+        ("crop70-bottom-left-rot270", (12, 40), (0, 28)),
+    ],
+)
+def test_a_crop_is_cut_from_the_field_and_turned(name, rows, columns) -> None:
+    """The field of 40 pixels is twice as fine as the input of 20: a crop of a half shows its own pixels."""
+    field = np.zeros((1, 40, 40, 3), np.uint8)
+    field[:, rows[0] : rows[1], columns[0] : columns[1]] = 200
+    inputs = np.zeros((1, 20, 20, 3), np.uint8)
+    # Where the crop is not twice as fine, its outermost pixels take a part from beyond its border.
+    seen = tta.show(name, inputs, field)
+    np.testing.assert_array_equal(seen[:, 1:-1, 1:-1], np.full((1, 18, 18, 3), 200))
+    assert seen.min() > 140
+    # A mark in its first row and last column is where the turn takes it.
+    field[:, rows[0] : rows[0] + 4, columns[1] - 4 : columns[1]] = 90
+    seen = tta.show(name, inputs, field)[0, :, :, 0]
+    corners = {(row, column): int(seen[row, column]) for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1))}
+    turn = name.rsplit("-", 1)[1]
+    # Transposed, the upper right corner comes to the lower left; turned by a quarter to the left, to the
+    # upper left; to the right, to the lower right.
+    wanted = {"transpose": (-1, 0), "rot90": (0, 0), "rot270": (-1, -1)}[turn]
+    assert [corner for corner, value in corners.items() if value == 90] == [wanted]
+
+
+def test_a_crop_of_a_half_keeps_the_fine_pixels_of_the_field() -> None:
+    field = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), dtype=np.uint8)
+    seen = tta.show("crop50-centre-antitranspose", np.zeros((2, 20, 20, 3), np.uint8), field)
+    np.testing.assert_array_equal(seen, np.rot90(field[:, 10:30, 10:30].swapaxes(1, 2), 2, axes=(1, 2)))
+
+
+def test_every_fourth_of_the_crops_is_the_whole_image() -> None:
+    crops = tta.MODES["crops"]
+    assert len(set(crops)) == 16
+    assert [tta.is_whole(name) for name in crops] == [True, False, False, False] * 4
+    assert [tta.is_crop(name) for name in crops] == [False, True, True, True] * 4
 
 
 def test_the_published_rounds_are_drawn_once() -> None:
@@ -113,6 +157,24 @@ def test_the_engine_averages_the_softmax_of_the_views() -> None:
     expected = [(high + low) / 2, (high + low) / 2, low, low, low, low, low]
     np.testing.assert_allclose(found.probabilities, [expected], atol=1e-6)
     assert found.forward_passes.tolist() == [2]
+
+
+def test_the_engine_cuts_crops_from_the_field_and_resizes_the_field_for_whole_views() -> None:
+    """Images of 64 pixels, a field of 40, an input of 20: one resize to 40, then a crop of its own pixels."""
+    seen: list[np.ndarray] = []
+
+    class Recorder(Corner):
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            seen.append(pixels)
+            return super().logits(pixels)
+
+    preprocessing = Preprocessing(input_size_px=20, field_px=40)
+    member = EngineMember("corner", 1.0, preprocessing, Recorder(), np.zeros((7, 1)))
+    image = np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Engine([member], np.ones(1), ("identity", "crop50-centre-transpose"), to_input).run([image])
+    field = resize_square(image, 40)
+    np.testing.assert_array_equal(seen[0][0], resize_square(field, 20))
+    np.testing.assert_array_equal(seen[1][0], field[10:30, 10:30].swapaxes(0, 1))
 
 
 def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:

@@ -16,7 +16,18 @@ from skinlesion_cli.progress import SilentReporter
 
 SMALL = [
     *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-    *("--set", "harmonise_px=null", "--workers", "0", "--weights", "none", "--arch", "tiny"),
+    *(
+        "--recipe",
+        "light",
+        "--set",
+        "harmonise_px=null",
+        "--workers",
+        "0",
+        "--weights",
+        "none",
+        "--arch",
+        "tiny",
+    ),
 ]
 
 

@@ -114,8 +114,8 @@ def test_looks_may_be_whole_and_zoomed(tmp_path: Path) -> None:
 def test_looks_of_few_views_are_refused(tmp_path: Path) -> None:
     workspace = make(tmp_path, n_lesions=100)
     ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, tta_mode="flips"), SilentReporter())
-    with pytest.raises(UsageError, match=r"8 views.* over flips") as refused:
+    with pytest.raises(UsageError, match=r"8 different views.* over flips") as refused:
         calibrate.run(
             calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
         )
-    assert "d4 or zoom" in refused.value.hint
+    assert "d4, zoom, crops" in refused.value.hint

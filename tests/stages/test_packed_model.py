@@ -120,7 +120,7 @@ def folds(skinlesion, generated, tmp_path_factory) -> Path:
     train = (
         *("train", "--arch", "tiny", "--weights", "none", "--epochs", 1, "--workers", 0, "--folds", 2),
         *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-        *("--set", "harmonise_px=null"),
+        *("--recipe", "light", "--set", "harmonise_px=null"),
     )
     for arguments in (
         ("download", "--from", generated, "--split", "kfold", "--folds", 2),
@@ -153,7 +153,7 @@ def test_half_precision_is_not_taken_for_full(folds, skinlesion):
     done = skinlesion(
         *("train", "--arch", "tiny", "--weights", "none", "--epochs", 1, "--workers", 0, "--folds", 2),
         *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-        *("--set", "harmonise_px=null"),
+        *("--recipe", "light", "--set", "harmonise_px=null"),
         cwd=folds,
     )
     assert done.returncode == 4
@@ -162,7 +162,7 @@ def test_half_precision_is_not_taken_for_full(folds, skinlesion):
 
 def test_the_name_of_the_weights_does_not_depend_on_where_they_lie(tmp_path):
     def name(weights: str = "auto", model: str | None = None) -> str:
-        recipe = load_recipe("default", "tiny", environment={})
+        recipe = load_recipe("light", "tiny", environment={})
         settings = TrainSettings(workspace=tmp_path, arch="tiny", recipe=recipe, weights=weights, model=model)
         return settings.weights_name
 
@@ -187,7 +187,7 @@ def test_fine_tuning_refuses_images_that_the_model_has_seen(folds, skinlesion, g
     common = (
         *("train", "--init", folds / "packed", "--workers", 0, "--epochs", 1),
         *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-        *("--set", "harmonise_px=null"),
+        *("--recipe", "light", "--set", "harmonise_px=null"),
     )
     # The network of fold 0 would be judged on images of fold 1 too, which it was trained on.
     done = skinlesion("download", "--from", generated, "--split", "grouped", cwd=tmp_path)
@@ -216,7 +216,16 @@ def test_fine_tuning_starts_from_the_packed_weights(folds, skinlesion, tmp_path)
     done = skinlesion(
         *("train", "--init", folds / "packed", "--workers", 0, "--epochs", 1),
         *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-        *("--set", "harmonise_px=null", "--set", "learning_rate=1e-12", "--set", "ema_decay=null"),
+        *(
+            "--recipe",
+            "light",
+            "--set",
+            "harmonise_px=null",
+            "--set",
+            "learning_rate=1e-12",
+            "--set",
+            "ema_decay=null",
+        ),
         *("--set", "weight_decay=0"),
         cwd=tmp_path,
     )

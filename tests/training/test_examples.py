@@ -33,7 +33,7 @@ def workspace(generated, tmp_path_factory) -> Path:
 
 
 def test_sharpness_table(workspace, monkeypatch, capsys):
-    recipe = load_recipe("default", "tiny", settings=[*SMALL, "epochs=1"], environment={})
+    recipe = load_recipe("light", "tiny", settings=[*SMALL, "epochs=1"], environment={})
     config = train.TrainSettings(
         workspace=workspace, arch="tiny", recipe=recipe, weights="none", device="cpu", workers=0
     )
@@ -80,8 +80,9 @@ def test_ablation_runs_the_command_goes_on_and_collects(workspace, tmp_path, mon
         """Instead of the command: the stage, in this process."""
         commands.append(arguments)
         given = dict(zip(arguments[4::2], arguments[5::2], strict=False))
+        assert given["--recipe"] == "default"
         recipe = load_recipe(
-            given["--recipe"], "tiny", settings=[*SMALL, "epochs=1", "cache_size_px=32"], environment={}
+            "light", "tiny", settings=[*SMALL, "epochs=1", "cache_size_px=32"], environment={}
         )
         dry = "--dry-run" in arguments
         config = train.TrainSettings(

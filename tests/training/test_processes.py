@@ -20,7 +20,8 @@ import kill_resume  # noqa: E402
 
 SMALL = [
     *("--weights", "none", "--device", "cpu", "--workers", "0", "--batch-size", "16", "--epochs", "3"),
-    *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "harmonise_px=40"),
+    *("--recipe", "light", "--set", "input_size_px=32"),
+    *("--set", "progressive_sizes_px=[]", "--set", "harmonise_px=40"),
     *("--set", "drop_rate=0"),
 ]
 

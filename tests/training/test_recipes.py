@@ -32,6 +32,7 @@ def test_published_recipe(arch):
             "input_size_px": size_px,
             "progressive_sizes_px": (),
             "harmonise_px": None,
+            "field_px": None,
             "cache_size_px": size_px,
             "augmentation": "published",
             "sampler": "weighted",
@@ -66,7 +67,7 @@ BUNDLED_MODEL = Path(__file__).resolve().parents[2] / "examples" / "bundled_mode
 
 
 def test_recipes_that_are_offered():
-    assert recipe_names() == ["default", "fast", "published"]
+    assert recipe_names() == ["default", "fast", "light", "published"]
 
 
 @pytest.mark.parametrize("file", [*recipe_names(), *map(str, sorted(BUNDLED_MODEL.glob("*.yaml")))])
@@ -82,3 +83,21 @@ def test_sizes_grow_with_the_training():
     recipe = load_recipe("fast", "efficientnet_lite0", environment={})
     # 14 epochs, the larger size from 55 % on: 7 / 14 is below, 8 / 14 above.
     assert [recipe.size_px_at(epoch / 14) for epoch in range(14)] == [96] * 8 + [128] * 6
+
+
+def test_the_default_crops_at_the_size_of_pretraining_from_450_px():
+    sizes = {
+        arch: load_recipe("default", arch, environment={}).preprocessing()
+        for arch in ("resnet50", "densenet121", "efficientnet_b3")
+    }
+    assert {arch: (p.input_size_px, p.field_px) for arch, p in sizes.items()} == {
+        "resnet50": (224, 450),
+        "densenet121": (224, 450),
+        "efficientnet_b3": (300, 450),
+    }
+
+
+def test_mixing_ends_before_the_training():
+    recipe = load_recipe("default", "resnet50", environment={})
+    assert [recipe.mixes_at(epoch / 50) for epoch in (0, 39, 40, 49)] == [True, True, False, False]
+    assert not load_recipe("light", "resnet50", environment={}).mixes_at(0.0)

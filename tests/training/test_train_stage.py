@@ -43,7 +43,7 @@ SMALL = [
 ]
 
 
-def small_recipe(*settings, name="default"):
+def small_recipe(*settings, name="light"):
     return load_recipe(name, "tiny", settings=[*SMALL, *settings], environment={})
 
 
@@ -105,6 +105,7 @@ def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):
         "input_size_px": 32,
         "interpolation": "antialias",
         "harmonise_px": 40,
+        "field_px": None,
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
     }

@@ -164,10 +164,14 @@ class Trainer:
         epoch_time.training_s = time.monotonic() - started
         return epoch_time
 
-    def _freeze_when_due(self) -> None:
+    @property
+    def _share_done(self) -> float:
+        """Share of the training's steps that are done."""
         progress = self.progress
-        share = (progress.epoch + progress.step / self.steps_per_epoch) / self.recipe.epochs
-        if not self.frozen and self.recipe.is_frozen_at(share):
+        return (progress.epoch + progress.step / self.steps_per_epoch) / self.recipe.epochs
+
+    def _freeze_when_due(self) -> None:
+        if not self.frozen and self.recipe.is_frozen_at(self._share_done):
             self.freeze()
 
     def freeze(self) -> None:
@@ -191,13 +195,14 @@ class Trainer:
                 group["lr"] = recipe.learning_rate * factor
         images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         targets = smooth_targets(labels, recipe.label_smoothing)
-        images, targets = mix(
-            images,
-            targets,
-            mixup_alpha=recipe.mixup_alpha,
-            cutmix_alpha=recipe.cutmix_alpha,
-            seed=_seed_of(self.seed, global_step, _MIXING),
-        )
+        if recipe.mixes_at(self._share_done):
+            images, targets = mix(
+                images,
+                targets,
+                mixup_alpha=recipe.mixup_alpha,
+                cutmix_alpha=recipe.cutmix_alpha,
+                seed=_seed_of(self.seed, global_step, _MIXING),
+            )
         self._unread_losses.append(self._gradients(images, targets, metadata, global_step))
         if self.device.type != "cuda" or len(self._unread_losses) >= _STEPS_BETWEEN_READS:
             self._read_losses()

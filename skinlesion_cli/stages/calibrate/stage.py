@@ -30,7 +30,8 @@ from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.calibrate import figures, summary
 
 # Modes of views that all differ, which a mean may stop among early.
-_ADAPTIVE = ("d4", "zoom")
+# Fewer views leave too little to save.
+_ADAPTIVE = tuple(name for name, views in tta.MODES.items() if len(set(views)) >= 8)
 
 
 class CalibrateSettings(StageSettings):
@@ -96,8 +97,9 @@ def _stopping(
     """The rule of adaptive TTA with what it costs, and the probabilities that it leaves to decide on."""
     if tta_mode(ensemble.views) not in _ADAPTIVE:
         raise UsageError(
-            f"--adaptive needs an ensemble over 8 views, not over {tta_mode(ensemble.views)}",
-            f"Run `skinlesion ensemble --tta` with {' or '.join(_ADAPTIVE)} first.",
+            "--adaptive needs an ensemble over at least 8 different views, not over "
+            f"{tta_mode(ensemble.views)}",
+            f"Run `skinlesion ensemble --tta` with one of {', '.join(_ADAPTIVE)} first.",
         )
     if len(ensemble.group_weights) != validation.member_groups.shape[1]:
         raise ArtifactError(

@@ -19,7 +19,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.data import metadata
-from skinlesion_cli.data.preprocess import decode_target_px, to_input
+from skinlesion_cli.data.preprocess import decode_target_px, from_field, to_field
 from skinlesion_cli.data.training.cache import DecodedCache, ImageFile, open_cache
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.models.training.distributed import Distributed
@@ -151,13 +151,18 @@ class Job:
 
     def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Batches of ids and of their images as prediction feeds them to the network, uint8 (n, s, s, 3)."""
+        for chunk, fields in self.fields(ids):
+            yield chunk, np.stack([from_field(field, self.preprocessing) for field in fields])
+
+    def fields(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Batches of ids and of their images at the size that crops are cut from, uint8 (n, f, f, 3)."""
         # Resizing an image to the size that it has changes nothing, so a cache of harmonised images (or of
         # the inputs themselves) gives exactly the pixels that reading the file would give.
         cache = self.cache(decode_target_px(self.preprocessing))
         size = EVALUATION_BATCH_GPU if self.device.type == "cuda" else EVALUATION_BATCH
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
-            yield chunk, np.stack([to_input(cache[i], self.preprocessing) for i in chunk])
+            yield chunk, np.stack([to_field(cache[i], self.preprocessing) for i in chunk])
 
 
 def identity_of(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from skinlesion_cli.data.training.loader import TrainingImages
+from skinlesion_cli.inference.stored_views import stored_views
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.parallel import available_cores
 from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
 from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
-from skinlesion_cli.stages.train.predicting import VIEWS
 from skinlesion_cli.stages.train.watching import duration
 
 _TIMED_STEPS = 3
@@ -47,7 +47,9 @@ def plan(job: Job) -> StageResult:
         epoch_s = step_s[kind] * trainer.steps_per_epoch
         rows.append([label, epochs.count(kind), f"{batch_size / step_s[kind]:.3g}", duration(epoch_s)])
     forward_s = _time_forward(job, trainer.network)
-    predicted = len(VIEWS) * (len(job.validation_ids) + len(job.data.split.ids("test")))
+    predicted = len(stored_views(job.preprocessing)) * (
+        len(job.validation_ids) + len(job.data.split.ids("test"))
+    )
     training_s = sum(step_s[kind] * trainer.steps_per_epoch for kind in epochs)
     evaluation_s = forward_s * (recipe.epochs * len(job.validation_ids) + predicted)
     all_images = len(job.data.manifest.table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,11 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.config.schema import canonical_json
-from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.torch import TorchRuntime
-from skinlesion_cli.inference.stored_views import view_probabilities
+from skinlesion_cli.inference.stored_views import stored_views, view_probabilities
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.stages.train.job import Job
 
-VIEWS = tuple(tta.VIEWS)
 # The held-out images of one fold, and those of all folds,
 # each predicted by the network that was not trained on it.
 HELD_OUT, OUT_OF_FOLD = "heldout", "oof"
@@ -31,6 +30,7 @@ def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
     """
     held_out = "val" if job.fold is None else HELD_OUT
     parts = {held_out: job.validation_ids, "test": job.data.split.ids("test")}
+    views = stored_views(job.preprocessing)
     written = []
     runtime = None
     for part, ids in parts.items():
@@ -38,16 +38,16 @@ def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
             continue
         path = job.workspace.predictions(job.name, part)
         written.append(path)
-        if _is_current(path, checkpoint):
+        if _is_current(path, checkpoint, views):
             continue
         runtime = runtime or TorchRuntime(restore_network(checkpoint), str(job.device))
-        task = job.reporter.task(f"predicting {part}, {len(VIEWS)} views", total=len(ids), unit="images")
+        task = job.reporter.task(f"predicting {part}, {len(views)} views", total=len(ids), unit="images")
         with task as bar:
-            pixels = (batch for _, batch in job.inputs(ids))
-            probabilities = view_probabilities(runtime, pixels, VIEWS, bar.advance)
+            fields = (batch for _, batch in job.fields(ids))
+            probabilities = view_probabilities(runtime, fields, job.preprocessing, views, bar.advance)
         fold = "" if job.fold is None or part == "test" else str(job.fold)
         table = job.data.manifest.rows(ids)[["id", "lesion_id", "label"]].assign(fold=fold)
-        Predictions(table, probabilities, VIEWS, source=checkpoint.name, part=part).save(
+        Predictions(table, probabilities, views, source=checkpoint.name, part=part).save(
             path, inputs=job.data.inputs | {"checkpoint": _sha256_of(checkpoint)}
         )
     return written
@@ -70,7 +70,7 @@ def write_out_of_fold(jobs: list[Job], trained: list[Checkpoint]) -> Path:
     Predictions(
         table.iloc[order].reset_index(drop=True),
         view_probabilities[order],
-        VIEWS,
+        parts[0].views,
         source=first.settings.arch,
         part=OUT_OF_FOLD,
     ).save(path, inputs=first.data.inputs | folds | {"checkpoint": all_folds})
@@ -83,12 +83,12 @@ def _sha256_of(checkpoint: Checkpoint) -> str:
     return checkpoint.artifact.sha256
 
 
-def _is_current(path: Path, checkpoint: Checkpoint) -> bool:
+def _is_current(path: Path, checkpoint: Checkpoint, views: Sequence[str]) -> bool:
     """Whether the stored predictions were made with this checkpoint and all views."""
     if not path.exists():
         return False
     envelope = json.loads(path.read_text(encoding="utf-8"))
-    if envelope.get("body", {}).get("views") != list(VIEWS):
+    if envelope.get("body", {}).get("views") != list(views):
         return False
     same: bool = envelope.get("inputs", {}).get("checkpoint") == _sha256_of(checkpoint)
     return same
