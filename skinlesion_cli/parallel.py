@@ -1,9 +1,10 @@
-"""The one thread pool, and the one count of cores that this process may use.
+"""The one thread pool, the one count of cores that this process may use, and the threads of libraries.
 
 `in_order` runs work on several threads and yields the results in the order of the items, with bounded memory.
 `ReadAhead` takes the items of a slow source, such as names that arrive on stdin, in a thread of its own, so
 that a result is handed on when it is finished and not when the next name arrives. `available_cores` respects
-the process's CPU affinity and the CPU limits of its container.
+the process's CPU affinity and the CPU limits of its container. `library_threads` keeps numpy, scikit-learn
+and torch from starting threads of their own where a command works on several images side by side.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from statistics import median
 from threading import Event, Semaphore, Thread
+from time import sleep
 from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 _PROCESS_CGROUPS: Final = Path("/proc/self/cgroup")
+_LOAD: Final = Path("/proc/loadavg")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
@@ -129,6 +133,40 @@ def available_cores() -> int:
     """
     cores, limit = affinity_cores(), container_cores()
     return cores if limit is None else max(1, min(cores, int(limit)))
+
+
+@contextmanager
+def library_threads(count: int) -> Iterator[None]:
+    """Within the block, libraries that are loaded compute with so many threads, unless the user chose.
+
+    Images side by side with one thread each finish sooner than one image on all cores, and take their share
+    of a busy machine: threads that compute one thing together wait for the slowest of them in every step.
+    Waiting, they sleep: by default they would keep cores busy that other programs need.
+    """
+    wanted = {"OMP_NUM_THREADS": str(count), "OMP_WAIT_POLICY": "PASSIVE"}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def busy_cores(*, samples: int = 5, pause_s: float = 0.02) -> float | None:
+    """Threads of other programs that want a core now: the median of a few samples; None where the system does
+    not say (it is Linux that does).
+    """
+    counts = []
+    for _ in range(samples):
+        try:
+            running = _LOAD.read_text("ascii").split()[3].partition("/")[0]
+            # The one that reads is running too.
+            counts.append(max(int(running) - 1, 0))
+        except (OSError, ValueError, IndexError):
+            return None
+        sleep(pause_s)
+    return float(median(counts))
 
 
 def affinity_cores() -> int:

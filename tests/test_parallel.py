@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -155,3 +156,24 @@ def test_a_container_limit_of_version_1(groups: Path) -> None:
     assert parallel.available_cores() == 4
     (folder / "cpu.cfs_quota_us").write_text("-1\n")
     assert parallel.available_cores() == 8
+
+
+def test_libraries_get_the_threads_that_a_command_leaves_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with parallel.library_threads(3):
+        # What the user has set stays.
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == ("3", "ACTIVE")
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    ("text", "busy"), [("0.1 0.2 0.3 7/200 99", 6.0), ("0 0 0 1/200 99", 0.0), ("x", None)]
+)
+def test_the_load_of_other_programs_is_what_runs_now(
+    text: str, busy: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loadavg").write_text(text)
+    monkeypatch.setattr(parallel, "_LOAD", tmp_path / "loadavg")
+    assert parallel.busy_cores(pause_s=0.0) == busy

@@ -16,7 +16,7 @@ skinlesion bench a.jpg b.jpg --images 250000 --runtime torch
 """
 
 
-@command("bench", example=EXAMPLE, section="Workspace")
+@command("bench", example=EXAMPLE, section="Workspace", threads="as set")
 def bench(
     sample: Annotated[
         list[Path] | None,

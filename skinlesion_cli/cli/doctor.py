@@ -18,7 +18,7 @@ NETWORK = "Also contact the servers that download and train fetch from. Without 
 TRAINING = "Also load what training needs, torch among it, which takes some seconds."
 
 
-@command("doctor", example=EXAMPLE, section="Workspace")
+@command("doctor", example=EXAMPLE, section="Workspace", threads="as set")
 def doctor(
     network: Annotated[bool, typer.Option("--network", help=NETWORK)] = False,
     training: Annotated[bool, typer.Option("--training", help=TRAINING)] = False,

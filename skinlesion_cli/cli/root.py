@@ -7,9 +7,10 @@ import inspect
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -19,6 +20,7 @@ from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
 from skinlesion_cli.cli import boundary, choices, options, render
 from skinlesion_cli.cli.boundary import Invocation
 from skinlesion_cli.cli.narrow import NarrowHelp
+from skinlesion_cli.parallel import available_cores, library_threads
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -77,7 +79,13 @@ Declared = Callable[..., StageCall[Any]]
 
 
 def command(
-    name: str, *, example: str, section: str, streams_rows: bool = False, distributed: bool = False
+    name: str,
+    *,
+    example: str,
+    section: str,
+    streams_rows: bool = False,
+    distributed: bool = False,
+    threads: Literal["one", "all", "as set"] = "one",
 ) -> Callable[[Declared], Declared]:
     """Register a function as a sub-command.
 
@@ -91,6 +99,8 @@ def command(
     section : the panel of `skinlesion --help` that lists the command.
     streams_rows : `--output -` writes rows to stdout, so that everything else goes to stderr.
     distributed : several processes may run the command together; only the first reports.
+    threads : with which libraries compute one thing. `one`: the command works on several things side by side;
+        `all`: it trains one network; `as set`: it measures, or reports on, the environment as it is.
     """
 
     def register(function: Declared) -> Declared:
@@ -108,7 +118,8 @@ def command(
                 silent=distributed and not _is_first_process(os.environ),
             )
             workspace = arguments.get("workspace") if takes_workspace else None
-            boundary.guarded(invocation, lambda: _run(function(**arguments), invocation, workspace))
+            with _library_threads(threads):
+                boundary.guarded(invocation, lambda: _run(function(**arguments), invocation, workspace))
 
         shared = [options.WORKSPACE] if takes_workspace else []
         shared += [options.JSON, options.QUIET, options.DEBUG]
@@ -123,6 +134,14 @@ def command(
         return function
 
     return register
+
+
+def _library_threads(threads: str) -> AbstractContextManager[None]:
+    """Set before anything heavy is loaded: libraries read it once."""
+    if threads == "as set":
+        return nullcontext()
+    beside = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    return library_threads(1 if threads == "one" else max(available_cores() // beside, 1))
 
 
 def _signature(function: Declared) -> inspect.Signature:

@@ -48,7 +48,7 @@ Half = Annotated[bool, Option("--half", help=HALF_HELP)]
 Fresh = Annotated[bool, Option("--fresh", help="Start over instead of resuming an interrupted run.")]
 
 
-@command("train", example=EXAMPLE, section="Pipeline", distributed=True)
+@command("train", example=EXAMPLE, section="Pipeline", distributed=True, threads="all")
 def train(
     arch: Arch = None,
     recipe: Recipe = "default",

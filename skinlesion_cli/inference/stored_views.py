@@ -15,6 +15,7 @@ from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.data.preprocess import from_field
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Runtime, softmax
+from skinlesion_cli.parallel import in_order
 
 
 def stored_views(preprocessing: Preprocessing) -> tuple[str, ...]:
@@ -28,6 +29,8 @@ def view_probabilities(
     preprocessing: Preprocessing,
     views: Sequence[str],
     on_images: Callable[[int], None] = lambda n: None,
+    *,
+    threads: int = 1,
 ) -> np.ndarray:
     """Softmax of every view of every image, before calibration.
 
@@ -37,6 +40,7 @@ def view_probabilities(
     preprocessing : of the network.
     views : names in `tta.VIEWS`.
     on_images : called after each batch with the number of its images.
+    threads : batches that are computed side by side; the runtime must allow it.
 
     Returns
     -------
@@ -46,10 +50,14 @@ def view_probabilities(
     ------
     FloatingPointError : a logit is NaN or infinite.
     """
-    probabilities = []
-    for fields in batches:
+
+    def of_batch(fields: np.ndarray) -> np.ndarray:
         inputs = np.stack([from_field(field, preprocessing) for field in fields])
         by_view = [softmax(runtime.logits(tta.show(view, inputs, fields))) for view in views]
-        probabilities.append(np.stack(by_view, axis=1))
-        on_images(len(fields))
+        return np.stack(by_view, axis=1)
+
+    probabilities = []
+    for values in in_order(batches, of_batch, threads=threads):
+        probabilities.append(values)
+        on_images(len(values))
     return np.concatenate(probabilities)

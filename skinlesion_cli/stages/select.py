@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.inference.predictor import PredictedBatch, Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
-from skinlesion_cli.parallel import in_batches
+from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 
@@ -42,7 +43,19 @@ COLUMNS = (
     "strategy",
     "model_sha256",
 )
-_BATCH = 16
+_BATCH = 4
+# Calibrated probabilities, opinions and features of a batch.
+_Values = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A batch of images, those of them that are not labelled yet, and what was predicted of these."""
+
+    n_images: int
+    n_fresh: int
+    predictions: Sequence[Prediction]
+    values: list[_Values]
 
 
 class SelectSettings(StageSettings):
@@ -84,19 +97,24 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
     )
     known = _labelled(workspace)
     predictions: list[Prediction] = []
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    parts: list[_Values] = []
     failed: list[str] = []
     n_known = 0
     passed_over: Counter[str] = Counter()
     with reporter.task("predicting", unit="images") as task:
-        for batch in in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH):
+
+        def measure(batch: list[ImageInput]) -> _Measured:
             fresh = [s for s in batch if not known or s.member or not _is_known(s, known)]
-            n_known += len(batch) - len(fresh)
             predicted = predictor.run(fresh, keep_features=True, keep_views=True)
-            failed += [f"{p.id} ({p.error})" for p in predicted.predictions if p.status == ERROR]
-            predictions += [p for p in predicted.predictions if p.status != ERROR]
-            parts += _measured(predicted)
-            task.advance(len(batch))
+            return _Measured(len(batch), len(fresh), predicted.predictions, _values(predicted))
+
+        batches = in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH)
+        for measured in in_order(batches, measure, threads=available_cores()):
+            n_known += measured.n_images - measured.n_fresh
+            failed += [f"{p.id} ({p.error})" for p in measured.predictions if p.status == ERROR]
+            predictions += [p for p in measured.predictions if p.status != ERROR]
+            parts += measured.values
+            task.advance(measured.n_images)
     if not predictions:
         raise UsageError(
             "there is no unlabelled image to choose from"
@@ -170,7 +188,7 @@ def _is_known(source: ImageInput, known: frozenset[str]) -> bool:
         return False  # predicting it reports what is wrong
 
 
-def _measured(batch: PredictedBatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _values(batch: PredictedBatch) -> list[_Values]:
     """Calibrated probabilities (n, 7), opinions (m, n, 7), and features (n, n_features) of a batch; or
     nothing.
 

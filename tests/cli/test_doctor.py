@@ -180,8 +180,14 @@ def test_a_gpu_that_torch_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_threads_that_would_fight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skinlesion_cli.parallel.affinity_cores", lambda: 8)
     monkeypatch.setattr("skinlesion_cli.parallel.container_cores", lambda: None)
+    monkeypatch.setattr("skinlesion_cli.parallel.busy_cores", lambda: 1.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert look("threads", tmp_path) == [("threads", "ok", "8 cores", "")]
+    monkeypatch.setattr("skinlesion_cli.parallel.busy_cores", lambda: 9.0)
+    ((_, state, found, to_do),) = look("threads", tmp_path)
+    assert (state, found) == ("advice", "8 cores; other programs keep 9 threads busy on 8 cores")
+    assert "quiet" in to_do
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     ((_, state, found, to_do),) = look("threads", tmp_path)
     assert (state, found) == ("advice", "8 cores, OMP_NUM_THREADS=64")

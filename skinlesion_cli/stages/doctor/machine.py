@@ -46,13 +46,22 @@ def threads(_settings: DoctorSettings) -> Iterator[Finding]:
         parallel.container_cores(),
         os.environ.get("OMP_NUM_THREADS", ""),
     )
-    figures = {"cores": cores, "quota_cores": quota, "omp_num_threads": asked or None}
+    busy, machine_cores = parallel.busy_cores(), os.cpu_count() or 1
+    figures = {"cores": cores, "quota_cores": quota, "omp_num_threads": asked or None, "busy_threads": busy}
     shown = f"{cores} cores" + (f", OMP_NUM_THREADS={asked}" if asked else "")
     if quota is not None and quota < cores:
         # Predict and train count no more cores than these.
         yield Finding("threads", "ok", f"{shown}, of which this container may use {quota:g}", figures=figures)
     elif asked.isdigit() and int(asked) > cores:
         yield Finding("threads", "advice", shown, "Unset OMP_NUM_THREADS, or set it to the cores.", figures)
+    elif busy is not None and busy >= machine_cores:
+        yield Finding(
+            "threads",
+            "advice",
+            f"{shown}; other programs keep {busy:g} threads busy on {machine_cores} cores",
+            "Commands take their share and finish later: measure times again when the machine is quiet.",
+            figures,
+        )
     else:
         yield Finding("threads", "ok", shown, figures=figures)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,19 +31,20 @@ from skinlesion_cli.explain.methods import FAST, METHODS
 from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter, Undrawn
+from skinlesion_cli.inference.engine import EngineMember
 from skinlesion_cli.inference.loading import AUTO
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
-from skinlesion_cli.parallel import in_batches
+from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 TABLE = "maps.csv"
 ALL = "all"
-_BATCH = 8
+_BATCH = 4
 
 
 class ExplainSettings(StageSettings):
@@ -110,15 +114,16 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     ):
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        for batch in in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH):
-            records, errors = _explain(settings, predictor, writer, batch)
+        batches = in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH)
+        explain = _Explainer(settings, predictor, writer)
+        for size, records, errors in in_order(batches, explain, threads=explain.threads):
             for record in records:
                 table.writerow({key: escape_formula(value) for key, value in record.row().items()})
                 if record.all_zero:
                     zero.append(f"{record.id} ({record.class_name})")
             failed += errors
-            n_images += len(batch) - len(errors)
-            task.advance(len(batch))
+            n_images += size - len(errors)
+            task.advance(size)
         if not n_images and not failed:
             raise UsageError(
                 "there are no images in " + (name_items(settings.inputs) or "the list"),
@@ -127,37 +132,60 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     return _result(settings, bundle, n_images, zero, failed, passed_over)
 
 
-def _explain(
-    settings: ExplainSettings, predictor: Predictor, writer: OverlayWriter, sources: Sequence[ImageInput]
-) -> tuple[list[MapRecord], list[str]]:
-    """The maps of a batch, and the images that could not be read."""
-    fast = settings.method == FAST and not settings.cam_tta
-    batch = predictor.run(sources, keep_features=fast)
-    failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
-    if batch.output is None or batch.outcome is None:
-        return [], failed
-    ids = [sources[index].id for index in batch.decoded]
-    # Maps are of what was predicted; they are drawn over the image at its own size.
-    images = [
-        partial(predictor.decode_in_full, sources[index], image)
-        for index, image in zip(batch.decoded, batch.images, strict=True)
-    ]
-    decided, probabilities = batch.outcome.decisions.decided, batch.outcome.probabilities
-    if fast:
-        return _drawn(writer.write(ids, images, batch.output.features, decided, probabilities), failed)
-    engine = predictor.engine
-    views = engine.views if settings.cam_tta else ("identity",)
-    records: list[MapRecord | Undrawn] = []
-    for explained in writer.explained(decided):
-        maps = combined(
-            [
-                member_maps(engine.to_input, member, batch.images, explained, settings.method, views)
-                for member in engine.members
-            ],
-            writer.weights,
-        )
-        records += writer.write_maps(ids, images, maps, explained, decided, probabilities)
-    return _drawn(records, failed)
+class _Explainer:
+    """Explains batches; it may be called from `threads` threads at once."""
+
+    def __init__(self, settings: ExplainSettings, predictor: Predictor, writer: OverlayWriter) -> None:
+        self.settings, self.predictor, self.writer = settings, predictor, writer
+        self.on_gpu = settings.method != FAST and settings.device in ("cuda", "mps")
+        self.threads = 1 if self.on_gpu else available_cores()
+        self._of_thread = threading.local()
+
+    def __call__(self, sources: Sequence[ImageInput]) -> tuple[int, list[MapRecord], list[str]]:
+        """The number of images, their maps, and those that could not be read."""
+        fast = self.settings.method == FAST and not self.settings.cam_tta
+        batch = self.predictor.run(sources, keep_features=fast)
+        failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
+        if batch.output is None or batch.outcome is None:
+            return len(sources), [], failed
+        ids = [sources[index].id for index in batch.decoded]
+        # Maps are of what was predicted; they are drawn over the image at its own size.
+        images = [
+            partial(self.predictor.decode_in_full, sources[index], image)
+            for index, image in zip(batch.decoded, batch.images, strict=True)
+        ]
+        decided, probabilities = batch.outcome.decisions.decided, batch.outcome.probabilities
+        if fast:
+            drawn = self.writer.write(ids, images, batch.output.features, decided, probabilities)
+            return len(sources), *_drawn(drawn, failed)
+        engine = self.predictor.engine
+        views = engine.views if self.settings.cam_tta else ("identity",)
+        records: list[MapRecord | Undrawn] = []
+        for explained in self.writer.explained(decided):
+            maps = combined(
+                [
+                    member_maps(engine.to_input, member, batch.images, explained, self.settings.method, views)
+                    for member in self._members()
+                ],
+                self.writer.weights,
+            )
+            records += self.writer.write_maps(ids, images, maps, explained, decided, probabilities)
+        return len(sources), *_drawn(records, failed)
+
+    def _members(self) -> Sequence[EngineMember]:
+        """The networks; for methods that hook into a network while they work, copies of this thread's own."""
+        members = self.predictor.engine.members
+        if self.settings.method == FAST or self.threads == 1:
+            return members
+        if not hasattr(self._of_thread, "members"):
+            from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+
+            self._of_thread.members = [
+                replace(member, runtime=TorchRuntime(deepcopy(member.runtime.network)))  # type: ignore[attr-defined]
+                for member in members
+            ]
+        own: Sequence[EngineMember] = self._of_thread.members
+        return own
 
 
 def _drawn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.config.schema import canonical_json
-from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+from skinlesion_cli.inference.runtimes.torch import TorchRuntime, one_thread_per_call
 from skinlesion_cli.inference.stored_views import stored_views, view_probabilities
 from skinlesion_cli.models.network import restore_network
+from skinlesion_cli.parallel import available_cores
 from skinlesion_cli.stages.train.job import Job
 
 # The held-out images of one fold, and those of all folds,
@@ -40,11 +42,19 @@ def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
         written.append(path)
         if _is_current(path, checkpoint, views):
             continue
-        runtime = runtime or TorchRuntime(restore_network(checkpoint), str(job.device))
+        on_cpu = job.device.type == "cpu"
+        runtime = runtime or TorchRuntime(restore_network(checkpoint), str(job.device), singly=on_cpu)
         task = job.reporter.task(f"predicting {part}, {len(views)} views", total=len(ids), unit="images")
-        with task as bar:
+        with task as bar, one_thread_per_call() if on_cpu else nullcontext():
             fields = (batch for _, batch in job.fields(ids))
-            probabilities = view_probabilities(runtime, fields, job.preprocessing, views, bar.advance)
+            probabilities = view_probabilities(
+                runtime,
+                fields,
+                job.preprocessing,
+                views,
+                bar.advance,
+                threads=available_cores() if on_cpu else 1,
+            )
         fold = "" if job.fold is None or part == "test" else str(job.fold)
         table = job.data.manifest.rows(ids)[["id", "lesion_id", "label"]].assign(fold=fold)
         Predictions(table, probabilities, views, source=checkpoint.name, part=part).save(
