@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from copy import deepcopy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from queue import SimpleQueue
+from typing import Annotated, Any
 
 from pydantic import PositiveInt, SkipValidation
 
@@ -32,7 +33,7 @@ from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter, Undrawn
 from skinlesion_cli.inference.engine import EngineMember
-from skinlesion_cli.inference.loading import AUTO
+from skinlesion_cli.inference.loading import AUTO, gpu_is_there
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
@@ -137,9 +138,13 @@ class _Explainer:
 
     def __init__(self, settings: ExplainSettings, predictor: Predictor, writer: OverlayWriter) -> None:
         self.settings, self.predictor, self.writer = settings, predictor, writer
-        self.on_gpu = settings.method != FAST and settings.device in ("cuda", "mps")
-        self.threads = 1 if self.on_gpu else available_cores()
-        self._of_thread = threading.local()
+        on_gpu = predictor.engine.runtime == "torch" and gpu_is_there(settings.device)
+        self.threads = 1 if on_gpu else available_cores()
+        self._copies: SimpleQueue[Sequence[EngineMember]] | None = None
+        if settings.method != FAST and self.threads > 1:
+            self._copies = SimpleQueue()
+            for _ in range(self.threads):
+                self._copies.put([_copied(member) for member in predictor.engine.members])
 
     def __call__(self, sources: Sequence[ImageInput]) -> tuple[int, list[MapRecord], list[str]]:
         """The number of images, their maps, and those that could not be read."""
@@ -162,30 +167,33 @@ class _Explainer:
         views = engine.views if self.settings.cam_tta else ("identity",)
         records: list[MapRecord | Undrawn] = []
         for explained in self.writer.explained(decided):
-            maps = combined(
-                [
-                    member_maps(engine.to_input, member, batch.images, explained, self.settings.method, views)
-                    for member in self._members()
-                ],
-                self.writer.weights,
-            )
-            records += self.writer.write_maps(ids, images, maps, explained, decided, probabilities)
+            with self._members() as members:
+                method = self.settings.method
+                maps = [
+                    member_maps(engine.to_input, member, batch.images, explained, method, views)
+                    for member in members
+                ]
+            of_all = combined(maps, self.writer.weights)
+            records += self.writer.write_maps(ids, images, of_all, explained, decided, probabilities)
         return len(sources), *_drawn(records, failed)
 
-    def _members(self) -> Sequence[EngineMember]:
-        """The networks; for methods that hook into a network while they work, copies of this thread's own."""
-        members = self.predictor.engine.members
-        if self.settings.method == FAST or self.threads == 1:
-            return members
-        if not hasattr(self._of_thread, "members"):
-            from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+    @contextmanager
+    def _members(self) -> Iterator[Sequence[EngineMember]]:
+        """The networks; for methods that hook into a network while they work, copies for this call alone."""
+        if self._copies is None:
+            yield self.predictor.engine.members
+            return
+        members = self._copies.get()
+        try:
+            yield members
+        finally:
+            self._copies.put(members)
 
-            self._of_thread.members = [
-                replace(member, runtime=TorchRuntime(deepcopy(member.runtime.network)))  # type: ignore[attr-defined]
-                for member in members
-            ]
-        own: Sequence[EngineMember] = self._of_thread.members
-        return own
+
+def _copied(member: EngineMember) -> EngineMember:
+    runtime: Any = copy(member.runtime)
+    runtime.network = deepcopy(runtime.network)
+    return replace(member, runtime=runtime)
 
 
 def _drawn(

@@ -43,11 +43,11 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     ArtifactError : the model is missing or damaged, or the rows to resume are another model's.
     """
     check_named(settings.inputs)
+    lesions = groups.lesions_of(settings.group)
+    replaced = _check_output(settings)
     kind = (
         "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
     )
-    lesions = groups.lesions_of(settings.group)
-    replaced = _check_output(settings)
     if replaced:
         reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
     source = locate_model(Workspace(settings.workspace), settings.model)
