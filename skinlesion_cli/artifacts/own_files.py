@@ -14,6 +14,8 @@ _FIRST_COLUMNS = ("row", "id", "status", "error")
 _MAX_LINE_BYTES = 1 << 20
 _MAX_JSON_BYTES = 64 << 20
 _HEAD_BYTES = 4096
+# Ends every PDF that this toolkit wrote; to a reader of PDF it is a comment.
+PDF_MARK = b"%skinlesion\n"
 
 
 def is_prediction_table(path: Path) -> bool:
@@ -60,6 +62,18 @@ def is_page(path: Path) -> bool:
         b"Content-Security-Policy" in head
         and (b"<title>Predictions of " in head or b"<title>Evaluation of " in head)
     )
+
+
+def is_pdf(path: Path) -> bool:
+    """Whether a file is a PDF that this toolkit wrote."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"%PDF":
+                return False
+            file.seek(-len(PDF_MARK), 2)
+            return file.read() == PDF_MARK
+    except OSError:
+        return False
 
 
 def is_artifact(kind: str) -> Recogniser:

@@ -55,6 +55,13 @@ def evaluate(
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html, one page that works offline.")
     ] = False,
+    report_pdf: Annotated[
+        Path | None,
+        typer.Option(
+            "--report-pdf",
+            help="Also print that page, which it implies, to this file; needs Chromium or Chrome.",
+        ),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples, clustered by lesion.")] = 2000,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to. Default: in the workspace.")
@@ -80,7 +87,8 @@ def evaluate(
         n_resamples=resamples,
         seed=seed,
         output=output,
-        report=report,
+        report=report or report_pdf is not None,
+        report_pdf=report_pdf,
         prevalence=None if prevalence is None else parse_prevalence(prevalence),
         beside=tuple(beside or ()),
     )

@@ -44,6 +44,7 @@ BATCH = (
     "Images per batch, the unit in which work is distributed, written and resumed. Default: 2, on a GPU 32."
 )
 REPORT = "Also write a page for reviewing the results in a browser, offline; implies --cam."
+PDF = "Also print the page of --report, which it implies, to this file; needs Chromium or Chrome."
 LINKS = "Follow symbolic links below folders; links that lead in circles get a row each."
 SIMILAR = (
     "Find the labelled lesions most like each image, among those that the network was not trained on: "
@@ -67,6 +68,7 @@ def predict(
     ] = None,
     cam: Annotated[bool, typer.Option("--cam", help="Also write Grad-CAM overlays as PNG.")] = False,
     report: Annotated[bool, typer.Option("--report", help=REPORT)] = False,
+    report_pdf: Annotated[Path | None, typer.Option("--report-pdf", help=PDF)] = None,
     cam_style: options.CamStyleOption = "overlay",
     resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE)] = False,
@@ -104,7 +106,8 @@ def predict(
         format=format,
         cam=cam,
         cam_style=cam_style,
-        report=report,
+        report=report or report_pdf is not None,
+        report_pdf=report_pdf,
         resume=resume,
         overwrite=overwrite,
         tta=tta,

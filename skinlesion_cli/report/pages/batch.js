@@ -106,6 +106,8 @@
   }
 
   function layout() {
+    // Printing resizes the window; what is printed needs no layout of ours.
+    if (document.body.classList.contains("printing")) return;
     const hadFocus = gallery.contains(document.activeElement);
     clear();
     const available = gallery.clientWidth;

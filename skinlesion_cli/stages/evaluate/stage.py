@@ -34,6 +34,7 @@ from skinlesion_cli.decisions.triage import malignant_probability
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
+from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.report.plots_evaluation import draw
 from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
@@ -56,6 +57,7 @@ class EvaluateSettings(StageSettings):
     `thresholded` : in the official table, the decision is the maximum of its row.
     `prevalence` : class -> share in another population, for which predictive values, risks and net benefit
     are computed too. `beside` : folders of earlier evaluations, whose figures are shown beside these.
+    `report_pdf` : where to print the page of `report` to.
     """
 
     workspace: Path
@@ -69,6 +71,7 @@ class EvaluateSettings(StageSettings):
     seed: NonNegativeInt = 0
     output: Path | None = None
     report: bool = False
+    report_pdf: Path | None = None
     prevalence: Mapping[str, float] | None = None
     beside: tuple[Path, ...] = ()
 
@@ -112,6 +115,9 @@ class _Judged:
 def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     """Write `evaluation.json`, pictures and `challenge.csv` to the output folder."""
     workspace = Workspace(settings.workspace)
+    if settings.report_pdf is not None:
+        find_chromium()
+        output_checks.check_file(settings.report_pdf, own_files.is_pdf, "a printed page")
     if settings.output is not None:
         names = ["evaluation.json", "challenge.csv", PAGE]
         _check_output(settings, settings.output, names if settings.report else names[:2])
@@ -178,6 +184,10 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
                 reports.append(
                     write_evaluation_report(folder, workspace, data, judged.ids, body, files, artifact)
                 )
+            if settings.report_pdf is not None:
+                with reporter.task("printing the report"):
+                    print_page(reports[0], settings.report_pdf)
+                reports.append(settings.report_pdf)
     paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
     return _result(defined(body), paths, [*notes, *subgroup_notes])
 

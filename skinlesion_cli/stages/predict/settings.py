@@ -81,6 +81,8 @@ class PredictSettings(StageSettings):
                 "--report, --report-pdf and --group need the whole batch; --shard predicts a part of it",
                 "Predict all of it, or merge the shards and read the table.",
             )
+        if self.report_pdf and not self.report:
+            raise UsageError("report_pdf prints the page of report: ask for both")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
         if self.address and self.backend not in ("dask", "ray"):

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.artifacts import output_checks, prediction_file
+from skinlesion_cli.artifacts import output_checks, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.data.reading.folders import describe, summary_lines
+from skinlesion_cli.data.reading.folders import describe
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
-from skinlesion_cli.decisions.triage import LEVELS
-from skinlesion_cli.decisions.triage_policy import triage_policy
-from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import loading
-from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
-from skinlesion_cli.inference.prediction import ERROR, TABLE, Prediction
+from skinlesion_cli.inference.lesion_verdict import LesionVerdict
+from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.inference.similar import SimilarCases
 from skinlesion_cli.inference.summary import Numbering, Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter, Task
+from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.result import StageResult
-from skinlesion_cli.stages.predict import backends, groups, review_page
+from skinlesion_cli.stages.predict import backends, groups, review_page, summary
 from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker
@@ -88,29 +87,13 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         finished = map(Prediction.from_row, prediction_file.read_rows(settings.output, kind, TABLE))
         verdicts = groups.write_lesions(settings.output, bundle.calibration.rule, finished)
     reports = _report(settings, kind, plan, bundle, verdicts, reporter)
-    result = _result(settings, plan, bundle, tally, passed_over, reports)
+    result = summary.result(settings, plan, bundle, tally, passed_over, reports)
     if lesions is not None:
-        result = _with_lesions(result, lesions, verdicts, groups.table_path(settings.output))
+        result = summary.with_lesions(result, lesions, verdicts, groups.table_path(settings.output))
     return (
         replace(result, warnings=[f"replaced the earlier {settings.output}", *result.warnings])
         if replaced
         else result
-    )
-
-
-def _with_lesions(
-    result: StageResult, lesions: Lesions, verdicts: dict[str, LesionVerdict], path: Path
-) -> StageResult:
-    """The result with what was found by lesion."""
-    counts = Counter(verdict.triage or ERROR for verdict in verdicts.values())
-    levels = {level: counts[level] for level in (*LEVELS, ERROR) if level != ERROR or counts[level]}
-    words = ", ".join(f"{count} {level}" for level, count in levels.items() if count)
-    return replace(
-        result,
-        headline=[*result.headline, f"{len(verdicts)} lesions: {words}", f"  {GROUP_RULE}"],
-        figures={**result.figures, "lesions": len(verdicts), "lesion_triage": levels},
-        artifacts=[*result.artifacts, str(path)],
-        warnings=[*result.warnings, *lesions.warnings()],
     )
 
 
@@ -127,7 +110,12 @@ def _report(
     choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
     facts = {"runtime": plan.runtime, "test-time views": choice.label}
     with reporter.task("writing the report"):
-        return [str(review_page.write_report(settings.output, kind, bundle, plan.overlays, facts, verdicts))]
+        page = review_page.write_report(settings.output, kind, bundle, plan.overlays, facts, verdicts)
+    if settings.report_pdf is None:
+        return [str(page)]
+    with reporter.task("printing the report"):
+        print_page(page, settings.report_pdf)
+    return [str(page), str(settings.report_pdf)]
 
 
 def _mirrors(settings: PredictSettings) -> list[Path]:
@@ -151,6 +139,9 @@ def _check_output(settings: PredictSettings) -> bool:
         output_checks.check_mirror(overlays, settings.output, settings.inputs)
     if settings.report:
         review_page.check_output(settings.output, settings.inputs)
+    if settings.report_pdf:
+        find_chromium()
+        output_checks.check_file(settings.report_pdf, own_files.is_pdf, "a printed page", settings.inputs)
     return replaces
 
 
@@ -279,59 +270,3 @@ def _total(settings: PredictSettings) -> int | None:
     if settings.listed != () or settings.shard:
         return None
     return count_quickly(settings.inputs, _COUNTED_AHEAD)
-
-
-def _result(
-    settings: PredictSettings,
-    plan: Plan,
-    bundle: Bundle,
-    tally: Tally,
-    passed_over: Counter[str],
-    reports: list[str],
-) -> StageResult:
-    figures = tally.figures()
-    policy = triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None)
-    counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
-    headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
-    if tally.images:
-        levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
-        headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
-        headline.append("an image gets the first level that fits:")
-        headline += [f"  {each.level}: {each.sentence}" for each in policy]
-    artifacts = [] if settings.output == STDOUT else [str(settings.output)]
-    if plan.overlays is not None:
-        artifacts.append(str(plan.overlays))
-    artifacts += reports
-    headline += summary_lines(passed_over)
-    warnings = []
-    archives = {kind: count for kind, count in passed_over.items() if kind.endswith(" archive")}
-    if archives:
-        warnings.append(
-            f"archives in folders are not opened ({describe(Counter(archives))}): name a zip archive as "
-            "an input of "
-            "its own, unpack others"
-        )
-    if tally.failed:
-        warnings.append(f"{tally.failed} images could not be read: {tally.name_failures()}")
-    if tally.flagged:
-        warnings.append(
-            f"{tally.flagged} images failed a check of the quality gate and are flagged for review"
-        )
-    return StageResult(
-        command="predict",
-        headline=headline,
-        figures=figures
-        | {
-            "model": bundle.model_id,
-            "model_sha256": bundle.sha256,
-            "runtime": plan.runtime,
-            "tta": loading.choose_tta(bundle.calibration, settings.tta, force=settings.force).label,
-            "shard": list(settings.shard) if settings.shard else None,
-            "passed_over": dict(passed_over),
-            "triage_policy": [asdict(each) for each in policy],
-        },
-        artifacts=artifacts,
-        warnings=warnings,
-        next_command=None,
-        exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,
-    )

@@ -1,0 +1,94 @@
+"""What `predict` says when it is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.data.reading.folders import describe, summary_lines
+from skinlesion_cli.decisions.triage import LEVELS
+from skinlesion_cli.decisions.triage_policy import triage_policy
+from skinlesion_cli.errors import ExitCode
+from skinlesion_cli.inference import loading
+from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
+from skinlesion_cli.inference.prediction import ERROR
+from skinlesion_cli.inference.summary import Tally
+from skinlesion_cli.result import StageResult
+from skinlesion_cli.stages.predict.groups import Lesions
+from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
+from skinlesion_cli.stages.predict.worker import Plan
+
+
+def result(
+    settings: PredictSettings,
+    plan: Plan,
+    bundle: Bundle,
+    tally: Tally,
+    passed_over: Counter[str],
+    reports: list[str],
+) -> StageResult:
+    """Counts, files, and what needs attention."""
+    figures = tally.figures()
+    policy = triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None)
+    counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
+    headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
+    if tally.images:
+        levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
+        headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
+        headline.append("an image gets the first level that fits:")
+        headline += [f"  {each.level}: {each.sentence}" for each in policy]
+    artifacts = [] if settings.output == STDOUT else [str(settings.output)]
+    if plan.overlays is not None:
+        artifacts.append(str(plan.overlays))
+    artifacts += reports
+    headline += summary_lines(passed_over)
+    warnings = []
+    archives = {kind: count for kind, count in passed_over.items() if kind.endswith(" archive")}
+    if archives:
+        warnings.append(
+            f"archives in folders are not opened ({describe(Counter(archives))}): name a zip archive as "
+            "an input of "
+            "its own, unpack others"
+        )
+    if tally.failed:
+        warnings.append(f"{tally.failed} images could not be read: {tally.name_failures()}")
+    if tally.flagged:
+        warnings.append(
+            f"{tally.flagged} images failed a check of the quality gate and are flagged for review"
+        )
+    return StageResult(
+        command="predict",
+        headline=headline,
+        figures=figures
+        | {
+            "model": bundle.model_id,
+            "model_sha256": bundle.sha256,
+            "runtime": plan.runtime,
+            "tta": loading.choose_tta(bundle.calibration, settings.tta, force=settings.force).label,
+            "shard": list(settings.shard) if settings.shard else None,
+            "passed_over": dict(passed_over),
+            "triage_policy": [asdict(each) for each in policy],
+        },
+        artifacts=artifacts,
+        warnings=warnings,
+        next_command=None,
+        exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,
+    )
+
+
+def with_lesions(
+    result: StageResult, lesions: Lesions, verdicts: dict[str, LesionVerdict], path: Path
+) -> StageResult:
+    """The result with what was found by lesion."""
+    counts = Counter(verdict.triage or ERROR for verdict in verdicts.values())
+    levels = {level: counts[level] for level in (*LEVELS, ERROR) if level != ERROR or counts[level]}
+    words = ", ".join(f"{count} {level}" for level, count in levels.items() if count)
+    return replace(
+        result,
+        headline=[*result.headline, f"{len(verdicts)} lesions: {words}", f"  {GROUP_RULE}"],
+        figures={**result.figures, "lesions": len(verdicts), "lesion_triage": levels},
+        artifacts=[*result.artifacts, str(path)],
+        warnings=[*result.warnings, *lesions.warnings()],
+    )
