@@ -516,6 +516,8 @@
 
   function startPrint() {
     document.body.classList.add("printing");
+    // How triage decides belongs into the record.
+    document.querySelector("details").open = true;
     clear();
     view.slice(0, MOST_PRINTED).forEach((row, at) => { const card = build(row, at); drawn.set(at, card); gallery.append(card); });
     $("printed").textContent = view.length > MOST_PRINTED
