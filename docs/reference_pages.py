@@ -22,8 +22,25 @@ def pages() -> dict[str, str]:
         "reference/commands.md": f"# Commands\n\n{GENERATED}\n{commands()}",
         "reference/columns.md": f"# Columns of the predictions\n\n{GENERATED}\n{columns()}",
         "reference/recipes.md": recipes(),
+        "reference/triage.md": triage(),
         "reference/artifacts.md": artifacts(),
     }
+
+
+def triage() -> str:
+    """The rules of triage of the bundled model, in the order in which they apply."""
+    from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
+    from skinlesion_cli.decisions.triage_policy import triage_policy
+
+    bundle = Bundle.load(bundled_model())
+    lines = ["# Triage of the bundled model\n", GENERATED, "An image gets the first level that fits.\n"]
+    for number, rule in enumerate(triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None), 1):
+        if len(rule.conditions) > 1:
+            lines.append(f"{number}. `{rule.level}`, if any of these holds:")
+            lines += [f"    - {condition}" for condition in rule.conditions]
+        else:
+            lines.append(f"{number}. `{rule.level}`: {rule.sentence}")
+    return "\n".join(lines) + "\n"
 
 
 def recipes() -> str:
