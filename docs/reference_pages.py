@@ -34,7 +34,8 @@ def triage() -> str:
 
     bundle = Bundle.load(bundled_model())
     lines = ["# Triage of the bundled model\n", GENERATED, "An image gets the first level that fits.\n"]
-    for number, rule in enumerate(triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None), 1):
+    rules = triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None)
+    for number, rule in enumerate(rules, start=1):
         if len(rule.conditions) > 1:
             lines.append(f"{number}. `{rule.level}`, if any of these holds:")
             lines += [f"    - {condition}" for condition in rule.conditions]
