@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ skinlesion predict ./images --report --model builtin --similar 3
 skinlesion predict a.jpg scans.zip @more.txt --output results.parquet --resume
 find . -name '*.jpg' -print0 | skinlesion predict - --output - | jq .decision
 skinlesion predict /data --shard 3/16 --output part-3.csv
+skinlesion predict ./inbox --watch --report --output results.csv
 """
 INPUTS = (
     "Image files, folders (searched recursively), quoted patterns, zip archives, DICOM (extra dicom), "
@@ -56,6 +58,11 @@ GROUP = (
     "photograph, since a sign seen once counts. Guarantees for refer and routine hold for photographs, not "
     "for lesions."
 )
+WATCH = (
+    "Keep looking into one folder, and predict every image that arrives once it is complete: the table "
+    "grows, the page of --report is written again, and a second start continues it. Ctrl-C or SIGTERM ends it."
+)
+INTERVAL = "Seconds between two looks of --watch. A file is complete when two looks find it unchanged."
 PIXELS = "Refuse images with more pixels than this."
 
 
@@ -89,6 +96,8 @@ def predict(
     follow_links: Annotated[bool, typer.Option("--follow-links", help=LINKS)] = False,
     similar: Annotated[int, typer.Option("--similar", min=0, max=20, help=SIMILAR)] = 0,
     group: Annotated[str | None, typer.Option("--group", help=GROUP)] = None,
+    watch: Annotated[bool, typer.Option("--watch", help=WATCH)] = False,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, max=3600.0, help=INTERVAL)] = 5.0,
     model: options.ModelOption = None,
     *,
     workspace: Path,
@@ -126,4 +135,8 @@ def predict(
         group=group,
         stream=stdout_for_rows() if output == STDOUT else None,
     )
+    if watch:
+        from skinlesion_cli.stages.predict import watch as watching
+
+        return StageCall(partial(watching.run, interval_s=interval), settings)
     return StageCall(stage.run, settings)

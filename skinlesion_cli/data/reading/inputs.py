@@ -181,12 +181,7 @@ def _one(name: str, prefix: str, follow_links: bool, passed_over: Counter[str]) 
             if entry.refusal is not None:
                 yield ImageInput(own, entry.path, refusal=entry.refusal)
                 continue
-            source = ImageInput(own, entry.path)
-            numbers = _frame_numbers(entry.path, entry.kind)
-            if numbers == ():
-                passed_over[NO_IMAGE] += 1
-            else:
-                yield from _frames(source, numbers)
+            yield from below(own, entry.path, entry.kind, passed_over)
         return
     kind = sniff(path)
     if os.path.isfile(path) and (path.suffix.lower() == ARCHIVE_SUFFIX or kind.name == _ARCHIVE_KIND):
@@ -194,6 +189,15 @@ def _one(name: str, prefix: str, follow_links: bool, passed_over: Counter[str]) 
     else:
         # A file that was named gets a row, whatever it is.
         yield from _frames(ImageInput(identity(name), path), _frame_numbers(path, kind) or (1,))
+
+
+def below(own: str, path: Path, kind: FileKind, passed_over: Counter[str]) -> Iterator[ImageInput]:
+    """The image, or each of its frames, of a file below a folder; what is no image is counted instead."""
+    numbers = _frame_numbers(path, kind) if kind.image else ()
+    if numbers == ():
+        passed_over[NO_IMAGE if kind.image else kind.name] += 1
+    else:
+        yield from _frames(ImageInput(own, path), numbers)
 
 
 def expand_bytes(name: str, content: bytes) -> Iterator[ImageInput]:

@@ -43,7 +43,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     """
     check_named(settings.inputs)
     lesions = groups.lesions_of(settings.group)
-    replaced = _check_output(settings)
+    replaced = check_outputs(settings)
     kind = (
         "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
     )
@@ -51,7 +51,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
     source = locate_model(Workspace(settings.workspace), settings.model)
     bundle = Bundle.load(source)
-    plan = _plan(settings, source, bundle, reporter)
+    plan = plan_of(settings, source, bundle, reporter)
     passed_over: Counter[str] = Counter()
     inputs = iter(
         expand(settings.inputs, settings.listed, follow_links=settings.follow_links, passed_over=passed_over)
@@ -68,7 +68,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         batches = backends.shard_of(batches, *settings.shard)
     with (
         _sink(settings, kind, plan, size, lesions) as sink,
-        output_checks.hold_mirrors(_mirrors(settings), settings.output),
+        output_checks.hold_mirrors(mirrors(settings), settings.output),
         reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
         if settings.resume and isinstance(sink, prediction_file.PartialFile):
@@ -86,7 +86,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     if lesions is not None:
         finished = map(Prediction.from_row, prediction_file.read_rows(settings.output, kind, TABLE))
         verdicts = groups.write_lesions(settings.output, bundle.calibration.rule, finished)
-    reports = _report(settings, kind, plan, bundle, verdicts, reporter)
+    reports = write_reports(settings, kind, plan, bundle, verdicts, reporter)
     result = summary.result(settings, plan, bundle, tally, passed_over, reports)
     if lesions is not None:
         result = summary.with_lesions(result, lesions, verdicts, groups.table_path(settings.output))
@@ -97,7 +97,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     )
 
 
-def _report(
+def write_reports(
     settings: PredictSettings,
     kind: str,
     plan: Plan,
@@ -118,7 +118,7 @@ def _report(
     return [str(page), str(settings.report_pdf)]
 
 
-def _mirrors(settings: PredictSettings) -> list[Path]:
+def mirrors(settings: PredictSettings) -> list[Path]:
     """The folders beside the table that mirror the inputs: overlays, and thumbnails of the page."""
     if settings.output == STDOUT or not (settings.cam or settings.report):
         return []
@@ -126,7 +126,7 @@ def _mirrors(settings: PredictSettings) -> list[Path]:
     return [*folders, review_page.thumbnails_path(settings.output)] if settings.report else folders
 
 
-def _check_output(settings: PredictSettings) -> bool:
+def check_outputs(settings: PredictSettings) -> bool:
     """Refuse outputs that would replace something of the user's;
     whether an earlier table will be replaced.
     """
@@ -135,7 +135,7 @@ def _check_output(settings: PredictSettings) -> bool:
     replaces = prediction_file.check_output(settings.output, settings.inputs)
     if settings.group:
         groups.check_output(settings.output, settings.inputs)
-    for overlays in _mirrors(settings)[:1]:
+    for overlays in mirrors(settings)[:1]:
         output_checks.check_mirror(overlays, settings.output, settings.inputs)
     if settings.report:
         review_page.check_output(settings.output, settings.inputs)
@@ -145,7 +145,7 @@ def _check_output(settings: PredictSettings) -> bool:
     return replaces
 
 
-def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
+def plan_of(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter: Reporter) -> Plan:
     choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
     if choice.forced:
         reporter.note(
@@ -163,7 +163,7 @@ def _plan(settings: PredictSettings, source: Workspace, bundle: Bundle, reporter
         similar_sha256 = SimilarCases.load(source, bundle, settings.similar).sha256
     overlays = None
     if settings.cam or settings.report:
-        overlays = _mirrors(settings)[0]
+        overlays = mirrors(settings)[0]
     return Plan(
         workspace=source.root,
         model_sha256=bundle.sha256,

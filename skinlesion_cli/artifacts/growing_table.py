@@ -1,0 +1,59 @@
+"""A table of predictions that grows in place, under its final name, while a folder is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from skinlesion_cli.artifacts.files import atomic_write, exclusive
+from skinlesion_cli.artifacts.prediction_columns import ColumnSet
+from skinlesion_cli.artifacts.prediction_file import PartialFile, line_format
+from skinlesion_cli.errors import ArtifactError, UsageError
+
+FORMATS = ("csv", "jsonl")
+
+
+@contextmanager
+def open_growing(
+    output: Path, kind: str, table: ColumnSet, same: dict[str, Any]
+) -> Iterator[tuple[PartialFile, list[dict[str, Any]]]]:
+    """The table, held for this process, and the rows that it has; half a row at its end is cut off.
+
+    Parameters
+    ----------
+    kind : in `FORMATS`.
+    same : columns that have to have these values in every row.
+
+    Raises
+    ------
+    UsageError : Parquet, which cannot grow, or a table with other columns.
+    ArtifactError : a row has another value; names both.
+    SkinLesionError : another process writes to it.
+    """
+    if kind not in FORMATS:
+        raise UsageError(f"a {kind} table cannot grow row by row", "Name the output .csv or .jsonl.")
+    with exclusive(output.resolve().parent, f"predict-{output.name}"):
+        header = table.header(line_format(kind))
+        if not output.exists() or not output.stat().st_size:
+            atomic_write(output, header)
+        with output.open("r+b") as file:
+            if file.read(len(header)) != header:
+                raise UsageError(
+                    f"{output} has other columns than this version writes", "Choose another --output."
+                )
+            growing = PartialFile(output, kind, table, {}, file)
+            rows = list(growing.finished_rows())
+            _require(output, rows, same)
+            yield growing, rows
+
+
+def _require(output: Path, rows: list[dict[str, Any]], same: dict[str, Any]) -> None:
+    for row in rows:
+        for name, value in same.items():
+            if row[name] != value:
+                raise ArtifactError(
+                    f"{output} has rows with {name} {row[name]}, but now it would be {value}",
+                    "Choose another --output: one table holds the results of one model.",
+                )

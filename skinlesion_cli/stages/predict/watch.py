@@ -1,0 +1,126 @@
+"""Predict the images that arrive in a folder, until somebody ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from skinlesion_cli.artifacts import output_checks, prediction_file
+from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.growing_table import open_growing
+from skinlesion_cli.artifacts.prediction_file import PartialFile
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.reading.arrivals import Arrivals
+from skinlesion_cli.data.reading.inputs import ImageInput
+from skinlesion_cli.errors import UsageError, name_items
+from skinlesion_cli.inference import loading
+from skinlesion_cli.inference.prediction import TABLE
+from skinlesion_cli.inference.summary import Tally
+from skinlesion_cli.parallel import in_batches
+from skinlesion_cli.progress import Reporter
+from skinlesion_cli.stages.predict import backends
+from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
+from skinlesion_cli.stages.predict.stage import check_outputs, mirrors, plan_of, write_reports
+from skinlesion_cli.stages.predict.worker import Worker
+
+INTERVAL_S = 5.0
+
+
+def run(
+    settings: PredictSettings,
+    reporter: Reporter,
+    *,
+    interval_s: float = INTERVAL_S,
+    pause: Callable[[float], object] = time.sleep,
+) -> NoReturn:
+    """Look into the folder every `interval_s` seconds; predict what is new and complete, each image once.
+
+    The table grows row by row under its final name, and is the record of what was predicted: started again
+    with the same output, it continues where it ended. It never returns; a signal ends it.
+
+    Raises
+    ------
+    UsageError : it is not exactly one folder, or options that do not go together.
+    ArtifactError : the model is missing or damaged, or the table holds another model's rows.
+    """
+    folder = _folder(settings)
+    check_outputs(settings)
+    kind = prediction_file.format_of(settings.output, settings.format)
+    source = locate_model(Workspace(settings.workspace), settings.model)
+    bundle = Bundle.load(source)
+    plan = plan_of(settings, source, bundle, reporter)
+    worker = Worker(plan, bundle)
+    size = settings.batch or loading.default_batch(plan.runtime, settings.device)
+    with (
+        open_growing(settings.output, kind, TABLE, worker.predictor.origin) as (table, rows),
+        output_checks.hold_mirrors(mirrors(settings), settings.output),
+    ):
+        n_rows = len(rows)
+        arrivals = Arrivals(folder, (row["id"] for row in rows))
+        del rows
+        reporter.note(
+            f"watching {folder}; images are predicted when they are complete. {n_rows} were predicted before"
+        )
+        unreadable = ""
+        while True:
+            try:
+                sources, unreadable = arrivals.look(), ""
+            except OSError as error:
+                sources = []
+                if unreadable != str(error):
+                    reporter.note(f"{folder} cannot be read now, trying again: {error.strerror or error}")
+                    unreadable = str(error)
+            if arrivals.changed:
+                reporter.note(
+                    "changed after they were predicted, and not predicted again (give them new names): "
+                    + name_items(arrivals.changed)
+                )
+            if sources:
+                _predict(worker, table, sources, n_rows, size, settings, reporter)
+                n_rows += len(sources)
+                write_reports(settings, kind, plan, bundle, {}, reporter)
+            pause(interval_s)
+
+
+def _predict(
+    worker: Worker,
+    table: PartialFile,
+    sources: Sequence[ImageInput],
+    n_rows: int,
+    size: int,
+    settings: PredictSettings,
+    reporter: Reporter,
+) -> None:
+    tally = Tally()
+    batches = in_batches(enumerate(sources, start=n_rows + 1), size)
+    for predictions in backends.by_threads(worker, batches, settings.workers):
+        table.write(prediction.to_row() for prediction in predictions)
+        for prediction in predictions:
+            tally.add(prediction)
+    levels = ", ".join(f"{n} {level}" for level, n in tally.triage.items())
+    failed = f"; {tally.failed} could not be read: {tally.name_failures()}" if tally.failed else ""
+    reporter.note(f"{len(sources)} new images: {levels or 'none predicted'}{failed}")
+
+
+def _folder(settings: PredictSettings) -> Path:
+    if len(settings.inputs) != 1 or settings.listed != () or not Path(settings.inputs[0]).is_dir():
+        raise UsageError("--watch needs one folder", "Example: predict ./inbox --watch --output results.csv")
+    others = {
+        "--output -": settings.output == STDOUT,
+        "--shard": settings.shard,
+        "--group": settings.group,
+        "--report-pdf": settings.report_pdf,
+        "--backend": settings.backend != "threads",
+        "--follow-links": settings.follow_links,
+        "--overwrite": settings.overwrite,
+        "--resume": settings.resume,
+    }
+    given = [name for name, is_given in others.items() if is_given]
+    if given:
+        raise UsageError(
+            f"--watch does not go with {name_items(given)}",
+            "It continues its own table whenever it is started again.",
+        )
+    return Path(settings.inputs[0])

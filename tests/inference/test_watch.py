@@ -1,0 +1,187 @@
+"""Watching a folder: images once they are complete, each once, across restarts."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinlesion_cli.data.reading.arrivals import Arrivals
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages.predict import stage, watch
+from skinlesion_cli.stages.predict.settings import PredictSettings
+
+
+class Ended(BaseException):
+    """What a signal does to a watch."""
+
+
+class Notes(SilentReporter):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def picture(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def watched(settings: PredictSettings, *between: Callable[[], Any]) -> list[str]:
+    """The notes of a watch; before each further look one of these is done, after the last it is ended."""
+    notes, todo = Notes(), iter(between)
+
+    def pause(_seconds: float) -> None:
+        act = next(todo, None)
+        if act is None:
+            raise Ended
+        act()
+
+    with pytest.raises(Ended):
+        watch.run(settings, notes, pause=pause)
+    return notes.texts
+
+
+def nothing() -> None:
+    pass
+
+
+def ids(path: Path) -> list[tuple[str, str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row["row"], row["id"], row["status"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    (tmp_path / "inbox").mkdir()
+    return tmp_path / "inbox"
+
+
+@pytest.fixture
+def settings(tiny_workspace: Path, inbox: Path, tmp_path: Path) -> Callable[..., PredictSettings]:
+    def make(**more: Any) -> PredictSettings:
+        given = {"workspace": tiny_workspace, "inputs": (str(inbox),), "output": tmp_path / "out.csv"}
+        return PredictSettings(**(given | more))
+
+    return make
+
+
+def test_a_file_is_complete_when_two_looks_find_it_the_same(inbox: Path) -> None:
+    arrivals = Arrivals(inbox, known=["old.png"])
+    picture(inbox / "old.png", 0)
+    whole = picture(inbox / "whole.png", 1).read_bytes()
+    (inbox / "growing.png").write_bytes(whole[:20])
+    (inbox / "empty.png").touch()
+    (inbox / "later.png.part").write_bytes(whole)
+    (inbox / ".hidden.png").write_bytes(whole)
+    (inbox / "notes.txt").write_text("no image")
+    assert arrivals.look() == []
+    (inbox / "growing.png").write_bytes(whole)
+    assert [source.id for source in arrivals.look()] == ["whole.png"]
+    assert arrivals.passed_over == {"txt": 1}
+    (inbox / "later.png.part").rename(inbox / "later.png")
+    assert [source.id for source in arrivals.look()] == ["growing.png"]
+    assert [source.id for source in arrivals.look()] == ["later.png"]
+    # Another photograph under a name that was handed out.
+    os.utime(inbox / "whole.png", ns=(1, 1))
+    assert arrivals.look() == []
+    assert arrivals.changed == ["whole.png"]
+    assert arrivals.look() == []
+    assert arrivals.changed == []
+
+
+def test_images_are_predicted_once_as_they_come_and_the_page_follows(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    out, page = tmp_path / "out.csv", tmp_path / "out-report.html"
+    picture(inbox / "b.png", 1)
+
+    def second() -> None:
+        assert ids(out) == [("1", "b.png", "ok")]
+        assert "b.png" in page.read_text(encoding="utf-8")
+        picture(inbox / "visit" / "a.png", 2)
+        (inbox / "c.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+
+    notes = watched(settings(report=True), nothing, second, nothing, nothing)
+    expected = [("1", "b.png", "ok"), ("2", "c.png", "error"), ("3", "visit/a.png", "ok")]
+    assert ids(out) == expected
+    assert "visit/a.png" in page.read_text(encoding="utf-8")
+    assert any(note.startswith("2 new images: ") and "c.png" in note for note in notes)
+    # The rows are those that predicting the folder in one go gives.
+    whole = settings(output=tmp_path / "whole.csv")
+    stage.run(whole, SilentReporter())
+    by_id = {}
+    for path in (out, tmp_path / "whole.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            by_id[path.name] = {row["id"]: row["p_MEL"] for row in csv.DictReader(file)}
+    assert by_id["out.csv"] == by_id["whole.csv"]
+
+
+def test_a_watch_that_was_ended_continues_and_cuts_off_half_a_row(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    picture(inbox / "a.png", 1)
+    watched(settings(), nothing)
+    first = out.read_bytes()
+    out.write_bytes(first + first.splitlines()[1][:30])
+    picture(inbox / "b.png", 2)
+    notes = watched(settings(), nothing, nothing)
+    assert ids(out) == [("1", "a.png", "ok"), ("2", "b.png", "ok")]
+    assert out.read_bytes().startswith(first)
+    assert any("1 were predicted before" in note for note in notes)
+
+
+def test_a_folder_that_goes_away_for_a_while_is_waited_for(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    def back() -> None:
+        (tmp_path / "away").rename(inbox)
+        picture(inbox / "a.png", 1)
+
+    notes = watched(settings(), lambda: inbox.rename(tmp_path / "away"), nothing, back, nothing, nothing)
+    assert ids(tmp_path / "out.csv") == [("1", "a.png", "ok")]
+    assert sum("cannot be read now" in note for note in notes) == 1
+
+
+def test_a_table_of_another_model_or_of_other_columns_is_not_continued(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    picture(inbox / "a.png", 1)
+    watched(settings(), nothing)
+    kept = out.read_bytes()
+    out.write_bytes(kept.replace(b"adaptive", b"none").replace(b",d4,", b",none,"))
+    with pytest.raises(ArtifactError, match="has rows with tta none"):
+        watch.run(settings(), SilentReporter())
+    out.write_bytes(kept.replace(b"decision,", b"", 1))
+    with pytest.raises(UsageError):
+        watch.run(settings(), SilentReporter())
+    assert out.read_bytes() == kept.replace(b"decision,", b"", 1)
+
+
+@pytest.mark.parametrize(
+    "more", [{"inputs": ("a.png", "b.png")}, {"resume": True}, {"shard": (1, 2)}, {"follow_links": True}]
+)
+def test_what_cannot_be_watched_is_refused(
+    more: dict[str, Any], settings: Callable[..., PredictSettings]
+) -> None:
+    with pytest.raises(UsageError, match="--watch"):
+        watch.run(settings(**more), SilentReporter())
+
+
+def test_parquet_cannot_grow(settings: Callable[..., PredictSettings], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot grow"):
+        watch.run(settings(output=tmp_path / "out.parquet"), SilentReporter())
+    assert not (tmp_path / "out.parquet").exists()
