@@ -60,7 +60,8 @@ GROUP = (
 )
 WATCH = (
     "Keep looking into one folder, and predict every image that arrives once it is complete: the table "
-    "grows, the page of --report is written again, and a second start continues it. Ctrl-C or SIGTERM ends it."
+    "grows, the page of --report is written again, and a second start continues it. SIGTERM or Ctrl-C ends "
+    "it."
 )
 INTERVAL = "Seconds between two looks of --watch. A file is complete when two looks find it unchanged."
 PIXELS = "Refuse images with more pixels than this."

@@ -1,4 +1,4 @@
-"""The service files that watch a folder: what they run is a command that exists, and they lock down the rest."""
+"""The service files that watch a folder: what they run is a command that exists, the rest is locked down."""
 
 from __future__ import annotations
 
