@@ -2,114 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import NonNegativeInt
 
-from skinlesion_cli.artifacts import external_predictions, output_checks, own_files
-from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
-from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.ensemble import Ensemble
-from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.evaluation import Evaluation, challenge_csv, defined, write_evaluation
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.split import HELD_OUT, Split
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.subgroups import by_patient
 from skinlesion_cli.decisions.evaluation import figures as judging
-from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
+from skinlesion_cli.decisions.evaluation.figures import Figures
 from skinlesion_cli.decisions.evaluation.prevalence import figures_at_prevalence
 from skinlesion_cli.decisions.evaluation.summary import summarise
-from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
-from skinlesion_cli.decisions.settings import Target
+from skinlesion_cli.decisions.policies.registry import ARGMAX
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.triage import malignant_probability
-from skinlesion_cli.errors import ArtifactError, DataError, UsageError
+from skinlesion_cli.errors import DataError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.report.plots_evaluation import draw
 from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.stages.evaluate.decided import Judged, calibrated, judge
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
+from skinlesion_cli.stages.evaluate.settings import EvaluateSettings
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
-ENSEMBLE = "ensemble"
 # The official scorer gives this image no weight.
 UNSCORED = frozenset({"ISIC_0035068"})
+__all__ = ["EvaluateSettings", "run"]
+
 COMPARED = ("bacc", "malignant_bacc", "macro_auc", "malignant/auc", "log_loss", "ece")
-
-
-class EvaluateSettings(StageSettings):
-    """What to judge.
-
-    `source` : `ensemble`, the name of a trained network, or a CSV. `part` : val or test, for the first two.
-    `decision` : `calibrated` or `argmax`; None: calibrated where there is a calibration of this ensemble.
-    `against` : what to compare with, image by image: another source, `argmax` for the same without
-    thresholds, or the file of another calibration of the ensemble.
-    `thresholded` : in the official table, the decision is the maximum of its row.
-    `prevalence` : class -> share in another population, for which predictive values, risks and net benefit
-    are computed too. `beside` : folders of earlier evaluations, whose figures are shown beside these.
-    `report_pdf` : where to print the page of `report` to.
-    """
-
-    workspace: Path
-    source: str = ENSEMBLE
-    part: Annotated[str, one_of(HELD_OUT)] = "test"
-    decision: Annotated[str, one_of(DECISIONS)] | None = None
-    against: str | None = None
-    truth: Path | None = None
-    thresholded: bool = False
-    n_resamples: NonNegativeInt = 2000
-    seed: NonNegativeInt = 0
-    output: Path | None = None
-    report: bool = False
-    report_pdf: Path | None = None
-    prevalence: Mapping[str, float] | None = None
-    beside: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Predictions with their final decision; `outcome` and `targets` only where a calibration decided."""
-
-    predictions: Predictions
-    probabilities: np.ndarray
-    decided: np.ndarray
-    how: str
-    targets: tuple[Target, ...]
-    guaranteed: tuple[Target, ...]
-    levels: np.ndarray | None
-    inputs: Mapping[str, Artifact | str]
-    notes: tuple[str, ...]
-    alarms: Mapping[str, np.ndarray] = field(default_factory=dict)
-    level_guarantees: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def ids(self) -> list[str]:
-        ids: list[str] = self.predictions.table["id"].tolist()
-        return ids
-
-    def labelled(self) -> Labelled:
-        p = self.predictions
-        return Labelled(p.labels, self.probabilities, self.decided, p.lesion_ids)
-
-    def at(self, rows: np.ndarray) -> _Judged:
-        return replace(
-            self,
-            predictions=self.predictions.at(rows),
-            probabilities=self.probabilities[rows],
-            decided=self.decided[rows],
-            levels=None if self.levels is None else self.levels[rows],
-            alarms={name: fires[rows] for name, fires in self.alarms.items()},
-        )
 
 
 def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
@@ -121,7 +53,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     if settings.output is not None:
         names = ["evaluation.json", "challenge.csv", PAGE]
         _check_output(settings, settings.output, names if settings.report else names[:2])
-    everything = _judge(workspace, settings, settings.source, settings.decision)
+    everything = judge(workspace, settings, settings.source, settings.decision)
     scored = ~everything.predictions.table["id"].isin(UNSCORED).to_numpy()
     judged = everything.at(np.flatnonzero(scored))
     notes = list(judged.notes)
@@ -192,7 +124,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     return _result(defined(body), paths, [*notes, *subgroup_notes])
 
 
-def _at_prevalence(settings: EvaluateSettings, judged: _Judged) -> dict[str, Any] | None:
+def _at_prevalence(settings: EvaluateSettings, judged: Judged) -> dict[str, Any] | None:
     if settings.prevalence is None:
         return None
     data = judged.labelled()
@@ -221,133 +153,7 @@ def _check_output(settings: EvaluateSettings, folder: Path, names: Iterable[str]
     output_checks.check_folder(folder, names, own_files.files_of_evaluation(folder), tables)
 
 
-def _judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> _Judged:
-    """Read one source and decide on it."""
-    if decision not in (None, *DECISIONS):
-        raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
-    if source.endswith(".csv"):
-        return _judge_table(workspace, settings, Path(source), decision)
-    if source != ENSEMBLE:
-        if decision == CALIBRATED:
-            raise UsageError(
-                "a calibration decides on the ensemble only", "Leave out --decision, or --source."
-            )
-        if source not in workspace.trained():
-            raise UsageError(
-                f"no trained network named {source!r}",
-                "Trained: " + (", ".join(workspace.trained()) or "none"),
-            )
-        return _plain(Predictions.load(workspace.predictions(source, settings.part)), ())
-    predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
-    if decision == ARGMAX:
-        return _plain(predictions, ())
-    if decision is None and not workspace.calibration.exists():
-        return _plain(predictions, ("there is no calibration in the workspace: the argmax decides",))
-    return _calibrated(workspace, predictions)
-
-
-def _calibrated(workspace: Workspace, predictions: Predictions, file: Path | None = None) -> _Judged:
-    ensemble, calibration = (
-        Ensemble.load(workspace.ensemble),
-        Calibration.load(file or workspace.calibration),
-    )
-    assert ensemble.artifact is not None
-    assert calibration.artifact is not None
-    assert predictions.artifact is not None
-    calibration.artifact.require_input("ensemble", ensemble.artifact)
-    predictions.artifact.require_input("ensemble", ensemble.artifact)
-    calibration.require_views(predictions.views)
-    if calibration.artifact.inputs.get("predictions") == predictions.artifact.sha256:
-        raise UsageError(
-            "the calibration was fitted on these very images: figures on them would be too good",
-            "Evaluate --part test, or --decision argmax; `skinlesion calibrate` tells cross-fitted figures.",
-        )
-    outcome = calibration.decide(calibration.averaged(predictions))
-    return _Judged(
-        predictions,
-        outcome.probabilities,
-        outcome.decisions.decided,
-        f"calibrated ({calibration.policy})",
-        tuple(Target(**target) for target in calibration.targets),
-        _guaranteed(calibration),
-        outcome.triage,
-        {"predictions": predictions.artifact, "calibration": calibration.artifact},
-        (),
-        outcome.alarms,
-        calibration.level_guarantees,
-    )
-
-
-def _guaranteed(calibration: Calibration) -> tuple[Target, ...]:
-    return tuple(
-        Target(guarantee["class_name"], guarantee["sensitivity"], guarantee["specificity"])
-        for guarantee in calibration.guarantees
-        if guarantee["sensitivity"]
-    )
-
-
-def _plain(predictions: Predictions, notes: tuple[str, ...]) -> _Judged:
-    assert predictions.artifact is not None
-    values = predictions.probabilities
-    inputs: dict[str, Artifact | str] = {"predictions": predictions.artifact}
-    return _Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), (), None, inputs, notes)
-
-
-def _judge_table(
-    workspace: Workspace, settings: EvaluateSettings, path: Path, decision: str | None
-) -> _Judged:
-    if decision == CALIBRATED:
-        raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
-    truth = external_predictions.find_truth(settings.truth, workspace.manifest)
-    table = external_predictions.read_predictions(path, truth, settings.part)
-    notes = table.notes
-    if not table.lesions_known:
-        notes += ("no lesion ids: every image was taken for a lesion of its own",)
-    judged = _plain(table.predictions, notes)
-    if table.decided is None or decision == ARGMAX:
-        return judged
-    judged = replace(judged, decided=table.decided, levels=table.levels, how="decision column")
-    calibration = _calibration_of(table.model_sha256, workspace)
-    if calibration is None:
-        return judged
-    guaranteed, targets = _guaranteed(calibration), tuple(Target(**target) for target in calibration.targets)
-    if calibration.rule.alarms and table.alarms is None:
-        # Without its alarms a table cannot show whether what is guaranteed of them holds.
-        guaranteed, targets = (), ()
-    return replace(
-        judged,
-        targets=targets,
-        guaranteed=guaranteed,
-        alarms=_alarms(table.alarms, tuple(calibration.rule.alarms)),
-        level_guarantees=() if table.levels is None else calibration.level_guarantees,
-    )
-
-
-def _alarms(cells: np.ndarray | None, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The column `alarm`, such as `MEL|malignant`, as bool (n_images,) by name; empty without the column."""
-    if cells is None:
-        return {}
-    fired = [set(cell.split("|")) for cell in cells]
-    return {name: np.array([name in each for each in fired], dtype=bool) for name in names}
-
-
-def _calibration_of(model_sha256: str, workspace: Workspace) -> Calibration | None:
-    """The calibration of the model that a table names: the workspace's or the bundled one;
-    None for any other.
-    """
-    if not model_sha256:
-        return None
-    for folder in (workspace, bundled_model()):
-        try:
-            bundle = Bundle.load(folder)
-        except ArtifactError:
-            continue
-        if bundle.sha256 == model_sha256:
-            return bundle.calibration
-    return None
-
-
-def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndarray], list[str]]:
+def _subgroups(workspace: Workspace, judged: Judged) -> tuple[dict[str, np.ndarray], list[str]]:
     """Masks by sex, age band, site and lesion mates in training, where the workspace knows the images."""
     if not workspace.manifest.exists():
         return {}, ["no manifest in the workspace: no subgroups, no lesion mates"]
@@ -373,7 +179,7 @@ def _subgroups(workspace: Workspace, judged: _Judged) -> tuple[dict[str, np.ndar
 
 
 def _compare(
-    workspace: Workspace, settings: EvaluateSettings, judged: _Judged, figures: Figures
+    workspace: Workspace, settings: EvaluateSettings, judged: Judged, figures: Figures
 ) -> dict[str, Any]:
     assert settings.against is not None
     if settings.against == ARGMAX:
@@ -383,9 +189,9 @@ def _compare(
     else:
         if settings.against.endswith(".json"):
             predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
-            other = _calibrated(workspace, predictions, Path(settings.against))
+            other = calibrated(workspace, predictions, Path(settings.against))
         else:
-            other = _judge(workspace, settings, settings.against, None)
+            other = judge(workspace, settings, settings.against, None)
         place = {identity: row for row, identity in enumerate(other.ids)}
         missing = [identity for identity in judged.ids if identity not in place]
         if missing:

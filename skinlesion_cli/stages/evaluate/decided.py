@@ -1,0 +1,186 @@
+"""Predictions of one source with the decision on them: of a calibration, of a table, or the argmax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions.evaluation.figures import Labelled
+from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
+from skinlesion_cli.decisions.settings import Target
+from skinlesion_cli.decisions.statistics import metrics
+from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.stages.evaluate.settings import ENSEMBLE, EvaluateSettings
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Predictions with their final decision; `outcome` and `targets` only where a calibration decided."""
+
+    predictions: Predictions
+    probabilities: np.ndarray
+    decided: np.ndarray
+    how: str
+    targets: tuple[Target, ...]
+    guaranteed: tuple[Target, ...]
+    levels: np.ndarray | None
+    inputs: Mapping[str, Artifact | str]
+    notes: tuple[str, ...]
+    alarms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    level_guarantees: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        ids: list[str] = self.predictions.table["id"].tolist()
+        return ids
+
+    def labelled(self) -> Labelled:
+        p = self.predictions
+        return Labelled(p.labels, self.probabilities, self.decided, p.lesion_ids)
+
+    def at(self, rows: np.ndarray) -> Judged:
+        return replace(
+            self,
+            predictions=self.predictions.at(rows),
+            probabilities=self.probabilities[rows],
+            decided=self.decided[rows],
+            levels=None if self.levels is None else self.levels[rows],
+            alarms={name: fires[rows] for name, fires in self.alarms.items()},
+        )
+
+
+def judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> Judged:
+    """Read one source and decide on it."""
+    if decision not in (None, *DECISIONS):
+        raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
+    if source.endswith(".csv"):
+        return _judge_table(workspace, settings, Path(source), decision)
+    if source != ENSEMBLE:
+        if decision == CALIBRATED:
+            raise UsageError(
+                "a calibration decides on the ensemble only", "Leave out --decision, or --source."
+            )
+        if source not in workspace.trained():
+            raise UsageError(
+                f"no trained network named {source!r}",
+                "Trained: " + (", ".join(workspace.trained()) or "none"),
+            )
+        return _plain(Predictions.load(workspace.predictions(source, settings.part)), ())
+    predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
+    if decision == ARGMAX:
+        return _plain(predictions, ())
+    if decision is None and not workspace.calibration.exists():
+        return _plain(predictions, ("there is no calibration in the workspace: the argmax decides",))
+    return calibrated(workspace, predictions)
+
+
+def calibrated(workspace: Workspace, predictions: Predictions, file: Path | None = None) -> Judged:
+    ensemble, calibration = (
+        Ensemble.load(workspace.ensemble),
+        Calibration.load(file or workspace.calibration),
+    )
+    assert ensemble.artifact is not None
+    assert calibration.artifact is not None
+    assert predictions.artifact is not None
+    calibration.artifact.require_input("ensemble", ensemble.artifact)
+    predictions.artifact.require_input("ensemble", ensemble.artifact)
+    calibration.require_views(predictions.views)
+    if calibration.artifact.inputs.get("predictions") == predictions.artifact.sha256:
+        raise UsageError(
+            "the calibration was fitted on these very images: figures on them would be too good",
+            "Evaluate --part test, or --decision argmax; `skinlesion calibrate` tells cross-fitted figures.",
+        )
+    outcome = calibration.decide(calibration.averaged(predictions))
+    return Judged(
+        predictions,
+        outcome.probabilities,
+        outcome.decisions.decided,
+        f"calibrated ({calibration.policy})",
+        tuple(Target(**target) for target in calibration.targets),
+        _guaranteed(calibration),
+        outcome.triage,
+        {"predictions": predictions.artifact, "calibration": calibration.artifact},
+        (),
+        outcome.alarms,
+        calibration.level_guarantees,
+    )
+
+
+def _guaranteed(calibration: Calibration) -> tuple[Target, ...]:
+    return tuple(
+        Target(guarantee["class_name"], guarantee["sensitivity"], guarantee["specificity"])
+        for guarantee in calibration.guarantees
+        if guarantee["sensitivity"]
+    )
+
+
+def _plain(predictions: Predictions, notes: tuple[str, ...]) -> Judged:
+    assert predictions.artifact is not None
+    values = predictions.probabilities
+    inputs: dict[str, Artifact | str] = {"predictions": predictions.artifact}
+    return Judged(predictions, values, metrics.scored_argmax(values), ARGMAX, (), (), None, inputs, notes)
+
+
+def _judge_table(
+    workspace: Workspace, settings: EvaluateSettings, path: Path, decision: str | None
+) -> Judged:
+    if decision == CALIBRATED:
+        raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
+    truth = external_predictions.find_truth(settings.truth, workspace.manifest)
+    table = external_predictions.read_predictions(path, truth, settings.part)
+    notes = table.notes
+    if not table.lesions_known:
+        notes += ("no lesion ids: every image was taken for a lesion of its own",)
+    judged = _plain(table.predictions, notes)
+    if table.decided is None or decision == ARGMAX:
+        return judged
+    judged = replace(judged, decided=table.decided, levels=table.levels, how="decision column")
+    calibration = _calibration_of(table.model_sha256, workspace)
+    if calibration is None:
+        return judged
+    guaranteed, targets = _guaranteed(calibration), tuple(Target(**target) for target in calibration.targets)
+    if calibration.rule.alarms and table.alarms is None:
+        # Without its alarms a table cannot show whether what is guaranteed of them holds.
+        guaranteed, targets = (), ()
+    return replace(
+        judged,
+        targets=targets,
+        guaranteed=guaranteed,
+        alarms=_alarms(table.alarms, tuple(calibration.rule.alarms)),
+        level_guarantees=() if table.levels is None else calibration.level_guarantees,
+    )
+
+
+def _alarms(cells: np.ndarray | None, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The column `alarm`, such as `MEL|malignant`, as bool (n_images,) by name; empty without the column."""
+    if cells is None:
+        return {}
+    fired = [set(cell.split("|")) for cell in cells]
+    return {name: np.array([name in each for each in fired], dtype=bool) for name in names}
+
+
+def _calibration_of(model_sha256: str, workspace: Workspace) -> Calibration | None:
+    """The calibration of the model that a table names: the workspace's or the bundled one;
+    None for any other.
+    """
+    if not model_sha256:
+        return None
+    for folder in (workspace, bundled_model()):
+        try:
+            bundle = Bundle.load(folder)
+        except ArtifactError:
+            continue
+        if bundle.sha256 == model_sha256:
+            return bundle.calibration
+    return None
