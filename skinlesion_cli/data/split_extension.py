@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pandas as pd
 
-from skinlesion_cli.data.groups import split_groups
+from skinlesion_cli.data.groups import connected, split_groups
 from skinlesion_cli.data.splits import kfold, rank
 from skinlesion_cli.errors import DataError, name_items
 
@@ -18,11 +18,12 @@ def extended(
 
     Images of a lesion or patient that is there go to its side. New groups with images that their source sets
     aside for the test go to test (for validation: to validation, where there are no folds); all others train,
-    with a fold each, as by `kfold`, where there are folds.
+    with a fold each, as by `kfold`, where there are folds. Files of the same content stay together, whatever
+    lesions they are said to show.
 
     Parameters
     ----------
-    new, old : columns as for `official`; ids differ.
+    new, old : columns as for `official`, and of new ones, where known, `sha256`; ids differ.
     split_table : columns `id`, `part`, `fold` of the images that were there.
     leaks : the split does not keep lesions together; new images of such lesions train.
 
@@ -49,6 +50,7 @@ def extended(
         )
     n_folds = len(set(split_table["fold"]) - {""})
     side_of = {group: min(known) if len(known) == 1 else ("train", "") for group, known in sides.items()}
+    new = new.assign(group=_copies_together(new, set(side_of)))
     unseen = new[~new["group"].isin(set(side_of))]
     aside = unseen.groupby("group")["part"].agg(lambda parts: _set_aside(set(parts), n_folds))
     side_of |= {group: (part, "") for group, part in aside.items() if part != "train"}
@@ -64,6 +66,16 @@ def extended(
     side_of |= {group: ("train", str(fold) if n_folds else "") for group, fold in fold_of.items()}
     rows = [(identity, *side_of[group]) for identity, group in zip(new["id"], new["group"], strict=True)]
     return pd.DataFrame(rows, columns=["id", "part", "fold"], dtype=str)
+
+
+def _copies_together(new: pd.DataFrame, with_a_side: set[str]) -> pd.Series:
+    """The group of each new image; groups without a side yet that hold the same file are joined."""
+    free = new[~new["group"].isin(with_a_side)]
+    if "sha256" not in new or not free["sha256"].duplicated().any():
+        return new["group"]
+    first = free.groupby("sha256")["group"].transform("first")
+    joined = connected(free["group"], zip(first, free["group"], strict=True))
+    return new["group"].map(lambda group: joined.get(group, group))
 
 
 def _set_aside(parts: set[str], n_folds: int) -> str:

@@ -49,3 +49,24 @@ def test_what_ties_two_sides_together_is_named():
     table = pd.DataFrame({"id": ["a", "b"], "part": ["train", "val"], "fold": ["", ""]})
     with pytest.raises(DataError, match="x, y"):
         extended(new, old, table, 42)
+
+
+def test_new_files_of_the_same_content_stay_together_under_different_lesion_ids():
+    """Dealt lesion by lesion, four lesions would go to folds 0 and 1 in turn: the copies, too."""
+    old = pd.DataFrame({"id": ["a", "b"], "label": "NV", "lesion_id": ["L1", "L2"], "part": ""}, dtype=str)
+    table = pd.DataFrame({"id": ["a", "b"], "part": "train", "fold": ["0", "1"]}, dtype=str)
+    for seed in range(8):
+        new = pd.DataFrame(
+            {
+                "id": ["p", "q", "r", "s", "t"],
+                "label": "NV",
+                "lesion_id": ["L3", "L4", "L5", "L6", "L1"],
+                "part": "",
+                "sha256": ["same", "same", "c", "d", "same"],
+            },
+            dtype=str,
+        )
+        sides = {row.id: row.fold for row in extended(new, old, table, seed).itertuples()}
+        assert sides["p"] == sides["q"]
+        # The lesion that was there keeps its side.
+        assert sides["t"] == "0"
