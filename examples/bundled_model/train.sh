@@ -43,6 +43,8 @@ done
 
 skinlesion ensemble --tta zoom
 skinlesion calibrate
+# Also writes the table of similar cases, which is packed with the gate.
+skinlesion gate || echo "continuing without a check of image quality and without similar cases (see above)" >&2
 # Packed beside it and renamed, so that OUTPUT is complete or not there.
 if ! [ -e "$output" ]; then
   rm -rf "$output.partial"
