@@ -38,6 +38,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda arguments: arguments[0],
 )
 def test_torch_is_never_loaded(arguments: tuple[object, ...], workspace: Path, tmp_path: Path) -> None:
+    """Nor pandas, where only rows are predicted: it takes longer to load than onnxruntime."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "support" / "modules_after.py", *map(str, arguments)],
         cwd=tmp_path,
@@ -47,4 +48,6 @@ def test_torch_is_never_loaded(arguments: tuple[object, ...], workspace: Path, t
         env=os.environ | {"PYTHONPATH": str(ROOT), "SKINLESION_WORKSPACE": str(workspace)},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded: ", done.stdout
+    loaded = done.stdout.splitlines()[-1].removeprefix("loaded:").split()
+    allowed = set() if arguments[0] == "predict" else {"pandas"}
+    assert set(loaded) <= allowed, done.stdout

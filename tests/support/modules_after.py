@@ -9,7 +9,7 @@ import sys
 
 from skinlesion_cli.cli.app import main
 
-HEAVY = ("torch", "torchvision", "timm", "albumentations", "pytorch_grad_cam", "onnx", "onnxscript")
+HEAVY = ("torch", "torchvision", "timm", "albumentations", "pytorch_grad_cam", "onnx", "onnxscript", "pandas")
 
 if __name__ == "__main__":
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from skinlesion_cli.artifacts import output_checks, own_files, user_tables
+from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.files import atomic_file, sha256_bytes
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import DataError, UsageError, name_items
@@ -44,6 +44,9 @@ class ByTable:
     """
 
     def __init__(self, path: Path) -> None:
+        # Loads pandas, which prediction without a table does not need.
+        from skinlesion_cli.artifacts import user_tables
+
         content = path.read_bytes()
         self.identity = sha256_bytes(content)
         table = user_tables.read(content, path.name)
