@@ -1,6 +1,6 @@
 """What a newcomer waits for, with the bundled model: the first row of a cold process, many images, memory.
 
-Through onnxruntime, which predicts by default, and through torch, as versions before it did; each in processes
+Through onnxruntime, which predicts by default, and through torch, as earlier versions did; each in processes
 of its own, one after the other in turn.
 
     python examples/benchmarks/bundled_model.py WORK_FOLDER --images 500
