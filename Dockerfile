@@ -18,7 +18,7 @@ COPY pyproject.toml README.md LICENSE LICENSE-weights ./
 COPY configs configs
 COPY skinlesion_cli skinlesion_cli
 # Tests and headers of the libraries are a tenth of what they take.
-RUN pip install -c constraints.txt '.[onnx,dicom]' \
+RUN pip install -c constraints.txt '.[dicom]' \
     && find /opt/skinlesion -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} + \
     && rm -rf /opt/skinlesion/lib/python*/site-packages/torch/include
 

@@ -5,6 +5,7 @@ The site of documents is built with it (`docs/reference_pages.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from skinlesion_cli.cli.choices import with_names
@@ -33,10 +34,16 @@ def commands() -> str:
 
 
 def columns() -> str:
-    """The table that `predict` writes."""
+    """The tables that `predict` writes: one row per image, and with `--group` one per lesion."""
+    from skinlesion_cli.inference.lesion_verdict import LESION_TABLE
     from skinlesion_cli.inference.prediction import COLUMNS
 
-    rows = "\n".join(f"| `{c.name}` | {c.kind} | {c.meaning.replace('|', chr(92) + '|')} |" for c in COLUMNS)
+    lesions = _column_table(LESION_TABLE.columns)
+    return f"{_column_table(COLUMNS)}\n## One row per lesion (`--group`)\n\n{lesions}"
+
+
+def _column_table(columns: Iterable[Any]) -> str:
+    rows = "\n".join(f"| `{c.name}` | {c.kind} | {c.meaning.replace('|', chr(92) + '|')} |" for c in columns)
     return f"| column | type | meaning |\n|---|---|---|\n{rows}\n"
 
 
