@@ -15,7 +15,7 @@ from skinlesion_cli.inference import loading
 from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.summary import Tally
-from skinlesion_cli.result import StageResult
+from skinlesion_cli.result import StageResult, counted
 from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Plan
@@ -32,8 +32,10 @@ def result(
     """Counts, files, and what needs attention."""
     figures = tally.figures()
     policy = triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None)
-    counted = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
-    headline = [f"{tally.images} images predicted by {bundle.model_id}: {counted or 'none'}"]
+    classes = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
+    # The full name was said when the model was read, and is a column of the table.
+    model = "the bundled model" if bundle.is_bundled else bundle.model_id
+    headline = [f"{counted(tally.images, 'image')} predicted by {model}: {classes or 'none'}"]
     if tally.images:
         levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
         headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
