@@ -159,9 +159,9 @@ def test_heavy_parts_stay_extras(built: Built):
     base = {re.match(r"[\w.-]+", line)[0] for line in lines if "extra ==" not in line}
     assert base == {
         "accelerate", "albumentations", "filelock", "grad-cam", "httpx2", "huggingface-hub", "jinja2",
-        "joblib", "matplotlib", "numpy", "opencv-python-headless", "packaging", "pandas", "pillow",
-        "platformdirs", "pydantic", "pyyaml", "rich", "safetensors", "scikit-learn", "scipy",
-        "simplejpeg", "timm", "torch", "torchvision", "typer",
+        "joblib", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "opencv-python-headless",
+        "packaging", "pandas", "pillow", "platformdirs", "pydantic", "pyyaml", "rich", "safetensors",
+        "scikit-learn", "scipy", "simplejpeg", "timm", "torch", "torchvision", "typer",
     }  # fmt: skip
 
 
