@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from skinlesion_cli.artifacts import exports
+from skinlesion_cli.artifacts import exports, hub
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
@@ -144,7 +144,11 @@ def architecture_of(model: str) -> str:
 
 
 def resolve_model(model: str) -> Workspace:
-    """The folder of `builtin`, or of a packed model or workspace."""
+    """The folder of `builtin`, of a model of the hub (`hf://owner/name@revision`, see `hub.fetched`), or of a
+    packed model or workspace.
+    """
+    if hub.is_hub_name(model):
+        return Workspace(hub.fetched(model))
     return bundled_model() if model == BUNDLED_NAME else Workspace(Path(model))
 
 

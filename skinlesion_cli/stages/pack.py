@@ -5,11 +5,14 @@ no images.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from skinlesion_cli.artifacts import exports, output_checks
+from pydantic import model_validator
+
+from skinlesion_cli.artifacts import exports, hub, model_card, output_checks
 from skinlesion_cli.artifacts.bundle import Bundle, copy_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
-from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.files import atomic_write, exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
@@ -20,12 +23,22 @@ from skinlesion_cli.result import StageResult
 
 class PackSettings(StageSettings):
     """`with_predictions` packs the validation predictions too: ids,
-    lesion ids and labels of all its images.
+    lesion ids and labels of all its images. `push` is the name on the hub (`hf://owner/name`) to upload it
+    to, `card` the file that becomes its README; None: one is made.
     """
 
     workspace: Path
     output: Path
     with_predictions: bool = False
+    push: str | None = None
+    public: bool = False
+    card: Path | None = None
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.push is None and (self.public or self.card):
+            raise UsageError("--public and --card belong to --push")
+        return self
 
 
 def run(settings: PackSettings, reporter: Reporter) -> StageResult:
@@ -47,6 +60,9 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
             f"there is a model in {settings.output} already", "Name a new folder, or remove it first."
         )
     output_checks.check_new_folder(settings.output)
+    if settings.push is not None and hub.HubName.parse(settings.push).revision is not None:
+        raise UsageError(f"{settings.push} names a revision; --push makes one")
+    card = None if settings.card is None else _read_card(settings.card)
     packed = Bundle.load(source)
     graphs = [
         (member.name, graph_of(member, source, reporter))
@@ -61,15 +77,34 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
     reporter.note("reading it back")
     if Bundle.load(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")
+    headline, model = [f"{packed.model_id} packed: {total_bytes / 1e6:.1f} MB"], str(settings.output)
+    commit = None
+    if settings.push is not None:
+        text = card or model_card.render(packed, settings.push)
+        atomic_write(settings.output / hub.CARD, text.encode())
+        with reporter.task(f"uploading to {settings.push}"):
+            commit = hub.push(
+                settings.output, settings.push, public=settings.public, message=f"Model {packed.sha256[:12]}"
+            )
+        model = f"{settings.push}@{commit}"
+        headline.append(f"uploaded, and its files compared: {model}")
     return StageResult(
         command="pack",
-        headline=[f"{packed.model_id} packed: {total_bytes / 1e6:.1f} MB"],
+        headline=headline,
         figures={
             "model": packed.model_id,
             "model_sha256": packed.sha256,
             "bytes": total_bytes,
             "predictions": settings.with_predictions,
+            "commit": commit,
         },
         artifacts=[str(settings.output)],
-        next_command=f"skinlesion predict ./images --model {settings.output}",
+        next_command=f"skinlesion predict ./images --model {model}",
     )
+
+
+def _read_card(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the card {path} cannot be read: {error}") from None
