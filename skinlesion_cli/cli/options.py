@@ -18,8 +18,8 @@ ModelOption = Annotated[
     str | None,
     suggested(
         "--model",
-        help="builtin (the bundled model), the folder of a packed model, or hf://owner/name@revision. "
-        "Default: the workspace's own, or the bundled one if none was begun.",
+        help="builtin (the bundled model), the folder of a packed model, or hf://OWNER/NAME (of the hub; "
+        "also with @ and a revision). Default: the workspace's own, or the bundled one if none was begun.",
         known="artifacts.bundle.MODEL_NAMES",
     ),
 ]
