@@ -95,7 +95,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
     usable = levels[REFER]["images"] + levels[ROUTINE]["images"] > 0
     return StageResult(
         command="calibrate",
-        headline=headline if usable else [TOO_WEAK, *headline],
+        headline=headline,
         figures={
             "policy": calibration.policy,
             "tta_mode": calibration.tta_mode,
@@ -111,7 +111,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
         },
         tables=_tables(calibration),
         artifacts=[str(path)],
-        warnings=_warnings(fitted),
+        warnings=_warnings(fitted) + ([] if usable else [TOO_WEAK]),
         next_command="skinlesion predict ./images --cam" if usable else None,
     )
 
