@@ -14,6 +14,8 @@ __all__ = ["Classifier", "ImageLike", "Prediction"]
 class Classifier(Predictor):
     """A calibrated ensemble, loaded once. Research use only; not a medical device.
 
+    Examples
+    --------
     >>> classifier = Classifier.load("skinlesion-workspace")  # doctest: +SKIP
     >>> classifier.predict(["a.jpg"])[0].decision  # doctest: +SKIP
     'NV'
@@ -25,11 +27,15 @@ class Classifier(Predictor):
 
         Parameters
         ----------
-        device, runtime : as `--device` and `--runtime` of `skinlesion predict`.
+        path
+            The folder of a workspace or of a packed model, or `builtin`.
+        device, runtime
+            As `--device` and `--runtime` of `skinlesion predict`.
 
         Raises
         ------
-        ArtifactError : a stage is missing, damaged, or does not fit the others; says what to run.
+        ArtifactError
+            A stage is missing, damaged, or does not fit the others; says what to run.
         """
         bundle = Bundle.load(resolve_model(os.fspath(path)))
         return cls.of_bundle(bundle, device=device, runtime=runtime)

@@ -168,8 +168,10 @@ class Predictor:
 
         Raises
         ------
-        ValueError : an array of another shape or dtype.
-        UsageError : a folder or archive without images.
+        ValueError
+            An array of another shape or dtype.
+        UsageError
+            A folder or archive without images.
         """
         sources = (source for index, image in enumerate(images) for source in sources_of(image, index))
         return [
