@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
@@ -324,6 +325,16 @@ def _folds_become_one_member(workspace: Workspace, out_of_fold: Predictions) -> 
     calibrate.run(calibrate.CalibrateSettings(workspace=workspace.root), SilentReporter())
     bundle = Bundle.load(workspace)
     assert [member.name for member in bundle.members] == ["tiny-fold0", "tiny-fold1", "tiny-fold2"]
+    # The ensemble exported them; each graph was compared on images that its network was not trained on.
+    for fold, member in enumerate(bundle.members):
+        graph = exports.Export.load_for(member, "onnx")
+        held_out = min(64, len(held_out_ids(workspace, fold)))
+        assert (graph.figures["images"], graph.figures["images_are"]) == (held_out, "validation images")
+        assert graph.figures["largest_difference"] <= 1e-5
+
+
+def held_out_ids(workspace: Workspace, fold: int) -> list[str]:
+    return Split.load(workspace.split, Manifest.load(workspace.manifest)).fold_ids(fold)[1]
 
 
 def test_folds_that_the_split_does_not_have_are_refused(config):
