@@ -88,7 +88,8 @@ def test_a_crop_is_cut_from_the_field_and_turned(name, rows, columns) -> None:
     # Transposed, the upper right corner comes to the lower left; turned by a quarter to the left, to the
     # upper left; to the right, to the lower right.
     wanted = {"transpose": (-1, 0), "rot90": (0, 0), "rot270": (-1, -1)}[turn]
-    assert [corner for corner, value in corners.items() if value == 90] == [wanted]
+    # Where the crop is not twice as fine, the mark's outermost pixel takes a part from beyond its border too.
+    assert [corner for corner, value in corners.items() if value < 130] == [wanted], corners
 
 
 def test_a_crop_of_a_half_keeps_the_fine_pixels_of_the_field() -> None:

@@ -340,6 +340,6 @@ def test_doctor_predicts_as_everybody_does() -> None:
     from skinlesion_cli.stages.doctor.finding import DoctorSettings
 
     finding = next(iter(models.self_test(DoctorSettings(workspace=Path("nowhere")))))
-    (prediction,) = Classifier.load("builtin", device="cpu", runtime="torch").predict([models.picture()])
+    (prediction,) = Classifier.load("builtin", device="cpu").predict([models.picture()])
     assert finding.state == "ok"
     assert finding.figures["prediction"] == prediction.to_row()
