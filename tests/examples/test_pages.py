@@ -59,13 +59,15 @@ def blocks(page: Path) -> list[Block]:
 RUN = [page for page in PAGES if any(not block.reason for block in blocks(page))]
 
 
-def test_blocks_are_shell_or_python_and_few_are_not_run() -> None:
+def test_blocks_are_shell_or_python_and_most_are_run() -> None:
     every = [block for page in PAGES for block in blocks(page)]
     assert {block.language for block in every} == {"sh", "python"}
     fences = sum(page.read_text("utf-8").count("\n```") for page in PAGES)
     assert fences == 2 * len(every)
     assert len(RUN) >= 8
-    assert sum(bool(block.reason) for block in every) <= 14
+    reasons = [block.reason for block in every if block.reason]
+    assert len(reasons) < len(every) / 2
+    assert [reason for reason in reasons if len(reason.split()) < 3] == []
     assert [block for block in every if block.reason and block.language == "python"] == []
 
 
