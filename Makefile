@@ -76,3 +76,8 @@ mutants: install
 
 clean:
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage mutants site
+
+# Graphs of eight families of timm networks.
+.PHONY: nightly
+nightly: install
+	SKINLESION_NIGHTLY=1 $(BIN)/pytest -q tests/training/test_timm_networks.py

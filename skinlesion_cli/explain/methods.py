@@ -59,7 +59,8 @@ def library_maps(network: Any, images: np.ndarray, classes: np.ndarray, method: 
     os.environ.setdefault("TQDM_DISABLE", "1")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    layer = network.backbone.get_submodule(network.spec.cam_layer)
+    name = network.spec.cam_layer
+    layer = network.backbone.get_submodule(name) if name else network.last_map
     # One target an image: with fewer, the library leaves the maps of the other images all zero.
     targets = [ClassifierOutputTarget(int(index)) for index in classes]
     # Its `with` block would swallow an IndexError, so the hooks are taken off by hand.

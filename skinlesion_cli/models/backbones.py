@@ -1,5 +1,5 @@
-"""The registry of trainable networks, one spec each. To add one, add a spec here and, if needed,
-a recipe in configs/.
+"""The registry of recommended networks, one spec each. To add one, add a spec here and, if needed,
+a recipe in configs/. Every other network of timm is `timm:NAME` (`models/timm_networks.py`).
 
 Every network ends in global average pooling and one linear layer, so that a class activation map is a
 weighted sum of its last features (Zhou et al., 2016, arXiv:1512.04150).
@@ -29,7 +29,8 @@ class BackboneSpec:
     """One network.
 
     `timm_name` is the model in timm, `hub_id` the Hugging Face repository of its ImageNet weights,
-    `cam_layer` the module whose output class activation maps are computed from. `mean` and `std` are those of
+    `cam_layer` the module whose output class activation maps are computed from (empty: the map that
+    `timm_networks` makes). `mean` and `std` are those of
     the pretraining, for pixels in [0, 1].
     """
 
@@ -41,7 +42,12 @@ class BackboneSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     note: str = ""
+    # Whether the network is built for one input size (transformers).
+    fixed_size: bool = False
 
+
+# `timm:NAME` is stored as `timm-NAME`: a colon cannot be part of a file name everywhere.
+TIMM_PREFIX, STORED_PREFIX = "timm:", "timm-"
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -98,8 +104,20 @@ _SPECS = (
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
+def stored_name(arch: str) -> str:
+    """The architecture as it is stored and as folders are named."""
+    return STORED_PREFIX + arch[len(TIMM_PREFIX) :] if arch.startswith(TIMM_PREFIX) else arch
+
+
+def timm_names() -> list[str]:
+    """`timm:NAME` of every network of timm with pretrained weights. Loads timm."""
+    import timm
+
+    return [TIMM_PREFIX + name for name in timm.list_pretrained()]
+
+
 def backbone(name: str) -> BackboneSpec:
-    """The spec with this name.
+    """The spec with this name, or of `timm:NAME` (stored as `timm-NAME`).
 
     Raises
     ------
@@ -107,8 +125,12 @@ def backbone(name: str) -> BackboneSpec:
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if name.startswith((TIMM_PREFIX, STORED_PREFIX)):
+        from skinlesion_cli.models.timm_networks import timm_spec
+
+        return timm_spec(stored_name(name))
     close = difflib.get_close_matches(name, BACKBONES, n=1)
     raise UsageError(
         f"no architecture named {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-        "Architectures: " + ", ".join(BACKBONES),
+        "Architectures: " + ", ".join(BACKBONES) + "; or any network of timm: timm:NAME",
     )

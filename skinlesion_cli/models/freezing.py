@@ -49,9 +49,9 @@ def merge_norms(backbone: nn.Module, *, learning: bool) -> int:
             conv.forward = partial(_merged, convolve, conv, norm)
         else:
             with torch.no_grad():
-                weight, bias = _kernel(conv, norm)
+                weight, bias = merged_kernel(conv, norm)
             conv.forward = partial(convolve, weight=weight.contiguous(), bias=bias)
-        norm.forward = partial(_after, norm)
+        norm.forward = partial(after_norm, norm)
     return len(pairs)
 
 
@@ -74,6 +74,8 @@ def _pairs(backbone: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions whose output is used by one batch norm and by nothing else."""
     from timm.layers import Conv2dSame
 
+    if not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
+        return []  # transformers, which cannot be traced either
     pairs = []
     for node in _Tracer().trace(backbone).nodes:
         source = node.args[0] if node.op == "call_module" and node.args else None
@@ -85,7 +87,7 @@ def _pairs(backbone: nn.Module) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     return pairs
 
 
-def _kernel(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+def merged_kernel(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """Kernel and bias of the convolution equivalent to the convolution followed by the norm."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     offset = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
@@ -95,7 +97,7 @@ def _kernel(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.
 def _merged(
     convolve: Callable[..., torch.Tensor], conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor
 ) -> torch.Tensor:
-    return convolve(x, *_kernel(conv, norm))
+    return convolve(x, *merged_kernel(conv, norm))
 
 
 def _convolution(conv: nn.Conv2d) -> Callable[..., torch.Tensor]:
@@ -113,7 +115,7 @@ def _convolution(conv: nn.Conv2d) -> Callable[..., torch.Tensor]:
     return convolve
 
 
-def _after(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+def after_norm(norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     """The dropout and activation that timm's norms include."""
     for name in ("drop", "act"):
         following = getattr(norm, name, None)

@@ -9,13 +9,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
+from torch.nn import functional as F
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.exports import FEATURES, LOGITS
 from skinlesion_cli.config.schema import Preprocessing
-from skinlesion_cli.errors import ArtifactError, name_items
-from skinlesion_cli.models.backbones import BACKBONES, BackboneSpec, backbone
+from skinlesion_cli.errors import ArtifactError, UsageError, name_items
+from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.models.freezing import merge_norms
+from skinlesion_cli.models.timm_networks import create, feature_map
 from skinlesion_cli.taxonomy import N_CLASSES
 
 
@@ -41,13 +43,14 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         n_metadata: int = 0,
     ) -> None:
         super().__init__()
-        import timm
-
-        options = {"drop_rate": drop_rate}
+        options: dict[str, float] = {"drop_rate": drop_rate}
         if drop_path_rate:
             options["drop_path_rate"] = drop_path_rate
         self.spec = spec
-        self.backbone = timm.create_model(spec.timm_name, pretrained=False, num_classes=N_CLASSES, **options)
+        self.drop_rate = drop_rate
+        self.backbone = create(spec, preprocessing.input_size_px, **options)
+        # What class activation maps of other methods are computed from.
+        self.last_map = nn.Identity()
         for module in self.backbone.modules():
             # An in-place ReLU6 has to copy its input for the backward pass.
             if isinstance(module, nn.ReLU6):
@@ -79,13 +82,20 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         count, height, width = images.shape[:3]
         rows = images.reshape(count, height, width * 3).to(self.mean.dtype)
         rows = torch.addcmul((-self.mean / self.std).repeat(width), rows, (1.0 / self.std).repeat(width))
-        return self.backbone.forward_features(rows.view(count, height, width, 3).permute(0, 3, 1, 2))
+        pixels = rows.view(count, height, width, 3).permute(0, 3, 1, 2)
+        if self.spec.cam_layer:
+            return self.backbone.forward_features(pixels)
+        return feature_map(self.backbone, pixels)
 
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (n, 7) from the last feature map and, if the network has the branch,
         metadata (n, n_metadata).
         """
-        logits = self.backbone.forward_head(features)
+        if self.spec.cam_layer:
+            logits = self.backbone.forward_head(features)
+        else:
+            pooled = self.last_map(features).mean(dim=(2, 3))
+            logits = self.classifier(F.dropout(pooled, self.drop_rate, self.training))
         if self.metadata is None:
             return logits
         if metadata is None:
@@ -125,13 +135,15 @@ def restore_network(checkpoint: Checkpoint) -> LesionNet:
     ------
     ArtifactError : the architecture is unknown, or the weights do not fit or are not finite.
     """
-    if checkpoint.arch not in BACKBONES:
+    try:
+        spec = backbone(checkpoint.arch)
+    except UsageError as error:
         raise ArtifactError(
             f"{checkpoint.name} has the architecture {checkpoint.arch!r}, which this version does not know",
-            "Architectures: " + ", ".join(BACKBONES),
-        )
+            error.hint,
+        ) from None
     n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
-    network = LesionNet(backbone(checkpoint.arch), checkpoint.preprocessing, n_metadata=n_metadata)
+    network = LesionNet(spec, checkpoint.preprocessing, n_metadata=n_metadata)
     load_weights(network, checkpoint.weights, checkpoint.name)
     result: LesionNet = network.eval()
     return result

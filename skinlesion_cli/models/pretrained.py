@@ -6,6 +6,7 @@ Nothing falls back silently: weights that are not available are an error that sa
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,6 +175,10 @@ def _fill_backbone(network: LesionNet, state: dict[str, torch.Tensor], name: str
     """Load everything but the classifier of ImageNet's 1,000 classes; the rest must fit exactly."""
     classifier = _classifier_keys(network)
     own = network.backbone.state_dict()
+    if not network.spec.cam_layer:
+        # timm's own translation: position embeddings of another input size are interpolated.
+        translate = getattr(sys.modules[type(network.backbone).__module__], "checkpoint_filter_fn", None)
+        state = translate(state, network.backbone) if translate else state
     state = {key: tensor for key, tensor in state.items() if key not in classifier}
     expected = set(own) - classifier
     # Some files omit the counters of batches seen, which inference does not use.

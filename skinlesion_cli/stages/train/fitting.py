@@ -28,6 +28,7 @@ from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.freezing import n_stages
 from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
+from skinlesion_cli.models.timm_networks import check_head
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Progress, Trainer
@@ -74,13 +75,23 @@ def make_network(job: Job) -> LesionNet:
     """The network with random weights, determined by the seed."""
     recipe = job.settings.recipe
     torch.manual_seed(job.settings.seed)
-    return LesionNet(
+    if job.spec.fixed_size and recipe.progressive_sizes_px:
+        raise UsageError(
+            f"{job.settings.arch} takes images of one size, but the recipe starts with smaller ones",
+            "Add --set progressive_sizes_px=[].",
+        )
+    network = LesionNet(
         job.spec,
         job.preprocessing,
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
         n_metadata=n_columns(recipe.metadata_fields),
     )
+    if not job.spec.cam_layer:
+        check_head(network.backbone, job.settings.arch, recipe.input_size_px)
+        if job.spec.note:
+            job.reporter.note(f"{job.spec.note}; this training uses {recipe.input_size_px} px")
+    return network
 
 
 def training_px(job: Job) -> int:
