@@ -480,24 +480,29 @@ def test_a_graph_that_asks_for_another_file_is_refused(
     from onnx import TensorProto, helper
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "secret.bin").write_bytes(bytes(4 * 3))
-    other = TensorProto(name="mean", data_type=TensorProto.FLOAT, dims=[3])
-    other.data_location = TensorProto.EXTERNAL
-    other.external_data.add(key="location", value="secret.bin")
-    shape = helper.make_tensor("shape", TensorProto.INT64, [4], [1, 1, 1, 3])
+    (tmp_path / "secret.bin").write_bytes(bytes(2 * 7))
+    secret = TensorProto(name="secret", data_type=TensorProto.FLOAT16, dims=[1, 7])
+    secret.data_location = TensorProto.EXTERNAL
+    secret.external_data.add(key="location", value="secret.bin")
+    features = helper.make_tensor("features_of_all", TensorProto.FLOAT, [1, 256, 1, 1], [0.0] * 256)
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Reshape", ["mean", "shape"], ["added"]),
-        helper.make_node("Add", ["floats", "added"], ["logits"]),
+        helper.make_node("ReduceMean", ["floats"], ["mean"], keepdims=0),
+        helper.make_node("Cast", ["secret"], ["told"], to=TensorProto.FLOAT),
+        helper.make_node("Max", ["mean", "told"], ["logits"]),
+        helper.make_node("Identity", ["features_of_all"], ["features"]),
     ]
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [None, 32, 32, 3])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 32, 32, 3])
-    graph = helper.make_graph(nodes, "net", [pixels], [logits], [other, shape])
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 7]),
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 256, 1, 1]),
+    ]
+    graph = helper.make_graph(nodes, "net", [pixels], outputs, [secret, features])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     workspace = Workspace(own_model)
     for name in workspace.trained():
         export = Export("onnx", model.SerializeToString(), np.zeros((7, 256), np.float32), {})
         export.save_for(Checkpoint.load(workspace.checkpoint(name)))
     done = run("predict", image, "-o", tmp_path / "out.csv", "--model", own_model, "--runtime", "onnx")
-    assert_refused(done, 4, "onnx export of tiny-fold0", "cannot be run")
+    assert_refused(done, 4, "onnx export of tiny-fold0", "cannot be run", "no folder")
     assert not (tmp_path / "out.csv").exists()
