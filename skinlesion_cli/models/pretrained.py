@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # The values of --weights besides a file.
 NAMES = ("auto", "none")
 HUB_FILE = "model.safetensors"
+# Of the names of all tensors, where the network was trained as a part of another or in parallel.
+PREFIXES = ("module.", "backbone.", "encoder.", "model.")
 
 
 def initialise(network: LesionNet, weights: str) -> str:
@@ -79,8 +81,15 @@ def _from_file(network: LesionNet, path: Path) -> str:
         state = load(content)
     except SafetensorError as error:
         raise WeightsError(f"{path.name} cannot be read as safetensors: {error}") from None
-    _fill_backbone(network, state, path.name)
+    _fill_backbone(network, _without_prefixes(state), path.name)
     return f"file {path.name} sha256 {sha256_bytes(content)[:12]}"
+
+
+def _without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors by their names in the network, without what a training program put before all of them."""
+    while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return state
 
 
 def cached_weights_source(spec: BackboneSpec) -> str | None:

@@ -112,6 +112,18 @@ def test_weights_from_a_file(thousand_classes):
     assert_holds(net, state)
 
 
+def test_prefixes_of_training_programs_are_stripped(thousand_classes, tmp_path):
+    _, state = thousand_classes
+    path = tmp_path / "prefixed.safetensors"
+    save_file({f"module.backbone.{key}": tensor for key, tensor in state.items()}, path)
+    net = network("tiny")
+    pretrained.initialise(net, str(path))
+    assert_holds(net, state)
+    save_file({("module." if key != "bn1.bias" else "") + key: t for key, t in state.items()}, path)
+    with pytest.raises(WeightsError, match="does not fit tiny: "):
+        pretrained.initialise(network("tiny"), str(path))
+
+
 def test_weights_file_of_another_network_a_pickle_or_none_at_all(thousand_classes, tmp_path):
     path, state = thousand_classes
     with pytest.raises(WeightsError, match="does not fit resnet50: "):
