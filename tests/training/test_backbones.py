@@ -119,26 +119,107 @@ def test_prefixes_of_training_programs_are_stripped(thousand_classes, tmp_path):
     net = network("tiny")
     pretrained.initialise(net, str(path))
     assert_holds(net, state)
-    save_file({("module." if key != "bn1.bias" else "") + key: t for key, t in state.items()}, path)
-    with pytest.raises(WeightsError, match="does not fit tiny: "):
-        pretrained.initialise(network("tiny"), str(path))
+    # Beside the tensors of a head that is not the network's.
+    mixed = {f"backbone.{key}": tensor for key, tensor in state.items()}
+    save_file({**mixed, "projection.weight": torch.zeros(4, 4)}, path)
+    net = network("tiny")
+    assert pretrained.initialise(net, str(path)).endswith("; 1 of the file not used: projection.weight")
+    assert_holds(net, state)
 
 
-def test_weights_file_of_another_network_a_pickle_or_none_at_all(thousand_classes, tmp_path):
+def test_what_fits_of_another_task_is_loaded_and_the_rest_is_named(thousand_classes, tmp_path):
+    _, state = thousand_classes
+    n = sum(not key.startswith("classifier.") and not key.endswith("num_batches_tracked") for key in state)
+    path = tmp_path / "other.safetensors"
+    other = {key: tensor for key, tensor in state.items() if key != "bn1.bias"}
+    other["conv_stem.weight"] = torch.zeros(1, 2, 3)
+    save_file({**other, "decoder.weight": torch.zeros(2)}, path)
+    net = network("tiny")
+    before = {key: tensor.clone() for key, tensor in net.backbone.state_dict().items()}
+    source = pretrained.initialise(net, str(path))
+    assert source.split(": ", 1)[1] == (
+        f"{n - 2} of {n} tensors of tiny; 2 keep their initial values: conv_stem.weight, bn1.bias; "
+        "2 of the file not used: conv_stem.weight, decoder.weight"
+    )
+    own = net.backbone.state_dict()
+    kept = ("bn1.bias", "conv_stem.weight", "classifier.weight", "classifier.bias")
+    assert all(torch.equal(own[key], before[key]) for key in kept)
+    assert all(torch.equal(own[key], state[key]) for key in own if key not in kept)
+    assert not torch.equal(own["conv_head.weight"], before["conv_head.weight"])
+
+
+def test_a_file_that_fits_less_than_half_of_the_network_is_refused(thousand_classes, tmp_path):
     path, state = thousand_classes
-    with pytest.raises(WeightsError, match="does not fit resnet50: "):
-        pretrained.initialise(network("resnet50"), str(path))
-    cut = tmp_path / "cut.safetensors"
-    save_file({k: v for k, v in state.items() if k != "bn1.bias"}, cut)
-    with pytest.raises(WeightsError, match=r"does not fit tiny: bn1.bias"):
-        pretrained.initialise(network("tiny"), str(cut))
-    for name, what in (("weights.pth", "refused"), ("absent.safetensors", "there is no weights file")):
+    net = network("resnet50")
+    before = weights_to_bytes(net)
+    with pytest.raises(ArtifactError) as refused:
+        pretrained.initialise(net, str(path))
+    assert refused.value.exit_code == 4
+    assert weights_to_bytes(net) == before
+    for name in ("model.safetensors", "resnet50", "layer1.0.conv1.weight", "blocks.0.0.bn1"):
+        assert name in refused.value.message
+    counted = [k for k in state if not k.startswith("classifier.") and not k.endswith("num_batches_tracked")]
+    for n_kept, is_refused in ((len(counted) // 2 - 1, True), (-(-len(counted) // 2), False)):
+        part = tmp_path / f"{n_kept}.safetensors"
+        save_file({key: state[key] for key in counted[:n_kept]}, part)
+        if is_refused:
+            with pytest.raises(ArtifactError, match=f"{n_kept} of {len(counted)} "):
+                pretrained.initialise(network("tiny"), str(part))
+        else:
+            assert f": {n_kept} of {len(counted)} " in pretrained.initialise(network("tiny"), str(part))
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model", "teacher"])
+def test_files_of_torch_that_hold_tensors_alone(thousand_classes, tmp_path, key):
+    _, state = thousand_classes
+    path = tmp_path / "weights.pth"
+    prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save(state if key is None else {"epoch": 3, "optimizer": {"lr": 0.1}, key: prefixed}, path)
+    net = network("tiny")
+    assert pretrained.initialise(net, str(path)).startswith("file weights.pth sha256 ")
+    assert_holds(net, state)
+
+
+class RunsCode:
+    """Creates a file where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_pickles_that_run_code_and_files_without_tensors_are_refused(thousand_classes, tmp_path):
+    _, state = thousand_classes
+    marker = tmp_path / "marker"
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": state, "settings": RunsCode(marker)}, path)
+    with pytest.raises(WeightsError, match=r"weights\.pt is refused"):
+        pretrained.initialise(network("tiny"), str(path))
+    assert not marker.exists()
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(WeightsError, match="no named tensors"):
+        pretrained.initialise(network("tiny"), str(path))
+    for name, content, what in (
+        ("absent.safetensors", None, "there is no weights file"),
+        ("absent.pth", None, "there is no weights file"),
+        ("weights.pkl", b"x", "refused"),
+        ("garbage.pth", b"x" * 100, "refused"),
+        ("garbage.safetensors", b"x" * 100, "cannot be read as safetensors"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
         with pytest.raises(WeightsError, match=what):
             pretrained.initialise(network("tiny"), str(tmp_path / name))
-    garbage = tmp_path / "garbage.safetensors"
-    garbage.write_bytes(b"x" * 100)
-    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
-        pretrained.initialise(network("tiny"), str(garbage))
+
+
+def test_initial_weights_that_are_not_finite_are_refused(thousand_classes):
+    path, state = thousand_classes
+    state["bn1.bias"][0] = float("nan")
+    save_file(state, path)
+    with pytest.raises(ArtifactError, match=r"NaN or infinity: bn1\.bias"):
+        pretrained.initialise(network("tiny"), str(path))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")

@@ -35,7 +35,7 @@ MODEL_PREFIX = "model:"
 class TrainSettings(StageSettings):
     """What to train.
 
-    `weights` is auto, none or a safetensors file; `model` (`builtin` or a folder) is a finished model to
+    `weights` is auto, none or a weights file; `model` (`builtin` or a folder) is a finished model to
     start from instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train
     one after another, None for the single split into train and val; with `fold` only this one is trained.
     `half` stores the weights in half precision, with which all later results are computed.
