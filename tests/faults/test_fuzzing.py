@@ -7,13 +7,10 @@ runs for a moment, and longer under the mark `slow`.
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,6 @@ from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.data.reading import inputs
 from skinlesion_cli.errors import DataError, SkinLesionError
-from tests.fuzzing.run import fuzz
 from tests.fuzzing.targets import TARGETS
 from tests.support.limits import HANG_S
 
@@ -70,19 +66,21 @@ def in_file(name: str, content: bytes, read: Callable[[Path], object]) -> object
         return only_own_errors(lambda: read(path))
 
 
-def fuzzed(report: Path, *arguments: object) -> dict[str, Any]:
-    """The findings of the fuzzer in a process of its own: a decoder that crashes must not end these tests."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-X", "faulthandler", "-m", "tests.fuzzing.run", "--json", report),
-            *map(str, arguments),
-        ],
+def in_own_process(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A decoder that crashes must not end these tests."""
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-m", module, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=HANG_S,
     )
+
+
+def fuzzed(report: Path, *arguments: object) -> dict[str, Any]:
+    """The findings of the fuzzer in a process of its own."""
+    done = in_own_process("tests.fuzzing.run", "--json", report, *arguments)
     assert done.returncode in (0, 1), done.stderr
     return json.loads(report.read_text("utf-8"))
 
@@ -110,36 +108,16 @@ def test_readers_for_a_while(tmp_path: Path) -> None:
     assert findings["defects"] == {}
 
 
-def test_the_fuzzer_finds_what_is_not_its_own_error_and_what_takes_too_much(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fails(source: random.Random) -> None:
-        if source.random() < 0.5:
-            raise KeyError("odd")
-
-    def hangs(source: random.Random) -> None:
-        time.sleep(10)
-
-    def grows(source: random.Random) -> None:
-        # Not from the heap, where other tests may have left room.
-        with mmap.mmap(-1, 150_000_000) as block:
-            for place in range(0, len(block), mmap.PAGESIZE):
-                block[place] = 1
-
-    def refuses(source: random.Random) -> None:
-        raise DataError("no")
-
-    monkeypatch.setattr("tests.fuzzing.run.MOST_BYTES", 100_000_000)
-    for name, target in {"fails": fails, "hangs": hangs, "grows": grows, "refuses": refuses}.items():
-        monkeypatch.setitem(TARGETS, name, target)
+def test_the_fuzzer_finds_what_is_not_its_own_error_and_what_takes_too_much() -> None:
+    done = in_own_process("tests.support.fuzzer_checks")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     said = {"fails": "KeyError: 'odd'", "hangs": "took more than", "grows": "the process grew by"}
     for name, words in said.items():
-        monkeypatch.setattr("tests.fuzzing.run.MOST_S", 0.5 if name == "hangs" else 20.0)
-        (shown,) = fuzz(60.0, names=[name], most=3).defects.values()
+        (shown,) = found[name]["defects"].values()
         assert words in shown
-    refused = fuzz(60.0, names=["refuses"], most=3)
-    assert refused.defects == {}
-    assert refused.refused == refused.executions
+    assert found["refuses"]["defects"] == {}
+    assert found["refuses"]["refused"] == found["refuses"]["executions"] == {"refuses": 3}
 
 
 @pytest.fixture(scope="module")
