@@ -85,6 +85,15 @@ class Workspace:
         """Folder of TensorBoard's event files."""
         return self.model(name) / "tensorboard"
 
+    def tracking_runs(self, name: str) -> Path:
+        """The runs of other clients that record the training of one network."""
+        return self.model(name) / "tracking.json"
+
+    @property
+    def mlflow_store(self) -> Path:
+        """MLflow's database, where the environment names no server."""
+        return self.root / "mlflow.db"
+
     def trained(self) -> list[str]:
         """Names of the networks that have a checkpoint."""
         return sorted(path.parent.name for path in self.models.glob("*/checkpoint.json"))

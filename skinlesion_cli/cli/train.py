@@ -35,6 +35,10 @@ FOLD_HELP = (
 )
 METADATA_HELP = "Patient data to use besides the image: any of age,sex,site. Default: from the recipe."
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
+LOG_HELP = (
+    "Also record each epoch with {names}: MLflow in MLFLOW_TRACKING_URI, else in the workspace; Weights & "
+    "Biases with WANDB_MODE=offline on this machine alone. Repeatable."
+)
 
 # These names are checked where timm is loaded.
 _TIMM = ("timm", "models.backbones.timm_names")
@@ -49,6 +53,7 @@ Weights = Annotated[str, suggested("--weights", help=WEIGHTS_HELP, known="models
 Init = Annotated[str | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done and how long it would take.")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Also log to models/ARCH/tensorboard.")]
+Log = Annotated[list[str] | None, one_of("--log", help=LOG_HELP, known="stages.train.tracking.CLIENTS")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
 Fresh = Annotated[bool, Option("--fresh", help="Start over instead of resuming an interrupted run.")]
 
@@ -70,6 +75,7 @@ def train(
     half: Half = False,
     dry_run: DryRun = False,
     tensorboard: Tensorboard = False,
+    log: Log = None,
     fresh: Fresh = False,
     seed: options.SeedOption = 42,
     device: options.DeviceOption = "auto",
@@ -108,6 +114,7 @@ def train(
         fresh=fresh,
         dry_run=dry_run,
         tensorboard=tensorboard,
+        logs=tuple(log or ()),
         half=half,
     )
     return StageCall(stage.run, chosen)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,6 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.data.metadata import encode, n_columns
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
@@ -34,66 +31,7 @@ from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.train import jobs
 from skinlesion_cli.stages.train import stage as train
-
-SMALL = [
-    "epochs=2",
-    "batch_size=16",
-    "input_size_px=32",
-    "progressive_sizes_px=[[0.0, 24], [0.5, 32]]",
-    "harmonise_px=40",
-]
-
-
-def small_recipe(*settings, name="light"):
-    return load_recipe(name, "tiny", settings=[*SMALL, *settings], environment={})
-
-
-@pytest.fixture(scope="module")
-def dataset(generated, tmp_path_factory) -> Path:
-    """A workspace with generated images, split by lesion, in three folds, with some metadata."""
-    from skinlesion_cli.stages.download import stage as download
-
-    root = tmp_path_factory.mktemp("training") / "workspace"
-    download.run(
-        download.DownloadSettings(workspace=root, source=generated, split="grouped"), SilentReporter()
-    )
-    workspace = Workspace(root)
-    manifest = Manifest.load(workspace.manifest)
-    table = manifest.table.assign(age_years="55", sex=["male", "female", ""] * 35, site="back")
-    replace(manifest, table=table, artifact=None).save(workspace.manifest)
-    manifest = Manifest.load(workspace.manifest)
-    old = pd.read_csv(next(root.glob("dataset/split.table-*.csv")), dtype=str, keep_default_na=False)
-    lesion = dict(zip(table["id"], table["lesion_id"], strict=True))
-    order = {name: index for index, name in enumerate(sorted(set(lesion.values())))}
-    folds = [
-        "" if part == "test" else str(order[lesion[identity]] % 3)
-        for identity, part in zip(old["id"], old["part"], strict=True)
-    ]
-    split = Split(old.assign(fold=folds), "grouped", 42)
-    split.save(workspace.split, manifest)
-    return root
-
-
-@pytest.fixture
-def config(dataset, tmp_path) -> train.TrainSettings:
-    """A training in a workspace of its own that shares the images."""
-    root = tmp_path / "workspace"
-    root.mkdir()
-    (root / "dataset").symlink_to(dataset / "dataset")
-    return train.TrainSettings(
-        workspace=root, arch="tiny", recipe=small_recipe(), weights="none", device="cpu", workers=0
-    )
-
-
-class Said(SilentReporter):
-    def __init__(self):
-        self.notes, self.rows = [], []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def row(self, table, values):
-        self.rows.append(values)
+from tests.training.small import Said, small_recipe
 
 
 def test_training_leaves_a_checkpoint_predictions_history_and_curves(config):

@@ -63,11 +63,12 @@ def fit(job: Job) -> TrainedNetwork:
         metadata_drop=recipe.metadata_drop,
     )
     trainer = make_trainer(job, network, pixels)
-    trainer.on_epoch = Watcher(job, trainer.steps_per_epoch)
+    trainer.on_epoch = watcher = Watcher(job, trainer.steps_per_epoch)
     if job.distributed.is_first:
         trainer.save = lambda t: _save(job, t)
     _resume(job, trainer)
-    trainer.fit()
+    with watcher.logging(resumed=bool(trainer.progress.history)):
+        trainer.fit()
     return TrainedNetwork(network, source, trainer.progress)
 
 

@@ -38,7 +38,8 @@ class TrainSettings(StageSettings):
     `weights` is auto, none or a weights file; `model` (`builtin` or a folder) is a finished model to
     start from instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train
     one after another, None for the single split into train and val; with `fold` only this one is trained.
-    `half` stores the weights in half precision, with which all later results are computed.
+    `logs` are names of `tracking.CLIENTS` that record each epoch. `half` stores the weights in half
+    precision, with which all later results are computed.
     """
 
     workspace: Path
@@ -53,6 +54,7 @@ class TrainSettings(StageSettings):
     fresh: bool = False
     dry_run: bool = False
     tensorboard: bool = False
+    logs: tuple[str, ...] = ()
     half: bool = False
     model: str | None = None
 

@@ -17,6 +17,7 @@ from skinlesion_cli.stages.train.job import Job, TrainSettings
 from skinlesion_cli.stages.train.jobs import make_jobs
 from skinlesion_cli.stages.train.planning import plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
+from skinlesion_cli.stages.train.tracking import require_clients
 
 __all__ = ["TrainSettings", "run"]
 
@@ -29,6 +30,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> StageResult:
     """Train, or resume an interrupted training; writes `models/<arch>/`, or one folder per fold."""
     keep_freed_memory()
     backbone(settings.arch)
+    require_clients(settings)
     if not settings.recipe.epochs:
         raise UsageError(
             "a training needs at least one epoch",

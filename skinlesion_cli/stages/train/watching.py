@@ -1,19 +1,19 @@
-"""Progress of a training as it runs: a live table, history.csv, curves, TensorBoard."""
+"""Progress of a training as it runs: a live table, history.csv, curves, and logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import pandas as pd
 
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.files import atomic_write
-from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.training.history import HISTORY_COLUMNS
 from skinlesion_cli.models.training.trainer import EpochTime
 from skinlesion_cli.report.curves import training_curves
 from skinlesion_cli.stages.train.job import Job
+from skinlesion_cli.stages.train.tracking import Logs, open_logs
 from skinlesion_cli.taxonomy import MALIGNANT_CLASSES
 
 Row = Mapping[str, float | None]
@@ -24,8 +24,22 @@ class Watcher:
 
     def __init__(self, job: Job, steps_per_epoch: int) -> None:
         self._job, self._steps = job, steps_per_epoch
-        logs = job.settings.tensorboard and job.distributed.is_first
-        self._log = _tensorboard(job.workspace.tensorboard(job.name)) if logs else None
+        self._logs = Logs(job, {})
+
+    @contextmanager
+    def logging(self, *, resumed: bool) -> Iterator[None]:
+        """Open the logs that the settings ask for, and end them with the block."""
+        # Where the first process fails to open them, all processes end.
+        self._job.distributed.agree_on(lambda: self._open(resumed))
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            self._logs.close(finished=finished)
+
+    def _open(self, resumed: bool) -> None:
+        self._logs = open_logs(self._job, resumed=resumed)
 
     def __call__(self, history: list[dict[str, float | None]], time: EpochTime) -> None:
         job = self._job
@@ -35,8 +49,7 @@ class Watcher:
         job.reporter.row("train", self._table_row(row, len(history), time))
         atomic_write(job.workspace.history(job.name), history_csv(history))
         atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
-        if self._log:
-            self._log(row)
+        self._logs.epoch(row)
 
     def _table_row(self, row: Row, n_epochs: int, time: EpochTime) -> dict[str, object]:
         recipe = self._job.settings.recipe
@@ -72,25 +85,3 @@ def duration(seconds: float) -> str:
 
 def _or_undefined(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _tensorboard(folder: Path) -> Callable[[Row], None]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UsageError(
-            "--tensorboard needs the package tensorboard", "pip install 'skinlesion[tensorboard]'"
-        ) from None
-    writer: list[SummaryWriter] = []
-
-    def log(row: Row) -> None:
-        epoch = int(row["epoch"] or 0)
-        if not writer:
-            # A resumed run deletes what an earlier one logged for the epochs that it repeats.
-            writer.append(SummaryWriter(str(folder), purge_step=epoch))
-        for key, value in row.items():
-            if key != "epoch" and value is not None:
-                writer[0].add_scalar(key, value, epoch)
-        writer[0].flush()
-
-    return log
