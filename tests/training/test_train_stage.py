@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.data.metadata import encode, n_columns
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
@@ -180,8 +182,53 @@ def test_dry_run_tells_the_plan_and_writes_nothing(config):
     assert set(figures["seconds_per_step"]) == {"24", "32"}
     assert 0 < figures["seconds"] < 600
     assert figures["peak_memory_bytes"] > 50e6
+    for size, step_s in figures["seconds_per_step"].items():
+        assert figures["images_per_second"][size] == pytest.approx(16 / step_s)
     assert not Workspace(config.workspace).models.exists()
     assert not list(config.workspace.glob("dataset/cache/*80px*"))
+
+
+def test_a_recipe_for_a_gpu_says_at_once_how_long_it_takes_without_one(config, monkeypatch):
+    from skinlesion_cli.stages.train import planning
+    from skinlesion_cli.stages.train.job import Job
+
+    measure, batches = planning._time_steps, []
+
+    def timed(job, trainer, size_px, n_steps):
+        assert all(value > 0 for value in measure(job, trainer, size_px, n_steps))
+        batches.append((trainer.recipe.batch_size, size_px))
+        return 0.5, 1.0
+
+    def decode(self, size_px):
+        raise SkinLesionError("decoding starts")
+
+    monkeypatch.setattr(planning, "_time_steps", timed)
+    monkeypatch.setattr(Job, "cache", decode)
+    sizes = ["epochs=50", "batch_size=16", "input_size_px=32", "field_px=40", "cache_size_px=40"]
+    recipe = load_recipe("default", "tiny", settings=sizes, environment={})
+    said = Said()
+    with pytest.raises(SkinLesionError, match="decoding starts"):
+        train.run(config.replace(recipe=recipe), said)
+    (note,) = [note for note in said.notes if "for a GPU" in note]
+    assert batches == [(4, 32)]
+    # 64 training images are four steps per epoch, each four times as long as the one that was timed.
+    assert "200 steps of 16 images at 32 px: about 20 min" in note
+    assert "--recipe light" in note
+    assert "--dry-run" in note
+    said = Said()
+    with pytest.raises(SkinLesionError, match="decoding starts"):
+        train.run(config.replace(recipe=recipe, folds=3), said)
+    assert any("for each of 3 folds" in note for note in said.notes)
+
+
+def test_nothing_is_said_of_a_gpu_where_one_is_used_or_the_recipe_needs_none(config):
+    from skinlesion_cli.stages.train.planning import note_without_gpu
+
+    for recipe, device in ((small_recipe(), "cpu"), (load_recipe("default", "tiny", environment={}), "cuda")):
+        said = Said()
+        (job,) = jobs.make_jobs(config.replace(recipe=recipe), said)
+        note_without_gpu([replace(job, device=torch.device(device))])
+        assert said.notes == []
 
 
 def test_the_plan_times_frozen_epochs_apart(config, monkeypatch):

@@ -1,8 +1,10 @@
-"""`--dry-run`: the plan of a training and its estimated duration, from a few timed steps. Writes nothing."""
+"""The estimated duration of a training, from a few timed steps: `--dry-run`, which writes nothing, and a note
+where a recipe for a GPU is trained on a CPU."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +15,15 @@ from skinlesion_cli.inference.stored_views import stored_views
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.parallel import available_cores
+from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
 from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
 from skinlesion_cli.stages.train.watching import duration
 
 _TIMED_STEPS = 3
+# The recipe that takes days on a CPU, the one that is made for it, and the images of the step that is timed.
+_GPU_RECIPE, _CPU_RECIPE, _ROUGH_BATCH = "default", "light", 4
 
 
 def plan(job: Job) -> StageResult:
@@ -35,7 +40,7 @@ def plan(job: Job) -> StageResult:
         (recipe.is_frozen_at((epoch + 0.5) / recipe.epochs), recipe.size_px_at(epoch / recipe.epochs))
         for epoch in range(recipe.epochs)
     ]
-    rows, step_s = [], {}
+    rows, step_s, images_per_s = [], {}, {}
     for kind in sorted(set(epochs)):
         frozen, size_px = kind
         if frozen and not trainer.frozen:
@@ -45,6 +50,7 @@ def plan(job: Job) -> StageResult:
             prepare_s, compute_s = _time_steps(job, trainer, size_px)
         step_s[kind] = _overlapped(job, prepare_s, compute_s)
         epoch_s = step_s[kind] * trainer.steps_per_epoch
+        images_per_s[f"{size_px}-frozen" if frozen else str(size_px)] = batch_size / step_s[kind]
         rows.append([label, epochs.count(kind), f"{batch_size / step_s[kind]:.3g}", duration(epoch_s)])
     forward_s = _time_forward(job, trainer.network)
     predicted = len(stored_views(job.preprocessing)) * (
@@ -67,7 +73,8 @@ def plan(job: Job) -> StageResult:
             f"{parameters:,} parameters",
             f"about {duration(seconds * times)} on {job.device} ({duration(training_s * times)} training, "
             f"{duration(evaluation_s * times)} validation and predictions); peak memory "
-            + (f"{peak / 1e9:.1f} GB" if peak else "unknown"),
+            + (f"{peak / 1e9:.1f} GB" if peak else "unknown")
+            + (" of the GPU" if peak and job.device.type == "cuda" else ""),
             "Estimated from a few steps; nothing was trained or written.",
         ],
         figures={
@@ -83,6 +90,7 @@ def plan(job: Job) -> StageResult:
             "seconds_per_step": {
                 f"{size}-frozen" if frozen else str(size): value for (frozen, size), value in step_s.items()
             },
+            "images_per_second": images_per_s,
             "peak_memory_bytes": peak,
             "device": str(job.device),
             "folds": job.settings.folds,
@@ -90,6 +98,52 @@ def plan(job: Job) -> StageResult:
         tables=[Table("Training", ["size", "epochs", "images/s", "time per epoch"], rows)],
         next_command="the same command without --dry-run",
     )
+
+
+def note_without_gpu(jobs: Sequence[Job]) -> None:
+    """Where a recipe for a GPU is to be trained on a CPU: how long that takes, and which recipe is for it.
+
+    Reads and decodes no image: the step that is timed has a few uniform ones.
+    """
+    left = [job for job in jobs if job.settings.fresh or not job.workspace.checkpoint(job.name).exists()]
+    if not left or left[0].settings.recipe.name != _GPU_RECIPE or left[0].device.type != "cpu":
+        return
+    job, recipe = left[0], left[0].settings.recipe
+    drawn = round(len(job.train_ids) * recipe.epoch_fraction)
+    whole, rest = divmod(drawn, recipe.batch_size)
+    n_steps = recipe.epochs * (whole + (1 if rest and not recipe.drop_last else 0))
+    length = f"{counted(n_steps, 'step')} of {counted(recipe.batch_size, 'image')}" + (
+        f" for each of {len(left)} folds" if len(left) > 1 else ""
+    )
+    # Several processes would have to time it together.
+    seconds = n_steps * _rough_step_s(job) * len(left) if job.distributed.size == 1 else None
+    about = (
+        f": about {duration(seconds)} on this CPU, from the time of {_ROUGH_BATCH} images" if seconds else ""
+    )
+    job.reporter.note(
+        f"recipe {recipe.name} is for a GPU, and none is used: {length} at {recipe.input_size_px} px{about}. "
+        f"For a CPU: --recipe {_CPU_RECIPE}. A better estimate, of either: --dry-run"
+    )
+
+
+def _rough_step_s(job: Job) -> float:
+    """Seconds of a training step, in proportion to one with a smaller batch."""
+    recipe = job.settings.recipe
+    n = min(_ROUGH_BATCH, recipe.batch_size)
+    small = job.settings.replace(workers=0, recipe=recipe.model_copy(update={"batch_size": n}))
+    sample = replace(job, settings=small, reporter=SilentReporter())
+    size_px = training_px(job)
+    images = TrainingImages(
+        pixels=np.full((n, size_px, size_px, 3), 128, dtype=np.uint8),
+        rows=np.arange(len(job.train_ids)) % n,
+        labels=job.data.labels(job.train_ids),
+        metadata=job.metadata(job.train_ids),
+        metadata_drop=recipe.metadata_drop,
+    )
+    trainer = make_trainer(sample, make_network(sample), images)
+    trainer.network.train()
+    prepare_s, compute_s = _time_steps(sample, trainer, recipe.input_size_px, n_steps=1)
+    return _overlapped(job, prepare_s, compute_s) * recipe.batch_size / n
 
 
 def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
@@ -110,11 +164,11 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
     return images, seconds
 
 
-def _time_steps(job: Job, trainer: Trainer, size_px: int) -> tuple[float, float]:
+def _time_steps(job: Job, trainer: Trainer, size_px: int, n_steps: int = _TIMED_STEPS) -> tuple[float, float]:
     """Seconds to prepare a batch in one process, and seconds to train on it."""
     prepared, computed = [], []
     batches = iter(trainer.batches(0, size_px, 0))
-    for _ in range(_TIMED_STEPS + 1):
+    for _ in range(n_steps + 1):
         started = time.perf_counter()
         batch = next(batches, None)
         if batch is None:

@@ -15,7 +15,7 @@ from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_precision, write_checkpoint
 from skinlesion_cli.stages.train.job import Job, TrainSettings
 from skinlesion_cli.stages.train.jobs import make_jobs
-from skinlesion_cli.stages.train.planning import plan
+from skinlesion_cli.stages.train.planning import note_without_gpu, plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
 from skinlesion_cli.stages.train.tracking import require_clients
 
@@ -40,6 +40,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> StageResult:
     chosen = jobs if settings.fold is None else [jobs[settings.fold]]
     if settings.dry_run:
         return plan(chosen[0])
+    note_without_gpu(chosen)
     trained, written = [], []
     for job in chosen:
         with _exclusive_access(job):
