@@ -26,6 +26,7 @@ EXTRAS = (
     "heif",
     "parquet",
     "dask",
+    "ray",
     "browser",
     "challenge",
     "tensorboard",
