@@ -30,7 +30,7 @@ from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.taxonomy import N_CLASSES
 
 # Names of the input of an exported network, and of its outputs.
-INPUT, LOGITS, FEATURES = "pixels", "logits", "features"
+INPUT, LOGITS, FEATURES, DETAIL = "pixels", "logits", "features", "detail"
 GRAPH = "onnx"
 FORMATS = (GRAPH, "onnx-int8", "openvino-bf16")
 # These give other results than the network in float32: they need an accepted measurement of what that costs.
@@ -55,7 +55,7 @@ class ExportBody(Body):
 
 @dataclass(frozen=True)
 class Export(StoredArtifact):
-    """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in; `logits` (n, 7) and `features` (n, c, h, w)
+    """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in; `logits` (n, 7), `features` (n, c, h, w)
     out.
 
     `classifier` is the last layer's weight, float32 (7, c). `figures` holds what was measured before it was

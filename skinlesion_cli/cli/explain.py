@@ -19,7 +19,10 @@ skinlesion explain ./images --check
 """
 
 CLASSES = "Class to explain: {names}. Repeatable. Default: the decided class."
-METHOD = "How maps are computed: {names}. gradcam needs no backward pass; the others use pytorch-grad-cam."
+METHOD = (
+    "How maps are computed: {names}. fused and gradcam need no backward pass; "
+    "the others use pytorch-grad-cam."
+)
 CAM_TTA = "Average the maps over the views that prediction averages."
 RAW = "Also write the maps themselves: {names}. png16 has the size of the image."
 CHECK = "Check whether the maps depend on what this model has learned; writes no overlays."
@@ -38,7 +41,7 @@ def explain(
     method: Annotated[
         str,
         one_of("--method", help=METHOD, known="explain.methods.METHODS"),
-    ] = "gradcam",
+    ] = "fused",
     cam_tta: Annotated[bool, typer.Option("--cam-tta", help=CAM_TTA)] = False,
     style: options.CamStyleOption = "overlay",
     raw: Annotated[str | None, one_of("--raw", help=RAW, known="explain.writer.RAW_KINDS")] = None,

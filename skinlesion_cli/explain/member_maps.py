@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from skinlesion_cli.explain.cam import class_maps, combined
-from skinlesion_cli.explain.methods import FAST, library_maps
+from skinlesion_cli.explain.cam import combined
+from skinlesion_cli.explain.methods import DEFAULT, closed_maps, is_closed, library_maps
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import EngineMember, ToInput
+from skinlesion_cli.inference.runtimes.base import Outputs
 
 
 def member_maps(
@@ -26,8 +27,8 @@ def member_maps(
     Views that show a part of the image are omitted; at least one has to show all of it.
     """
     pixels = np.stack([to_input(image, member.preprocessing) for image in images])
-    if method == FAST:
-        of_view = partial(_fast_maps, member)
+    if is_closed(method):
+        of_view = partial(_closed_maps, member, method)
     else:
         of_view = partial(library_maps, member.runtime.network, method=method)  # type: ignore[attr-defined]
     whole = [view for view in views if tta.is_whole(view)]
@@ -36,17 +37,18 @@ def member_maps(
 
 
 def ensemble_maps(
-    members: Sequence[EngineMember], features: Sequence[np.ndarray], classes: np.ndarray
+    members: Sequence[EngineMember], layers: Sequence[Outputs], classes: np.ndarray, method: str = DEFAULT
 ) -> np.ndarray:
-    """Grad-CAM of the ensemble from the features of its forward pass, float32 (n, h, w).
+    """Maps of the ensemble from the outputs of its forward pass, float32 (n, h, w).
 
     Parameters
     ----------
-    features : one array float32 (n, n_features, h, w) per member. classes : int64 (n,), the class to explain.
+    layers : of every member, for n images. classes : int64 (n,), the class to explain.
+    method : one that `is_closed`.
     """
-    maps = [class_maps(f, m.classifier, classes) for f, m in zip(features, members, strict=True)]
+    maps = [closed_maps(method, o, m.classifier, classes) for o, m in zip(layers, members, strict=True)]
     return combined(maps, [member.weight for member in members])
 
 
-def _fast_maps(member: EngineMember, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    return class_maps(member.runtime.logits_and_features(images)[1], member.classifier, classes)
+def _closed_maps(member: EngineMember, method: str, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    return closed_maps(method, member.runtime.outputs(images), member.classifier, classes)

@@ -1,18 +1,29 @@
-"""Every other class activation map, by name, through pytorch-grad-cam; needs torch and a backward pass."""
+"""Class activation maps by name: closed forms of one forward pass, and others through pytorch-grad-cam.
+
+The closed forms need neither torch nor a backward pass.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from skinlesion_cli.errors import UsageError
+from skinlesion_cli.explain.cam import class_maps, fused_maps
+from skinlesion_cli.inference.runtimes.base import Outputs
 
-FAST: Final = "gradcam"
-# Name -> class of pytorch_grad_cam. Grad-CAM itself is here too, for comparison with the fast path.
+DEFAULT: Final = "fused"
+# Maps (n, h, w) from what a network gives, its classifier and the classes to explain.
+_CLOSED: Final[Mapping[str, Callable[[Outputs, np.ndarray, np.ndarray], np.ndarray]]] = {
+    DEFAULT: fused_maps,
+    "gradcam": lambda outputs, classifier, classes: class_maps(outputs.features, classifier, classes),
+}
+# Name -> class of pytorch_grad_cam. Grad-CAM itself is here too, for comparison with the closed form.
 _CLASSES: Final = {
-    FAST: "GradCAM",
+    "gradcam": "GradCAM",
     "gradcam++": "GradCAMPlusPlus",
     "xgradcam": "XGradCAM",
     "hirescam": "HiResCAM",
@@ -23,7 +34,23 @@ _CLASSES: Final = {
     "scorecam": "ScoreCAM",
     "ablationcam": "AblationCAM",
 }
-METHODS: Final = tuple(_CLASSES)
+METHODS: Final = (*_CLOSED, *(name for name in _CLASSES if name not in _CLOSED))
+
+
+def is_closed(name: str) -> bool:
+    """Whether the method needs no backward pass, so that every runtime can compute it."""
+    return name in _CLOSED
+
+
+def closed_maps(method: str, outputs: Outputs, classifier: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Maps by a method that `is_closed`, float32 (n, h, w), >= 0, in units of the logit.
+
+    Parameters
+    ----------
+    outputs : of n images. classifier : float32 (7, n_features). classes : int64 (n,), the class to explain of
+        each image.
+    """
+    return _CLOSED[method](outputs, classifier, classes)
 
 
 def checked_method(name: str) -> str:
@@ -33,7 +60,7 @@ def checked_method(name: str) -> str:
     ------
     UsageError : it is not.
     """
-    if name not in _CLASSES:
+    if name not in METHODS:
         raise UsageError(f"no method named {name!r}", "Methods: " + ", ".join(METHODS))
     return name
 

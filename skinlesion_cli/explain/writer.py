@@ -1,8 +1,8 @@
 """Overlays of batch after batch, drawn and written by a thread in the background.
 
-with OverlayWriter(folder, weights=weights, classifiers=classifiers, thresholds=thresholds) as overlays:
-    for ... in batches:
-        records = overlays.write(ids, images, features, decided, probabilities)
+overlays = OverlayWriter(folder, weights=weights, classifiers=classifiers, thresholds=thresholds)
+for ... in batches:
+    records = overlays.write(ids, images, layers, decided, probabilities)
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.artifacts.maps import MapRecord, relative_path
 from skinlesion_cli.artifacts.output_checks import refuse_foreign_overlay
 from skinlesion_cli.errors import ImageError
-from skinlesion_cli.explain.cam import class_maps, combined, resized
+from skinlesion_cli.explain.cam import combined, resized
+from skinlesion_cli.explain.methods import DEFAULT, closed_maps
 from skinlesion_cli.explain.overlay import STYLES, Caption, render
 from skinlesion_cli.explain.thumbnails import write_thumbnail
+from skinlesion_cli.inference.runtimes.base import Outputs
 from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, DISCLAIMER
 
 RAW_KINDS: Final = ("png16", "npz")
@@ -57,6 +59,7 @@ class OverlayWriter:
     ----------
     weights, classifiers : of the ensemble's members, in their order: the weight, and float32 (7, n_features).
     thresholds : class name -> threshold, for the titles.
+    method : of `methods.METHODS`, one that `is_closed`, for `write`.
     style : one of `overlay.STYLES`. raw : also write the maps, `png16` or `npz`.
     classes : what to explain of every image; None: the class decided on.
     thumbnails : a folder for small pictures, of a page; None: none are made.
@@ -66,6 +69,7 @@ class OverlayWriter:
     weights: Sequence[float]
     classifiers: Sequence[np.ndarray]
     thresholds: Mapping[str, float]
+    method: str = DEFAULT
     style: str = STYLES[0]
     raw: str | None = None
     classes: Sequence[int] | None = None
@@ -75,11 +79,11 @@ class OverlayWriter:
         self,
         ids: Sequence[str],
         images: Sequence[Pixels],
-        features: Sequence[np.ndarray],
+        layers: Sequence[Outputs],
         decided: np.ndarray,
         probabilities: np.ndarray,
     ) -> list[MapRecord | Undrawn]:
-        """Grad-CAM of a batch from the features of its forward pass, written to disk.
+        """Maps of a batch from the outputs of its forward pass, written to disk.
 
         An image that cannot be read any more, because it was removed since it was predicted, say,
         is `Undrawn`.
@@ -88,7 +92,7 @@ class OverlayWriter:
         ----------
         images : uint8 (height, width, 3) at the original size, or functions that read them, so that no more
             than one large image is in memory at a time.
-        features : one array float32 (n, n_features, h, w) per member.
+        layers : of every member, for the n images.
         decided : int64 (n,). probabilities : float32 (n, 7), calibrated.
 
         Raises
@@ -98,7 +102,10 @@ class OverlayWriter:
         records: list[MapRecord | Undrawn] = []
         for explained in self.explained(decided):
             maps = combined(
-                [class_maps(f, c, explained) for f, c in zip(features, self.classifiers, strict=True)],
+                [
+                    closed_maps(self.method, outputs, classifier, explained)
+                    for outputs, classifier in zip(layers, self.classifiers, strict=True)
+                ],
                 self.weights,
             )
             records += self.write_maps(ids, images, maps, explained, decided, probabilities)

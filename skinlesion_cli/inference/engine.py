@@ -12,7 +12,7 @@ from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.data.preprocess import to_field
 from skinlesion_cli.decisions.ensemble import combine
 from skinlesion_cli.inference import tta
-from skinlesion_cli.inference.runtimes.base import Runtime, softmax
+from skinlesion_cli.inference.runtimes.base import Outputs, Runtime, softmax
 from skinlesion_cli.taxonomy import N_CLASSES
 
 ToInput = Callable[[np.ndarray, Preprocessing], np.ndarray]
@@ -63,8 +63,7 @@ class BatchOutput:
     ----------
     probabilities : float32 (n, 7), the ensemble's mean over views, before calibration.
     forward_passes : int64 (n,), how many forward passes, each one member at one view, were averaged.
-    features : for each member the last feature map of the unturned view, float32 (n, n_features, h, w); empty
-        unless asked for.
+    layers : for each member what it gives for the unturned view; empty unless asked for.
     pooled_features : float32 (n, n_features), the mean over the places of one member's map;
         None unless asked for.
     view_probabilities : float32 (n_members, n_views, n, 7), of every member at every view, averaged or not;
@@ -73,7 +72,7 @@ class BatchOutput:
 
     probabilities: np.ndarray
     forward_passes: np.ndarray
-    features: tuple[np.ndarray, ...] = ()
+    layers: tuple[Outputs, ...] = ()
     view_probabilities: np.ndarray | None = None
     pooled_features: np.ndarray | None = None
 
@@ -120,7 +119,7 @@ class Engine:
         self,
         images: Sequence[np.ndarray],
         *,
-        keep_features: bool = False,
+        keep_layers: bool = False,
         keep_views: bool = False,
         pool_features_of: int | None = None,
     ) -> BatchOutput:
@@ -142,11 +141,11 @@ class Engine:
                 for preprocessing in inputs
             }
         batch = _Batch(self.members, inputs, fields)
-        features = [batch.features(index) for index in range(len(self.members))] if keep_features else []
+        layers = [batch.outputs(index) for index in range(len(self.members))] if keep_layers else []
         pooled = None
         if pool_features_of is not None:
-            maps = features[pool_features_of] if features else batch.features(pool_features_of)
-            pooled = maps.mean(axis=(2, 3))
+            of_member = layers[pool_features_of] if layers else batch.outputs(pool_features_of)
+            pooled = of_member.features.mean(axis=(2, 3))
         by_view = self._every_view(batch) if keep_views or self.stopping is None else None
         if self.stopping is not None:
             probabilities, forward_passes = self._until_converged(batch, self.stopping)
@@ -156,7 +155,7 @@ class Engine:
             probabilities = combine(means, self.weights)
             forward_passes = np.full(batch.n, len(self.views) * len(self.members), dtype=np.int64)
         return BatchOutput(
-            probabilities, forward_passes, tuple(features), by_view if keep_views else None, pooled
+            probabilities, forward_passes, tuple(layers), by_view if keep_views else None, pooled
         )
 
     def pooled_features(self, images: Sequence[np.ndarray], index: int) -> np.ndarray:
@@ -166,7 +165,7 @@ class Engine:
         member = self.members[index]
         pixels = np.stack([self.to_input(image, member.preprocessing) for image in images])
         result: np.ndarray = (
-            _Batch(self.members, {member.preprocessing: pixels}, {}).features(index).mean(axis=(2, 3))
+            _Batch(self.members, {member.preprocessing: pixels}, {}).outputs(index).features.mean(axis=(2, 3))
         )
         return result
 
@@ -215,13 +214,13 @@ class _Batch:
         self.n = len(next(iter(inputs.values())))
         self._known: dict[tuple[int, str], np.ndarray] = {}
 
-    def features(self, index: int) -> np.ndarray:
-        """A member's last feature maps of all images, unturned; that view need not run again."""
+    def outputs(self, index: int) -> Outputs:
+        """All outputs of a member for all images, unturned; that view need not run again."""
         member = self.members[index]
         pixels = tta.apply("identity", self.inputs[member.preprocessing])
-        logits, maps = member.runtime.logits_and_features(pixels)
-        self._known[index, "identity"] = softmax(logits)
-        return maps
+        outputs = member.runtime.outputs(pixels)
+        self._known[index, "identity"] = softmax(outputs.logits)
+        return outputs
 
     def probabilities(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
         """A member's softmax of a view of some images, float32 (n_rows, 7)."""

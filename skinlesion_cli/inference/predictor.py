@@ -208,7 +208,7 @@ class Predictor:
         return load(source, max_pixels=self.max_pixels).pixels
 
     def run(
-        self, sources: Sequence[Source], *, keep_features: bool = False, keep_views: bool = False
+        self, sources: Sequence[Source], *, keep_layers: bool = False, keep_views: bool = False
     ) -> PredictedBatch:
         """Predict one batch; what else to keep as in `Engine.run`.
 
@@ -230,7 +230,7 @@ class Predictor:
         try:
             output = self.engine.run(
                 pixels,
-                keep_features=keep_features,
+                keep_layers=keep_layers,
                 keep_views=keep_views,
                 pool_features_of=self._pooled_member,
             )

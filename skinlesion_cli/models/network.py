@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
-from skinlesion_cli.artifacts.exports import FEATURES, LOGITS
+from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, LOGITS
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
@@ -77,15 +77,37 @@ class LesionNet(nn.Module):  # type: ignore[misc]
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Last feature map, float (n, n_features, h, w); its mean over h and w feeds the classifier."""
+        return self._last_features(self._normalised(images))
+
+    def _last_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.spec.cam_layer:
+            return self.backbone.forward_features(pixels)
+        return feature_map(self.backbone, pixels)
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels (n, height, width, 3) as the backbone takes them, (n, 3, height, width)."""
         # Normalising whole rows of pixels is several times faster than broadcasting over channels, and a
         # permuted view of NHWC pixels is already in channels-last memory order.
         count, height, width = images.shape[:3]
         rows = images.reshape(count, height, width * 3).to(self.mean.dtype)
         rows = torch.addcmul((-self.mean / self.std).repeat(width), rows, (1.0 / self.std).repeat(width))
-        pixels = rows.view(count, height, width, 3).permute(0, 3, 1, 2)
-        if self.spec.cam_layer:
-            return self.backbone.forward_features(pixels)
-        return feature_map(self.backbone, pixels)
+        return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+    def features_and_detail(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last feature map, and how much each place of a finer one differs from the rest of the image.
+
+        `detail`, float (n, 2 h, 2 w), >= 0, is the Euclidean distance of the features at a place from their
+        mean over the image, in the last layer that has a place for every 16 x 16 pixels. A backbone without
+        such a layer has that of the last features, (n, h, w).
+        """
+        layers = self.backbone.feature_info if self.spec.cam_layer else ()
+        sixteen = [at for at, layer in enumerate(layers) if layer["reduction"] == 16]
+        pixels = self._normalised(images)
+        if sixteen:
+            features, (finer,) = self.backbone.forward_intermediates(pixels, indices=sixteen[-1:])
+        else:
+            features = finer = self._last_features(pixels)
+        return features, (finer - finer.mean(dim=(2, 3), keepdim=True)).square().sum(dim=1).sqrt()
 
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (n, 7) from the last feature map and, if the network has the branch,
@@ -105,10 +127,10 @@ class LesionNet(nn.Module):  # type: ignore[misc]
     def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """All that an exported network gives, by name: the one place that says so.
 
-        `logits`, float (n, 7), and what class activation maps are made of.
+        `logits`, float (n, 7), and what class activation maps are made of: see `features_and_detail`.
         """
-        features = self.features(images)
-        return {LOGITS: self.logits(features), FEATURES: features}
+        features, detail = self.features_and_detail(images)
+        return {LOGITS: self.logits(features), FEATURES: features, DETAIL: detail}
 
     def for_inference(self) -> LesionNet:
         """A faster copy with the same output, for the device that the network is on.

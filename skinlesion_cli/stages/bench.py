@@ -97,7 +97,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
     for name, way in ways.items():
         parts[f"all networks, {name}"] = (partial(way.engine.run, batch), _BATCH)
         parts[f"all networks, {name}, with maps"] = (
-            partial(way.engine.run, batch, keep_features=True),
+            partial(way.engine.run, batch, keep_layers=True),
             _BATCH,
         )
     parts["decide"] = (lambda: bundle.calibration.decide(output.probabilities), _BATCH)

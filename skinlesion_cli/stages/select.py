@@ -105,7 +105,7 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
 
         def measure(batch: list[ImageInput]) -> _Measured:
             fresh = [s for s in batch if not known or s.member or not _is_known(s, known)]
-            predicted = predictor.run(fresh, keep_features=True, keep_views=True)
+            predicted = predictor.run(fresh, keep_layers=True, keep_views=True)
             return _Measured(len(batch), len(fresh), predicted.predictions, _values(predicted))
 
         batches = in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH)
@@ -198,5 +198,5 @@ def _values(batch: PredictedBatch) -> list[_Values]:
         return []
     by_view = batch.output.view_probabilities  # (members, views, n, 7)
     opinions = by_view[0] if len(by_view) == 1 else by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
-    features = np.concatenate([maps.mean(axis=(2, 3)) for maps in batch.output.features], axis=1)
+    features = np.concatenate([layers.features.mean(axis=(2, 3)) for layers in batch.output.layers], axis=1)
     return [(batch.outcome.probabilities, opinions, features)]

@@ -39,7 +39,7 @@ CHOICES = [
     ("explain", "--cam-style", STYLES),
     ("explain", "--class", "all, MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
     ("explain", "--device", DEVICES),
-    ("explain", "--method", "gradcam, gradcam++, xgradcam, hirescam, layercam, gradcamelementwise"),
+    ("explain", "--method", "fused, gradcam, gradcam++, xgradcam, hirescam, layercam, gradcamelementwise"),
     ("explain", "--raw", "png16, npz"),
     ("explain", "--runtime", RUNTIMES),
     ("export", "--format", "onnx, onnx-int8, openvino-bf16, openvino, coreml, litert, executorch"),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.explain.cam import class_maps, combined, in_frame
-from skinlesion_cli.explain.methods import METHODS, checked_method, library_maps
+from skinlesion_cli.explain.cam import class_maps, combined, fused_maps, in_frame
+from skinlesion_cli.explain.methods import METHODS, checked_method, is_closed, library_maps
+from skinlesion_cli.inference.runtimes.base import Outputs
 from skinlesion_cli.models.backbones import BACKBONES
 
 
@@ -73,7 +74,7 @@ def test_fast_path_is_grad_cam_of_the_library(name: str) -> None:
     np.testing.assert_allclose(fast / scale, slow / scale, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "gradcam"])
+@pytest.mark.parametrize("method", [m for m in METHODS if not is_closed(m)])
 def test_other_methods_give_a_map_for_every_image(method: str) -> None:
     maps = library_maps(_network("tiny"), PIXELS, CLASSES, method)
     assert maps.shape == (3, 2, 2)
@@ -102,3 +103,54 @@ def test_a_network_with_nan_is_refused() -> None:
 def test_an_unknown_method_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"(?s)no method named 'gradcam\+'.*layercam"):
         checked_method("gradcam+")
+
+
+def _outputs(features: np.ndarray, detail: np.ndarray) -> Outputs:
+    return Outputs(np.zeros((len(features), 7), np.float32), features, detail)
+
+
+def test_fused_map_by_hand() -> None:
+    # One feature, one place of four stands out: means 1, distances 3, 1, 1, 1; Grad-CAM 4 / 4 = 1 there.
+    features = np.array([[[[4.0, 0.0], [0.0, 0.0]]]], np.float32)
+    detail = np.array([[[4.0, 2.0], [1.0, 1.0]]], np.float32)
+    classifier = np.zeros((7, 1), np.float32)
+    classifier[2] = 1.0
+    found = fused_maps(_outputs(features, detail), classifier, np.array([2]))
+    np.testing.assert_allclose(found, [[[1.0, 0.0], [0.0, 0.0]]])
+    # Two places support the class alike; the detail is 4 and 1 above its mean: 2 to 1 after the root.
+    features = np.array([[[[4.0, 4.0], [0.0, 0.0]]]], np.float32)
+    detail = np.array([[[8.0, 5.0], [2.0, 1.0]]], np.float32)
+    found = fused_maps(_outputs(features, detail), classifier, np.array([2]))
+    np.testing.assert_allclose(found, [[[4 / 3, 2 / 3], [0.0, 0.0]]], rtol=1e-6)
+
+
+def test_fused_map_has_the_sum_of_grad_cam_on_the_finer_grid() -> None:
+    rng = np.random.default_rng(0)
+    outputs = _outputs(rng.random((3, 5, 4, 4), np.float32), rng.random((3, 8, 8), np.float32))
+    classifier = rng.normal(size=(7, 5)).astype(np.float32)
+    found = fused_maps(outputs, classifier, CLASSES)
+    assert found.shape == (3, 8, 8)
+    wanted = class_maps(outputs.features, classifier, CLASSES).sum(axis=(1, 2))
+    assert wanted.max() > 0
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), wanted, rtol=1e-5)
+
+
+def test_fused_map_of_a_flat_image_is_grad_cam() -> None:
+    features = np.full((1, 1, 2, 2), 3.0, np.float32)
+    found = fused_maps(_outputs(features, np.ones((1, 4, 4), np.float32)), np.ones((7, 1)), np.array([0]))
+    np.testing.assert_allclose(found, np.full((1, 4, 4), 3.0 / 16))
+    against = fused_maps(_outputs(features, np.ones((1, 4, 4), np.float32)), -np.ones((7, 1)), np.array([0]))
+    np.testing.assert_array_equal(against, np.zeros((1, 4, 4)))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_detail_is_twice_as_fine_and_leaves_the_features_alone(name: str) -> None:
+    import torch
+
+    network = _network(name)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(PIXELS[:1])
+        outputs, features = network.outputs(pixels), network.features(pixels)
+    assert outputs["detail"].shape == (1, 4, 4)  # 64 px / 16; 14 x 14 at 224 px
+    assert outputs["detail"].min() >= 0
+    torch.testing.assert_close(outputs["features"], features)

@@ -14,6 +14,7 @@ from skinlesion_cli.artifacts.maps import relative_path
 from skinlesion_cli.explain.overlay import Caption, blend, contours, render, steps
 from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.explain.writer import OverlayWriter
+from skinlesion_cli.inference.runtimes.base import Outputs, deviation
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (90, 120, 3), dtype=np.uint8)
@@ -91,15 +92,28 @@ def test_any_name_stays_below_the_folder(one: str, other: str) -> None:
         assert path != relative_path(other)
 
 
+def _layers(features: np.ndarray) -> Outputs:
+    return Outputs(np.zeros((len(features), 7), np.float32), features, deviation(features))
+
+
 def _written(folder: Path, **choices: object) -> list:
     writer = OverlayWriter(
-        folder, weights=[1.0], classifiers=[np.eye(7, dtype=np.float32)], thresholds={"MEL": 0.3}, **choices
+        folder,
+        weights=[1.0],
+        classifiers=[np.eye(7, dtype=np.float32)],
+        thresholds={"MEL": 0.3},
+        method="gradcam",
+        **choices,
     )
     features = np.zeros((2, 7, 2, 2), np.float32)
     features[0, 0] = [[0.0, 4.0], [0.0, 8.0]]
     probabilities = np.full((2, 7), 0.1, np.float32)
     return writer.write(
-        ["x/a.jpg", "b.jpg"], [IMAGE, lambda: IMAGE[:40]], [features], np.array([0, 1]), probabilities
+        ["x/a.jpg", "b.jpg"],
+        [IMAGE, lambda: IMAGE[:40]],
+        [_layers(features)],
+        np.array([0, 1]),
+        probabilities,
     )
 
 
@@ -144,7 +158,11 @@ def test_no_file_is_left_half_written(tmp_path: Path) -> None:
     writer = OverlayWriter(tmp_path, weights=[1.0], classifiers=[np.eye(7, dtype=np.float32)], thresholds={})
     with pytest.raises(Gone):
         writer.write(
-            ["a"], [unreadable], [np.ones((1, 7, 2, 2), np.float32)], np.array([0]), np.ones((1, 7)) / 7
+            ["a"],
+            [unreadable],
+            [_layers(np.ones((1, 7, 2, 2), np.float32))],
+            np.array([0]),
+            np.ones((1, 7)) / 7,
         )
     assert list(tmp_path.rglob("*")) == []
 

@@ -1,4 +1,4 @@
-"""Grad-CAM from the features that an exported network hands out as its second output."""
+"""Maps from the further outputs of an exported network."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None
         predictor = Predictor.of_bundle(bundle, device="cpu", runtime=runtime)
         engine = predictor.engine
         assert {member.runtime.name for member in engine.members} == {runtime}
-        found = engine.run(images, keep_features=True)
+        found = engine.run(images, keep_layers=True)
         writer = overlay_writer(tmp_path / runtime, predictor, raw="npz", classes=range(7))
         records = writer.write(
-            ids, images, found.features, found.probabilities.argmax(axis=1), found.probabilities
+            ids, images, found.layers, found.probabilities.argmax(axis=1), found.probabilities
         )
         maps[runtime] = np.stack([np.load(tmp_path / runtime / record.raw)["map"] for record in records])
     assert maps["torch"].shape == (21, 3, 3)

@@ -14,7 +14,7 @@ from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_mea
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine, EngineMember
-from skinlesion_cli.inference.runtimes.base import softmax
+from skinlesion_cli.inference.runtimes.base import Outputs, softmax
 
 
 @pytest.mark.parametrize("name", [name for name in tta.VIEWS if tta.is_whole(name)])
@@ -134,7 +134,14 @@ class Corner:
         return found
 
     def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.logits(images), images[:, None, :, :, 0].astype(np.float32)
+        return self.outputs(images)[:2]
+
+    def outputs(self, images: np.ndarray) -> Outputs:
+        return Outputs(
+            self.logits(images),
+            images[:, None, :, :, 0].astype(np.float32),
+            images[..., 1].astype(np.float32),
+        )
 
 
 def _engine(views: tuple[str, ...], stopping: StoppingRule | None = None) -> tuple[Engine, Corner]:
@@ -202,8 +209,8 @@ def test_converged_images_are_not_run_again() -> None:
 def test_features_come_from_the_unturned_view() -> None:
     engine, _ = _engine(("hflip", "vflip"))
     image = _image(1, 2, 3, 4)
-    found = engine.run([image], keep_features=True)
-    np.testing.assert_array_equal(found.features[0][0, 0], image[..., 0])
+    found = engine.run([image], keep_layers=True)
+    np.testing.assert_array_equal(found.layers[0].features[0, 0], image[..., 0])
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
@@ -233,12 +240,14 @@ def test_the_runtimes_agree_and_neighbours_do_not_matter(tiny_workspace) -> None
     bundle = Bundle.load(Workspace(tiny_workspace))
     images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(6)]
     found = {
-        runtime: load_engine(bundle, "cpu", runtime).run(images, keep_features=True)
+        runtime: load_engine(bundle, "cpu", runtime).run(images, keep_layers=True)
         for runtime in ("torch", "onnx")
     }
     np.testing.assert_allclose(found["torch"].probabilities, found["onnx"].probabilities, atol=1e-5, rtol=0)
-    for one, other in zip(found["torch"].features, found["onnx"].features, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
+    for one, other in zip(found["torch"].layers, found["onnx"].layers, strict=True):
+        assert one.detail.shape == (6, 2, 2)
+        np.testing.assert_allclose(one.features, other.features, atol=1e-4)
+        np.testing.assert_allclose(one.detail, other.detail, atol=1e-4)
     alone = load_engine(bundle, "cpu", "onnx").run(images[2:3])
     np.testing.assert_array_equal(alone.probabilities[0], found["onnx"].probabilities[2])
 
@@ -400,9 +409,9 @@ def test_maps_cost_no_second_forward_pass_and_change_nothing() -> None:
     stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
     images = [_image(250, 0, 250, 0), _image(66, 64, 66, 64)]
     plain, mapped = _two_groups(stopping), _two_groups(stopping)
-    found, with_maps = plain.run(images), mapped.run(images, keep_features=True)
+    found, with_maps = plain.run(images), mapped.run(images, keep_layers=True)
     np.testing.assert_array_equal(found.probabilities, with_maps.probabilities)
-    assert [maps.shape for maps in with_maps.features] == [(2, 1, 16, 16)] * 3
+    assert [layers.features.shape for layers in with_maps.layers] == [(2, 1, 16, 16)] * 3
     # Each member has seen both images unturned, for the maps; the looks at that view took them from there.
     assert mapped.members[0].runtime.images == plain.members[0].runtime.images
     assert mapped.members[1].runtime.images == plain.members[1].runtime.images + 1

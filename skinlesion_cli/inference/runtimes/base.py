@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+
+class Outputs(NamedTuple):
+    """All that a network gives for n images, float32.
+
+    Attributes
+    ----------
+    logits : (n, 7). features : (n, n_features, h, w), whose mean over the places feeds the classifier.
+    detail : (n, h', w'), >= 0, how much a place of a finer layer differs from the rest of the image; see
+        `models.network.LesionNet.features_and_detail`.
+    """
+
+    logits: np.ndarray
+    features: np.ndarray
+    detail: np.ndarray
+
+
+def deviation(features: np.ndarray) -> np.ndarray:
+    """Euclidean distance of the features (n, c, h, w) at every place from their mean over the image,
+    float32 (n, h, w).
+    """
+    away = features - features.mean(axis=(2, 3), keepdims=True)
+    result: np.ndarray = np.sqrt(np.square(away).sum(axis=1))
+    return result
 
 
 class Runtime(Protocol):
@@ -18,6 +42,9 @@ class Runtime(Protocol):
 
     def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits, and the last feature map, float32 (n, n_features, h, w), of the same forward pass."""
+
+    def outputs(self, images: np.ndarray) -> Outputs:
+        """The same with the detail that maps need; of an export that lacks it, that of the last features."""
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

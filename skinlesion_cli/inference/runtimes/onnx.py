@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.exports import FEATURES, INPUT, LOGITS
-from skinlesion_cli.inference.runtimes.base import one_by_one
+from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, INPUT, LOGITS
+from skinlesion_cli.inference.runtimes.base import Outputs, deviation, one_by_one
 
 _FOLDER_OF_FILES = "session.model_external_initializers_file_folder_path"
 _NO_FOLDER = "/no folder"
 
 
 class OnnxRuntime:
-    """Runs an exported network: input `pixels` uint8 (n, s, s, 3), outputs `logits` and `features`.
+    """Runs an exported network: input `pixels` uint8 (n, s, s, 3), outputs `logits`, `features` and
+    `detail` (which older exports lack).
 
     One thread per call, and calls from several threads at once: on n cores, n images side by side are faster
     than one image on n cores, and the result does not depend on the number of threads. `weights` are the
@@ -41,6 +42,7 @@ class OnnxRuntime:
         # A graph from elsewhere may name other files: none is read.
         options.add_session_config_entry(_FOLDER_OF_FILES, _NO_FOLDER)
         self.session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._has_detail = DETAIL in [output.name for output in self.session.get_outputs()]
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
@@ -50,6 +52,13 @@ class OnnxRuntime:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
         logits, features = self._run([LOGITS, FEATURES], images)
         return logits, features
+
+    def outputs(self, images: np.ndarray) -> Outputs:
+        """All outputs of one forward pass; an export without `detail` has that of the last features."""
+        if not self._has_detail:
+            logits, features = self.logits_and_features(images)
+            return Outputs(logits, features, deviation(features))
+        return Outputs(*self._run([LOGITS, FEATURES, DETAIL], images))
 
     def _run(self, outputs: list[str], images: np.ndarray) -> tuple[np.ndarray, ...]:
         return one_by_one(lambda image: tuple(self.session.run(outputs, {INPUT: image})), images)

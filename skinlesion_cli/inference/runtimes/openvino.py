@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.exports import FEATURES, INPUT, LOGITS
+from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, INPUT, LOGITS
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.inference.runtimes.base import one_by_one
+from skinlesion_cli.inference.runtimes.base import Outputs, deviation, one_by_one
 from skinlesion_cli.parallel import available_cores
 
 
@@ -21,7 +21,8 @@ def has_bfloat16() -> bool:
 
 
 class OpenVinoRuntime:
-    """Runs an exported ONNX network: input `pixels` uint8 (n, s, s, 3), outputs `logits` and `features`.
+    """Runs an exported ONNX network: input `pixels` uint8 (n, s, s, 3), outputs `logits`, `features` and
+    `detail` (which older exports lack).
 
     Convolutions keep 8 bits of each number, so probabilities are those of float32 to about two digits: what
     that costs is measured when the export is made. One core per image, as many images at once as there are
@@ -46,6 +47,7 @@ class OpenVinoRuntime:
         shape = network.input(INPUT).get_partial_shape()
         shape[0] = 1
         network.reshape({INPUT: shape})
+        self._has_detail = any(DETAIL in output.names for output in network.outputs)
         self._compiled: Any = core.compile_model(
             network,
             "CPU",
@@ -71,6 +73,13 @@ class OpenVinoRuntime:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
         logits, features = self._run((LOGITS, FEATURES), images)
         return logits, features
+
+    def outputs(self, images: np.ndarray) -> Outputs:
+        """All outputs of one forward pass; an export without `detail` has that of the last features."""
+        if not self._has_detail:
+            logits, features = self.logits_and_features(images)
+            return Outputs(logits, features, deviation(features))
+        return Outputs(*self._run((LOGITS, FEATURES, DETAIL), images))
 
     def _run(self, outputs: tuple[str, ...], images: np.ndarray) -> tuple[np.ndarray, ...]:
         request = getattr(self._local, "request", None)

@@ -64,7 +64,7 @@ def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
     size_px, n_features = checkpoint.preprocessing.input_size_px, export.classifier.shape[1]
     try:
         runtime = exported_runtime(export.model, kind, export.weights)
-        logits, features = runtime.logits_and_features(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
+        logits, features, _ = runtime.outputs(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
     except SkinLesionError:
         raise
     except Exception as error:  # every library has exceptions of its own

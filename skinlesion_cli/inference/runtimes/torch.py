@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, LOGITS
 from skinlesion_cli.errors import SkinLesionError
-from skinlesion_cli.inference.runtimes.base import one_by_one
+from skinlesion_cli.inference.runtimes.base import Outputs, one_by_one
 
 
 @contextmanager
@@ -28,8 +29,8 @@ def one_thread_per_call() -> Iterator[None]:
 
 
 class TorchRuntime:
-    """Runs a network on pixels (n, s, s, 3); it has `features`, `logits` and `for_inference`,
-    a faster copy of itself.
+    """Runs a network on pixels (n, s, s, 3); it has `features`, `logits`, `outputs`
+    and `for_inference`, a faster copy of itself.
 
     `network` stays as it was trained, for methods that need its layers;
     its weights must not be changed any more.
@@ -50,26 +51,29 @@ class TorchRuntime:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
-        return self._run(images, with_features=False)[0]
+        return self._run(images, logits_only=True)[0]
 
     def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
-        logits, features = self._run(images, with_features=True)
-        return logits, features
+        return self.outputs(images)[:2]
 
-    def _run(self, images: np.ndarray, *, with_features: bool) -> tuple[np.ndarray, ...]:
+    def outputs(self, images: np.ndarray) -> Outputs:
+        """All outputs of one forward pass."""
+        return Outputs(*self._run(images, logits_only=False))
+
+    def _run(self, images: np.ndarray, *, logits_only: bool) -> tuple[np.ndarray, ...]:
         if self.singly:
-            return one_by_one(lambda image: self._forward(image, with_features), images)
-        return self._within_memory(images, with_features)
+            return one_by_one(lambda image: self._forward(image, logits_only), images)
+        return self._within_memory(images, logits_only)
 
-    def _within_memory(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
+    def _within_memory(self, images: np.ndarray, logits_only: bool) -> tuple[np.ndarray, ...]:
         """As many images at once as fit: half as many, with a warning, whenever the memory is exhausted."""
         outputs = []
         start = 0
         while start < len(images):
             size = min(self.most_images or len(images), len(images) - start)
             try:
-                outputs.append(self._forward(images[start : start + size], with_features))
+                outputs.append(self._forward(images[start : start + size], logits_only))
                 start += size
             except torch.OutOfMemoryError as error:
                 if size == 1:
@@ -83,9 +87,11 @@ class TorchRuntime:
                 )
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
 
-    def _forward(self, images: np.ndarray, with_features: bool) -> tuple[np.ndarray, ...]:
+    def _forward(self, images: np.ndarray, logits_only: bool) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-            features = self._running.features(pixels)
-            logits = self._running.logits(features).float().cpu().numpy()
-            return (logits, features.float().cpu().numpy()) if with_features else (logits,)
+            if logits_only:
+                logits = self._running.logits(self._running.features(pixels))
+                return (logits.float().cpu().numpy(),)
+            made = self._running.outputs(pixels)
+            return tuple(made[name].float().cpu().numpy() for name in (LOGITS, FEATURES, DETAIL))

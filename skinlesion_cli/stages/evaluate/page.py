@@ -119,11 +119,11 @@ def _pictures(
 
 def _maps(predictor: Predictor, source: ImageInput, classes: Sequence[int]) -> list[np.ndarray]:
     """The maps of an image for some classes, from one forward pass."""
-    output = predictor.run([source], keep_features=True).output
+    output = predictor.run([source], keep_layers=True).output
     if output is None:
         return []
     members = predictor.engine.members
-    return [ensemble_maps(members, output.features, np.array([index]))[0] for index in classes]
+    return [ensemble_maps(members, output.layers, np.array([index]))[0] for index in classes]
 
 
 def _facts(bundle: Bundle) -> dict[str, object]:

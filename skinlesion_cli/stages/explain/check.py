@@ -20,7 +20,7 @@ from skinlesion_cli.errors import ExitCode, UsageError, name_items
 from skinlesion_cli.explain import sanity
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
-from skinlesion_cli.explain.methods import FAST, METHODS
+from skinlesion_cli.explain.methods import DEFAULT, METHODS
 from skinlesion_cli.explain.sanity import MeanOf, mean_of
 from skinlesion_cli.explain.shuffling import cascading
 from skinlesion_cli.inference.engine import Engine, EngineMember, ToInput
@@ -43,7 +43,7 @@ class CheckSettings(StageSettings):
     workspace: Path
     inputs: tuple[str, ...]
     listed: SkipValidation[Iterable[str]] = ()
-    method: Annotated[str, one_of(METHODS)] = FAST
+    method: Annotated[str, one_of(METHODS)] = DEFAULT
     device: Annotated[str, one_of(DEVICES)] = "auto"
     n_images: PositiveInt = 24
     seed: NonNegativeInt = 0

@@ -28,7 +28,7 @@ from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.errors import ExitCode, UsageError, name_items, one_line
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
-from skinlesion_cli.explain.methods import FAST, METHODS
+from skinlesion_cli.explain.methods import DEFAULT, METHODS, is_closed
 from skinlesion_cli.explain.overlay import STYLES
 from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.explain.writer import RAW_KINDS, OverlayWriter, Undrawn
@@ -62,7 +62,7 @@ class ExplainSettings(StageSettings):
     output: Path
     listed: SkipValidation[Iterable[str]] = ()
     classes: tuple[Annotated[str, one_of(CLASS_NAMES, also=(ALL,))], ...] = ()
-    method: Annotated[str, one_of(METHODS)] = FAST
+    method: Annotated[str, one_of(METHODS)] = DEFAULT
     cam_tta: bool = False
     style: Annotated[str, one_of(STYLES)] = STYLES[0]
     raw: Annotated[str, one_of(RAW_KINDS)] | None = None
@@ -85,12 +85,12 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     output_checks.check_folder(settings.output, [TABLE], own_files.has_header(COLUMNS), settings.inputs)
     output_checks.check_mirror(settings.output, settings.output / TABLE, settings.inputs)
     bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
-    # Only the fast path needs no backward pass, and so no torch.
-    runtime = settings.runtime if settings.method == FAST else "torch"
+    # A backward pass needs torch.
+    runtime = settings.runtime if is_closed(settings.method) else "torch"
     if settings.runtime not in (AUTO, runtime):
         raise UsageError(
             f"--method {settings.method} needs a backward pass, which --runtime {settings.runtime} cannot do",
-            f"Use --runtime torch, or --method {FAST}.",
+            f"Use --runtime torch, or --method {DEFAULT}.",
         )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     predictor = Predictor.of_bundle(
@@ -102,7 +102,12 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
         note=reporter.note,
     )
     writer = overlay_writer(
-        settings.output, predictor, style=settings.style, raw=settings.raw, classes=classes
+        settings.output,
+        predictor,
+        method=settings.method,
+        style=settings.style,
+        raw=settings.raw,
+        classes=classes,
     )
     n_images = 0
     passed_over: Counter[str] = Counter()
@@ -141,15 +146,15 @@ class _Explainer:
         on_gpu = predictor.engine.runtime == "torch" and gpu_is_there(settings.device)
         self.threads = 1 if on_gpu else available_cores()
         self._copies: SimpleQueue[Sequence[EngineMember]] | None = None
-        if settings.method != FAST and self.threads > 1:
+        if not is_closed(settings.method) and self.threads > 1:
             self._copies = SimpleQueue()
             for _ in range(self.threads):
                 self._copies.put([_copied(member) for member in predictor.engine.members])
 
     def __call__(self, sources: Sequence[ImageInput]) -> tuple[int, list[MapRecord], list[str]]:
         """The number of images, their maps, and those that could not be read."""
-        fast = self.settings.method == FAST and not self.settings.cam_tta
-        batch = self.predictor.run(sources, keep_features=fast)
+        at_once = is_closed(self.settings.method) and not self.settings.cam_tta
+        batch = self.predictor.run(sources, keep_layers=at_once)
         failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
         if batch.output is None or batch.outcome is None:
             return len(sources), [], failed
@@ -160,8 +165,8 @@ class _Explainer:
             for index, image in zip(batch.decoded, batch.images, strict=True)
         ]
         decided, probabilities = batch.outcome.decisions.decided, batch.outcome.probabilities
-        if fast:
-            drawn = self.writer.write(ids, images, batch.output.features, decided, probabilities)
+        if at_once:
+            drawn = self.writer.write(ids, images, batch.output.layers, decided, probabilities)
             return len(sources), *_drawn(drawn, failed)
         engine = self.predictor.engine
         views = engine.views if self.settings.cam_tta else ("identity",)

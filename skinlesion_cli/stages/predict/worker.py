@@ -90,7 +90,7 @@ class Worker:
     def predict(self, chunk: Sequence[Numbered]) -> list[Prediction]:
         """One prediction per input, in order; an image that cannot be read costs its own row only."""
         sources = [source for _, source in chunk]
-        batch = self.predictor.run(sources, keep_features=self.overlays is not None)
+        batch = self.predictor.run(sources, keep_layers=self.overlays is not None)
         predictions = self._with_overlays(sources, batch)
         return [
             replace(prediction, row=number)
@@ -108,7 +108,7 @@ class Worker:
                 partial(self.predictor.decode_in_full, sources[index], image)
                 for index, image in zip(batch.decoded, batch.images, strict=True)
             ],
-            batch.output.features,
+            batch.output.layers,
             batch.outcome.decisions.decided,
             batch.outcome.probabilities,
         )
