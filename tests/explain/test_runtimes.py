@@ -20,7 +20,7 @@ def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None
     pytest.importorskip("onnxscript", reason="onnxscript is not installed: nothing can be exported")
     from skinlesion_cli.stages import export
 
-    root = make_workspace(tmp_path / "ws", size_px=[64, 96])  # maps of 2 x 2 and 3 x 3 places
+    root = make_workspace(tmp_path / "ws", size_px=[64, 96])  # maps of 4 x 4 and 6 x 6 places
     export.run(export.ExportSettings(workspace=root), SilentReporter())
     bundle = Bundle.load(Workspace(root))
     images = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(3)]
@@ -36,7 +36,7 @@ def test_maps_are_the_same_through_torch_and_onnxruntime(tmp_path: Path) -> None
             ids, images, found.layers, found.probabilities.argmax(axis=1), found.probabilities
         )
         maps[runtime] = np.stack([np.load(tmp_path / runtime / record.raw)["map"] for record in records])
-    assert maps["torch"].shape == (21, 3, 3)
+    assert maps["torch"].shape == (21, 6, 6)
     largest = maps["torch"].max()
     supporting = (maps["torch"].max(axis=(1, 2)) > largest / 10).sum()
     assert supporting >= 7, "too few maps are large enough to compare"
