@@ -47,7 +47,7 @@ def test_it_is_small_whole_and_in_half_precision():
 
 def test_it_holds_no_image_and_no_path():
     for path in FOLDER.rglob("*"):
-        assert path.is_dir() or path.suffix in (".json", ".safetensors", ".csv", ".py", ".pyc"), path
+        assert path.is_dir() or path.suffix in (".json", ".safetensors", ".onnx", ".csv", ".py", ".pyc"), path
         if path.suffix == ".json":
             assert not re.search(r'"(/|[A-Z]:\\\\)', path.read_text(encoding="utf-8")), path
 

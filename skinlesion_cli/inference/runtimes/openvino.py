@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,17 +52,18 @@ class OpenVinoRuntime:
         shape[0] = 1
         network.reshape({INPUT: shape})
         self._has_detail = any(DETAIL in output.names for output in network.outputs)
-        self._compiled: Any = core.compile_model(
-            network,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16",
-                "PERFORMANCE_HINT": "THROUGHPUT",
-                # A stream has one thread, so that images are predicted side by side.
-                "INFERENCE_NUM_THREADS": available_cores(),
-                "NUM_STREAMS": available_cores(),
-            },
-        )
+        with kept_signal_stack():
+            self._compiled: Any = core.compile_model(
+                network,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": "bf16",
+                    "PERFORMANCE_HINT": "THROUGHPUT",
+                    # A stream has one thread, so that images are predicted side by side.
+                    "INFERENCE_NUM_THREADS": available_cores(),
+                    "NUM_STREAMS": available_cores(),
+                },
+            )
         # A request belongs to the thread that made it.
         self._local = threading.local()
         # The first inference initialises the Python binding, and two threads that do so at once can deadlock:
@@ -92,3 +97,31 @@ class OpenVinoRuntime:
             return tuple(np.array(request.get_tensor(name).data, dtype=np.float32) for name in outputs)
 
         return one_by_one(forward, images)
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of the C library on Linux: where a thread runs its signal handlers."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size_bytes", ctypes.c_size_t))
+
+    @classmethod
+    def current(cls) -> SignalStack | None:
+        """That of this thread; None where it cannot be asked for (other systems than Linux)."""
+        stack = cls()
+        ask = getattr(ctypes.CDLL(None), "sigaltstack", None) if sys.platform == "linux" else None
+        return stack if ask is not None and ask(None, ctypes.byref(stack)) == 0 else None
+
+
+@contextlib.contextmanager
+def kept_signal_stack() -> Iterator[None]:
+    """Give this thread back the signal stack that it had.
+
+    Compiling a network leaves the thread with a stack that OpenVINO frees together with the network. The next
+    signal, Ctrl-C for example, would then end the process with a segmentation fault.
+    """
+    before = SignalStack.current()
+    try:
+        yield
+    finally:
+        if before is not None:
+            ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)
