@@ -11,8 +11,9 @@ import pytest
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
 from skinlesion_cli.decisions.triage import DecisionRule
+from skinlesion_cli.inference import exporting
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import bench, export
+from skinlesion_cli.stages import bench
 from skinlesion_cli.stages.bench import BenchSettings, _AsMeasured
 from tests.support.command_line import run
 
@@ -68,10 +69,9 @@ def test_with_folds_an_export_is_compared_on_the_images_that_its_network_never_s
     options = ("--split", "kfold", "--folds", 3, "-w", tmp_path / "ws", "--quiet")
     assert run("download", "--from", dataset.parent / "in", *options).exit_code == 0
     workspace = Workspace(tmp_path / "ws")
-    config = export.ExportSettings(workspace=workspace.root, format="onnx-int8", images=1000)
     judged = []
     for fold in range(3):
-        sample = export._sample(workspace, config, fold)
+        sample = exporting.sample(workspace, fold, 1000)
         assert sample is not None
         assert len(sample.labels) == len(sample.judged)
         assert len(sample.ranges) == 128
