@@ -47,7 +47,7 @@ def has_images(workspace: Workspace) -> bool:
 
 
 def sample(workspace: Workspace, fold: int | None, most: int) -> Sample | None:
-    """At most so many images that the network of this fold was not trained on; None where there are none."""
+    """At most so many images that the network of this fold was not trained on; None where they are missing."""
     if not has_images(workspace):
         return None
     everything = Manifest.load(workspace.manifest)
@@ -57,11 +57,11 @@ def sample(workspace: Workspace, fold: int | None, most: int) -> Sample | None:
         return None
     rows = everything.rows(_spread(held_out, most))
     training = everything.rows(_spread(fitted, _CALIBRATION_IMAGES))
-    return Sample(
-        judged=[workspace.images / file for file in rows["file"]],
-        labels=np.array([CLASS_INDEX[label] for label in rows["label"]]),
-        ranges=[workspace.images / file for file in training["file"]],
-    )
+    judged, ranges = ([workspace.images / file for file in table["file"]] for table in (rows, training))
+    if not all(path.exists() for path in (*judged, *ranges)):
+        # They may have been removed after the training; predictions and networks do not need them.
+        return None
+    return Sample(judged, np.array([CLASS_INDEX[label] for label in rows["label"]]), ranges)
 
 
 def exported(
