@@ -47,7 +47,7 @@ def has_images(workspace: Workspace) -> bool:
 
 
 def sample(workspace: Workspace, fold: int | None, most: int) -> Sample | None:
-    """At most so many images that the network of this fold was not trained on; None where they are missing."""
+    """Images that the network of this fold was not trained on, at most so many; None if any is missing."""
     if not has_images(workspace):
         return None
     everything = Manifest.load(workspace.manifest)
