@@ -144,14 +144,14 @@ def test_a_gpu_without_memory_gets_half_the_images_and_the_same_rows(
     assert run(*arguments, "-o", tmp_path / "roomy.csv").exit_code == 0
     forward, sizes = TorchRuntime._forward, []
 
-    def cramped(self: TorchRuntime, pixels: np.ndarray, with_features: bool):
+    def cramped(self: TorchRuntime, pixels: np.ndarray, logits_only: bool):
         sizes.append(len(pixels))
         if len(pixels) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, pixels, with_features)
+        return forward(self, pixels, logits_only)
 
-    monkeypatch.setattr(TorchRuntime, "_run", lambda self, pixels, *, with_features: self._within_memory(
-        pixels, with_features
+    monkeypatch.setattr(TorchRuntime, "_run", lambda self, pixels, *, logits_only: self._within_memory(
+        pixels, logits_only
     ))  # fmt: skip
     monkeypatch.setattr(TorchRuntime, "_forward", cramped)
     with pytest.warns(UserWarning, match="out of memory; continuing with 1 images at once"):

@@ -127,8 +127,8 @@ def test_a_processor_without_bfloat16_is_told_not_computed_in_float32(monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("kind", "package", "extra"),
-    [("openvino-bf16", "openvino", "openvino"), ("onnx", "onnxruntime", "onnx")],
+    ("kind", "package", "wanted"),
+    [("openvino-bf16", "openvino", "'skinlesion[openvino]'"), ("onnx", "onnxruntime", "onnxruntime")],
 )
 def test_a_runtime_that_is_not_installed_says_what_to_install(kind, package, wanted, monkeypatch):
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
