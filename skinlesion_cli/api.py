@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 from skinlesion_cli.artifacts.bundle import Bundle, resolve_model
+from skinlesion_cli.data.metadata import PatientMetadata
 from skinlesion_cli.inference.prediction import Prediction
-from skinlesion_cli.inference.predictor import ImageLike, Predictor
+from skinlesion_cli.inference.predictor import Predictor
+from skinlesion_cli.inference.sources import ImageLike
 
-__all__ = ["Classifier", "ImageLike", "Prediction"]
+__all__ = ["Classifier", "ImageLike", "PatientMetadata", "Prediction"]
 
 
 class Classifier(Predictor):

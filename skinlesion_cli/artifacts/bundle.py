@@ -37,6 +37,8 @@ class Bundle:
     `model_id` is the readable name, `sha256` the exact identity.
 
     `gate` judges the quality of images; None where none was fitted. `is_bundled`: it came with the package.
+    `metadata_calibration` decides on images of whose patients something is known; None where the networks
+    take no patient metadata, or were not calibrated with it: they are then given none.
     """
 
     members: tuple[Checkpoint, ...]
@@ -46,6 +48,7 @@ class Bundle:
     sha256: str
     gate: QualityGate | None = None
     is_bundled: bool = False
+    metadata_calibration: Calibration | None = None
 
     @classmethod
     def load(cls, workspace: Workspace, *, with_gate: bool = True) -> Bundle:
@@ -67,11 +70,13 @@ class Bundle:
             raise ValueError("artifacts read from disk carry their envelope")
         calibration.artifact.require_input("ensemble", ensemble.artifact)
         calibration.require_views(ensemble.views)
+        informed = _metadata_calibration(workspace, ensemble)
         members = tuple(_member(workspace, member) for member in ensemble.members)
         has_gate = with_gate and os.path.lexists(workspace.gate)
         gate = StoredQualityGate.load(_inside(workspace, workspace.gate)) if has_gate else None
         parts = [member.artifact.sha256 for member in members if member.artifact]
         parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
+        parts += [informed.artifact.sha256] if informed is not None and informed.artifact is not None else []
         parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
         digest = sha256_bytes(canonical_json(parts))
         names = "+".join(member.name for member in ensemble.members)
@@ -84,6 +89,7 @@ class Bundle:
             sha256=digest,
             gate=gate.gate if gate is not None else None,
             is_bundled=is_bundled,
+            metadata_calibration=informed,
         )
 
 
@@ -163,7 +169,8 @@ def copy_model(
     envelopes += [path for member in bundle.members if (path := exports.graph_beside(member)) is not None]
     envelopes += [source.ensemble, source.calibration]
     # The table of cases says nothing of whose lesions they are; the ids of the lesions stay behind.
-    envelopes += [path for path in (source.gate, source.cases) if path.exists()]
+    optional = (source.metadata_calibration, source.gate, source.cases)
+    envelopes += [path for path in optional if path.exists()]
     if with_predictions:
         envelopes.append(source.ensemble_predictions("val"))
     total_bytes = 0
@@ -174,6 +181,16 @@ def copy_model(
             shutil.copyfile(path, copy)
             total_bytes += copy.stat().st_size
     return total_bytes
+
+
+def _metadata_calibration(workspace: Workspace, ensemble: Ensemble) -> Calibration | None:
+    if not os.path.lexists(workspace.metadata_calibration):
+        return None
+    calibration = Calibration.load(_inside(workspace, workspace.metadata_calibration))
+    if calibration.artifact is not None and ensemble.artifact is not None:
+        calibration.artifact.require_input("ensemble", ensemble.artifact)
+    calibration.require_views(ensemble.views)
+    return calibration
 
 
 def _member(workspace: Workspace, member: Member) -> Checkpoint:

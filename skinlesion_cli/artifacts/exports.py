@@ -29,8 +29,9 @@ from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.taxonomy import N_CLASSES
 
-# Names of the input of an exported network, and of its outputs.
-INPUT, LOGITS, FEATURES, DETAIL = "pixels", "logits", "features", "detail"
+# Names of the inputs of an exported network (the second only with a branch for metadata), and of its outputs.
+INPUT, METADATA = "pixels", "metadata"
+LOGITS, FEATURES, DETAIL = "logits", "features", "detail"
 GRAPH = "onnx"
 FORMATS = (GRAPH, "onnx-int8", "openvino-bf16")
 # These give other results than the network in float32: they need an accepted measurement of what that costs.
@@ -55,8 +56,8 @@ class ExportBody(Body):
 
 @dataclass(frozen=True)
 class Export(StoredArtifact):
-    """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in; `logits` (n, 7), `features` (n, c, h, w)
-    out.
+    """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in, and `metadata` float32 (n, k) where the
+    network has a branch for it; `logits` (n, 7), `features` (n, c, h, w) out.
 
     `classifier` is the last layer's weight, float32 (7, c). `figures` holds what was measured before it was
     accepted: on how many images, the largest difference of a probability, and BACC before and after.

@@ -8,6 +8,12 @@ from pathlib import Path
 from skinlesion_cli.errors import ArtifactError
 
 DEFAULT_FOLDER = "skinlesion-workspace"
+_WITH_METADATA = "-metadata"
+
+
+def with_metadata(part: str) -> str:
+    """Name of the predictions of the same part that were made with patient metadata."""
+    return part + _WITH_METADATA
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Workspace:
         return self.model(name) / "state" / "state.json"
 
     def predictions(self, name: str, part: str) -> Path:
-        """Predictions of one network on one part (`val`, `test`) of the split."""
+        """Predictions of one network on one part (`val`, `test`) of the split; see `with_metadata`."""
         return self.model(name) / f"predictions-{part}.json"
 
     def history(self, name: str) -> Path:
@@ -154,6 +160,11 @@ class Workspace:
     @property
     def calibration(self) -> Path:
         return self.root / "calibration" / "calibration.json"
+
+    @property
+    def metadata_calibration(self) -> Path:
+        """The calibration of predictions that were made with patient metadata."""
+        return self.root / "calibration" / "calibration-metadata.json"
 
     @property
     def gate(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.data.metadata import FIELDS, PatientMetadata, encode
 from skinlesion_cli.data.preprocess import to_field
 from skinlesion_cli.decisions.ensemble import combine
 from skinlesion_cli.inference import tta
@@ -46,13 +47,16 @@ class Stopping(Protocol):
 
 @dataclass(frozen=True)
 class EngineMember:
-    """One network, ready to run. `classifier` is its last layer's weight, float32 (7, n_features)."""
+    """One network, ready to run. `classifier` is its last layer's weight, float32 (7, n_features);
+    `metadata_fields` is what its branch for patient metadata takes, empty where it has none.
+    """
 
     name: str
     weight: float
     preprocessing: Preprocessing
     runtime: Runtime
     classifier: np.ndarray
+    metadata_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,31 @@ class BatchOutput:
     layers: tuple[Outputs, ...] = ()
     view_probabilities: np.ndarray | None = None
     pooled_features: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[BatchOutput], order: np.ndarray) -> BatchOutput:
+        """Outputs of parts of a batch, made with the same options, as one; `order` (n,) says which row of all
+        parts, one after the other, each image has.
+        """
+        first = parts[0]
+
+        def in_order(values: Sequence[np.ndarray | None], axis: int = 0) -> np.ndarray:
+            return np.concatenate([value for value in values if value is not None], axis=axis).take(
+                order, axis
+            )
+
+        return cls(
+            in_order([part.probabilities for part in parts]),
+            in_order([part.forward_passes for part in parts]),
+            tuple(
+                Outputs(*(in_order(tensors) for tensors in zip(*of_member, strict=True)))
+                for of_member in zip(*(part.layers for part in parts), strict=True)
+            ),
+            None
+            if first.view_probabilities is None
+            else in_order([part.view_probabilities for part in parts], axis=2),
+            None if first.pooled_features is None else in_order([part.pooled_features for part in parts]),
+        )
 
 
 class Engine:
@@ -101,14 +130,31 @@ class Engine:
         self.stopping, self.tta_mode = stopping, tta_mode
         self.weights = weights
         each = [[index] for index in range(len(self.members))]
+        self._groups = [list(group) for group in member_groups or each]
         as_one = stopping is not None and len(stopping.weights) == 1
-        self.member_groups = (
-            [list(range(len(self.members)))] if as_one else [list(group) for group in member_groups or each]
-        )
+        self.member_groups = [list(range(len(self.members)))] if as_one else self._groups
         if stopping is not None and len(stopping.weights) != len(self.member_groups):
             raise ValueError(
                 f"{len(self.member_groups)} member groups, but a stopping rule for {len(stopping.weights)}"
             )
+
+    def stopping_by(self, stopping: Stopping | None) -> Engine:
+        """The same networks and views with another stopping rule; None: every forward pass of every image."""
+        return Engine(
+            self.members,
+            self.weights,
+            self.views,
+            self.to_input,
+            stopping=stopping,
+            member_groups=self._groups,
+            tta_mode=self.tta_mode,
+        )
+
+    @property
+    def metadata_fields(self) -> tuple[str, ...]:
+        """What any of the members takes besides the image, in the order of `data.metadata.FIELDS`."""
+        taken = {name for member in self.members for name in member.metadata_fields}
+        return tuple(name for name in FIELDS if name in taken)
 
     @property
     def runtime(self) -> str:
@@ -119,12 +165,14 @@ class Engine:
         self,
         images: Sequence[np.ndarray],
         *,
+        patients: Sequence[PatientMetadata] | None = None,
         keep_layers: bool = False,
         keep_views: bool = False,
         pool_features_of: int | None = None,
     ) -> BatchOutput:
         """Predict a batch of images, each uint8 (height, width, 3) of any size.
 
+        `patients` is what is known besides each image, for the networks that take it; None: nothing is.
         `pool_features_of` is the member (by index) whose pooled features are wanted. With `keep_views` every
         member sees every view, also where a stopping rule needs fewer for its estimate.
         """
@@ -140,7 +188,7 @@ class Engine:
                 preprocessing: np.stack([to_field(image, preprocessing) for image in images])
                 for preprocessing in inputs
             }
-        batch = _Batch(self.members, inputs, fields)
+        batch = _Batch(self.members, inputs, fields, patients)
         layers = [batch.outputs(index) for index in range(len(self.members))] if keep_layers else []
         pooled = None
         if pool_features_of is not None:
@@ -209,18 +257,28 @@ class _Batch:
         members: Sequence[EngineMember],
         inputs: dict[Preprocessing, np.ndarray],
         fields: dict[Preprocessing, np.ndarray],
+        patients: Sequence[PatientMetadata] | None = None,
     ) -> None:
         self.members, self.inputs, self.fields = members, inputs, fields
         self.n = len(next(iter(inputs.values())))
+        taken = {member.metadata_fields for member in members if member.metadata_fields}
+        self._metadata = {} if patients is None else {fields: encode(patients, fields) for fields in taken}
         self._known: dict[tuple[int, str], np.ndarray] = {}
 
     def outputs(self, index: int) -> Outputs:
         """All outputs of a member for all images, unturned; that view need not run again."""
         member = self.members[index]
         pixels = tta.apply("identity", self.inputs[member.preprocessing])
-        outputs = member.runtime.outputs(pixels)
+        outputs = member.runtime.outputs(pixels, *self._known_besides(member))
         self._known[index, "identity"] = softmax(outputs.logits)
         return outputs
+
+    def _known_besides(
+        self, member: EngineMember, rows: np.ndarray | slice = slice(None)
+    ) -> list[np.ndarray]:
+        """The second input of a member, of some images; none where it takes none."""
+        encoded = self._metadata.get(member.metadata_fields)
+        return [] if encoded is None else [encoded[rows]]
 
     def probabilities(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
         """A member's softmax of a view of some images, float32 (n_rows, 7)."""
@@ -229,7 +287,8 @@ class _Batch:
             return result
         member = self.members[index]
         inputs, fields = self.inputs[member.preprocessing], self.fields[member.preprocessing]
-        values = softmax(member.runtime.logits(tta.show(view, inputs[rows], fields[rows])))
+        metadata = self._known_besides(member, rows)
+        values = softmax(member.runtime.logits(tta.show(view, inputs[rows], fields[rows]), *metadata))
         if len(rows) == self.n:
             self._known[index, view] = values
         return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +167,25 @@ def _compared(
     reference = TorchRuntime(network, singly=True)
     candidate = exported_runtime(export.model, export.format, export.weights)
 
-    def both(read: Callable[[], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    # A graph is compared with and without metadata; what an inexact export costs is that of images alone.
+    rows: list[tuple[np.ndarray, ...]] = [()]
+    if network.n_metadata and export.format == exports.GRAPH:
+        rows.append((np.random.default_rng(0).random((1, network.n_metadata), dtype=np.float32),))
+
+    def both(
+        job: tuple[Callable[[], np.ndarray], tuple[np.ndarray, ...]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        read, metadata = job
         pixels = np.stack([read()])
-        return softmax(reference.logits(pixels))[0], softmax(candidate.logits(pixels))[0]
+        return (
+            softmax(reference.logits(pixels, *metadata))[0],
+            softmax(candidate.logits(pixels, *metadata))[0],
+        )
 
     pairs = []
+    jobs = zip(_readers(checkpoint, compared_on), cycle(rows))
     with one_thread_per_call():
-        for pair in in_order(_readers(checkpoint, compared_on), both, threads=available_cores()):
+        for pair in in_order(jobs, both, threads=available_cores()):
             pairs.append(pair)
             task.advance(1)
     wanted, found = (np.stack(parts) for parts in zip(*pairs, strict=True))

@@ -137,6 +137,13 @@ class Prediction:
         "lesion id and image where they are known, distance",
         added_later=True,
     )
+    patient_data: tuple[str, ...] | None = _column(
+        "names",
+        "what was known of the patient and used: `age`, `sex`, `site`, or `none`; empty where the model "
+        "takes the image alone",
+        added_later=True,
+        if_no_names="none",
+    )
     model: str | None = _column("text", "the ensemble's members")
     model_sha256: str | None = _column(
         "text", "hash of the networks, the ensemble and the calibration together"

@@ -7,44 +7,31 @@ the same image gets the same `Prediction`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.data.metadata import NOTHING_KNOWN, PatientMetadata
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
-from skinlesion_cli.data.reading.images import check_not_blank
-from skinlesion_cli.data.reading.inputs import ImageInput, expand, expand_bytes, identity, load
-from skinlesion_cli.data.reading.limits import MAX_PIXELS, check_size
+from skinlesion_cli.data.reading.inputs import load
+from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.loaded import LoadedImage
-from skinlesion_cli.decisions.quality_gate import QualityGate, Verdict
+from skinlesion_cli.decisions.quality_gate import Verdict
 from skinlesion_cli.decisions.triage import Outcome
-from skinlesion_cli.errors import ArtifactError, ImageError, UsageError, name_items
+from skinlesion_cli.errors import ArtifactError, ImageError, name_items
 from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
-from skinlesion_cli.inference.loading import load_engine
+from skinlesion_cli.inference.loading import choose_tta, load_engine
 from skinlesion_cli.inference.prediction import Prediction
-from skinlesion_cli.inference.similar import SimilarCases
+from skinlesion_cli.inference.similar import SimilarCases, pooled_member
+from skinlesion_cli.inference.sources import DecodedImage, ImageLike, Source, load_source, sources_of
 from skinlesion_cli.parallel import in_batches
 
-# What a caller of the Python interface may hand in.
-ImageLike = str | os.PathLike[str] | bytes | np.ndarray | ImageInput
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """An image whose pixels were handed in: uint8 (height, width, 3), upright RGB."""
-
-    id: str
-    pixels: np.ndarray
-
-
-Source = ImageInput | DecodedImage
 
 
 @dataclass(frozen=True)
@@ -54,47 +41,27 @@ class PredictedBatch:
     Attributes
     ----------
     predictions : one of each source, in order; some may be errors.
-    decoded : indexes of the sources that could be read; `images`, `output` and `outcome` are of these alone.
+    decoded : indexes of the sources that could be read; the other attributes are of these alone, in order.
     images : their pixels as they were decoded, uint8 (height, width, 3).
-    output, outcome : of the engine and of the decision rule; None where no source could be read.
+    output : of the engine; None where no source could be read.
+    decided, probabilities : the class decided on, int64 (n,), and calibrated probabilities, float32 (n, 7);
+        None where no source could be read.
     """
 
     predictions: tuple[Prediction, ...]
     decoded: tuple[int, ...] = ()
     images: tuple[np.ndarray, ...] = ()
     output: BatchOutput | None = None
-    outcome: Outcome | None = None
+    decided: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
 
-def _pooled_member(gate: QualityGate | None, similar: SimilarCases | None, engine: Engine) -> int | None:
-    """The member (by index) whose pooled features the quality gate and the search for similar cases use; None
-    where neither uses any.
+@dataclass(frozen=True)
+class _Way:
+    """How images are predicted: a calibration, and the engine with its stopping rule."""
 
-    Raises
-    ------
-    ArtifactError : they were fitted with a network that the ensemble lacks, or with two.
-    """
-    used = {
-        what: network
-        for what, network in (
-            ("quality gate", gate.features.network if gate is not None and gate.features else None),
-            ("table of similar cases", similar.table.network if similar is not None else None),
-        )
-        if network is not None
-    }
-    if not used:
-        return None
-    names = [member.name for member in engine.members]
-    for what, network in used.items():
-        if network not in names or len(set(used.values())) > 1:
-            raise ArtifactError(
-                f"the {what} was fitted with the network {network}, but the ensemble has {name_items(names)}"
-                if network not in names
-                else "the quality gate and the table of similar cases were fitted with two networks: "
-                + name_items(used.values()),
-                "Run `skinlesion gate` again.",
-            )
-    return names.index(next(iter(used.values())))
+    calibration: Calibration
+    engine: Engine
 
 
 class Predictor:
@@ -108,6 +75,10 @@ class Predictor:
         at reduced scale; see `read_image`).
     max_pixels : images with more pixels than this are refused.
     similar : finds the labelled lesions that are most like an image; None: they are not looked for.
+
+    Images of whose patients something is known are predicted with it, and decided on by a calibration that
+    was fitted with it, where the model has one (`takes_metadata`). `informed` is the engine for these: the
+    same networks, with the stopping rule of that calibration.
     """
 
     def __init__(
@@ -115,12 +86,18 @@ class Predictor:
         bundle: Bundle,
         engine: Engine,
         *,
+        informed: Engine | None = None,
         max_pixels: int = MAX_PIXELS,
         similar: SimilarCases | None = None,
     ) -> None:
         self.bundle, self.engine, self.max_pixels, self.similar = bundle, engine, max_pixels, similar
+        self.informed = informed
+        self._plain = _Way(bundle.calibration, engine)
+        self._with_metadata = None
+        if informed is not None and bundle.metadata_calibration is not None:
+            self._with_metadata = _Way(bundle.metadata_calibration, informed)
         self.target_px = max(decode_target_px(member.preprocessing) for member in engine.members)
-        self._pooled_member = _pooled_member(bundle.gate, similar, engine)
+        self._pooled_member = pooled_member(bundle.gate, similar, engine)
 
     @classmethod
     def of_bundle(
@@ -141,7 +118,16 @@ class Predictor:
         `tta` None: as calibrated. Any other mode needs `force`.
         """
         engine = load_engine(bundle, device, runtime, tta_mode=tta, force=force, model=model, note=note)
-        return cls(bundle, engine, max_pixels=max_pixels, similar=similar)
+        informed = None
+        if bundle.metadata_calibration is not None:
+            choice = choose_tta(bundle.metadata_calibration, tta, force=force)
+            informed = engine.stopping_by(choice.stopping)
+        return cls(bundle, engine, informed=informed, max_pixels=max_pixels, similar=similar)
+
+    @property
+    def takes_metadata(self) -> bool:
+        """Whether what is known of a patient changes the prediction."""
+        return self._with_metadata is not None
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -154,13 +140,22 @@ class Predictor:
 
     def stopping_by(self, stopping: Stopping | None) -> Self:
         """The same predictor with another stopping rule; None: every forward pass of every image."""
-        engine = copy(self.engine)
-        engine.stopping = stopping
-        return type(self)(self.bundle, engine, max_pixels=self.max_pixels, similar=self.similar)
+        return type(self)(
+            self.bundle,
+            self.engine.stopping_by(stopping),
+            informed=None if self.informed is None else self.informed.stopping_by(stopping),
+            max_pixels=self.max_pixels,
+            similar=self.similar,
+        )
 
-    def predict(self, images: Iterable[ImageLike]) -> list[Prediction]:
+    def predict(
+        self, images: Iterable[ImageLike], patients: Iterable[PatientMetadata | None] | None = None
+    ) -> list[Prediction]:
         """Predict images: paths, encoded bytes, uint8 RGB arrays (height, width, 3), or `ImageInput`s.
         Order is kept.
+
+        `patients` : what is known of the patient of each image (of all images in a folder or archive); None:
+        what DICOM files say. It is used where the model `takes_metadata`.
 
         There is one prediction per image: several for a file with several frames, a folder or an archive, as
         in the table of `skinlesion predict`. An image that cannot be read becomes a prediction with `error`
@@ -169,11 +164,18 @@ class Predictor:
         Raises
         ------
         ValueError
-            An array of another shape or dtype.
+            An array of another shape or dtype, or not as many patients as images.
         UsageError
             A folder or archive without images.
         """
-        sources = (source for index, image in enumerate(images) for source in sources_of(image, index))
+        if patients is None:
+            sources = (source for index, image in enumerate(images) for source in sources_of(image, index))
+        else:
+            sources = (
+                source if patient is None else replace(source, patient=patient)
+                for index, (image, patient) in enumerate(zip(images, patients, strict=True))
+                for source in sources_of(image, index)
+            )
         return [
             prediction for batch in in_batches(sources, _BATCH) for prediction in self.run(batch).predictions
         ]
@@ -194,12 +196,7 @@ class Predictor:
         ------
         ImageError : it was refused or cannot be read.
         """
-        if isinstance(source, DecodedImage):
-            height, width = source.pixels.shape[:2]
-            check_size(width, height, max_pixels=self.max_pixels)
-            check_not_blank(source.pixels)
-            return LoadedImage(source.pixels)
-        return load(source, max_pixels=self.max_pixels, target_px=self.target_px)
+        return load_source(source, self.max_pixels, self.target_px)
 
     def decode_in_full(self, source: Source, decoded: np.ndarray) -> np.ndarray:
         """The image at its own size: `decoded` itself where nothing larger can have been read."""
@@ -226,45 +223,88 @@ class Predictor:
         failed = {i: Prediction.failed(sources[i].id, error, **self.origin) for i, error in errors.items()}
         if not images:
             return PredictedBatch(tuple(failed.values()))
-        pixels = tuple(image.pixels for image in images.values())
-        try:
-            output = self.engine.run(
-                pixels,
-                keep_layers=keep_layers,
-                keep_views=keep_views,
-                pool_features_of=self._pooled_member,
-            )
-        except FloatingPointError as error:
-            raise ArtifactError(
-                f"{error}, for one of {name_items(sources[index].id for index in images)}",
-                "The network is damaged or its training diverged: train it again.",
-            ) from None
-        verdicts = self._verdicts(pixels, output)
+        patients = {index: self._patient(sources[index], image) for index, image in images.items()}
+        groups: dict[bool, list[int]] = {}
+        for index, patient in patients.items():
+            groups.setdefault(bool(patient.known), []).append(index)
+        predicted, outputs, outcomes = {}, [], []
+        for known, indexes in groups.items():
+            way = self._with_metadata if known and self._with_metadata is not None else self._plain
+            group = {index: images[index] for index in indexes}
+            try:
+                output = way.engine.run(
+                    [image.pixels for image in group.values()],
+                    patients=[patients[index] for index in indexes] if known else None,
+                    keep_layers=keep_layers,
+                    keep_views=keep_views,
+                    pool_features_of=self._pooled_member,
+                )
+            except FloatingPointError as error:
+                raise ArtifactError(
+                    f"{error}, for one of {name_items(sources[index].id for index in indexes)}",
+                    "The network is damaged or its training diverged: train it again.",
+                ) from None
+            outcome, of_group = self._decide(way.calibration, sources, group, patients, output)
+            predicted.update(of_group)
+            outputs.append(output)
+            outcomes.append(outcome)
+        order = np.argsort([index for indexes in groups.values() for index in indexes])
+        everything = predicted | failed
+        return PredictedBatch(
+            tuple(everything[index] for index in range(len(sources))),
+            tuple(images),
+            tuple(image.pixels for image in images.values()),
+            BatchOutput.joined(outputs, order) if len(outputs) > 1 else outputs[0],
+            np.concatenate([outcome.decisions.decided for outcome in outcomes])[order],
+            np.concatenate([outcome.probabilities for outcome in outcomes])[order],
+        )
+
+    def _patient(self, source: Source, image: LoadedImage) -> PatientMetadata:
+        """What is known of the patient and used: what the user said, and else what the file says."""
+        if self._with_metadata is None:
+            return NOTHING_KNOWN
+        patient = image.patient if source.patient is None else source.patient.or_else(image.patient)
+        fields = self.engine.metadata_fields
+        return PatientMetadata(
+            age_years=patient.age_years if "age" in fields else None,
+            sex=patient.sex if "sex" in fields else None,
+            site=patient.site if "site" in fields else None,
+        )
+
+    def _decide(
+        self,
+        calibration: Calibration,
+        sources: Sequence[Source],
+        images: Mapping[int, LoadedImage],
+        patients: Mapping[int, PatientMetadata],
+        output: BatchOutput,
+    ) -> tuple[Outcome, dict[int, Prediction]]:
+        """The outcome of a group of images that were predicted in the same way; predictions by index."""
+        verdicts = self._verdicts([image.pixels for image in images.values()], output)
         flagged = np.array([verdict is not None and verdict.flagged for verdict in verdicts])
         failed_checks = [() if verdict is None else verdict.failed for verdict in verdicts]
-        outcome = self.bundle.calibration.decide(output.probabilities, flagged, failed_checks)
+        outcome = calibration.decide(output.probabilities, flagged, failed_checks)
         similar = self._similar(output)
-        predicted = {
+        return outcome, {
             index: Prediction.decided(
                 sources[index].id,
                 outcome,
                 row,
                 forward_passes=int(output.forward_passes[row]),
                 quality=verdicts[row],
-                notes=images[index].notes or None,
+                notes=self._notes(sources[index], image) or None,
                 similar=similar[row] if similar else None,
+                patient_data=patients[index].known if self.takes_metadata else None,
                 **self.origin,
             )
-            for row, index in enumerate(images)
+            for row, (index, image) in enumerate(images.items())
         }
-        everything = predicted | failed
-        return PredictedBatch(
-            tuple(everything[index] for index in range(len(sources))),
-            tuple(images),
-            pixels,
-            output,
-            outcome,
-        )
+
+    def _notes(self, source: Source, image: LoadedImage) -> tuple[str, ...]:
+        # What the user said needs no words of the file.
+        if not image.not_understood or not self.takes_metadata or source.patient is not None:
+            return image.notes
+        return (*image.notes, f"taken as not known: {', '.join(image.not_understood)}")
 
     def _similar(self, output: BatchOutput) -> list[dict[str, Any]]:
         if self.similar is None or output.pooled_features is None:
@@ -277,32 +317,3 @@ class Predictor:
             return [None] * len(images)
         features = [None] * len(images) if pooled is None or gate.features is None else list(pooled)
         return [gate.verdict(statistics(image), row) for image, row in zip(images, features, strict=True)]
-
-
-def sources_of(image: ImageLike, index: int) -> Iterator[Source]:
-    """The images of what a caller handed in; `index` names those that have no name.
-
-    Raises
-    ------
-    ValueError : an array that is not uint8 (height, width, 3).
-    UsageError : a folder or archive without images.
-    """
-    if isinstance(image, ImageInput):
-        yield image
-        return
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f"image {index}: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
-            )
-        yield DecodedImage(f"array {index}", image)
-        return
-    if isinstance(image, bytes):
-        yield from expand_bytes(f"bytes {index}", image)
-        return
-    path = os.fspath(image)
-    first = None
-    for first in expand((), (path,)):
-        yield first
-    if first is None:
-        raise UsageError(f"there are no images in {identity(path)}", "Name image files, folders or archives.")

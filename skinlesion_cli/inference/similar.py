@@ -11,7 +11,10 @@ import numpy as np
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.similar_cases import load_cases
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.decisions.quality_gate import QualityGate
 from skinlesion_cli.decisions.similar_cases import N_COUNTED, CaseTable, label_counts
+from skinlesion_cli.errors import ArtifactError, name_items
+from skinlesion_cli.inference.engine import Engine
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
 
@@ -69,3 +72,34 @@ def describe_similar(similar: Mapping[str, Any]) -> str:
     """
     counts = ", ".join(f"{count} {name}" for name, count in similar["labels"].items())
     return f"of the {similar['nearest']} nearest: {counts}"
+
+
+def pooled_member(gate: QualityGate | None, similar: SimilarCases | None, engine: Engine) -> int | None:
+    """The member (by index) whose pooled features the quality gate and the search for similar cases use; None
+    where neither uses any.
+
+    Raises
+    ------
+    ArtifactError : they were fitted with a network that the ensemble lacks, or with two.
+    """
+    used = {
+        what: network
+        for what, network in (
+            ("quality gate", gate.features.network if gate is not None and gate.features else None),
+            ("table of similar cases", similar.table.network if similar is not None else None),
+        )
+        if network is not None
+    }
+    if not used:
+        return None
+    names = [member.name for member in engine.members]
+    for what, network in used.items():
+        if network not in names or len(set(used.values())) > 1:
+            raise ArtifactError(
+                f"the {what} was fitted with the network {network}, but the ensemble has {name_items(names)}"
+                if network not in names
+                else "the quality gate and the table of similar cases were fitted with two networks: "
+                + name_items(used.values()),
+                "Run `skinlesion gate` again.",
+            )
+    return names.index(next(iter(used.values())))

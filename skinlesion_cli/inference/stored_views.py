@@ -7,7 +7,7 @@ in contrast, averages the views of several networks for new images, and keeps no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ def view_probabilities(
     views: Sequence[str],
     on_images: Callable[[int], None] = lambda n: None,
     *,
+    metadata: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """Softmax of every view of every image, before calibration.
@@ -40,6 +41,8 @@ def view_probabilities(
     preprocessing : of the network.
     views : names in `tta.VIEWS`.
     on_images : called after each batch with the number of its images.
+    metadata : of all images, float32 (n_images, n_columns), for a network that takes it; None: nothing is
+        known.
     threads : batches that are computed side by side; the runtime must allow it.
 
     Returns
@@ -51,13 +54,20 @@ def view_probabilities(
     FloatingPointError : a logit is NaN or infinite.
     """
 
-    def of_batch(fields: np.ndarray) -> np.ndarray:
+    def with_metadata() -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+        start = 0
+        for fields in batches:
+            yield fields, () if metadata is None else (metadata[start : start + len(fields)],)
+            start += len(fields)
+
+    def of_batch(batch: tuple[np.ndarray, tuple[np.ndarray, ...]]) -> np.ndarray:
+        fields, known = batch
         inputs = np.stack([from_field(field, preprocessing) for field in fields])
-        by_view = [softmax(runtime.logits(tta.show(view, inputs, fields))) for view in views]
+        by_view = [softmax(runtime.logits(tta.show(view, inputs, fields), *known)) for view in views]
         return np.stack(by_view, axis=1)
 
     probabilities = []
-    for values in in_order(batches, of_batch, threads=threads):
+    for values in in_order(with_metadata(), of_batch, threads=threads):
         probabilities.append(values)
         on_images(len(values))
     return np.concatenate(probabilities)

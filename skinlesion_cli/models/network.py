@@ -121,16 +121,21 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         if self.metadata is None:
             return logits
         if metadata is None:
-            metadata = logits.new_zeros((len(logits), self.metadata[0].in_features))
-        return logits + self.metadata(metadata)
+            metadata = logits.new_zeros((len(logits), self.n_metadata))
+        return logits + self.metadata(metadata.to(self.metadata[0].weight.dtype))
 
-    def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    @property
+    def n_metadata(self) -> int:
+        """Columns of metadata that the network takes; 0: it has no branch for it."""
+        return 0 if self.metadata is None else int(self.metadata[0].in_features)
+
+    def outputs(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """All that an exported network gives, by name: the one place that says so.
 
         `logits`, float (n, 7), and what class activation maps are made of: see `features_and_detail`.
         """
         features, detail = self.features_and_detail(images)
-        return {LOGITS: self.logits(features), FEATURES: features, DETAIL: detail}
+        return {LOGITS: self.logits(features, metadata), FEATURES: features, DETAIL: detail}
 
     def for_inference(self) -> LesionNet:
         """A faster copy with the same output, for the device that the network is on.

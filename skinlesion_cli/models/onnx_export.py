@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skinlesion_cli.artifacts.exports import INPUT
+from skinlesion_cli.artifacts.exports import INPUT, LOGITS, METADATA
 from skinlesion_cli.artifacts.tensors import TensorInfo, read_header
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import LesionNet
@@ -36,9 +36,19 @@ class _Outputs(nn.Module):  # type: ignore[misc]
         return tuple(self.network.outputs(pixels).values())
 
 
+class _OutputsWithMetadata(nn.Module):  # type: ignore[misc]
+    def __init__(self, network: LesionNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor, metadata: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.network.outputs(pixels, metadata).values())
+
+
 def to_onnx(network: LesionNet, size_px: int) -> bytes:
-    """An ONNX file with the weights inside, from `pixels`, uint8 (n, size_px, size_px, 3), to the outputs
-    of `LesionNet.outputs`; batch norm is merged into the convolutions.
+    """An ONNX file with the weights inside, from `pixels`, uint8 (n, size_px, size_px, 3), and of a network
+    with a branch for it `metadata`, float32 (n, n_metadata), to the outputs of `LesionNet.outputs`; batch
+    norm is merged into the convolutions.
 
     Raises
     ------
@@ -79,19 +89,22 @@ def _exported(network: LesionNet, size_px: int) -> Any:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed", INSTALL_HINT) from None
-    model = _Outputs(network.eval()).eval()
+    takes_metadata = network.n_metadata > 0
+    model = (_OutputsWithMetadata if takes_metadata else _Outputs)(network.eval()).eval()
     # An example batch of one image would fix the batch size at 1.
-    example = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)
+    example: tuple[torch.Tensor, ...] = (torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8),)
+    if takes_metadata:
+        example += (torch.zeros((2, network.n_metadata)),)
     with torch.no_grad():
-        names = list(network.outputs(example))
+        names = list(network.outputs(*example))
     return torch.onnx.export(
         model,
-        (example,),
+        example,
         dynamo=True,
         optimize=False,
-        input_names=[INPUT],
+        input_names=[INPUT, METADATA][: len(example)],
         output_names=names,
-        dynamic_shapes=({0: "batch"},),
+        dynamic_shapes=({0: "batch"},) * len(example),
         verbose=False,
     )
 
@@ -143,6 +156,24 @@ def _quiet() -> Iterator[None]:
         logging.disable(previous)
 
 
+def _n_metadata(model: bytes) -> int:
+    import onnx
+
+    inputs = onnx.load_from_string(model).graph.input
+    widths = [given.type.tensor_type.shape.dim[1].dim_value for given in inputs if given.name == METADATA]
+    return int(widths[0]) if widths else 0
+
+
+def _sum_of_branches(model: bytes) -> list[str]:
+    """The node that adds the logits of metadata to those of the image; none without a branch for metadata."""
+    import onnx
+
+    graph = onnx.load_from_string(model).graph
+    if METADATA not in [given.name for given in graph.input]:
+        return []
+    return [node.name for node in graph.node if LOGITS in node.output]
+
+
 def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
     """The model with 8-bit weights and activations; activation ranges are measured on `calibration_images`.
 
@@ -158,13 +189,19 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed", INSTALL_HINT) from None
 
+    n_metadata = _n_metadata(model)
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.batches = iter(calibration_images)
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {INPUT: batch}
+            if batch is None:
+                return None
+            # What metadata adds is not quantised, so its ranges need not be measured.
+            nothing_known = {METADATA: np.zeros((len(batch), n_metadata), np.float32)} if n_metadata else {}
+            return {INPUT: batch, **nothing_known}
 
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (Path(folder) / name for name in ("a.onnx", "b.onnx", "c.onnx"))
@@ -179,6 +216,7 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             # The last linear layer stays in float32: it costs next to nothing.
+            nodes_to_exclude=_sum_of_branches(model),
             op_types_to_quantize=["Conv", "Add", "GlobalAveragePool", "MaxPool", "Concat"],
         )
         return target.read_bytes()

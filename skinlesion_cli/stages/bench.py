@@ -23,8 +23,9 @@ from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stored_step
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.prediction import TABLE
-from skinlesion_cli.inference.predictor import Predictor, Source, sources_of
+from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+from skinlesion_cli.inference.sources import Source, sources_of
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter

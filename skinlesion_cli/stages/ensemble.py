@@ -14,7 +14,7 @@ from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.artifacts.workspace import Workspace, with_metadata
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.decisions.ensemble import METHODS, bacc_weights, combine, equal_weights, stacked_weights
 from skinlesion_cli.decisions.statistics import metrics
@@ -71,8 +71,9 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
         networks = _networks(ensemble, validation)
         written = networks.save(workspace.ensemble, inputs=sources)
         paths = [workspace.ensemble]
-        for part in ("val", "test"):
-            parts = validation if part == "val" else _test(workspace, names, views, settings, reporter)
+        held_out = {"val": validation, "test": _test(workspace, names, views, settings, reporter)}
+        held_out |= _informed(workspace, names, views, settings, has_test=bool(held_out["test"]))
+        for part, parts in held_out.items():
             path = workspace.ensemble_predictions(part)
             if not parts:
                 path.unlink(missing_ok=True)
@@ -274,6 +275,27 @@ def _test(
     predictions = [with_views(member_predictions.read_test(workspace, name), views) for name in names]
     require_same(predictions)
     return predictions
+
+
+def _informed(
+    workspace: Workspace,
+    names: Sequence[str],
+    views: Sequence[str],
+    settings: EnsembleSettings,
+    *,
+    has_test: bool,
+) -> dict[str, list[Predictions]]:
+    """The same parts as members predict them with patient metadata; empty where no member takes any."""
+    parts: dict[str, list[Predictions]] = {with_metadata("val"): [], with_metadata("test"): []}
+    if settings.tables or not any(member_predictions.takes_metadata(workspace, name) for name in names):
+        return parts
+    for part, read in (("val", member_predictions.read_validation), ("test", member_predictions.read_test)):
+        if part == "test" and not has_test:
+            continue
+        predictions = [with_views(read(workspace, name, metadata=True), views) for name in names]
+        require_same(predictions)
+        parts[with_metadata(part)] = predictions
+    return parts
 
 
 def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:

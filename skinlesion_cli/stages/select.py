@@ -194,9 +194,9 @@ def _values(batch: PredictedBatch) -> list[_Values]:
 
     Opinions are the networks, each averaged over all views; with a single network its views.
     """
-    if batch.output is None or batch.outcome is None or batch.output.view_probabilities is None:
+    if batch.output is None or batch.probabilities is None or batch.output.view_probabilities is None:
         return []
     by_view = batch.output.view_probabilities  # (members, views, n, 7)
     opinions = by_view[0] if len(by_view) == 1 else by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
     features = np.concatenate([layers.features.mean(axis=(2, 3)) for layers in batch.output.layers], axis=1)
-    return [(batch.outcome.probabilities, opinions, features)]
+    return [(batch.probabilities, opinions, features)]

@@ -22,7 +22,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
-from skinlesion_cli.data.metadata import encode, n_columns
+from skinlesion_cli.data.metadata import encode, n_columns, of_manifest
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ArtifactError, ExitCode, SkinLesionError, UsageError
@@ -336,17 +336,18 @@ def test_metadata_encoding():
             "site": ["back", "lower extremity", "unknown"],
         }
     )
-    assert encode(table, ("age", "sex")).tolist() == [
+    patients = of_manifest(table)
+    assert encode(patients, ("age", "sex")).tolist() == [
         pytest.approx([1, 0.6, 0, 1]),
         [0, 0, 1, 0],
         [0, 0, 0, 0],
     ]
-    sites = encode(table, ("site",))
+    sites = encode(patients, ("site",))
     assert sites.shape == (3, 14)
     assert sites.argmax(axis=1).tolist() == [2, 9, 0]
     assert sites.sum(axis=1).tolist() == [1, 1, 0]
     assert n_columns(("age", "sex", "site")) == 18
-    assert encode(table, ()).shape == (3, 0)
+    assert encode(patients, ()).shape == (3, 0)
 
 
 def test_metadata_trains_a_branch_and_predictions_need_none(config):

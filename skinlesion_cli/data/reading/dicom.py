@@ -6,10 +6,12 @@ import io
 import logging
 import warnings
 import zlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from skinlesion_cli.data.metadata import NOTHING_KNOWN, PatientMetadata
 from skinlesion_cli.data.reading.limits import MAX_PIXELS, MIN_SIDE_PX, check_file, check_size
 from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.errors import ImageError
@@ -60,7 +62,7 @@ def decode_dicom(
     from skinlesion_cli.data.reading.dicom_pixels import frame_pixels
 
     try:
-        return frame_pixels(dataset, frame, max_pixels)
+        image = frame_pixels(dataset, frame, max_pixels)
     except ImageError:
         raise
     except MemoryError:
@@ -68,6 +70,22 @@ def decode_dicom(
     except Exception as error:
         # pydicom and the decoders behind it raise nearly anything on damaged pixel data.
         raise ImageError("damaged", f"the pixels cannot be decoded: {_one_line(error)}") from None
+    patient, not_understood = _patient(dataset)
+    return replace(image, patient=patient, not_understood=not_understood)
+
+
+def _patient(dataset: Any) -> tuple[PatientMetadata, tuple[str, ...]]:
+    """PatientAge, PatientSex, and AnatomicRegionSequence or else BodyPartExamined; see `LoadedImage`."""
+    try:
+        regions = dataset.get("AnatomicRegionSequence") or ()
+        meanings = [str(region.get("CodeMeaning", "") or "") for region in regions[:1]]
+        sites = [*meanings, str(dataset.get("BodyPartExamined", "") or "")]
+        age, sex = (str(dataset.get(name, "") or "") for name in ("PatientAge", "PatientSex"))
+    except Exception:
+        # The picture is whole, whatever is wrong with the elements about the patient.
+        return NOTHING_KNOWN, ("patient elements that cannot be read",)
+    readings = [PatientMetadata.of_texts(age, sex, site) for site in sites]
+    return next((each for each in readings if each[0].site is not None), readings[0])
 
 
 def count_frames(source: Path | bytes) -> int:

@@ -19,6 +19,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from skinlesion_cli.data.metadata import PatientMetadata
 from skinlesion_cli.data.reading.archives import READ_ERRORS, is_hidden, open_archive, read_member
 from skinlesion_cli.data.reading.folders import HIDDEN, sniff, walk
 from skinlesion_cli.data.reading.frames import frame_numbers
@@ -60,7 +61,7 @@ class ImageInput:
     printable characters; where a file has several frames, each of them, the first too, has `#` and its
     number, from 1, behind that. `member` is set for images inside the zip archive at `path`. `refusal` is a
     reason and a message where it must not be opened. `content` is its bytes where it is not a file.
-    `frame` is the number of the frame.
+    `frame` is the number of the frame. `patient` is what the user said of the patient.
     """
 
     id: str
@@ -69,6 +70,7 @@ class ImageInput:
     refusal: tuple[str, str] | None = None
     content: bytes | None = None
     frame: int = 1
+    patient: PatientMetadata | None = None
 
 
 def identity(name: str) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skinlesion_cli.data.metadata import NOTHING_KNOWN, PatientMetadata
+
 
 @dataclass(frozen=True)
 class LoadedImage:
@@ -15,7 +17,11 @@ class LoadedImage:
     ----------
     pixels : uint8 (height, width, 3), upright sRGB.
     notes : what was done or assumed on the way, one short sentence each; empty for an ordinary image.
+    patient : what the file says of the patient (DICOM alone does).
+    not_understood : what it says of the patient in words that are not known, as `field 'text'`.
     """
 
     pixels: np.ndarray
     notes: tuple[str, ...] = ()
+    patient: PatientMetadata = NOTHING_KNOWN
+    not_understood: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The interface of every runtime: pixels in, logits out."""
+"""The interface of every runtime: pixels, and metadata where the network takes it, in; logits out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+from skinlesion_cli.errors import ArtifactError
 
 
 class Outputs(NamedTuple):
@@ -33,17 +35,23 @@ def deviation(features: np.ndarray) -> np.ndarray:
 
 
 class Runtime(Protocol):
-    """One network, ready to run."""
+    """One network, ready to run.
+
+    `metadata`, float32 (n, n_columns) as `data.metadata.encode` gives it, is for networks with a branch for
+    it; None: nothing is known of any image.
+    """
 
     name: str
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
 
-    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logits_and_features(
+        self, images: np.ndarray, metadata: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Logits, and the last feature map, float32 (n, n_features, h, w), of the same forward pass."""
 
-    def outputs(self, images: np.ndarray) -> Outputs:
+    def outputs(self, images: np.ndarray, metadata: np.ndarray | None = None) -> Outputs:
         """The same with the detail that maps need; of an export that lacks it, that of the last features."""
 
 
@@ -64,8 +72,36 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def one_by_one(
-    run: Callable[[np.ndarray], tuple[np.ndarray, ...]], images: np.ndarray
+    run: Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, ...]],
+    images: np.ndarray,
+    metadata: np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """The outputs of a batch whose images run one at a time."""
-    outputs = [run(np.ascontiguousarray(images[index : index + 1])) for index in range(len(images))]
+    """The outputs of a batch whose images run one at a time, each with its row of metadata."""
+    outputs = [
+        run(
+            np.ascontiguousarray(images[index : index + 1]),
+            None if metadata is None else np.ascontiguousarray(metadata[index : index + 1]),
+        )
+        for index in range(len(images))
+    ]
     return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
+
+
+def metadata_input(
+    metadata: np.ndarray | None, n_images: int, n_columns: int, name: str
+) -> np.ndarray | None:
+    """What an export gets as its second input: None where it has none (`n_columns` 0), zeros where nothing
+    is known.
+
+    Raises
+    ------
+    ArtifactError : something is known, but the export was made without that input.
+    """
+    if not n_columns:
+        if metadata is not None and metadata.any():
+            raise ArtifactError(
+                f"the {name} export was made without the input for patient metadata",
+                f"Run `skinlesion export --format {name}` again, or use --runtime torch.",
+            )
+        return None
+    return np.zeros((n_images, n_columns), dtype=np.float32) if metadata is None else metadata

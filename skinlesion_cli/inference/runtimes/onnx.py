@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, INPUT, LOGITS
-from skinlesion_cli.inference.runtimes.base import Outputs, deviation, one_by_one
+from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, INPUT, LOGITS, METADATA
+from skinlesion_cli.inference.runtimes.base import Outputs, deviation, metadata_input, one_by_one
 
 _FOLDER_OF_FILES = "session.model_external_initializers_file_folder_path"
 _NO_FOLDER = "/no folder"
 
 
 class OnnxRuntime:
-    """Runs an exported network: input `pixels` uint8 (n, s, s, 3), outputs `logits`, `features` and
+    """Runs an exported network: inputs `pixels` uint8 (n, s, s, 3) and, of a network with a branch for
+    it, `metadata` float32 (n, n_columns); outputs `logits`, `features` and
     `detail` (which older exports lack).
 
     One thread per call, and calls from several threads at once: on n cores, n images side by side are faster
@@ -43,22 +44,32 @@ class OnnxRuntime:
         options.add_session_config_entry(_FOLDER_OF_FILES, _NO_FOLDER)
         self.session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._has_detail = DETAIL in [output.name for output in self.session.get_outputs()]
+        widths = [given.shape[1] for given in self.session.get_inputs() if given.name == METADATA]
+        self._n_metadata: int = widths[0] if widths else 0
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
-        return self._run([LOGITS], images)[0]
+        return self._run([LOGITS], images, metadata)[0]
 
-    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logits_and_features(
+        self, images: np.ndarray, metadata: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
-        logits, features = self._run([LOGITS, FEATURES], images)
+        logits, features = self._run([LOGITS, FEATURES], images, metadata)
         return logits, features
 
-    def outputs(self, images: np.ndarray) -> Outputs:
+    def outputs(self, images: np.ndarray, metadata: np.ndarray | None = None) -> Outputs:
         """All outputs of one forward pass; an export without `detail` has that of the last features."""
         if not self._has_detail:
-            logits, features = self.logits_and_features(images)
+            logits, features = self.logits_and_features(images, metadata)
             return Outputs(logits, features, deviation(features))
-        return Outputs(*self._run([LOGITS, FEATURES, DETAIL], images))
+        return Outputs(*self._run([LOGITS, FEATURES, DETAIL], images, metadata))
 
-    def _run(self, outputs: list[str], images: np.ndarray) -> tuple[np.ndarray, ...]:
-        return one_by_one(lambda image: tuple(self.session.run(outputs, {INPUT: image})), images)
+    def _run(
+        self, outputs: list[str], images: np.ndarray, metadata: np.ndarray | None
+    ) -> tuple[np.ndarray, ...]:
+        def forward(image: np.ndarray, row: np.ndarray | None) -> tuple[np.ndarray, ...]:
+            given = {INPUT: image} if row is None else {INPUT: image, METADATA: row}
+            return tuple(self.session.run(outputs, given))
+
+        return one_by_one(forward, images, metadata_input(metadata, len(images), self._n_metadata, self.name))

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, INPUT, LOGITS
+from skinlesion_cli.artifacts.exports import DETAIL, FEATURES, INPUT, LOGITS, METADATA
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.inference.runtimes.base import Outputs, deviation, one_by_one
+from skinlesion_cli.inference.runtimes.base import Outputs, deviation, metadata_input, one_by_one
 from skinlesion_cli.parallel import available_cores
 
 
@@ -25,7 +25,8 @@ def has_bfloat16() -> bool:
 
 
 class OpenVinoRuntime:
-    """Runs an exported ONNX network: input `pixels` uint8 (n, s, s, 3), outputs `logits`, `features` and
+    """Runs an exported ONNX network: inputs `pixels` uint8 (n, s, s, 3) and, of a network with a branch for
+    it, `metadata` float32 (n, n_columns); outputs `logits`, `features` and
     `detail` (which older exports lack).
 
     Convolutions keep 8 bits of each number, so probabilities are those of float32 to about two digits: what
@@ -50,7 +51,10 @@ class OpenVinoRuntime:
         network = core.read_model(model, b"")
         shape = network.input(INPUT).get_partial_shape()
         shape[0] = 1
-        network.reshape({INPUT: shape})
+        metadata = [given for given in network.inputs if METADATA in given.names]
+        self._n_metadata: int = metadata[0].get_partial_shape()[1].get_length() if metadata else 0
+        fixed = {METADATA: [1, self._n_metadata]} if metadata else {}
+        network.reshape({INPUT: shape, **fixed})
         self._has_detail = any(DETAIL in output.names for output in network.outputs)
         with kept_signal_stack():
             self._compiled: Any = core.compile_model(
@@ -70,33 +74,39 @@ class OpenVinoRuntime:
         # it is made here, before there are several threads.
         self.logits_and_features(np.zeros([1, *network.input(INPUT).shape[1:]], dtype=np.uint8))
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
-        return self._run((LOGITS,), images)[0]
+        return self._run((LOGITS,), images, metadata)[0]
 
-    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logits_and_features(
+        self, images: np.ndarray, metadata: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
-        logits, features = self._run((LOGITS, FEATURES), images)
+        logits, features = self._run((LOGITS, FEATURES), images, metadata)
         return logits, features
 
-    def outputs(self, images: np.ndarray) -> Outputs:
+    def outputs(self, images: np.ndarray, metadata: np.ndarray | None = None) -> Outputs:
         """All outputs of one forward pass; an export without `detail` has that of the last features."""
         if not self._has_detail:
-            logits, features = self.logits_and_features(images)
+            logits, features = self.logits_and_features(images, metadata)
             return Outputs(logits, features, deviation(features))
-        return Outputs(*self._run((LOGITS, FEATURES, DETAIL), images))
+        return Outputs(*self._run((LOGITS, FEATURES, DETAIL), images, metadata))
 
-    def _run(self, outputs: tuple[str, ...], images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _run(
+        self, outputs: tuple[str, ...], images: np.ndarray, metadata: np.ndarray | None
+    ) -> tuple[np.ndarray, ...]:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
 
-        def forward(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        def forward(image: np.ndarray, row: np.ndarray | None) -> tuple[np.ndarray, ...]:
             request.get_tensor(INPUT).data[:] = image
+            if row is not None:
+                request.get_tensor(METADATA).data[:] = row
             request.infer()
             return tuple(np.array(request.get_tensor(name).data, dtype=np.float32) for name in outputs)
 
-        return one_by_one(forward, images)
+        return one_by_one(forward, images, metadata_input(metadata, len(images), self._n_metadata, self.name))
 
 
 class SignalStack(ctypes.Structure):

@@ -40,7 +40,14 @@ class RuntimeSpec:
     def member(self, checkpoint: Checkpoint, weight: float, device: str) -> EngineMember:
         """The network as a member of an ensemble."""
         runtime, classifier = self.load(checkpoint, device)
-        return EngineMember(checkpoint.name, weight, checkpoint.preprocessing, runtime, classifier)
+        return EngineMember(
+            checkpoint.name,
+            weight,
+            checkpoint.preprocessing,
+            runtime,
+            classifier,
+            checkpoint.recipe.metadata_fields,
+        )
 
 
 _EXPORT_AGAIN = "Run `skinlesion export --format {}` again, with the same --model or --workspace."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,31 +50,39 @@ class TorchRuntime:
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
         self._running = self.network.for_inference()
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
-        return self._run(images, logits_only=True)[0]
+        return self._run(images, metadata, logits_only=True)[0]
 
-    def logits_and_features(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logits_and_features(
+        self, images: np.ndarray, metadata: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
-        return self.outputs(images)[:2]
+        return self.outputs(images, metadata)[:2]
 
-    def outputs(self, images: np.ndarray) -> Outputs:
+    def outputs(self, images: np.ndarray, metadata: np.ndarray | None = None) -> Outputs:
         """All outputs of one forward pass."""
-        return Outputs(*self._run(images, logits_only=False))
+        return Outputs(*self._run(images, metadata, logits_only=False))
 
-    def _run(self, images: np.ndarray, *, logits_only: bool) -> tuple[np.ndarray, ...]:
+    def _run(
+        self, images: np.ndarray, metadata: np.ndarray | None, *, logits_only: bool
+    ) -> tuple[np.ndarray, ...]:
         if self.singly:
-            return one_by_one(lambda image: self._forward(image, logits_only), images)
-        return self._within_memory(images, logits_only)
+            return one_by_one(partial(self._forward, logits_only=logits_only), images, metadata)
+        return self._within_memory(images, metadata, logits_only)
 
-    def _within_memory(self, images: np.ndarray, logits_only: bool) -> tuple[np.ndarray, ...]:
+    def _within_memory(
+        self, images: np.ndarray, metadata: np.ndarray | None, logits_only: bool
+    ) -> tuple[np.ndarray, ...]:
         """As many images at once as fit: half as many, with a warning, whenever the memory is exhausted."""
         outputs = []
         start = 0
         while start < len(images):
             size = min(self.most_images or len(images), len(images) - start)
             try:
-                outputs.append(self._forward(images[start : start + size], logits_only))
+                part = slice(start, start + size)
+                rows = None if metadata is None else metadata[part]
+                outputs.append(self._forward(images[part], rows, logits_only))
                 start += size
             except torch.OutOfMemoryError as error:
                 if size == 1:
@@ -87,11 +96,14 @@ class TorchRuntime:
                 )
         return tuple(np.concatenate(parts) for parts in zip(*outputs, strict=True))
 
-    def _forward(self, images: np.ndarray, logits_only: bool) -> tuple[np.ndarray, ...]:
+    def _forward(
+        self, images: np.ndarray, metadata: np.ndarray | None, logits_only: bool
+    ) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            given = () if metadata is None else (torch.from_numpy(metadata).to(self.device),)
             if logits_only:
-                logits = self._running.logits(self._running.features(pixels))
+                logits = self._running.logits(self._running.features(pixels), *given)
                 return (logits.float().cpu().numpy(),)
-            made = self._running.outputs(pixels)
+            made = self._running.outputs(pixels, *given)
             return tuple(made[name].float().cpu().numpy() for name in (LOGITS, FEATURES, DETAIL))

@@ -4,13 +4,21 @@ so that a resumed run mixes the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
 def mix(
-    images: torch.Tensor, targets: torch.Tensor, *, mixup_alpha: float, cutmix_alpha: float, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend each image with its neighbour in the batch, and their targets in the same proportion.
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    metadata: Sequence[torch.Tensor] = (),
+    *,
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    seed: int,
+) -> tuple[torch.Tensor, ...]:
+    """Blend each image with its neighbour in the batch, and targets and metadata in the same proportion.
 
     Mixup: Zhang et al., 2018, arXiv:1710.09412. CutMix: Yun et al., 2019, arXiv:1905.04899.
 
@@ -19,15 +27,16 @@ def mix(
     images : (n, height, width, 3), uint8 or float in [0, 255]; in random order,
         since partners are neighbours.
     targets : float (n, 7), distributions over the classes.
+    metadata : float (n, n_columns) each, none or one of them.
     mixup_alpha, cutmix_alpha : 0 switches a method off; if both are above 0,
         one of the two is drawn for the batch.
 
     Returns
     -------
-    Images of the same shape, float32 after mixup, and targets.
+    Images of the same shape, float32 after mixup, targets and metadata.
     """
     if max(mixup_alpha, cutmix_alpha) == 0 or len(images) < 2:
-        return images, targets
+        return images, targets, *metadata
     # torchvision.transforms takes seconds to import, and most recipes do not mix.
     from torchvision.transforms import v2
 
@@ -41,5 +50,8 @@ def mix(
         ]
         chosen = transforms[int(torch.randint(len(transforms), (1,)))]
         pixels = images.permute(0, 3, 1, 2)
-        mixed, blended = chosen(pixels.float() if isinstance(chosen, v2.MixUp) else pixels, targets)
-    return mixed.permute(0, 2, 3, 1), blended
+        # Labels that are distributions are blended as they are: metadata is blended as more of their columns.
+        labels = torch.cat([targets, *metadata], dim=1)
+        mixed, blended = chosen(pixels.float() if isinstance(chosen, v2.MixUp) else pixels, labels)
+    widths = [targets.shape[1], *(values.shape[1] for values in metadata)]
+    return mixed.permute(0, 2, 3, 1), *blended.split(widths, dim=1)

@@ -196,9 +196,10 @@ class Trainer:
         images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         targets = smooth_targets(labels, recipe.label_smoothing)
         if recipe.mixes_at(self._share_done):
-            images, targets = mix(
+            images, targets, *metadata = mix(
                 images,
                 targets,
+                metadata,
                 mixup_alpha=recipe.mixup_alpha,
                 cutmix_alpha=recipe.cutmix_alpha,
                 seed=_seed_of(self.seed, global_step, _MIXING),

@@ -156,7 +156,9 @@ def _refuse_trained_on(collection: Collection, source: Workspace) -> None:
 def _predicted(
     bundle: Bundle, collection: Collection, settings: RecalibrateSettings, reporter: Reporter
 ) -> list[_Seen]:
-    predictor = Predictor.of_bundle(bundle, device=settings.device, note=reporter.note).stopping_by(None)
+    # The calibration is one for images alone, whatever DICOM files say of patients.
+    of_images = replace(bundle, metadata_calibration=None)
+    predictor = Predictor.of_bundle(of_images, device=settings.device, note=reporter.note).stopping_by(None)
 
     def see(record: Record) -> _Seen:
         try:

@@ -13,14 +13,15 @@ from pydantic import Field, InstanceOf
 from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.artifacts.workspace import Workspace, with_metadata
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.decisions.adaptive.fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.decisions.adaptive.stopping import Protects
-from skinlesion_cli.decisions.fit import cross_fit, fit_rule
+from skinlesion_cli.decisions.fit import FittedRule, cross_fit, fit_rule
 from skinlesion_cli.decisions.policies.registry import targets_of
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
@@ -52,14 +53,43 @@ class CalibrateSettings(StageSettings):
 
 
 def run(settings: CalibrateSettings, reporter: Reporter) -> StageResult:
-    """Fit on the merged validation predictions and write `calibration/`."""
-    workspace, fit_settings = Workspace(settings.workspace), settings.fit
+    """Fit on the merged validation predictions and write `calibration/`.
+
+    Where networks take patient metadata, a second calibration is fitted on the predictions that were made
+    with it: it decides on images of which something is known.
+    """
+    workspace = Workspace(settings.workspace)
     if settings.output is not None:
         output_checks.check_file(
             settings.output, own_files.is_artifact("calibration"), "a calibration", settings.inputs
         )
     ensemble = Ensemble.load(workspace.ensemble)
-    validation = Predictions.load(workspace.ensemble_predictions("val"), hint=Ensemble.HINT)
+    assert ensemble.artifact is not None
+    calibration, fitted, inputs = _fitted(ensemble, workspace.ensemble_predictions("val"), settings)
+    result = summary.result(calibration, fitted, settings.output or workspace.calibration)
+    if settings.output is not None:
+        with exclusive(settings.output.parent, "calibrate"):
+            calibration.save(settings.output, inputs=inputs)
+        return result
+    informed_predictions = workspace.ensemble_predictions(with_metadata("val"))
+    informed = None
+    if informed_predictions.exists():
+        informed = _fitted(ensemble, informed_predictions, settings)
+        result = summary.with_metadata(result, informed[0], workspace.metadata_calibration)
+    with exclusive(workspace.calibration.parent, "calibrate"):
+        calibration.save(workspace.calibration, inputs=inputs)
+        workspace.metadata_calibration.unlink(missing_ok=True)
+        if informed is not None:
+            informed[0].save(workspace.metadata_calibration, inputs=informed[2])
+    return result
+
+
+def _fitted(
+    ensemble: Ensemble, path: Path, settings: CalibrateSettings
+) -> tuple[Calibration, FittedRule, dict[str, Artifact | str]]:
+    """A calibration fitted on one table of merged predictions, and what it was made from."""
+    fit_settings = settings.fit
+    validation = Predictions.load(path, hint=Ensemble.HINT)
     assert ensemble.artifact is not None
     assert validation.artifact is not None
     validation.artifact.require_input("ensemble", ensemble.artifact)
@@ -85,10 +115,7 @@ def run(settings: CalibrateSettings, reporter: Reporter) -> StageResult:
         | defined(figures.decision_figures(labels, lesion_ids, unseen, probabilities)),
         stopping=stopping,
     )
-    path = settings.output or workspace.calibration
-    with exclusive(path.parent, "calibrate"):
-        calibration.save(path, inputs={"ensemble": ensemble.artifact, "predictions": validation.artifact})
-    return summary.result(calibration, fitted, path)
+    return calibration, fitted, {"ensemble": ensemble.artifact, "predictions": validation.artifact}
 
 
 def _stopping(

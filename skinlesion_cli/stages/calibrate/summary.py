@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,20 @@ def describe_level(guarantee: LevelGuarantee) -> str:
     if guarantee.granted:
         return where + kept
     return f"{where}{kept}, NOT {wanted} {guarantee.target:.2f}: too few lesions, or no limit reaches it"
+
+
+def with_metadata(result: StageResult, informed: Calibration, path: Path) -> StageResult:
+    """The same with the second calibration, which decides on images of which age, sex or site is known."""
+    kept = ("support", "guarantees", "level_guarantees", "probability_figures", "triage_figures")
+    return replace(
+        result,
+        headline=[
+            *result.headline,
+            f"with patient metadata, calibrated apart: {_bacc(informed.support)}",
+        ],
+        figures={**result.figures, "with_metadata": {name: getattr(informed, name) for name in kept}},
+        artifacts=[*result.artifacts, str(path)],
+    )
 
 
 def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:

@@ -101,7 +101,8 @@ def self_test(_settings: DoctorSettings) -> Iterator[Finding]:
 
     from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
     from skinlesion_cli.inference.loading import gpu_is_there
-    from skinlesion_cli.inference.predictor import Predictor, sources_of
+    from skinlesion_cli.inference.predictor import Predictor
+    from skinlesion_cli.inference.sources import sources_of
 
     devices = ["cpu"]
     if gpu_is_there():

@@ -87,8 +87,8 @@ def _predicted(
         batch = predictor.run(part)
         failed += [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
         images += [resize_square(image, predictor.target_px) for image in batch.images]
-        if batch.outcome is not None:
-            decided.append(batch.outcome.decisions.decided)
+        if batch.decided is not None:
+            decided.append(batch.decided)
     if not images:
         raise UsageError(
             "there is no image to check on" + (f": {name_items(failed)}" if failed else ""),

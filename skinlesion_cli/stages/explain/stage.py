@@ -156,7 +156,7 @@ class _Explainer:
         at_once = is_closed(self.settings.method) and not self.settings.cam_tta
         batch = self.predictor.run(sources, keep_layers=at_once)
         failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
-        if batch.output is None or batch.outcome is None:
+        if batch.output is None or batch.decided is None or batch.probabilities is None:
             return len(sources), [], failed
         ids = [sources[index].id for index in batch.decoded]
         # Maps are of what was predicted; they are drawn over the image at its own size.
@@ -164,7 +164,7 @@ class _Explainer:
             partial(self.predictor.decode_in_full, sources[index], image)
             for index, image in zip(batch.decoded, batch.images, strict=True)
         ]
-        decided, probabilities = batch.outcome.decisions.decided, batch.outcome.probabilities
+        decided, probabilities = batch.decided, batch.probabilities
         if at_once:
             drawn = self.writer.write(ids, images, batch.output.layers, decided, probabilities)
             return len(sources), *_drawn(drawn, failed)

@@ -99,7 +99,12 @@ class Worker:
 
     def _with_overlays(self, sources: Sequence[ImageInput], batch: PredictedBatch) -> list[Prediction]:
         predictions = list(batch.predictions)
-        if self.overlays is None or batch.output is None or batch.outcome is None:
+        if (
+            self.overlays is None
+            or batch.output is None
+            or batch.decided is None
+            or batch.probabilities is None
+        ):
             return predictions
         records = self.overlays.write(
             [sources[index].id for index in batch.decoded],
@@ -109,8 +114,8 @@ class Worker:
                 for index, image in zip(batch.decoded, batch.images, strict=True)
             ],
             batch.output.layers,
-            batch.outcome.decisions.decided,
-            batch.outcome.probabilities,
+            batch.decided,
+            batch.probabilities,
         )
         for index, record in zip(batch.decoded, records, strict=True):
             if isinstance(record, Undrawn):

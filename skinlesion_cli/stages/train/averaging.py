@@ -68,7 +68,7 @@ def run(settings: AverageSettings, reporter: Reporter) -> StageResult:
             averaged.append(checkpoint)
             written += [job.workspace.checkpoint(job.name), *predict_parts(job, checkpoint)]
     if jobs[0].fold is not None:
-        written.append(write_out_of_fold(jobs, averaged))
+        written.extend(write_out_of_fold(jobs, averaged))
     return _result(settings, averaged, models, written)
 
 

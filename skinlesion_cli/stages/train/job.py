@@ -144,7 +144,9 @@ class Job:
     def metadata(self, ids: list[str]) -> np.ndarray | None:
         """Encoded patient metadata, float32 (n, k); None if the recipe uses none."""
         fields = self.settings.recipe.metadata_fields
-        return metadata.encode(self.data.manifest.rows(ids), fields) if fields else None
+        if not fields:
+            return None
+        return metadata.encode(metadata.of_manifest(self.data.manifest.rows(ids)), fields)
 
     def cache(self, size_px: int) -> DecodedCache:
         """All images of the dataset, decoded to squares of this size."""

@@ -48,7 +48,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> StageResult:
         trained.append(checkpoint)
         written += [job.workspace.checkpoint(job.name), *paths]
     if settings.folds and settings.fold is None and jobs[0].distributed.is_first:
-        written.append(write_out_of_fold(jobs, trained))
+        written.extend(write_out_of_fold(jobs, trained))
     return _result(settings, trained, written)
 
 
