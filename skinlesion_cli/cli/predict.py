@@ -58,6 +58,11 @@ GROUP = (
     "photograph, since a sign seen once counts. Guarantees for refer and routine hold for photographs, not "
     "for lesions."
 )
+PATIENTS = (
+    "Age, sex and body site, for networks that were trained with --metadata: a CSV with a column image, "
+    "lesion_id or patient_id, and any of age, sex, site; cells may be empty. What it leaves open is taken "
+    "from DICOM files."
+)
 WATCH = (
     "Keep looking into one folder, and predict every image that arrives once it is complete: the table "
     "grows, the page of --report is written again, and a second start continues it. SIGTERM or Ctrl-C ends "
@@ -97,6 +102,7 @@ def predict(
     follow_links: Annotated[bool, typer.Option("--follow-links", help=LINKS)] = False,
     similar: Annotated[int, typer.Option("--similar", min=0, max=20, help=SIMILAR)] = 0,
     group: Annotated[str | None, typer.Option("--group", help=GROUP)] = None,
+    patients: Annotated[Path | None, typer.Option("--patients", help=PATIENTS)] = None,
     watch: Annotated[bool, typer.Option("--watch", help=WATCH)] = False,
     interval: Annotated[float, typer.Option("--interval", min=0.1, max=3600.0, help=INTERVAL)] = 5.0,
     model: options.ModelOption = None,
@@ -134,6 +140,7 @@ def predict(
         model=model,
         similar=similar,
         group=group,
+        patients=patients,
         stream=stdout_for_rows() if output == STDOUT else None,
     )
     if watch:

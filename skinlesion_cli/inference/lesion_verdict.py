@@ -102,7 +102,7 @@ class _Photographs:
     """What is kept of the photographs of one lesion: little, however many there are."""
 
     def __init__(self) -> None:
-        self.images = self.failed = self.flagged = 0
+        self.images = self.failed = self.flagged = self.with_metadata = 0
         self.total = np.zeros(len(CLASS_NAMES))
         self.alarms: set[str] = set()
         self.worst: tuple[int, float, Prediction] | None = None
@@ -115,16 +115,19 @@ class _Photographs:
         self.total += [prediction.probabilities[name] for name in CLASS_NAMES]
         self.alarms.update(prediction.alarm or ())
         self.flagged += bool(prediction.flagged)
+        self.with_metadata += bool(prediction.patient_data)
         rank = (_WORST_FIRST.index(prediction.triage), -(prediction.malignant_probability or 0.0))
         if self.worst is None or rank < self.worst[:2]:
             self.worst = (*rank, prediction)
 
 
 class LesionTally:
-    """Collects predictions by their lesion; `rule` decides on the mean probabilities."""
+    """Collects predictions by their lesion; `rule` decides on the mean probabilities, `metadata_rule` where
+    all of them were made with patient metadata (None: the model has no other rule).
+    """
 
-    def __init__(self, rule: DecisionRule) -> None:
-        self.rule = rule
+    def __init__(self, rule: DecisionRule, metadata_rule: DecisionRule | None = None) -> None:
+        self.rule, self.metadata_rule = rule, metadata_rule
         self._photographs: dict[str, _Photographs] = {}
 
     def add(self, prediction: Prediction) -> None:
@@ -141,9 +144,10 @@ class LesionTally:
         if these.worst is None:
             return LesionVerdict(name, 0, these.failed, None, None, None, (), None, unread, 0)
         mean = (these.total / these.images).astype(np.float32)
-        decided = decide(
-            mean[None], self.rule.thresholds, self.rule.priority, self.rule.class_offsets
-        ).decided
+        rule = self.rule
+        if self.metadata_rule is not None and these.with_metadata == these.images:
+            rule = self.metadata_rule
+        decided = decide(mean[None], rule.thresholds, rule.priority, rule.class_offsets).decided
         probabilities = dict(zip(CLASS_NAMES, map(float, mean), strict=True))
         worst = these.worst[2]
         level, reason = worst.triage, f"{worst.id}: {worst.triage_reason or worst.triage}"

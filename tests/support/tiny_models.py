@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
+from skinlesion_cli.data.metadata import n_columns
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
 
@@ -22,8 +24,13 @@ def make_workspace(
     size_px: int | list[int] = 32,
     stopping: dict | None = None,
     spread: float | None = 0.5,
+    metadata_fields: tuple[str, ...] = (),
 ) -> Path:
-    """A workspace with one network an entry of `archs`, random weights, and thresholds made up."""
+    """A workspace with one network per entry of `archs`, random weights, and thresholds made up.
+
+    With `metadata_fields` the first network has a branch for them, and there is a calibration for patient
+    metadata, with other thresholds.
+    """
     import torch
 
     from skinlesion_cli.models.backbones import backbone
@@ -35,13 +42,22 @@ def make_workspace(
         torch.manual_seed(fold + 1)
         side_px = size_px if isinstance(size_px, int) else size_px[fold]
         preprocessing = Preprocessing(input_size_px=side_px)
-        network = LesionNet(backbone(arch), preprocessing)
+        fields = () if fold else metadata_fields
+        network = LesionNet(backbone(arch), preprocessing, n_metadata=n_columns(fields))
         if spread is not None:
             # So that classes differ between images.
             torch.nn.init.normal_(network.classifier.weight, std=spread)
-        recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=side_px, learning_rate=1e-3)
+        recipe = Recipe(
+            name="test",
+            epochs=1,
+            batch_size=1,
+            input_size_px=side_px,
+            learning_rate=1e-3,
+            metadata_fields=fields,
+        )
+        figures = {"metadata_columns": n_columns(fields)} if fields else {}
         checkpoint = Checkpoint(
-            arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", {}, "none", 0, fold
+            arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", figures, "none", 0, fold
         )
         artifact = checkpoint.save(workspace.checkpoint(checkpoint.name))
         members.append(Member(checkpoint.name, artifact.sha256, 1 / len(archs), 0.5))
@@ -55,6 +71,9 @@ def make_workspace(
         stopping=stopping,
     )
     calibration.save(workspace.calibration, inputs={"ensemble": made})
+    if metadata_fields:
+        rule = DecisionRule(thresholds={"MEL": 0.2, "AKIEC": 0.2}, malignant_threshold=0.2)
+        replace(calibration, rule=rule).save(workspace.metadata_calibration, inputs={"ensemble": made})
     return root
 
 

@@ -88,6 +88,14 @@ def _patient(dataset: Any) -> tuple[PatientMetadata, tuple[str, ...]]:
     return next((each for each in readings if each[0].site is not None), readings[0])
 
 
+def patient_id(source: Path) -> str:
+    """PatientID of a DICOM file; empty where it has none, or cannot be read."""
+    try:
+        return str(_header(source).get("PatientID", "") or "").strip()
+    except Exception:  # reading the image says what is wrong with the file
+        return ""
+
+
 def count_frames(source: Path | bytes) -> int:
     """Frames of a DICOM file by its header: 0 where it holds no image (directories, reports), else 1 or more.
 

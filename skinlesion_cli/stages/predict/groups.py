@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from skinlesion_cli.artifacts import output_checks, own_files
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file, sha256_bytes
-from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.inference.lesion_verdict import LESION_TABLE, LesionTally, LesionVerdict
 from skinlesion_cli.inference.prediction import Prediction
@@ -147,10 +147,11 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
 
 
 def write_lesions(
-    output: Path, rule: DecisionRule, predictions: Iterable[Prediction]
+    output: Path, bundle: Bundle, predictions: Iterable[Prediction]
 ) -> dict[str, LesionVerdict]:
     """Write the table of lesions of finished predictions; the verdicts by lesion."""
-    tally = LesionTally(rule)
+    informed = bundle.metadata_calibration
+    tally = LesionTally(bundle.calibration.rule, None if informed is None else informed.rule)
     for prediction in predictions:
         tally.add(prediction)
     verdicts = tally.verdicts()

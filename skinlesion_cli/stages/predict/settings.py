@@ -30,6 +30,7 @@ class PredictSettings(StageSettings):
     GPU together, and are the unit in which work is distributed and resumed; None: 2 on a CPU, 32 on a GPU.
     `model` as in `artifacts.bundle.locate_model`. `similar` labelled lesions are named for each image;
     0: none are looked for. `group`: a table of images and lesions, or `folder`.
+    `patients`: a table of age, sex and body site.
     `report_pdf`: where to print the page to.
     """
 
@@ -58,6 +59,7 @@ class PredictSettings(StageSettings):
     model: str | None = None
     similar: Annotated[int, Field(ge=0, le=20)] = 0
     group: str | None = None
+    patients: Path | None = None
     report_pdf: Path | None = None
 
     @model_validator(mode="after")

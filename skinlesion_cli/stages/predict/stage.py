@@ -27,6 +27,7 @@ from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.predict import backends, groups, review_page, summary
 from skinlesion_cli.stages.predict.groups import Lesions
+from skinlesion_cli.stages.predict.patients import Patients, patients_of
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Numbered, Plan, Worker
 
@@ -51,6 +52,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
     source = locate_model(Workspace(settings.workspace), settings.model)
     bundle = Bundle.load(source)
+    patients = patients_of(settings.patients, bundle, lesions)
     plan = plan_of(settings, source, bundle, reporter)
     passed_over: Counter[str] = Counter()
     inputs = iter(
@@ -66,8 +68,10 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
     if settings.shard is not None:
         batches = backends.shard_of(batches, *settings.shard)
+    if patients is not None:
+        batches = patients.attach(batches)
     with (
-        _sink(settings, kind, plan, size, lesions) as sink,
+        _sink(settings, kind, plan, size, lesions, patients) as sink,
         output_checks.hold_mirrors(mirrors(settings), settings.output),
         reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
@@ -85,11 +89,13 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     verdicts: dict[str, LesionVerdict] = {}
     if lesions is not None:
         finished = map(Prediction.from_row, prediction_file.read_rows(settings.output, kind, TABLE))
-        verdicts = groups.write_lesions(settings.output, bundle.calibration.rule, finished)
+        verdicts = groups.write_lesions(settings.output, bundle, finished)
     reports = write_reports(settings, kind, plan, bundle, verdicts, reporter)
     result = summary.result(settings, plan, bundle, tally, passed_over, reports)
     if lesions is not None:
         result = summary.with_lesions(result, lesions, verdicts, groups.table_path(settings.output))
+    if patients is not None:
+        result = replace(result, warnings=[*result.warnings, *patients.warnings()])
     return (
         replace(result, warnings=[f"replaced the earlier {settings.output}", *result.warnings])
         if replaced
@@ -158,6 +164,9 @@ def plan_of(settings: PredictSettings, source: Workspace, bundle: Bundle, report
     )
     reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
+    if bundle.metadata_calibration is not None:
+        table = "--patients and " if settings.patients is not None else ""
+        reporter.note(f"patient metadata: {table}DICOM elements; images without any are predicted alone")
     similar_sha256 = ""
     if settings.similar:
         similar_sha256 = SimilarCases.load(source, bundle, settings.similar).sha256
@@ -180,7 +189,14 @@ def plan_of(settings: PredictSettings, source: Workspace, bundle: Bundle, report
     )
 
 
-def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int, lesions: Lesions | None) -> Any:
+def _sink(
+    settings: PredictSettings,
+    kind: str,
+    plan: Plan,
+    size: int,
+    lesions: Lesions | None,
+    patients: Patients | None,
+) -> Any:
     if settings.output == STDOUT:
         assert settings.stream is not None
         return nullcontext(prediction_file.StreamSink(settings.stream, TABLE))
@@ -196,6 +212,7 @@ def _sink(settings: PredictSettings, kind: str, plan: Plan, size: int, lesions: 
         "cam": settings.cam_style if plan.overlays else None,
         "report": settings.report,
         "group": lesions.identity if lesions is not None else None,
+        "patients": patients.identity if patients is not None else None,
         "batch": size,
         "format": kind,
         "shard": list(settings.shard) if settings.shard else None,

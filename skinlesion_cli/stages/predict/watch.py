@@ -21,6 +21,7 @@ from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.predict import backends
+from skinlesion_cli.stages.predict.patients import patients_of
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.stage import check_outputs, mirrors, plan_of, write_reports
 from skinlesion_cli.stages.predict.worker import Worker
@@ -50,6 +51,9 @@ def run(
     kind = prediction_file.format_of(settings.output, settings.format)
     source = locate_model(Workspace(settings.workspace), settings.model)
     bundle = Bundle.load(source)
+    patients = patients_of(settings.patients, bundle, None)
+    for warning in patients.words_not_understood() if patients is not None else ():
+        reporter.note(warning)
     plan = plan_of(settings, source, bundle, reporter)
     worker = Worker(plan, bundle)
     size = settings.batch or loading.default_batch(plan.runtime, settings.device)
@@ -77,6 +81,8 @@ def run(
                     "changed after they were predicted, and not predicted again (give them new names): "
                     + name_items(arrivals.changed)
                 )
+            if patients is not None:
+                sources = [patients.informed(image) for image in sources]
             if sources:
                 _predict(worker, table, sources, n_rows, size, settings, reporter)
                 n_rows += len(sources)
