@@ -88,6 +88,8 @@ def tables(body: Mapping[str, Any]) -> list[TextTable]:
         text_tables.append(_subgroups(body["subgroups"]))
     if body["comparison"]:
         text_tables.append(_comparison(body["comparison"]))
+    if body.get("patient_metadata"):
+        text_tables.append(_metadata_gain(body["patient_metadata"]))
     if body.get("at_prevalence"):
         text_tables.append(_at_prevalence(body))
     if body.get("beside"):
@@ -192,6 +194,15 @@ def _comparison(comparison: Mapping[str, Any]) -> TextTable:
         for name, difference in comparison["differences"].items()
     ]
     return f"Against {comparison['against']} (paired)", ["figure", "theirs", "difference"], rows
+
+
+def _metadata_gain(gain: Mapping[str, Any]) -> TextTable:
+    rows = [
+        [name, _share(each["image_alone"]), _share(each["with_metadata"]), shown(each, 4)]
+        for name, each in gain["differences"].items()
+    ]
+    title = f"Patient metadata, on the {gain['images']:,} images of which some is known (paired)"
+    return title, ["figure", "image alone", "with it", "difference"], rows
 
 
 def _share(value: float | None) -> str:

@@ -168,3 +168,15 @@ def test_mixing_is_off_without_alphas_and_repeats_with_its_seed():
     assert torch.equal(torch.get_rng_state(), state)
     kinds = {mixed(seed, mixup_alpha=0.5, cutmix_alpha=0.5)[0].dtype for seed in range(20)}
     assert kinds == {torch.uint8, torch.float32}
+
+
+@pytest.mark.parametrize("method", ["mixup_alpha", "cutmix_alpha"])
+def test_metadata_is_blended_like_the_targets(method):
+    settings = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0} | {method: 1.0}
+    # Each row's metadata is its target, so that both must come out the same.
+    images, targets, metadata = mix(IMAGES, TARGETS, [TARGETS[:, :3]], seed=5, **settings)
+    assert torch.equal(metadata, targets[:, :3])
+    plain = mix(IMAGES, TARGETS, seed=5, **settings)
+    assert torch.equal(images, plain[0])
+    assert torch.equal(targets, plain[1])
+    assert not torch.equal(targets, TARGETS)

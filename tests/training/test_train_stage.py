@@ -360,7 +360,39 @@ def test_metadata_trains_a_branch_and_predictions_need_none(config):
     pixels = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(network(pixels), network(pixels, torch.zeros(2, 18)))
-    assert Predictions.load(Workspace(config.workspace).predictions("tiny", "val")).source == "tiny"
+    workspace = Workspace(config.workspace)
+    alone = Predictions.load(workspace.predictions("tiny", "val"))
+    informed = Predictions.load(workspace.predictions("tiny", "val-metadata"))
+    assert (alone.source, informed.part) == ("tiny", "val-metadata")
+    # Age and site are known of every image, so every one is predicted otherwise.
+    differ = (alone.view_probabilities != informed.view_probabilities).any(axis=(1, 2))
+    assert differ.all()
+    assert alone.table["id"].tolist() == informed.table["id"].tolist()
+    # The first image at the first view, by hand: its row of the manifest through the branch.
+    first = alone.table["id"][0]
+    rows = encode(of_manifest(Manifest.load(workspace.manifest).rows([first])), ("age", "sex", "site"))
+    assert rows[0, :2].tolist() == pytest.approx([1.0, 0.55])
+    with torch.no_grad():
+        added = network.metadata(torch.from_numpy(rows)) - network.metadata(torch.zeros(1, 18))
+    logits = np.log(alone.view_probabilities[0, 0].astype(float)) + added[0].numpy()
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(informed.view_probabilities[0, 0], expected, atol=1e-5)
+
+
+def test_folds_join_their_predictions_with_metadata_too(config):
+    settings = small_recipe("epochs=1", "metadata_fields=[age]")
+    result = train.run(config.replace(recipe=settings, folds=3), SilentReporter())
+    workspace = Workspace(config.workspace)
+    joined = Predictions.load(workspace.predictions("tiny", "oof-metadata"))
+    alone = Predictions.load(workspace.predictions("tiny", "oof"))
+    assert joined.table[["id", "fold"]].equals(alone.table[["id", "fold"]])
+    assert str(workspace.predictions("tiny", "oof-metadata")) in result.artifacts
+    ensemble.run(ensemble.EnsembleSettings(workspace=workspace.root, export=False), SilentReporter())
+    merged = Predictions.load(workspace.ensemble_predictions("val-metadata"))
+    assert np.array_equal(merged.view_probabilities, joined.view_probabilities[:, :8])
+    assert workspace.ensemble_predictions("test-metadata").exists()
+    calibrate.run(calibrate.CalibrateSettings(workspace=workspace.root), SilentReporter())
+    assert Bundle.load(workspace).metadata_calibration is not None
 
 
 def test_a_checkpoint_written_before_a_setting_existed_can_be_read(config):

@@ -76,12 +76,12 @@ def judge(workspace: Workspace, settings: EvaluateSettings, source: str, decisio
                 f"no trained network named {source!r}",
                 "Trained: " + (", ".join(workspace.trained()) or "none"),
             )
-        return _plain(Predictions.load(workspace.predictions(source, settings.part)), ())
+        return plain(Predictions.load(workspace.predictions(source, settings.part)), ())
     predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
     if decision == ARGMAX:
-        return _plain(predictions, ())
+        return plain(predictions, ())
     if decision is None and not workspace.calibration.exists():
-        return _plain(predictions, ("there is no calibration in the workspace: the argmax decides",))
+        return plain(predictions, ("there is no calibration in the workspace: the argmax decides",))
     return calibrated(workspace, predictions)
 
 
@@ -125,7 +125,7 @@ def _guaranteed(calibration: Calibration) -> tuple[Target, ...]:
     )
 
 
-def _plain(predictions: Predictions, notes: tuple[str, ...]) -> Judged:
+def plain(predictions: Predictions, notes: tuple[str, ...]) -> Judged:
     assert predictions.artifact is not None
     values = predictions.probabilities
     inputs: dict[str, Artifact | str] = {"predictions": predictions.artifact}
@@ -142,7 +142,7 @@ def _judge_table(
     notes = table.notes
     if not table.lesions_known:
         notes += ("no lesion ids: every image was taken for a lesion of its own",)
-    judged = _plain(table.predictions, notes)
+    judged = plain(table.predictions, notes)
     if table.decided is None or decision == ARGMAX:
         return judged
     judged = replace(judged, decided=table.decided, levels=table.levels, how="decision column")

@@ -34,6 +34,7 @@ from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.evaluate.decided import Judged, calibrated, judge
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
+from skinlesion_cli.stages.evaluate.patient_metadata import metadata_gain
 from skinlesion_cli.stages.evaluate.settings import EvaluateSettings
 from skinlesion_cli.taxonomy import CLASS_NAMES
 
@@ -86,6 +87,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
             judged.level_guarantees,
         ),
         "comparison": comparison,
+        "patient_metadata": metadata_gain(workspace, settings, judged),
         "at_prevalence": _at_prevalence(settings, judged),
         "beside": [_stored_figures(folder) for folder in settings.beside],
         "notes": [*notes, *subgroup_notes],
