@@ -30,6 +30,7 @@ EXTRAS = (
     "browser",
     "challenge",
     "tensorboard",
+    "lora",
     "docs",
     "dev",
 )

@@ -34,6 +34,10 @@ FOLD_HELP = (
     "missing folds are trained and the predictions joined."
 )
 METADATA_HELP = "Patient data to use besides the image: any of age,sex,site. Default: from the recipe."
+TUNE_HELP = (
+    "What to train: {names}. last trains the classifier on frozen features, lora adapters of low rank in the "
+    "linear layers (extra lora). Default: from the recipe."
+)
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
 LOG_HELP = (
     "Also record each epoch with {names}: MLflow in MLFLOW_TRACKING_URI, else in the workspace; Weights & "
@@ -52,6 +56,7 @@ Settings = Annotated[
 Weights = Annotated[str, suggested("--weights", help=WEIGHTS_HELP, known="models.pretrained.NAMES")]
 Init = Annotated[str | None, suggested("--init", help=INIT_HELP, known="artifacts.bundle.MODEL_NAMES")]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done and how long it would take.")]
+Tune = Annotated[str | None, one_of("--tune", help=TUNE_HELP, known="config.schema.TUNE_MODES")]
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Also log to models/ARCH/tensorboard.")]
 Log = Annotated[list[str] | None, one_of("--log", help=LOG_HELP, known="stages.train.tracking.CLIENTS")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
@@ -72,6 +77,7 @@ def train(
     folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP)] = None,
     fold: Annotated[int | None, Option(min=0, help=FOLD_HELP)] = None,
     metadata: Annotated[str | None, Option(help=METADATA_HELP)] = None,
+    tune: Tune = None,
     half: Half = False,
     dry_run: DryRun = False,
     tensorboard: Tensorboard = False,
@@ -93,6 +99,7 @@ def train(
     overrides = {
         "epochs": epochs,
         "batch_size": batch_size,
+        "tune": tune,
         "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
     arch = options.start_of(arch, weights, init)

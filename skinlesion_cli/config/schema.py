@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+TUNE_MODES = ("full", "last", "lora")
 NonNegative = Annotated[float, Field(ge=0.0)]
 _Mean = Annotated[float, Field(ge=-10.0, le=10.0)]
 _Deviation = Annotated[float, Field(ge=1e-3, le=10.0)]
@@ -110,6 +111,12 @@ class Recipe(Frozen):
     weight_decay: NonNegative = 0.0
     decay_norms_and_biases: bool = False
     clip_norm: NonNegative = 1.0
+    # Learning rate of each layer as a multiple of that of the next one, counted from the classifier; 1: the
+    # same for all.
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    # What is trained: all weights, the classifier alone, or adapters of low rank in the linear layers.
+    tune: Literal["full", "last", "lora"] = "full"
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     # Schedule
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_epochs: NonNegative = 0.0
@@ -155,6 +162,10 @@ class Recipe(Frozen):
             raise ValueError(
                 "freeze_stages needs freeze_from, the share of the training from which they are frozen"
             )
+        if self.tune != "full" and self.freeze_from is not None:
+            raise ValueError(f"freeze_from belongs to tune: full; tune: {self.tune} freezes from the start")
+        if self.tune == "last" and self.layer_decay != 1.0:
+            raise ValueError("layer_decay needs more than one layer: it does not go with tune: last")
         return self
 
     def preprocessing(self) -> Preprocessing:

@@ -47,6 +47,7 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         if drop_path_rate:
             options["drop_path_rate"] = drop_path_rate
         self.spec = spec
+        self.input_size_px = preprocessing.input_size_px
         self.drop_rate = drop_rate
         self.backbone = create(spec, preprocessing.input_size_px, **options)
         # What class activation maps of other methods are computed from.

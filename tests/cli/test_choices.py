@@ -55,6 +55,7 @@ CHOICES = [
     ("train", "--arch", "resnet50, densenet121, efficientnet_b3, efficientnet_lite0"),
     ("train", "--device", DEVICES),
     ("train", "--log", "mlflow, wandb"),
+    ("train", "--tune", "full, last, lora"),
 ]
 # Options that take names and other things, and what is wrong with a name that is neither.
 OPEN = [

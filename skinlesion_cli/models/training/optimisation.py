@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,19 +13,50 @@ from skinlesion_cli.config.schema import Recipe
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam or AdamW; no weight decay on norms and biases unless the recipe asks for it."""
+    """Adam or AdamW; no weight decay on norms and biases unless the recipe asks for it.
+
+    With `layer_decay`, groups have an `lr_scale`, by which their learning rate is multiplied.
+    """
+    if recipe.layer_decay != 1.0:
+        return _optimizer(_groups_by_layer(network, recipe), recipe)
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for parameter in network.parameters():
+    for parameter in filter(lambda parameter: parameter.requires_grad, network.parameters()):
         is_matrix = parameter.ndim > 1
         (decayed if is_matrix or recipe.decay_norms_and_biases else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
+    return _optimizer(groups, recipe)
+
+
+def _optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    for group in groups:
+        group["lr"] = recipe.learning_rate * group.get("lr_scale", 1.0)
     # Not fused: the fused kernel misreads moments that were restored in another memory order.
     return kinds[recipe.optimizer]([group for group in groups if group["params"]], lr=recipe.learning_rate)
+
+
+def _groups_by_layer(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Layer-wise learning rates (Bao et al., 2022, arXiv:2106.08254) by timm's order of the layers; what is
+    not of the backbone learns as the classifier does.
+    """
+    from timm.optim import param_groups_layer_decay
+
+    backbone = network.backbone
+    undecayed: set[str] = getattr(backbone, "no_weight_decay", set)()
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        backbone,
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_list=undecayed,
+        weight_decay_exclude_1d=not recipe.decay_norms_and_biases,
+        layer_decay=recipe.layer_decay,
+    )
+    known = {id(parameter) for group in groups for parameter in group["params"]}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+    return [*groups, {"params": others, "weight_decay": recipe.weight_decay, "lr_scale": 1.0}]
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

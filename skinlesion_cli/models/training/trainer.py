@@ -79,6 +79,7 @@ class Trainer:
     and, if the recipe uses it, metadata. `validation()` yields its share of the validation images, not
     augmented. `save(trainer)` stores the training state; it is called after each epoch, at least every ten
     minutes, and before a signal ends the run. `on_epoch(history, time)` is called after each epoch.
+    `set_training_mode(network)` is called before the steps of an epoch.
     """
 
     network: nn.Module
@@ -91,6 +92,7 @@ class Trainer:
     reporter: Reporter
     save: Callable[[Trainer], None] = lambda trainer: None
     on_epoch: Callable[[list[Row], EpochTime], None] = lambda history, time: None
+    set_training_mode: Callable[[nn.Module], object] = nn.Module.train
     class_weights: torch.Tensor | None = None
     logit_offsets: torch.Tensor | None = None
     distributed: Distributed = field(default_factory=Distributed)
@@ -143,7 +145,7 @@ class Trainer:
         progress, recipe = self.progress, self.recipe
         epoch_time, started = EpochTime(), time.monotonic()
         size_px = recipe.size_px_at(progress.epoch / recipe.epochs)
-        self.network.train()
+        self.set_training_mode(self.network)
         if self.frozen:
             self._apply_freezing()
         saved_at = time.monotonic()
@@ -192,7 +194,7 @@ class Trainer:
         if self.plateau is None:
             factor = learning_rate_factor(recipe, global_step, self.steps_per_epoch)
             for group in self.optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * factor
+                group["lr"] = recipe.learning_rate * factor * group.get("lr_scale", 1.0)
         images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         targets = smooth_targets(labels, recipe.label_smoothing)
         if recipe.mixes_at(self._share_done):
@@ -273,7 +275,7 @@ class Trainer:
         progress, recipe = self.progress, self.recipe
         row = history_row(
             progress.epoch + 1,
-            self.optimizer.param_groups[0]["lr"],
+            max(group["lr"] for group in self.optimizer.param_groups),
             self.distributed.mean(progress.loss_sum) / self.steps_per_epoch,
             *self.validate(),
         )

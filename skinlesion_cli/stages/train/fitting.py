@@ -32,6 +32,7 @@ from skinlesion_cli.models.timm_networks import check_head
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Progress, Trainer
+from skinlesion_cli.models.training.tuning import Tuning
 from skinlesion_cli.stages.train.initial import start_from_model
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
@@ -62,13 +63,17 @@ def fit(job: Job) -> TrainedNetwork:
         metadata=job.metadata(job.train_ids),
         metadata_drop=recipe.metadata_drop,
     )
-    trainer = make_trainer(job, network, pixels)
+    tuning = Tuning.prepare(network, recipe, job.settings.seed)
+    if tuning.note:
+        job.reporter.note(tuning.note)
+    trainer = make_trainer(job, network, pixels, tuning)
     trainer.on_epoch = watcher = Watcher(job, trainer.steps_per_epoch)
     if job.distributed.is_first:
         trainer.save = lambda t: _save(job, t)
     _resume(job, trainer)
     with watcher.logging(resumed=bool(trainer.progress.history)):
         trainer.fit()
+    tuning.merge()
     return TrainedNetwork(network, source, trainer.progress)
 
 
@@ -100,8 +105,8 @@ def training_px(job: Job) -> int:
     return job.settings.recipe.harmonise_px or job.settings.recipe.cache_size_px
 
 
-def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Trainer:
-    """The trainer for this job on these images."""
+def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: Tuning) -> Trainer:
+    """The trainer for this job on these images, of a network that `tuning` has prepared."""
     recipe, distributed = job.settings.recipe, job.distributed
     if recipe.batch_size % distributed.size:
         raise UsageError(
@@ -149,6 +154,7 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages) -> Traine
         validation=lambda: validation_batches(job),
         device=job.device,
         reporter=job.reporter,
+        set_training_mode=tuning.set_training_mode,
         class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
         logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
         distributed=distributed,

@@ -14,6 +14,7 @@ from skinlesion_cli.data.training.loader import TrainingImages
 from skinlesion_cli.inference.stored_views import stored_views
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
+from skinlesion_cli.models.training.tuning import Tuning
 from skinlesion_cli.parallel import available_cores
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.result import StageResult, Table, counted
@@ -33,8 +34,11 @@ def plan(job: Job) -> StageResult:
     images, decode_s = _some_images(job, min(len(job.train_ids), (_TIMED_STEPS + 1) * batch_size))
     network = make_network(job)
     sample = replace(job, settings=job.settings.replace(workers=0))
-    trainer = make_trainer(sample, network, images)
-    trainer.network.train()
+    parameters = sum(p.numel() for p in network.parameters())
+    tuning = Tuning.prepare(network, recipe, job.settings.seed)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    trainer = make_trainer(sample, network, images, tuning)
+    trainer.set_training_mode(trainer.network)
     # The cost of an epoch depends on its input size and on whether the first stages are frozen by its middle.
     epochs = [
         (recipe.is_frozen_at((epoch + 0.5) / recipe.epochs), recipe.size_px_at(epoch / recipe.epochs))
@@ -61,7 +65,6 @@ def plan(job: Job) -> StageResult:
     all_images = len(job.data.manifest.table)
     seconds = training_s + evaluation_s + decode_s * all_images / available_cores()
     peak = peak_memory_bytes(job.device)
-    parameters = sum(p.numel() for p in network.parameters())
     times = job.settings.folds or 1
     return StageResult(
         command="train",
@@ -70,7 +73,8 @@ def plan(job: Job) -> StageResult:
             f"{counted(trainer.steps_per_epoch, 'step')} of {counted(batch_size, 'image')}"
             + (f", {times} folds one after the other" if job.settings.folds else ""),
             f"{len(job.train_ids)} training and {len(job.validation_ids)} validation images; "
-            f"{parameters:,} parameters",
+            f"{parameters:,} parameters"
+            + ("" if trained == parameters else f", {trained:,} of them trained"),
             f"about {duration(seconds * times)} on {job.device} ({duration(training_s * times)} training, "
             f"{duration(evaluation_s * times)} validation and predictions); peak memory "
             + (f"{peak / 1e9:.1f} GB" if peak else "unknown")
@@ -85,6 +89,7 @@ def plan(job: Job) -> StageResult:
             "validation_images": len(job.validation_ids),
             "steps_per_epoch": trainer.steps_per_epoch,
             "parameters": parameters,
+            "trained_parameters": trained,
             "seconds": seconds * times,
             "training_seconds": training_s * times,
             "seconds_per_step": {
@@ -140,8 +145,10 @@ def _rough_step_s(job: Job) -> float:
         metadata=job.metadata(job.train_ids),
         metadata_drop=recipe.metadata_drop,
     )
-    trainer = make_trainer(sample, make_network(sample), images)
-    trainer.network.train()
+    network = make_network(sample)
+    tuning = Tuning.prepare(network, recipe, job.settings.seed)
+    trainer = make_trainer(sample, network, images, tuning)
+    trainer.set_training_mode(trainer.network)
     prepare_s, compute_s = _time_steps(sample, trainer, recipe.input_size_px, n_steps=1)
     return _overlapped(job, prepare_s, compute_s) * recipe.batch_size / n
 
