@@ -13,7 +13,7 @@ from pydantic import Field
 from skinlesion_cli.artifacts.base import Body, Content, OpenBody, StoredArtifact, checked_values, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_bytes
-from skinlesion_cli.artifacts.schema import Count, FileName, Share, Text
+from skinlesion_cli.artifacts.schema import Count, FileName, JsonObject, Share, Text
 from skinlesion_cli.artifacts.tensors import read_header, stored_tensors
 from skinlesion_cli.config.schema import Preprocessing, Recipe, canonical_json
 from skinlesion_cli.errors import ArtifactError
@@ -30,6 +30,7 @@ class CheckpointFigures(OpenBody):
     weights: Text = ""
     processes: Annotated[int, Field(ge=1, le=100_000)] = 1
     stored_precision: Text = "float32"
+    model_args: JsonObject = Field(default_factory=dict)
 
 
 class CheckpointBody(Body):

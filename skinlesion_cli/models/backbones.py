@@ -8,7 +8,11 @@ weighted sum of its last features (Zhou et al., 2016, arXiv:1512.04150).
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from skinlesion_cli.config.schema import IMAGENET_MEAN, IMAGENET_STD
 from skinlesion_cli.errors import UsageError
@@ -44,6 +48,13 @@ class BackboneSpec:
     note: str = ""
     # Whether the network is built for one input size (transformers).
     fixed_size: bool = False
+    # Side of the images of the pretraining in pixels; None where it is not known.
+    pretrained_px: int | None = None
+    # Arguments of the architecture besides its defaults, in JSON types.
+    options: tuple[tuple[str, Any], ...] = ()
+    # Where the weights are, if not in the newest version of `hub_id`: another version, or a folder.
+    hub_revision: str | None = None
+    folder: Path | None = None
 
 
 # `timm:NAME` is stored as `timm-NAME`: a colon cannot be part of a file name everywhere.
@@ -109,11 +120,23 @@ def stored_name(arch: str) -> str:
     return STORED_PREFIX + arch[len(TIMM_PREFIX) :] if arch.startswith(TIMM_PREFIX) else arch
 
 
-def timm_names() -> list[str]:
-    """`timm:NAME` of every network of timm with pretrained weights. Loads timm."""
-    import timm
+# Entries of timm's tables of pretrained weights.
+_PRETRAINED = re.compile(r"""^\s+['"](\w+\.\w+)['"]\s*:""", re.M)
 
-    return [TIMM_PREFIX + name for name in timm.list_pretrained()]
+
+def timm_names() -> list[str]:
+    """`timm:NAME` of the networks of timm with pretrained weights, for completion; and `timm-NAME`, which
+    means the same, since bash takes a colon for the end of a word.
+
+    They are read from the source of timm, since importing it takes seconds; the few whose names are computed
+    there are missing.
+    """
+    package = importlib.util.find_spec("timm")
+    places = package.submodule_search_locations if package is not None else None
+    files = [file for place in places or () for file in sorted(Path(place, "models").glob("*.py"))]
+    names = {name for file in files for name in _PRETRAINED.findall(file.read_text("utf-8"))}
+    trained = [name for name in sorted(names) if not name.endswith(".untrained")]
+    return [prefix + name for prefix in (TIMM_PREFIX, STORED_PREFIX) for name in trained]
 
 
 def backbone(name: str) -> BackboneSpec:
@@ -132,5 +155,7 @@ def backbone(name: str) -> BackboneSpec:
     close = difflib.get_close_matches(name, BACKBONES, n=1)
     raise UsageError(
         f"no architecture named {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-        "Architectures: " + ", ".join(BACKBONES) + "; or any network of timm: timm:NAME",
+        "Architectures: "
+        + ", ".join(BACKBONES)
+        + "; or any network of timm: timm:NAME, hf-hub:OWNER/MODEL, local-dir:FOLDER",
     )

@@ -22,6 +22,12 @@ def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> No
     UsageError : timmx, or a package that it needs for the format, is not installed.
     SkinLesionError : the export failed, or its output differs from torch's.
     """
+    besides = "a branch for patient metadata" if network.n_metadata else ""
+    besides = besides or ("arguments of its own" if network.spec.options else "")
+    if besides:
+        raise UsageError(
+            f"{network.spec.name} has {besides}, which edge formats do not carry", "Use --format onnx."
+        )
     try:
         from timmx.api import export_model
         from timmx.errors import TimmxError

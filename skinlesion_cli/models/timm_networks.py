@@ -60,6 +60,7 @@ def timm_spec(arch: str) -> BackboneSpec:
         mean=config.mean,
         std=config.std,
         note=f"pretrained at {config.input_size[-1]} px" if tag else "no pretrained weights",
+        pretrained_px=int(config.input_size[-1]) if tag else None,
         fixed_size=bool(config.fixed_input_size),
     )
 
@@ -77,7 +78,7 @@ def create(spec: BackboneSpec, size_px: int, **options: Any) -> nn.Module:
     size = {"img_size": size_px} if spec.fixed_size else {}
     try:
         network = timm.create_model(
-            spec.timm_name, pretrained=False, num_classes=N_CLASSES, **size, **options
+            spec.timm_name, pretrained=False, num_classes=N_CLASSES, **dict(spec.options), **size, **options
         )
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(

@@ -225,6 +225,11 @@ def complete(program: Path, line: str, cwd: Path) -> tuple[list[str], set[str]]:
             "skinlesion train --recipe ",
             "default fast light published",
         ),
+        (
+            "skinlesion train --arch timm:convnext_atto.",
+            "timm:convnext_atto.d2_in1k",
+        ),
+        ("skinlesion train --arch timm-convnext_atto.", "timm-convnext_atto.d2_in1k"),
         ("skinlesion calibrate --policy ", "guaranteed published cost none"),
         ("skinlesion predict --runtime o", "onnx onnx-int8 openvino-bf16"),
         ("skinlesion predict --tta ", "adaptive none flips d4 zoom crops published"),

@@ -283,7 +283,7 @@ def test_weights_from_the_hub(monkeypatch, tmp_path):
     state = timm.create_model("resnet50", num_classes=1000).state_dict()
     asked = []
 
-    def fake(repo_id, filename):
+    def fake(repo_id, filename, revision):
         asked.append((repo_id, filename))
         path = tmp_path / "snapshots" / "0123456789abcdef" / filename
         path.parent.mkdir(parents=True)
@@ -298,7 +298,7 @@ def test_weights_from_the_hub(monkeypatch, tmp_path):
 
 
 def test_no_hub_says_what_to_do_instead(monkeypatch):
-    def fail(repo_id, filename):
+    def fail(repo_id, filename, revision):
         raise OSError("Connection refused\nmore lines")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)

@@ -133,7 +133,7 @@ def test_weights_of_another_input_size_have_their_positions_interpolated(monkeyp
     file = tmp_path / "0123456789abcdef" / "model.safetensors"
     file.parent.mkdir()
     save_file(state, file)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo_id, filename: str(file))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo_id, filename, revision: str(file))
     net = network_of(name)
     assert pretrained.initialise(net, "auto") == f"hub timm/{name} 0123456789ab"
     assert net.backbone.pos_embed.shape == (1, 17, 192)

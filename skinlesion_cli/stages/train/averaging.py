@@ -15,6 +15,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import load_mean
+from skinlesion_cli.models.timm_format import ForeignNetwork
 from skinlesion_cli.models.training.history import history_row
 from skinlesion_cli.models.training.trainer import Progress
 from skinlesion_cli.models.training.validation import predict_batches
@@ -88,6 +89,7 @@ def _settings(settings: AverageSettings, models: list[StartingModel]) -> TrainSe
     return TrainSettings(
         workspace=settings.workspace,
         arch=first.arch,
+        network=ForeignNetwork.of_checkpoint(first),
         recipe=first.recipe.model_copy(update={"epochs": 0}),
         weights="mean:" + "+".join(Path(name).name for name in settings.models),
         seed=first.seed,

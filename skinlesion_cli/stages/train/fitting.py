@@ -28,6 +28,7 @@ from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.freezing import n_stages
 from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_to_bytes
 from skinlesion_cli.models.pretrained import initialise
+from skinlesion_cli.models.timm_format import MODEL_ARGS
 from skinlesion_cli.models.timm_networks import check_head
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
@@ -254,6 +255,7 @@ def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
             "weights": job.settings.weights_name,
             "processes": job.distributed.size,
             PRECISION: "float32",
+            **({MODEL_ARGS: dict(job.spec.options)} if job.spec.options else {}),
         },
         initial_weights=trained.source,
         seed=job.settings.seed,

@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.models.network import LesionNet, load_weights
+from skinlesion_cli.models.timm_format import ForeignNetwork
 from skinlesion_cli.stages.train.job import Job
 
 
@@ -44,6 +45,11 @@ class StartingModel:
         """The model, its network and the hash of that network."""
         digest = member.artifact.sha256[:12] if member.artifact else ""
         return f"model {self.bundle.model_id}, {member.name} {digest}"
+
+
+def network_of_model(name: str) -> ForeignNetwork | None:
+    """The architecture of a finished model with its arguments; None for the recommended ones."""
+    return ForeignNetwork.of_checkpoint(StartingModel.load(name).bundle.members[0])
 
 
 def start_from_model(job: Job, network: LesionNet) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, InstanceOf, NonNegativeInt
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -22,6 +22,7 @@ from skinlesion_cli.data import metadata
 from skinlesion_cli.data.preprocess import decode_target_px, from_field, to_field
 from skinlesion_cli.data.training.cache import DecodedCache, ImageFile, open_cache
 from skinlesion_cli.models.backbones import BackboneSpec, backbone
+from skinlesion_cli.models.timm_format import ForeignNetwork
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
@@ -35,6 +36,7 @@ MODEL_PREFIX = "model:"
 class TrainSettings(StageSettings):
     """What to train.
 
+    `network` is one in timm's format that is not timm's own; `arch` is then its architecture.
     `weights` is auto, none or a weights file; `model` (`builtin` or a folder) is a finished model to
     start from instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train
     one after another, None for the single split into train and val; with `fold` only this one is trained.
@@ -57,11 +59,14 @@ class TrainSettings(StageSettings):
     logs: tuple[str, ...] = ()
     half: bool = False
     model: str | None = None
+    network: InstanceOf[ForeignNetwork] | None = None
 
     @property
     def weights_name(self) -> str:
         """Name of the initial weights, independent of where the file or the packed model is stored."""
-        return Path(self.weights).name if self.model is None else MODEL_PREFIX + Path(self.model).name
+        if self.model is not None:
+            return MODEL_PREFIX + Path(self.model).name
+        return self.network.name if self.network and self.weights == "auto" else Path(self.weights).name
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class Job:
 
     @property
     def spec(self) -> BackboneSpec:
-        return backbone(self.settings.arch)
+        network = self.settings.network
+        return backbone(self.settings.arch) if network is None else network.spec
 
     @property
     def workspace(self) -> Workspace:

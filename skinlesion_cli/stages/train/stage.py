@@ -13,6 +13,7 @@ from skinlesion_cli.models.training.memory import keep_freed_memory
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_precision, write_checkpoint
+from skinlesion_cli.stages.train.initial import network_of_model
 from skinlesion_cli.stages.train.job import Job, TrainSettings
 from skinlesion_cli.stages.train.jobs import make_jobs
 from skinlesion_cli.stages.train.planning import note_without_gpu, plan
@@ -29,6 +30,8 @@ _OTHER_FOLDS = (
 def run(settings: TrainSettings, reporter: Reporter) -> StageResult:
     """Train, or resume an interrupted training; writes `models/<arch>/`, or one folder per fold."""
     keep_freed_memory()
+    if settings.model is not None:
+        settings = settings.replace(network=network_of_model(settings.model))
     backbone(settings.arch)
     require_clients(settings)
     if not settings.recipe.epochs:
