@@ -27,6 +27,8 @@ EXTRAS = (
     "parquet",
     "dask",
     "ray",
+    "edge-openvino",
+    "edge-executorch",
     "browser",
     "challenge",
     "tensorboard",

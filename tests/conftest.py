@@ -27,7 +27,7 @@ SLOW_PLACES = (
     *("faults/test_endless_inputs.py", "faults/test_interruptions.py", "faults/test_machine_limits.py"),
     *(
         "inference/test_graphs.py",
-        "inference/test_edge_export.py",
+        "inference/test_edge_formats.py",
         "inference/test_exports_of_models.py",
         "inference/test_parity.py",
     ),

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 from safetensors.numpy import save
 
+from skinlesion_cli.artifacts import edge_exports
 from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, checked_values, parsed
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.envelope import Artifact, read_artifact
@@ -36,9 +37,8 @@ GRAPH = "onnx"
 FORMATS = (GRAPH, "onnx-int8", "openvino-bf16")
 # These give other results than the network in float32: they need an accepted measurement of what that costs.
 INEXACT = ("onnx-int8", "openvino-bf16")
-# Formats that timmx writes, for use outside of skinlesion.
-EDGE_SUFFIXES = {"openvino": ".xml", "coreml": ".mlpackage", "litert": ".tflite", "executorch": ".pte"}
-ALL_FORMATS = (*FORMATS, *EDGE_SUFFIXES)
+# Then those for use outside of skinlesion.
+ALL_FORMATS = (*FORMATS, *edge_exports.SUFFIXES)
 
 
 class ExportBody(Body):

@@ -19,8 +19,8 @@ skinlesion export --model builtin
 """
 FORMAT = (
     "Format to write: {names}. onnx gives the same probabilities within 1e-5; onnx-int8 (8-bit) and "
-    "openvino-bf16 (fastest on processors with bfloat16) must stay within --max-bacc-drop; timmx writes "
-    "the others."
+    "openvino-bf16 (fastest on processors with bfloat16) must stay within --max-bacc-drop; the "
+    "others are for phones and other small devices."
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -80,6 +80,7 @@ def exported(
     ArtifactError : the export differs too much from its network.
     UsageError : the packages for it are missing.
     """
+    from skinlesion_cli.inference.runtimes.exported import exported_runtime
     from skinlesion_cli.models.network import restore_network
 
     name = checkpoint.name
@@ -89,9 +90,9 @@ def exported(
         with reporter.task(f"exporting {name}", None):
             network = restore_network(checkpoint)
             export = _unmeasured(checkpoint, network, kind, compared_on)
-        total = _GENERATED_IMAGES if compared_on is None else len(compared_on.judged)
-        with reporter.task(f"comparing {name} with torch", total, unit="images") as task:
-            figures = _compared(checkpoint, network, export, compared_on, task)
+        with reporter.task(f"comparing {name} with torch", n_compared(compared_on), unit="images") as task:
+            candidate = exported_runtime(export.model, export.format, export.weights)
+            figures = compared(checkpoint, network, candidate, compared_on, task)
     except SkinLesionError:
         raise
     except Exception as error:  # the exporter and every runtime have exceptions of their own
@@ -99,7 +100,7 @@ def exported(
         raise SkinLesionError(
             f"{name} cannot be exported to {kind}: {type(error).__name__}: {reason}", "Use --runtime torch."
         ) from error
-    _accept(name, kind, figures, max_bacc_drop)
+    accept(name, kind, figures, max_bacc_drop)
     return replace(export, figures=figures)
 
 
@@ -157,15 +158,26 @@ def _weights_file(checkpoint: Checkpoint) -> str:
     return checkpoint.artifact.payloads["weights"].name
 
 
-def _compared(
-    checkpoint: Checkpoint, network: Any, export: exports.Export, compared_on: Sample | None, task: Task
+class GivesLogits(Protocol):
+    """What is compared with torch."""
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+
+
+def n_compared(compared_on: Sample | None) -> int:
+    """Images that `compared` compares on."""
+    return _GENERATED_IMAGES if compared_on is None else len(compared_on.judged)
+
+
+def compared(
+    checkpoint: Checkpoint, network: Any, candidate: GivesLogits, compared_on: Sample | None, task: Task
 ) -> dict[str, Any]:
+    """What the candidate's probabilities differ by from torch's; advances `task` by one per image."""
     from skinlesion_cli.inference.runtimes.base import softmax
-    from skinlesion_cli.inference.runtimes.exported import exported_runtime
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime, one_thread_per_call
 
     reference = TorchRuntime(network, singly=True)
-    candidate = exported_runtime(export.model, export.format, export.weights)
 
     # A graph is compared with and without metadata; what an inexact export costs is that of images alone.
     rows: list[tuple[np.ndarray, ...]] = [()]
@@ -221,12 +233,21 @@ def _input(path: Path, checkpoint: Checkpoint) -> np.ndarray:
     return to_input(image, checkpoint.preprocessing)
 
 
-def _accept(name: str, kind: str, figures: dict[str, Any], max_bacc_drop: float) -> None:
-    if kind == exports.GRAPH and not figures["largest_difference"] <= PARITY:
+def accept(
+    name: str, kind: str, figures: dict[str, Any], max_bacc_drop: float, *, parity: float = PARITY
+) -> None:
+    """Check that an export gives what its network gives.
+
+    Raises
+    ------
+    ArtifactError : a probability in float32 differs by more than `parity`, or the balanced accuracy of an
+        export in fewer bits is lower by more than `max_bacc_drop`.
+    """
+    if kind not in exports.INEXACT and not figures["largest_difference"] <= parity:
         raise ArtifactError(
             f"the export of {name} is refused: a probability differs by {figures['largest_difference']:.1e} "
-            f"from torch, at most {PARITY:.0e} is accepted",
-            "Use --runtime torch, and report the versions of torch and onnxruntime.",
+            f"from torch, at most {parity:.0e} is accepted",
+            f"Use --runtime torch, and report the versions of torch and of what runs {kind}.",
         )
     before, after = figures["bacc_torch"], figures["bacc_export"]
     if before is not None and before - after > max_bacc_drop:

@@ -54,7 +54,7 @@ def to_onnx(network: LesionNet, size_px: int) -> bytes:
     ------
     UsageError : onnx or onnxscript is not installed.
     """
-    with _quiet():
+    with quiet():
         program = _exported(network, size_px)
         program.optimize()
         content: bytes = program.model_proto.SerializeToString()
@@ -72,7 +72,7 @@ def to_graph(network: LesionNet, size_px: int, weights: bytes, file: str) -> tup
     ------
     UsageError : onnx or onnxscript is not installed.
     """
-    with _quiet():
+    with quiet():
         program = _exported(network, size_px)
         from onnxscript import optimizer
 
@@ -140,8 +140,8 @@ def _linked(model: Any, header: dict[str, TensorInfo], file: str) -> tuple[bytes
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the reports of the exporter, which say nothing to a user of the command."""
+def quiet() -> Iterator[None]:
+    """Without the reports of an exporter, which say nothing to a user of the command."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -203,7 +203,7 @@ def to_int8(model: bytes, calibration_images: Iterable[np.ndarray]) -> bytes:
             nothing_known = {METADATA: np.zeros((len(batch), n_metadata), np.float32)} if n_metadata else {}
             return {INPUT: batch, **nothing_known}
 
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (Path(folder) / name for name in ("a.onnx", "b.onnx", "c.onnx"))
         source.write_bytes(model)
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)

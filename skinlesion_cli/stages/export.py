@@ -11,12 +11,15 @@ from pydantic import PositiveInt
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.bundle import locate_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.edge_exports import SUFFIXES
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Fraction
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.errors import UsageError, name_items
+from skinlesion_cli.inference.edge_exporting import write_edge
 from skinlesion_cli.inference.exporting import MAX_BACC_DROP, exported, has_images, sample
+from skinlesion_cli.inference.runtimes.edge import runs_here
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table
 
@@ -55,8 +58,8 @@ def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
             "Trained: " + (", ".join(trained) or "none") + ".",
         )
     names = settings.members or tuple(trained)
-    if settings.format in exports.EDGE_SUFFIXES:
-        return _edge(source, names, settings.format, cached, reporter)
+    if settings.format in SUFFIXES:
+        return _edge(source, names, settings, cached, reporter)
     if settings.format in exports.INEXACT and not has_images(source):
         raise UsageError(
             f"{settings.format} needs the images that the networks were validated on: what it loses has "
@@ -103,29 +106,40 @@ def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
 
 
 def _edge(
-    source: Workspace, names: Sequence[str], kind: str, cached: bool, reporter: Reporter
+    source: Workspace, names: Sequence[str], settings: ExportSettings, cached: bool, reporter: Reporter
 ) -> StageResult:
-    from skinlesion_cli.models.edge_export import export_edge
-    from skinlesion_cli.models.network import restore_network
-
-    written = []
+    kind = settings.format
+    rows, written, figures = [], [], {}
     for name in names:
         checkpoint = Checkpoint.load(source.checkpoint(name))
         place = exports.folder_of(checkpoint, cached=True) if cached else source.model(name)
-        target = place / "edge" / f"{name}{exports.EDGE_SUFFIXES[kind]}"
-        with exclusive(place, "export"), reporter.task(f"exporting {name}", None):
-            size_px = checkpoint.preprocessing.input_size_px
-            export_edge(restore_network(checkpoint), kind, size_px, target)
-        written.append(str(target))
+        with exclusive(place, "export"):
+            compared_on = sample(source, checkpoint.fold, settings.images)
+            made = write_edge(checkpoint, kind, place / "edge", compared_on, reporter)
+        written += [str(made.model), str(made.card)]
+        figures[name] = {
+            "size_bytes": made.size_bytes,
+            "conversion_s": round(made.conversion_s, 3),
+            **made.figures,
+        }
+        rows.append([name, f"{made.size_bytes / 2**20:.1f}", f"{made.conversion_s:.1f}"])
+        if made.figures:
+            rows[-1] += [
+                f"{made.figures['largest_difference']:.1e}",
+                f"{made.figures['same_argmax']:.4f}",
+                f"{made.figures['images']} {made.figures['images_are']}",
+            ]
+    compared = ["largest difference", "same argmax", "compared on"] if runs_here(kind) else []
     return StageResult(
         command="export",
         headline=[
-            f"exported to {kind}: {name_items(names)}, by timmx, which compared them with torch where it can",
-            "The files take images resized as in training, in [0, 1], and give logits: the ensemble, "
-            "its calibration "
-            "and `skinlesion predict` are not in them.",
+            f"exported to {kind}: {name_items(names)}"
+            + ("" if compared else "; not compared with torch, for it does not run on this system"),
+            "Each file takes one image as its .json says and gives logits: the ensemble, its calibration and "
+            "its decisions are not in it.",
         ],
-        figures={"format": kind, "networks": dict.fromkeys(names)},
+        figures={"format": kind, "networks": figures},
+        tables=[Table("Exports for small devices", ["network", "MiB", "conversion s", *compared], rows)],
         artifacts=written,
     )
 

@@ -62,12 +62,26 @@ def test_timmx_gets_the_weights_and_the_preprocessing(
         assert torch.equal(call["weights"][name], tensor)
     # Half precision would be another network than the one that was judged.
     assert call.get("fp16") is (False if kind == "openvino" else None)
+    assert call.get("compute_precision") == ("float32" if kind == "coreml" else None)
+
+
+def test_what_unknown_metadata_adds_is_in_the_last_bias(calls: list[dict], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), n_metadata=3).eval()
+    export_edge(network, "litert", 32, tmp_path / "tiny.tflite")
+    handed = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32)).eval()
+    handed.backbone.load_state_dict(calls[0]["weights"])
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(handed(pixels), network(pixels))
+        unknown = network.metadata(torch.zeros(1, 3))  # type: ignore[misc]
+    assert unknown.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
     ("refusal", "kind_of_error", "hint"),
     [
-        ("Install openvino first.", UsageError, "pip install 'timmx[openvino]'"),
+        ("Install openvino first.", UsageError, "pip install 'skinlesion[edge-openvino]'"),
         ("outputs differ by 0.3", SkinLesionError, "--format onnx"),
     ],
 )

@@ -367,12 +367,12 @@ def test_an_export_that_says_something_else_is_refused(tiny_workspace, tmp_path,
 
 def test_a_loss_of_balanced_accuracy_is_refused() -> None:
     from skinlesion_cli.errors import ArtifactError
-    from skinlesion_cli.inference.exporting import _accept
+    from skinlesion_cli.inference.exporting import accept
 
     figures = {"largest_difference": 0.2, "bacc_torch": 0.80, "bacc_export": 0.78, "images": 500}
-    _accept("net", "onnx-int8", figures, 0.03)
+    accept("net", "onnx-int8", figures, 0.03)
     with pytest.raises(ArtifactError, match=r"0\.7800 instead of 0\.8000"):
-        _accept("net", "onnx-int8", figures, 0.01)
+        accept("net", "onnx-int8", figures, 0.01)
 
 
 def _two_groups(stopping: StoppingRule | None) -> Engine:
