@@ -92,7 +92,8 @@ def exported(
             export = _unmeasured(checkpoint, network, kind, compared_on)
         with reporter.task(f"comparing {name} with torch", n_compared(compared_on), unit="images") as task:
             candidate = exported_runtime(export.model, export.format, export.weights)
-            figures = compared(checkpoint, network, candidate, compared_on, task)
+            columns = network.n_metadata if kind == exports.GRAPH else 0
+            figures = compared(checkpoint, network, candidate, compared_on, task, n_metadata=columns)
     except SkinLesionError:
         raise
     except Exception as error:  # the exporter and every runtime have exceptions of their own
@@ -161,7 +162,7 @@ def _weights_file(checkpoint: Checkpoint) -> str:
 class GivesLogits(Protocol):
     """What is compared with torch."""
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
         """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
 
 
@@ -171,18 +172,27 @@ def n_compared(compared_on: Sample | None) -> int:
 
 
 def compared(
-    checkpoint: Checkpoint, network: Any, candidate: GivesLogits, compared_on: Sample | None, task: Task
+    checkpoint: Checkpoint,
+    network: Any,
+    candidate: GivesLogits,
+    compared_on: Sample | None,
+    task: Task,
+    *,
+    n_metadata: int = 0,
 ) -> dict[str, Any]:
-    """What the candidate's probabilities differ by from torch's; advances `task` by one per image."""
+    """What the candidate's probabilities differ by from torch's; advances `task` by one per image.
+
+    With `n_metadata` columns every other image is compared with metadata, which are made up.
+    """
     from skinlesion_cli.inference.runtimes.base import softmax
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime, one_thread_per_call
 
     reference = TorchRuntime(network, singly=True)
 
-    # A graph is compared with and without metadata; what an inexact export costs is that of images alone.
+    # What an inexact export costs is that of images alone.
     rows: list[tuple[np.ndarray, ...]] = [()]
-    if network.n_metadata and export.format == exports.GRAPH:
-        rows.append((np.random.default_rng(0).random((1, network.n_metadata), dtype=np.float32),))
+    if n_metadata:
+        rows.append((np.random.default_rng(0).random((1, n_metadata), dtype=np.float32),))
 
     def both(
         job: tuple[Callable[[], np.ndarray], tuple[np.ndarray, ...]],

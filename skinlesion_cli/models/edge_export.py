@@ -81,6 +81,6 @@ def _image_branch(network: LesionNet) -> dict[str, torch.Tensor]:
     if network.metadata is not None:
         bias = network.classifier_name.removeprefix("backbone.").removesuffix("weight") + "bias"
         with torch.no_grad():
-            unknown = network.metadata(state[bias].new_zeros((1, network.metadata[0].in_features)))[0]
+            unknown = network.metadata(state[bias].new_zeros((1, network.n_metadata)))[0]
         state = {**state, bias: state[bias] + unknown}
     return state

@@ -36,10 +36,10 @@ class EdgeRuntime:
         self.name = kind
         self._lock = threading.Lock()  # an interpreter has one input and one output
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+    def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
+        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3); these formats take no metadata."""
 
-        def forward(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        def forward(image: np.ndarray, _metadata: np.ndarray | None) -> tuple[np.ndarray, ...]:
             pixels = np.ascontiguousarray(image.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
             with self._lock:
                 return (np.array(self._run(pixels), dtype=np.float32),)
