@@ -1,15 +1,17 @@
-"""The same bytes, whoever does the work: shards, processes, a dask cluster."""
+"""The same bytes, whoever does the work: shards, processes, a Dask cluster, a Ray cluster."""
 
 from __future__ import annotations
 
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -168,22 +170,90 @@ def test_a_dask_worker_that_dies_costs_nothing_but_time(
     assert (tmp_path / "all.csv").read_bytes() == whole
 
 
+@contextmanager
+def ray_node(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node of a Ray cluster with one processor, in a process of its own, once it is up."""
+    log = folder / f"node-{len(list(folder.glob('node-*')))}.log"
+    with log.open("wb") as output:
+        node = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"),
+                *("--disable-usage-stats", "--object-store-memory", "80000000", *options),
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        for _ in range(6_000):
+            if b"Ray runtime started" in log.read_bytes():
+                break
+            assert node.poll() is None, log.read_text()
+            time.sleep(0.01)
+        yield node
+    finally:
+        # All processes of the node: asked to end, Ray takes half a minute.
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait(60)
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
+    """Address of a Ray cluster of two nodes with one processor each, and the ids of the nodes' processes."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    # A cluster takes the token that it finds in the user's home, if any: this one has its own.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    # Paths of sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as name:
+        folder, (host, port) = Path(name), address.split(":")
+        head = ("--head", "--port", port, "--node-ip-address", host, "--include-dashboard=false")
+        with (
+            ray_node(folder, *head, "--temp-dir", name) as first,
+            ray_node(folder, "--address", address) as second,
+        ):
+            yield address, [first.pid, second.pid]
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for its worker processes in /proc")
-def test_ray_writes_the_same_bytes_though_a_worker_dies(
-    tiny_workspace: Path, twice: tuple[list[str], bytes], tmp_path: Path
+def test_a_ray_cluster_writes_the_same_bytes_though_a_worker_dies(
+    ray_cluster: tuple[str, list[int]],
+    tiny_workspace: Path,
+    twice: tuple[list[str], bytes],
+    tmp_path: Path,
+) -> None:
+    (address, nodes), (names, whole) = ray_cluster, twice
+
+    def workers(_client: int) -> list[int]:
+        of_nodes = [ray_actors_of(node) for node in nodes]
+        assert [len(actors) for actors in of_nodes] == [1, 1]
+        return of_nodes[1]
+
+    errors = kill_one_worker(
+        tiny_workspace, tmp_path / "all.csv", names, workers, "--backend", "ray", "--address", address
+    )
+    assert "a worker died (Actor" in errors
+    assert (tmp_path / "all.csv").read_bytes() == whole
+
+
+def test_ray_on_this_machine_writes_the_same_bytes(
+    skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path, whole: bytes
 ) -> None:
     pytest.importorskip("ray", reason="ray is not installed")
-    names, whole = twice
-    told = kill_one_worker(
-        tiny_workspace, tmp_path / "all.csv", names, ray_actors_of, "--backend", "ray", "--workers", "2"
-    )
-    assert "a worker died (Actor" in told
+    done = skinlesion(
+        "predict", images, "-o", tmp_path / "all.csv", "-w", tiny_workspace, "--batch", "3",
+        "--backend", "ray", "--workers", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "all.csv").read_bytes() == whole
 
 
 def ray_actors_of(process: int) -> list[int]:
-    """Actors of the cluster that this process started; they are its grandchildren."""
-    found = []
+    """Actors that descend from this process."""
+    actors = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::PoolActor"):
@@ -191,8 +261,8 @@ def ray_actors_of(process: int) -> list[int]:
                 while ancestor not in (0, 1, process):
                     status = Path(f"/proc/{ancestor}/stat").read_text()
                     ancestor = int(status.rpartition(")")[2].split()[1])
-                found += [int(entry.name)] if ancestor == process else []
-    return found
+                actors += [int(entry.name)] if ancestor == process else []
+    return actors
 
 
 def test_a_ray_cluster_that_is_not_there_is_told_at_once(

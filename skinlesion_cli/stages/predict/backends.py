@@ -103,7 +103,9 @@ def _answers(name: str, n_jobs: int, tasks: Iterator[Any]) -> Iterator[list[Pred
 
     # Ray's backend hands back lists only: wave after wave, so that memory stays bounded.
     return_as = "list" if name == "ray" else "generator"
-    with parallel_config(backend=name, n_jobs=n_jobs):
+    # Ray would fill one machine before it takes the next.
+    options = {"ray_remote_args": {"scheduling_strategy": "SPREAD"}} if name == "ray" else {}
+    with parallel_config(backend=name, n_jobs=n_jobs, **options):
         parallel = Parallel(return_as=return_as, pre_dispatch="2*n_jobs", batch_size=1)
     if name != "ray":
         yield from parallel(tasks)
@@ -204,9 +206,11 @@ class _Connected(AbstractContextManager[str]):
         try:
             self.client = self.connect()
         except (OSError, TimeoutError, ConnectionError, ValueError) as error:
+            secret = " A Ray cluster with a token wants RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here, as there."
             raise SkinLesionError(
                 f"no {self.name} cluster answers at {self.address or 'this machine'}: {error}",
-                "Check the address, and that this machine can reach it.",
+                "Check the address, and that this machine can reach it."
+                + (secret if self.name == "ray" else ""),
             ) from None
         return self.name
 
