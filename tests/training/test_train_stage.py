@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.bundle import Bundle
@@ -31,7 +32,7 @@ from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
-from skinlesion_cli.stages.train import jobs
+from skinlesion_cli.stages.train import fitting, jobs
 from skinlesion_cli.stages.train import stage as train
 from tests.training.small import Said, small_recipe
 
@@ -115,6 +116,55 @@ def cut_after_first_epoch(config, monkeypatch):
         patch.setattr(watching.Watcher, "__call__", cut)
         with pytest.raises(KeyboardInterrupt):
             train.run(config, SilentReporter())
+
+
+class OnTheCpu(TorchFunctionMode):
+    """What is meant for a GPU is computed on the CPU."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        def here(value):
+            return torch.device("cpu") if isinstance(value, torch.device) and value.type == "cuda" else value
+
+        return function(*map(here, args), **{key: here(value) for key, value in (kwargs or {}).items()})
+
+
+def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(config, monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(jobs, "join_processes", lambda device: (Distributed(), gpu))
+    waited = []
+    for name, answer in {
+        "synchronize": lambda device: waited.append(device),
+        "max_memory_allocated": lambda device: 7_400_000_000,
+        "mem_get_info": lambda device: (10**10, 10**10),
+        "is_bf16_supported": lambda: False,
+        "get_device_properties": lambda device: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    # A thread of its own feeds the GPU, which the mode below does not reach.
+    cpu, images, augmentation = torch.device("cpu"), fitting.DeviceImages, fitting.BatchAugmentation
+    monkeypatch.setattr(fitting, "DeviceImages", lambda given, device: images(given, cpu))
+    monkeypatch.setattr(
+        fitting, "BatchAugmentation", lambda size_px, device, omits: augmentation(size_px, cpu, omits)
+    )
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    sizes = ["batch_size=16", "input_size_px=32", "field_px=40", "cache_size_px=40"]
+    recipe = load_recipe("default", "tiny", environment={}, settings=sizes)
+    with OnTheCpu():
+        result = train.run(config.replace(recipe=recipe, dry_run=True), SilentReporter())
+    figures = result.figures
+    assert (figures["device"], figures["peak_memory_bytes"]) == ("cuda", 7_400_000_000)
+    # Each step is waited for before its time is taken.
+    assert waited == [gpu] * len(waited)
+    assert len(waited) >= 4
+    (step_s,) = figures["seconds_per_step"].values()
+    assert figures["images_per_second"] == {"32": pytest.approx(16 / step_s)}
+    assert figures["training_seconds"] == pytest.approx(50 * figures["steps_per_epoch"] * step_s)
+    text = " ".join(result.headline)
+    assert "50 epochs" in text
+    assert "7.4 GB of the GPU" in text
+    table = result.tables[0]
+    assert table.columns == ["size", "epochs", "images/s", "time per epoch"]
+    assert table.rows[0][:2] == ["32 px", 50]
 
 
 def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch, tmp_path):
