@@ -13,17 +13,24 @@ from PIL import Image
 from skinlesion_cli.artifacts import exports
 from skinlesion_cli.artifacts.bundle import Bundle, bundled_model, copy_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.metadata import PatientMetadata, encode
 from skinlesion_cli.data.reading.inputs import ImageInput
+from skinlesion_cli.decisions.adaptive.stopping import StoppingRule
+from skinlesion_cli.decisions.settings import FitSettings
+from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.inference.exporting import graph_of
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.exported import exported_runtime
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages.calibrate import at_home
+from skinlesion_cli.stages.predict import watch
 from skinlesion_cli.stages.predict.groups import ByFolder, Lesions
 from skinlesion_cli.stages.predict.patients import Patients
+from skinlesion_cli.stages.predict.settings import PredictSettings
 from tests.support import tiny_models
 from tests.support.command_line import assert_refused, probabilities, rows_of, run
 
@@ -298,3 +305,74 @@ def test_the_region_of_a_dicom_sequence_goes_before_the_body_part() -> None:
     image = load_image(content)
     assert image.patient == PatientMetadata(site="upper extremity")
     assert image.not_understood == ()
+
+
+def test_a_stopping_rule_stops_with_metadata_as_it_does_alone(tmp_path: Path) -> None:
+    # Every estimate is far enough from every border after the first step.
+    rule = StoppingRule(DecisionRule(), margin_factor=0.0, n_views=8, weights=(0.5, 0.5))
+    stopping = {"stopping_rule": rule.to_json(), "step_shares": [1.0, *[0.0] * 15]}
+    root = tiny_models.make_workspace(tmp_path / "ws", stopping=stopping, metadata_fields=FIELDS)
+    adaptive = Predictor.of_bundle(Bundle.load(Workspace(root)), runtime="torch")
+    rows = adaptive.predict(list(PIXELS[:2]), [OLD_WOMAN, None])
+    assert [row.tta for row in rows] == ["adaptive", "adaptive"]
+    assert [row.patient_data for row in rows] == [FIELDS, ()]
+    assert all(row.forward_passes is not None and row.forward_passes < 16 for row in rows)
+    every = adaptive.stopping_by(None).predict(list(PIXELS[:2]), [OLD_WOMAN, None])
+    assert [row.forward_passes for row in every] == [16, 16]
+    assert adaptive.predict([PIXELS[0]], [OLD_WOMAN])[0].probabilities == rows[0].probabilities
+
+
+def test_a_watched_folder_takes_the_table_too(workspace: Path, tmp_path: Path) -> None:
+    class Ended(BaseException):
+        pass
+
+    def pause(_seconds: float) -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise Ended
+
+    looks: list[int] = []
+    scan(tmp_path / "in", "s0.png", 0)
+    scan(tmp_path / "in", "s1.png", 1)
+    table = tmp_path / "patients.csv"
+    table.write_text("image,age,site\ns0,81,face\n")
+    settings = PredictSettings(
+        workspace=workspace,
+        inputs=(str(tmp_path / "in"),),
+        output=tmp_path / "out.csv",
+        runtime="torch",
+        patients=table,
+    )
+    with pytest.raises(Ended):
+        watch.run(settings, SilentReporter(), pause=pause)
+    rows = rows_of(tmp_path / "out.csv")
+    assert [rows[name]["patient_data"] for name in ("s0.png", "s1.png")] == ["age|site", "none"]
+
+
+def test_calibrating_at_home_fits_both_calibrations(workspace: Path, tmp_path: Path) -> None:
+    lines = ["image,label,lesion_id,age,sex,site"]
+    for index in range(24):
+        scan(tmp_path / "in", f"s{index}.png", index)
+        lines.append(f"s{index}.png,{('MEL', 'NV')[index % 2]},L{index},{30 + index},,{'face' * (index % 2)}")
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(lines) + "\n")
+    settings = at_home.RecalibrateSettings(
+        model=str(workspace),
+        on=tmp_path / "in" / "labels.csv",
+        output=tmp_path / "ours",
+        fit=FitSettings(policy="none", probability_method="temperature"),
+        device="cpu",
+    )
+    at_home.run(settings, SilentReporter())
+    ours = Workspace(tmp_path / "ours")
+    bundle = Bundle.load(ours)
+    assert bundle.metadata_calibration is not None
+    assert bundle.metadata_calibration.policy == "none"
+    alone, informed = (Predictions.load(ours.ensemble_predictions(part)) for part in ("val", "val-metadata"))
+    assert (alone.view_probabilities != informed.view_probabilities).any(axis=(1, 2)).all()
+    # What the second was fitted to is what the model predicts of an image with its age.
+    raw = replace(bundle, metadata_calibration=replace(bundle.metadata_calibration, rule=DecisionRule()))
+    predictor = Predictor.of_bundle(raw, runtime="torch")
+    row = predictor.predict([tmp_path / "in" / "s2.png"], [PatientMetadata(age_years=32.0)])[0]
+    at = informed.table["id"].tolist().index("s2")
+    assert row.probabilities is not None
+    np.testing.assert_allclose(list(row.probabilities.values()), informed.probabilities[at], atol=1e-5)

@@ -34,6 +34,7 @@ from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.train import fitting, jobs
 from skinlesion_cli.stages.train import stage as train
+from tests.support import tiny_models
 from tests.training.small import Said, small_recipe
 
 
@@ -443,6 +444,21 @@ def test_folds_join_their_predictions_with_metadata_too(config):
     assert workspace.ensemble_predictions("test-metadata").exists()
     calibrate.run(calibrate.CalibrateSettings(workspace=workspace.root), SilentReporter())
     assert Bundle.load(workspace).metadata_calibration is not None
+
+
+def test_a_model_is_trained_further_with_the_metadata_that_it_takes(config, tmp_path):
+    root = tiny_models.make_workspace(tmp_path / "model", archs=("tiny",), metadata_fields=("age", "sex"))
+    further = config.replace(weights="auto", model=str(root), recipe=small_recipe("epochs=1"))
+    with pytest.raises(
+        UsageError, match="takes the patient metadata age, sex, not none"
+    ) as refused:
+        train.run(further, SilentReporter())
+    assert refused.value.hint == "Add --metadata age,sex."
+    same = small_recipe("epochs=1", "metadata_fields=[age, sex]")
+    train.run(further.replace(recipe=same), SilentReporter())
+    plain = tiny_models.make_workspace(tmp_path / "plain", archs=("tiny",))
+    with pytest.raises(UsageError, match="metadata none, not age, sex"):
+        train.run(further.replace(model=str(plain), recipe=same, fresh=True), SilentReporter())
 
 
 def test_a_checkpoint_written_before_a_setting_existed_can_be_read(config):

@@ -20,8 +20,9 @@ from skinlesion_cli.artifacts.bundle import Bundle, copy_model, resolve_model
 from skinlesion_cli.artifacts.external_predictions import bare_id
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.artifacts.workspace import Workspace, with_metadata
 from skinlesion_cli.config.settings import StageSettings
+from skinlesion_cli.data.metadata import PatientMetadata
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.data.sources.base import Collection, Record, SourceOptions
 from skinlesion_cli.data.sources.registry import read_source
@@ -56,10 +57,14 @@ class RecalibrateSettings(StageSettings):
 
 @dataclass(frozen=True)
 class _Seen:
-    """The views of one image, float32 (n_members, n_views, 7); or why it could not be read."""
+    """The views of one image, float32 (n_members, n_views, 7); or why it could not be read.
+
+    `informed` : the same with what is known of the patient; None where the model takes no patient metadata.
+    """
 
     record: Record
     views: np.ndarray | None
+    informed: np.ndarray | None = None
     error: str = ""
 
 
@@ -88,11 +93,16 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
             f"calibration needs at least {_FEWEST_IMAGES} labelled images, {len(usable)} could be read",
             "A few hundred are needed for guarantees of any use.",
         )
-    predictions = _stored(bundle, usable)
+    predictions, informed = _stored(bundle, usable, "val"), None
+    if bundle.metadata_calibration is not None:
+        informed = _stored(bundle, usable, with_metadata("val"))
     with exclusive(target.root, "calibrate"):
         copy_model(source, target, bundle)
         assert bundle.ensemble.artifact is not None
-        predictions.save(target.ensemble_predictions("val"), inputs={"ensemble": bundle.ensemble.artifact})
+        inputs = {"ensemble": bundle.ensemble.artifact}
+        predictions.save(target.ensemble_predictions("val"), inputs=inputs)
+        if informed is not None:
+            informed.save(target.ensemble_predictions(informed.part), inputs=inputs)
         adaptive, notes = _adaptive(settings, bundle, predictions)
         result = stage.run(
             stage.CalibrateSettings(workspace=target.root, fit=settings.fit, adaptive=adaptive),
@@ -156,20 +166,27 @@ def _refuse_trained_on(collection: Collection, source: Workspace) -> None:
 def _predicted(
     bundle: Bundle, collection: Collection, settings: RecalibrateSettings, reporter: Reporter
 ) -> list[_Seen]:
-    # The calibration is one for images alone, whatever DICOM files say of patients.
-    of_images = replace(bundle, metadata_calibration=None)
-    predictor = Predictor.of_bundle(of_images, device=settings.device, note=reporter.note).stopping_by(None)
+    predictor = Predictor.of_bundle(bundle, device=settings.device, note=reporter.note).stopping_by(None)
+    # One calibration is for images alone, whatever DICOM files say of patients.
+    alone = Predictor(replace(bundle, metadata_calibration=None), predictor.engine)
 
     def see(record: Record) -> _Seen:
         try:
             content = record.origin.read()
         except OSError as error:
-            return _Seen(record, None, str(error))
+            return _Seen(record, None, error=str(error))
         image = ImageInput(record.id, Path(PurePosixPath(record.file).name), content=content)
-        batch = predictor.run([image], keep_views=True)
+        batch = alone.run([image], keep_views=True)
         if batch.output is None or batch.output.view_probabilities is None:
-            return _Seen(record, None, batch.predictions[0].error or "unreadable")
-        return _Seen(record, batch.output.view_probabilities[:, :, 0])
+            return _Seen(record, None, error=batch.predictions[0].error or "unreadable")
+        views = batch.output.view_probabilities[:, :, 0]
+        if not predictor.takes_metadata:
+            return _Seen(record, views)
+        patient, _ = PatientMetadata.of_texts(record.age_years, record.sex, record.site)
+        known = predictor.run([replace(image, patient=patient)], keep_views=True).output
+        assert known is not None
+        assert known.view_probabilities is not None
+        return _Seen(record, views, known.view_probabilities[:, :, 0])
 
     seen = []
     with reporter.task("predicting", total=len(collection.records), unit="images") as task:
@@ -179,10 +196,11 @@ def _predicted(
     return seen
 
 
-def _stored(bundle: Bundle, usable: Sequence[_Seen]) -> Predictions:
-    """Their predictions as `ensemble` stores those of a validation part."""
+def _stored(bundle: Bundle, usable: Sequence[_Seen], part: str) -> Predictions:
+    """Their predictions, with patient metadata or without, as `ensemble` stores a validation part."""
     ensemble = bundle.ensemble
-    views = np.stack([one.views for one in usable if one.views is not None], axis=1)  # (members, n, views, 7)
+    each = [one.views if part == "val" else one.informed for one in usable]
+    views = np.stack([one for one in each if one is not None], axis=1)  # (members, n, views, 7)
     n_views = views.shape[2]
     merged = np.stack([combine(views[:, :, view], ensemble.weights) for view in range(n_views)], axis=1)
     groups = None
@@ -211,6 +229,6 @@ def _stored(bundle: Bundle, usable: Sequence[_Seen]) -> Predictions:
         merged.astype(np.float32),
         ensemble.views,
         source="ensemble",
-        part="val",
+        part=part,
         group_probabilities=groups,
     )

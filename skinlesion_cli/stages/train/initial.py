@@ -60,14 +60,19 @@ def start_from_model(job: Job, network: LesionNet) -> str | None:
     Raises
     ------
     DataError : images that would evaluate the new network were used to train the model.
-    UsageError : the network has a metadata branch, which the model does not have.
+    UsageError : the network and the model take different patient metadata.
     """
     if job.settings.model is None:
         return None
-    if job.settings.recipe.metadata_fields:
-        raise UsageError("--init and --metadata cannot be combined: the model has no branch for patient data")
     model = StartingModel.load(job.settings.model)
     member = model.member(job)
+    theirs, ours = member.recipe.metadata_fields, job.settings.recipe.metadata_fields
+    if theirs != ours:
+        raise UsageError(
+            f"{model.bundle.model_id} takes the patient metadata {', '.join(theirs) or 'none'}, not "
+            f"{', '.join(ours) or 'none'}",
+            f"Add --metadata {','.join(theirs)}." if theirs else "Omit --metadata.",
+        )
     load_weights(network, member.weights, member.name)
     return model.describe(member)
 
