@@ -87,7 +87,7 @@ def mapping_between(fine: ClassList, coarse: ClassList) -> ClassMapping:
         )
         raise DataError(
             f"classes of {fine.described} cannot be mapped onto {coarse.described}: {what}",
-            "Only a finer list maps onto a coarser one. `parents` in a list states what a class is a kind of.",
+            "Only a finer list maps onto a coarser one. `parents` states what a class is a kind of.",
         )
     return ClassMapping(fine, coarse, tuple(coarse.index[place] for place in placed if place is not None))
 

@@ -449,9 +449,7 @@ def test_folds_join_their_predictions_with_metadata_too(config):
 def test_a_model_is_trained_further_with_the_metadata_that_it_takes(config, tmp_path):
     root = tiny_models.make_workspace(tmp_path / "model", archs=("tiny",), metadata_fields=("age", "sex"))
     further = config.replace(weights="auto", model=str(root), recipe=small_recipe("epochs=1"))
-    with pytest.raises(
-        UsageError, match="takes the patient metadata age, sex, not none"
-    ) as refused:
+    with pytest.raises(UsageError, match="takes the patient metadata age, sex, not none") as refused:
         train.run(further, SilentReporter())
     assert refused.value.hint == "Add --metadata age,sex."
     same = small_recipe("epochs=1", "metadata_fields=[age, sex]")
