@@ -21,7 +21,7 @@ class Tally:
     def __init__(self) -> None:
         self.decisions: Counter[str] = Counter()
         self.triage: Counter[str] = Counter()
-        self.images = self.failed = self.flagged = self.forward_passes = 0
+        self.images = self.failed = self.flagged = self.forward_passes = self.with_metadata = 0
         self.first_failed: list[str] = []
 
     def add(self, prediction: Prediction) -> None:
@@ -36,6 +36,7 @@ class Tally:
         self.triage[prediction.triage or ""] += 1
         self.flagged += bool(prediction.flagged)
         self.forward_passes += prediction.forward_passes or 0
+        self.with_metadata += bool(prediction.patient_data)
 
     def name_failures(self) -> str:
         """The first few that failed, and how many there are."""
@@ -50,6 +51,7 @@ class Tally:
             "decisions": {name: self.decisions[name] for name in CLASS_NAMES},
             "triage": {level: self.triage[level] for level in LEVELS},
             "flagged": self.flagged,
+            "with_patient_metadata": self.with_metadata,
             "mean_forward_passes": round(self.forward_passes / self.images, 3) if self.images else None,
         }
 

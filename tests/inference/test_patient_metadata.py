@@ -244,9 +244,15 @@ def test_a_table_of_patients_at_the_command_line(workspace: Path, tmp_path: Path
     assert [rows[f"s{i}.png"]["patient_data"] for i in range(3)] == ["age|sex|site", "none", "none"]
     flat = " ".join(done.output.split())
     assert "taken as not known: site 'elbow' (1)" in flat
+    # Which rule decided: the levels of both calibrations are stated.
+    assert "0.50" in flat.split("instead:")[0]
+    assert "1 image with patient metadata, instead:" in flat
+    assert "0.20" in flat.split("instead:")[1]
     assert "patients.csv has no row for s2.png" in flat
     assert "for no image that was predicted: s9" in flat
-    assert run(*arguments, tmp_path / "plain.csv").exit_code == 0
+    assert run(*arguments, tmp_path / "plain.csv", "--report").exit_code == 0
+    page = (tmp_path / "plain-report.html").read_text("utf-8")
+    assert "thresholds with patient metadata" in page
     plain = rows_of(tmp_path / "plain.csv")
     changed = [probabilities(rows[name]) != probabilities(plain[name]) for name in sorted(plain)]
     assert changed == [True, False, False]

@@ -17,6 +17,7 @@ from skinlesion_cli.explain.thumbnails import SUFFIX, VIEW_SUFFIX, thumbnail_nam
 from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
 from skinlesion_cli.inference.prediction import TABLE, Prediction
 from skinlesion_cli.report.batch import BatchPage, page
+from skinlesion_cli.stages.predict.summary import metadata_policy
 
 
 def page_path(output: Path) -> Path:
@@ -46,6 +47,20 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
         # Thumbnails carry no mark of their own: those of earlier versions are known by the page beside them.
         is_own=lambda path: own_files.is_page(page_file),
     )
+
+
+def _with_metadata(bundle: Bundle) -> dict[str, str]:
+    """What decides on images of whose patients something is known, where the model takes patient metadata."""
+    if bundle.metadata_calibration is None:
+        return {}
+    fires_above = bundle.metadata_calibration.rule.fires_above
+    return {
+        "thresholds with patient metadata": ", ".join(f"{k} {value:.3f}" for k, value in fires_above.items())
+        or "none",
+        "levels with patient metadata": "; ".join(
+            f"{each.level}: {each.sentence}" for each in metadata_policy(bundle)
+        ),
+    }
 
 
 def write_report(
@@ -86,6 +101,7 @@ def write_report(
                 f"{name} {value:.3f}" for name, value in calibration.rule.fires_above.items()
             )
             or "none",
+            **_with_metadata(bundle),
             "policy": calibration.policy,
             "malignant operating point": calibration.rule.malignant_threshold,
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

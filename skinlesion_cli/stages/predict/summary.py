@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.data.reading.folders import describe, summary_lines
 from skinlesion_cli.decisions.triage import LEVELS
-from skinlesion_cli.decisions.triage_policy import triage_policy
+from skinlesion_cli.decisions.triage_policy import LevelRule, triage_policy
 from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.inference import loading
 from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
@@ -19,6 +20,13 @@ from skinlesion_cli.result import StageResult, counted
 from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Plan
+
+
+def metadata_policy(bundle: Bundle) -> Sequence[LevelRule]:
+    """The levels of images of whose patients something is known; empty where the model takes no metadata."""
+    if bundle.metadata_calibration is None:
+        return ()
+    return triage_policy(bundle.metadata_calibration.rule, has_gate=bundle.gate is not None)
 
 
 def result(
@@ -32,6 +40,7 @@ def result(
     """Counts, files, and what needs attention."""
     figures = tally.figures()
     policy = triage_policy(bundle.calibration.rule, has_gate=bundle.gate is not None)
+    informed_policy = metadata_policy(bundle)
     classes = ", ".join(f"{n} {name}" for name, n in figures["decisions"].items() if n)
     # The full name was said when the model was read, and is a column of the table.
     model = "the bundled model" if bundle.is_bundled else bundle.model_id
@@ -41,6 +50,9 @@ def result(
         headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
         headline.append("an image gets the first level that fits:")
         headline += [f"  {each.level}: {each.sentence}" for each in policy]
+        if tally.with_metadata:
+            headline.append(f"{counted(tally.with_metadata, 'image')} with patient metadata, instead:")
+            headline += [f"  {each.level}: {each.sentence}" for each in informed_policy]
     artifacts = [] if settings.output == STDOUT else [str(settings.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
@@ -72,6 +84,7 @@ def result(
             "shard": list(settings.shard) if settings.shard else None,
             "passed_over": dict(passed_over),
             "triage_policy": [asdict(each) for each in policy],
+            "triage_policy_with_metadata": [asdict(each) for each in informed_policy],
         },
         artifacts=artifacts,
         warnings=warnings,
