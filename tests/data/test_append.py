@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,43 @@ def test_a_patient_of_both_datasets_stays_on_one_side(tmp_path):
     assert code == 1
     assert "c0, c1" in text
     assert load(tmp_path / "w")[2] == after
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("place", "second_code"),
+    [
+        # Between manifest and split: the next run takes the manifest back, then adds the images.
+        ("stages.download.append.Split.save", 0),
+        # After both: there is nothing left to add.
+        ("artifacts.restorable._discard", 1),
+    ],
+)
+def test_killed_while_images_are_added_the_next_run_ends_as_one_that_was_not(
+    place: str, second_code: int, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    source = own_dataset(tmp_path / "clinic", ["a.jpg,MEL,L", "b.jpg,NV,M"])
+    whole = Path(shutil.copytree(workspace, tmp_path / "whole"))
+    append = ("download", "--from", source, "--append", "-w")
+    assert command(*append, whole)[0] == 0
+    with monkeypatch.context() as patch:
+        if second_code == 1:  # nothing to discard at the beginning
+            patch.setattr("skinlesion_cli.stages.download.append.restore", lambda *_: None)
+        patch.setattr(f"skinlesion_cli.{place}", kill)
+        with pytest.raises(Killed):
+            CliRunner().invoke(app, [str(part) for part in (*append, workspace)], catch_exceptions=False)
+    assert (workspace / "dataset" / "before-append").is_dir()
+    assert command(*append, workspace)[0] == second_code
+    assert contents(workspace / "dataset") == contents(whole / "dataset")
 
 
 def test_a_download_without_append_says_which_images_it_replaces(workspace, tmp_path):

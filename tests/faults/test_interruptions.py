@@ -92,7 +92,11 @@ def filled_in(argument: str, places: dict[str, Path]) -> str:
 # A command, what it is doing when the signal comes, and the folder that it writes to.
 LONG = {
     "download": (("download", "--from", SOURCE, "--split", "grouped"), "data.ingest._place", "dataset"),
-    "train": (("train", *SMALL, "--fresh"), "models.training.trainer.Trainer.train_step", "models"),
+    "train": (
+        ("train", *SMALL, "--workers", "2", "--fresh"),
+        "models.training.trainer.Trainer.train_step",
+        "models",
+    ),
     "ensemble": (("ensemble", "--method", "equal"), "stages.ensemble._merge", "ensemble"),
     "calibrate": (("calibrate",), "stages.calibrate.stage.cross_fit", "calibration"),
     "evaluate": (("evaluate",), "stages.evaluate.stage.judging.evaluate", "evaluation"),
@@ -123,6 +127,8 @@ def test_told_to_end_it_ends_with_143_and_nothing_is_half(
         text=True,
         timeout=HANG_S,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # The signal reaches its loader processes too.
+        start_new_session=True,
     )
     assert done.returncode == 143, done.stderr
     assert "interrupted; finished work is kept" in done.stderr
@@ -130,7 +136,7 @@ def test_told_to_end_it_ends_with_143_and_nothing_is_half(
     written = tmp_path / "out" if folder == OUT else workspace / folder
     assert [path.name for path in written.rglob("*.tmp")] == []
     if name == "train":
-        # The training goes on where it was: its state is the only thing that is new.
+        # The next training resumes: its state is the only thing that is new.
         state = {file: content for file, content in contents(workspace).items() if "/state/" in file}
         assert "models/tiny/state/state.json" in state
         before |= state

@@ -132,44 +132,55 @@ def test_a_device_that_is_not_there_is_a_clear_error(
     assert files_below(tmp_path) == []
 
 
+def roomless(monkeypatch: pytest.MonkeyPatch, most_images: int) -> list[int]:
+    """Let torch run batches whole here, as on a GPU, with memory for so many images; returns the sizes of the
+    batches that it is given.
+    """
+    import torch
+
+    from skinlesion_cli.inference.runtimes.registry import RUNTIMES, RuntimeSpec
+    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
+    from skinlesion_cli.models.network import LesionNet, restore_network
+
+    sizes: list[int] = []
+
+    def limited(forward):
+        def within_memory(network: LesionNet, pixels: torch.Tensor, *more: torch.Tensor):
+            sizes.append(len(pixels))
+            if len(pixels) > most_images:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(network, pixels, *more)
+
+        return within_memory
+
+    def load(checkpoint, _device):
+        network = restore_network(checkpoint)
+        return TorchRuntime(network), network.classifier.weight.detach().numpy()
+
+    monkeypatch.setitem(RUNTIMES, "torch", RuntimeSpec(load))
+    monkeypatch.setattr(LesionNet, "outputs", limited(LesionNet.outputs))
+    monkeypatch.setattr(LesionNet, "features", limited(LesionNet.features))
+    return sizes
+
+
 def test_a_gpu_without_memory_gets_half_the_images_and_the_same_rows(
     tiny_workspace: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a CPU that plays a GPU with room for one image: batches go in whole, as they would there."""
-    import torch
-
-    from skinlesion_cli.inference.runtimes.torch import TorchRuntime
-
     arguments = ("predict", images, "--runtime", "torch", "--batch", 4, "-w", tiny_workspace)
     assert run(*arguments, "-o", tmp_path / "roomy.csv").exit_code == 0
-    forward, sizes = TorchRuntime._forward, []
-
-    def cramped(self: TorchRuntime, pixels: np.ndarray, logits_only: bool):
-        sizes.append(len(pixels))
-        if len(pixels) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, pixels, logits_only)
-
-    monkeypatch.setattr(TorchRuntime, "_run", lambda self, pixels, *, logits_only: self._within_memory(
-        pixels, logits_only
-    ))  # fmt: skip
-    monkeypatch.setattr(TorchRuntime, "_forward", cramped)
-    with pytest.warns(UserWarning, match="out of memory; continuing with 1 images at once"):
-        done = run(*arguments, "-o", tmp_path / "cramped.csv")
+    with monkeypatch.context() as patch:
+        sizes = roomless(patch, 1)
+        with pytest.warns(UserWarning, match="out of memory; continuing with 1 images at once"):
+            done = run(*arguments, "-o", tmp_path / "cramped.csv")
     assert done.exit_code == 0, done.output
     assert sizes[:4] == [4, 2, 1, 1]
     assert (tmp_path / "cramped.csv").read_bytes() == (tmp_path / "roomy.csv").read_bytes()
-    monkeypatch.setattr(TorchRuntime, "_forward", _no_room)
+    roomless(monkeypatch, 0)
     with pytest.warns(UserWarning, match="out of memory"):
         done = run(*arguments, "-o", tmp_path / "none.csv")
     assert_refused(done, 1, "one image does not fit into the memory", "--device cpu")
     assert not (tmp_path / "none.csv").exists()
-
-
-def _no_room(*_: object) -> None:
-    import torch
-
-    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_training_without_memory_halves_its_batch_with_a_notice(

@@ -1,8 +1,10 @@
-"""Runs the command as the console script does, and sends the process SIGTERM when it first calls PLACE.
+"""Runs the command as the console script does, and sends SIGTERM when it first calls PLACE.
 
     python tests/support/interrupted.py PLACE ARGUMENT ...
 
-In a process of its own: a signal that comes at a bad moment must not end the one that runs the tests.
+The signal goes to all processes of the command, as that of `timeout` does, where it leads a group of its own;
+otherwise to its first process. In a process of its own: a signal that comes at a bad moment must not end the
+one that runs the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ sent = threading.Lock()
 def send_once(*_: object, **__: object) -> float:
     # Once: a second signal ends the process at once.
     if sent.acquire(blocking=False):
-        os.kill(os.getpid(), signal.SIGTERM)
+        leads = os.getpgrp() == os.getpid()
+        (os.killpg if leads else os.kill)(os.getpid(), signal.SIGTERM)
     return 1.0  # a step of the training is finished first: this is its loss
 
 

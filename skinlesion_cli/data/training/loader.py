@@ -228,9 +228,10 @@ class DeviceImages:
 
 
 def _leave_signals_to_main_process(_worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the main process stops its workers when it is ready.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C reaches every process of the terminal, and SIGTERM of `timeout` or a scheduler every process of
+    # the job. The main process ends its workers when its state is saved; if it dies, they notice and end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def default_workers() -> int:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from skinlesion_cli.artifacts.files import atomic_write, exclusive, sha256_bytes
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.restorable import restorable, restore
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.ingest import ingest_images
@@ -45,8 +46,8 @@ def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
     workspace = Workspace(settings.workspace)
     collection = read_source(source, settings.source_format, settings.source_options, settings.source_name)
     with exclusive(workspace.dataset, "download"):
-        manifest = Manifest.load(workspace.manifest)
-        split = Split.load(workspace.split, manifest)
+        restore(workspace.manifest, lambda: _dataset(workspace))
+        manifest, split = _dataset(workspace)
         if settings.split not in ("official", split.strategy):
             raise UsageError(
                 f"the dataset has a split of kind {split.strategy}, which --append keeps",
@@ -64,13 +65,19 @@ def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
         # Before anything is written: images that tie two sides together are refused.
         rows = extended(added, manifest.table, split.table, split.seed, leaks=split.leaks_lesions)
         joined = _joined(manifest, added, collection)
-        joined.save(workspace.manifest)
-        written = Manifest.load(workspace.manifest)
         table = pd.concat([split.table, rows], ignore_index=True)
         split = replace(split, table=table, artifact=None)
-        split.save(workspace.split, written)
-        atomic_write(workspace.attribution, attribution_text(joined))
+        with restorable(workspace.manifest):
+            joined.save(workspace.manifest)
+            written = Manifest.load(workspace.manifest)
+            atomic_write(workspace.attribution, attribution_text(joined))
+            split.save(workspace.split, written)
     return _result(workspace, split, collection, known, added, rows, manifest, written)
+
+
+def _dataset(workspace: Workspace) -> tuple[Manifest, Split]:
+    manifest = Manifest.load(workspace.manifest)
+    return manifest, Split.load(workspace.split, manifest)
 
 
 def _appendable(settings: DownloadSettings) -> Path:
@@ -219,7 +226,11 @@ def _result(
         },
         tables=[sides_table("Added images by class and side", added, rows)],
         artifacts=[str(workspace.manifest), str(workspace.split)],
-        warnings=[*collection.notes, *_notes(known, added, rows, before), *notes_about_copies(after, split)],
+        warnings=[
+            *collection.notes,
+            *_notes(known, added, rows, before),
+            *notes_about_copies(after, split, "give them one lesion id"),
+        ],
         next_command=following,
     )
 

@@ -54,8 +54,8 @@ def notes_about(duplicates: Duplicates) -> list[str]:
     return notes
 
 
-def notes_about_copies(manifest: Manifest, split: Split) -> list[str]:
-    """A note on images that are, byte for byte, an image on another side of the split."""
+def notes_about_copies(manifest: Manifest, split: Split, advice: str) -> list[str]:
+    """A note on images that are, byte for byte, an image on another side of the split, and what to do."""
     side = split.table["part"] + "/" + split.table["fold"]
     images = manifest.table.merge(split.table.assign(side=side)[["id", "side"]], on="id")
     copied = images.groupby("sha256")["side"].transform("nunique") > 1
@@ -63,6 +63,5 @@ def notes_about_copies(manifest: Manifest, split: Split) -> list[str]:
         return []
     return [
         f"{int(copied.sum()):,} images have the same content as an image on another side of the split, "
-        "under another "
-        f"lesion id: {name_items(images.loc[copied, 'id'])}; --move-duplicates keeps them together"
+        f"under another lesion id: {name_items(images.loc[copied, 'id'])}; {advice}"
     ]

@@ -135,7 +135,7 @@ def run(
             notes += notes_about(near_duplicates)
         if pairs is None:
             # Free of charge; the search for near duplicates names these too.
-            notes += notes_about_copies(manifest, split)
+            notes += notes_about_copies(manifest, split, "--move-duplicates keeps them together")
     return _result(manifest, split, artifacts, notes, pairs)
 
 

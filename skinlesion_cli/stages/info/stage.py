@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from skinlesion_cli.artifacts.base import StoredArtifact
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
@@ -19,6 +21,7 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.info.settings import InfoSettings
 
+_Stored = TypeVar("_Stored", bound=StoredArtifact)
 _DONE, _MISSING, _DAMAGED, _OUTDATED = "done", "not yet", "damaged", "out of date"
 
 
@@ -153,17 +156,22 @@ def _is_outdated(checkpoint: Checkpoint, split: Split | None) -> bool:
     return checkpoint.artifact.inputs.get("split") not in (None, split.artifact.sha256)
 
 
-def _ensemble(workspace: Workspace, status: _Status) -> None:
-    if not workspace.ensemble.exists():
-        status.add("ensemble", _MISSING)
-        status.suggest("skinlesion ensemble")
-        return
+def _loaded(kind: type[_Stored], path: Path, command: str, status: _Status) -> _Stored | None:
+    """The artifact that `command` writes; None if it is missing or damaged, which is reported."""
     try:
-        ensemble = Ensemble.load(workspace.ensemble)
+        if path.exists():
+            return kind.load(path)
+        status.add(command, _MISSING)
     except ArtifactError as error:
-        status.add("ensemble", _DAMAGED, error.message)
+        status.add(command, _DAMAGED, error.message)
         status.problems.append(error.message)
-        status.suggest("skinlesion ensemble")
+    status.suggest(f"skinlesion {command}")
+    return None
+
+
+def _ensemble(workspace: Workspace, status: _Status) -> None:
+    ensemble = _loaded(Ensemble, workspace.ensemble, "ensemble", status)
+    if ensemble is None:
         return
     weights = {member.name: member.weight for member in ensemble.members}
     status.figures["ensemble"] = {"method": ensemble.method, "weights": weights, **ensemble.figures}
@@ -172,16 +180,8 @@ def _ensemble(workspace: Workspace, status: _Status) -> None:
 
 
 def _calibration(workspace: Workspace, status: _Status) -> None:
-    if not workspace.calibration.exists():
-        status.add("calibrate", _MISSING)
-        status.suggest("skinlesion calibrate")
-        return
-    try:
-        calibration = Calibration.load(workspace.calibration)
-    except ArtifactError as error:
-        status.add("calibrate", _DAMAGED, error.message)
-        status.problems.append(error.message)
-        status.suggest("skinlesion calibrate")
+    calibration = _loaded(Calibration, workspace.calibration, "calibrate", status)
+    if calibration is None:
         return
     thresholds = dict(calibration.rule.fires_above)
     status.figures["calibration"] = {"policy": calibration.policy, "thresholds": thresholds}
