@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.data.metadata import PatientMetadata
 from skinlesion_cli.data.preprocess import resize_square, to_input
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule
@@ -204,6 +205,25 @@ def test_converged_images_are_not_run_again() -> None:
     assert runtime.images == 1 + 8
     alone = engine.run([sure])
     np.testing.assert_array_equal(alone.probabilities[0], found.probabilities[0])
+
+
+def test_metadata_stays_with_its_image_while_others_stop() -> None:
+    seen: list[list[float]] = []
+
+    class Takes(Corner):
+        def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
+            assert metadata is not None
+            seen.append([round(100 * float(years)) for years in metadata[:, 1]])
+            return super().logits(images)
+
+    member = EngineMember("corner", 1.0, Preprocessing(input_size_px=16), Takes(), np.zeros((7, 1)), ("age",))
+    stopping = StoppingRule(DecisionRule(), margin_factor=2.0, n_views=8)
+    engine = Engine([member], np.ones(1), tta.MODES["d4"], lambda image, _: image, stopping=stopping)
+    patients = [PatientMetadata(age_years=10.0), PatientMetadata(age_years=20.0)]
+    # As above, the first image stops after one forward pass.
+    engine.run([_image(250, 0, 250, 0), _image(66, 64, 66, 64)], patients=patients)
+    assert seen == [[10, 20], *[[20]] * 7]
+    assert engine.metadata_fields == ("age",)
 
 
 def test_features_come_from_the_unturned_view() -> None:
