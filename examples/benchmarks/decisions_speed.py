@@ -26,6 +26,9 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy.shipped import shipped
+
+ISIC2018 = shipped("isic2018")
 
 ROOT = Path(__file__).resolve().parents[2]
 PREVALENCE = np.array([0.11, 0.67, 0.05, 0.033, 0.11, 0.012, 0.015])
@@ -51,7 +54,7 @@ def make(workspace: Workspace, n_images: int, members: int) -> None:
             logits = truth[:, None] + generator.normal(0, 0.5, (n_images, 8, 7))
             raised = np.exp(logits - logits.max(axis=2, keepdims=True))
             views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
-            Predictions(table, views, MODES["d4"], name, part).save(
+            Predictions(table, views, MODES["d4"], name, part, classes=ISIC2018).save(
                 workspace.predictions(name, part), inputs={"split": "0" * 64, "checkpoint": f"{number}" * 64}
             )
             workspace.checkpoint(name).write_text("{}")

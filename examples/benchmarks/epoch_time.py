@@ -48,7 +48,9 @@ from skinlesion_cli.models.pretrained import initialise  # noqa: E402
 from skinlesion_cli.models.training.memory import keep_freed_memory  # noqa: E402
 from skinlesion_cli.models.training.trainer import Trainer  # noqa: E402
 from skinlesion_cli.progress import SilentReporter  # noqa: E402
-from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
+from skinlesion_cli.taxonomy.shipped import shipped  # noqa: E402
+
+ISIC2018 = shipped("isic2018")
 
 RATE = 3e-4
 SEED = 1
@@ -88,7 +90,7 @@ def clock() -> np.ndarray:
 def fresh_network(arch: str, size_px: int, weights: str) -> LesionNet:
     spec = backbone(arch)
     torch.manual_seed(SEED)
-    network = LesionNet(spec, Preprocessing(input_size_px=size_px, mean=spec.mean, std=spec.std))
+    network = LesionNet(spec, Preprocessing(input_size_px=size_px, mean=spec.mean, std=spec.std), n_classes=7)
     initialise(network, weights)
     return network
 
@@ -127,7 +129,7 @@ def our_epoch(options, cache, rows: np.ndarray, labels: np.ndarray) -> tuple[np.
     )
     plan = EpochPlan(SEED, 0, options.batch_size, len(rows), None)
     images = TrainingImages(cache.images, rows, labels)
-    augmentation = make_augmentation("default", options.size_px, dict.fromkeys(CLASS_NAMES, 1))
+    augmentation = make_augmentation("default", options.size_px, dict.fromkeys(ISIC2018.codes, 1))
 
     def drawn(*_: int) -> Iterator[tuple[torch.Tensor, ...]]:
         return batches(images, augmentation, plan, options.workers)
@@ -141,6 +143,7 @@ def our_epoch(options, cache, rows: np.ndarray, labels: np.ndarray) -> tuple[np.
         validation=lambda: [],
         device=torch.device("cpu"),
         reporter=SilentReporter(),
+        classes=ISIC2018,
     )
     trainer.network.train()
     started = clock()
@@ -212,7 +215,7 @@ def compare(options, folder: Path) -> dict[str, object]:
     files = {path.stem: path.resolve() for path in options.source.rglob("*.jpg")}
     chosen = truth.sample(options.images + options.validation, random_state=0)
     paths = [files[identity] for identity in chosen.index]
-    labels = chosen[list(CLASS_NAMES)].to_numpy().argmax(axis=1).astype(np.int64)
+    labels = chosen[list(ISIC2018.codes)].to_numpy().argmax(axis=1).astype(np.int64)
     held_out = paths[options.images :]
     paths, validation_labels = paths[: options.images], labels[options.images :]
     labels = labels[: options.images]

@@ -14,8 +14,10 @@ from safetensors import SafetensorError
 
 from skinlesion_cli.artifacts.envelope import RUN_AGAIN, Artifact, read_artifact, write_artifact
 from skinlesion_cli.artifacts.legacy import with_present_names
+from skinlesion_cli.artifacts.schema import CLASSES
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.errors import ArtifactError, DataError
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
 class Body(BaseModel):
@@ -35,13 +37,17 @@ _BodyT = TypeVar("_BodyT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Content:
-    """What `save` writes: the body, payloads as role -> (suffix, content), and what the envelope states."""
+    """What `save` writes: the body, payloads as role -> (suffix, content), and what the envelope states.
+
+    `classes` None: the class list of the inputs.
+    """
 
     body: Mapping[str, Any]
     payloads: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
     config_sha256: str | None = None
     preprocessing: Mapping[str, Any] | None = None
     seed: int | None = None
+    classes: ClassList | None = None
 
 
 class StoredArtifact(ABC):
@@ -97,6 +103,7 @@ class StoredArtifact(ABC):
             config_sha256=content.config_sha256,
             preprocessing=content.preprocessing,
             seed=content.seed,
+            classes=content.classes,
         )
 
     @classmethod
@@ -120,11 +127,14 @@ def parsed(schema: type[_BodyT], artifact: Artifact) -> _BodyT:
     ------
     ArtifactError : names the first field that violates the schema, and its value.
     """
-    return checked_values(schema, with_present_names(artifact.kind, artifact.body), artifact.path.name)
+    body = with_present_names(artifact.kind, artifact.body)
+    return checked_values(schema, body, artifact.path.name, artifact.classes)
 
 
-def checked_values(schema: type[_BodyT], stored: Mapping[str, Any], name: str) -> _BodyT:
-    """Values from an artifact, checked against a schema.
+def checked_values(
+    schema: type[_BodyT], stored: Mapping[str, Any], name: str, classes: ClassList | None = None
+) -> _BodyT:
+    """Values from an artifact, checked against a schema; class codes must be those of `classes`.
 
     Raises
     ------
@@ -132,7 +142,9 @@ def checked_values(schema: type[_BodyT], stored: Mapping[str, Any], name: str) -
     """
     try:
         # By way of JSON: in it, lists may become tuples while types are kept apart strictly.
-        return schema.model_validate_json(canonical_json(stored), strict=True)
+        return schema.model_validate_json(
+            canonical_json(stored), strict=True, context=None if classes is None else {CLASSES: classes}
+        )
     except ValidationError as error:
         raise ArtifactError(f"{name}: {_first_problem(error)}", RUN_AGAIN) from None
 

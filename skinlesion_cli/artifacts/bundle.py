@@ -15,6 +15,7 @@ from pathlib import Path
 from skinlesion_cli.artifacts import exports, hub
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.class_list import require_same_classes
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import payload_files
 from skinlesion_cli.artifacts.files import sha256_bytes
@@ -23,6 +24,7 @@ from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 from skinlesion_cli.config.schema import canonical_json
 from skinlesion_cli.decisions.quality_gate import QualityGate
 from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 # Name of the bundled model at the command line. It starts every `model_id` of that model in stored tables.
 BUNDLED_NAME = "builtin"
@@ -50,6 +52,11 @@ class Bundle:
     is_bundled: bool = False
     metadata_calibration: Calibration | None = None
 
+    @property
+    def classes(self) -> ClassList:
+        """What the model distinguishes."""
+        return self.ensemble.classes
+
     @classmethod
     def load(cls, workspace: Workspace, *, with_gate: bool = True) -> Bundle:
         """The finished ensemble of a workspace or packed model; without its quality gate if not `with_gate`.
@@ -72,6 +79,15 @@ class Bundle:
         calibration.require_views(ensemble.views)
         informed = _metadata_calibration(workspace, ensemble)
         members = tuple(_member(workspace, member) for member in ensemble.members)
+        require_same_classes(
+            {
+                "the ensemble": ensemble.classes,
+                "the calibration": calibration.classes,
+                **{f"models/{member.name}": member.classes for member in members},
+            },
+            "Train all networks of an ensemble on one dataset, then run `skinlesion ensemble` and "
+            "`skinlesion calibrate`.",
+        )
         has_gate = with_gate and os.path.lexists(workspace.gate)
         gate = StoredQualityGate.load(_inside(workspace, workspace.gate)) if has_gate else None
         parts = [member.artifact.sha256 for member in members if member.artifact]

@@ -15,6 +15,7 @@ from skinlesion_cli.artifacts.legacy import with_present_names
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means
 from skinlesion_cli.decisions.triage import DecisionRule, Outcome, apply_rule
 from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 if TYPE_CHECKING:
     # It loads pandas, and completing an option must not.
@@ -59,6 +60,7 @@ class Calibration(StoredArtifact):
     triage_figures: Mapping[str, Any] = field(default_factory=dict)
     support: Mapping[str, Any] = field(default_factory=dict)
     stopping: Mapping[str, Any] | None = None
+    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
 
     def decide(
@@ -67,7 +69,7 @@ class Calibration(StoredArtifact):
         flagged: np.ndarray | None = None,
         failed_checks: Sequence[Sequence[str]] | None = None,
     ) -> Outcome:
-        """Decide on the mean over `views`, shape (n_images, 7); see `decisions.triage.apply_rule`."""
+        """Decide on the mean over `views`, shape (n_images, n_classes); see `decisions.triage.apply_rule`."""
         return apply_rule(self.rule, ensemble_probabilities, flagged, failed_checks)
 
     @property
@@ -82,7 +84,7 @@ class Calibration(StoredArtifact):
 
         Returns
         -------
-        float32 (n_images, 7).
+        float32 (n_images, n_classes).
 
         Raises
         ------
@@ -137,6 +139,7 @@ class Calibration(StoredArtifact):
             triage_figures=body.triage_figures,
             support=body.support.model_dump(exclude_unset=True),
             stopping=None if body.stopping is None else body.stopping.model_dump(),
+            classes=artifact.classes,
             artifact=artifact,
         )
 
@@ -156,5 +159,6 @@ class Calibration(StoredArtifact):
                 "triage_figures": dict(self.triage_figures),
                 "support": dict(self.support),
                 "stopping": None if self.stopping is None else with_present_names(self.KIND, self.stopping),
-            }
+            },
+            classes=self.classes,
         )

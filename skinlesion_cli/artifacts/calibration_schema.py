@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from skinlesion_cli.artifacts.base import Body
 from skinlesion_cli.artifacts.schema import (
+    MOST_CLASSES,
     MOST_MEMBERS,
     MOST_VIEWS,
     ClassName,
@@ -18,12 +19,12 @@ from skinlesion_cli.artifacts.schema import (
     Text,
     ViewName,
     ViewNames,
+    classes_of,
 )
-from skinlesion_cli.taxonomy import N_CLASSES
 
 _OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 _Parameter = Annotated[float, Field(ge=-1e3, le=1e3)]
-_Parameters = Annotated[tuple[_Parameter, ...], Field(max_length=N_CLASSES)]
+_Parameters = Annotated[tuple[_Parameter, ...], Field(max_length=MOST_CLASSES)]
 _Triple = Annotated[tuple[_Parameter, ...], Field(min_length=3, max_length=3)]
 _Curve = Annotated[tuple[Share, ...], Field(min_length=1, max_length=10_000)]
 _AlarmName = ClassName | Literal["malignant"]
@@ -37,20 +38,23 @@ class ProbabilityCalibrationBody(Body):
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)]
     weights: _Parameters
     biases: _Parameters
-    matrix: Annotated[tuple[_Parameters, ...], Field(max_length=N_CLASSES)] = ()
-    coefficients: Annotated[tuple[_Triple, ...], Field(max_length=N_CLASSES)] = ()
-    curves: Annotated[tuple[tuple[_Curve, _Curve], ...], Field(max_length=N_CLASSES)] = ()
+    matrix: Annotated[tuple[_Parameters, ...], Field(max_length=MOST_CLASSES)] = ()
+    coefficients: Annotated[tuple[_Triple, ...], Field(max_length=MOST_CLASSES)] = ()
+    curves: Annotated[tuple[tuple[_Curve, _Curve], ...], Field(max_length=MOST_CLASSES)] = ()
 
     @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def _is_complete(self, info: ValidationInfo) -> Self:
         needed: dict[str, tuple[tuple[object, ...], ...]] = {
             "vector": (self.weights, self.biases),
             "dirichlet": (self.biases, self.matrix, *self.matrix),
             "beta": (self.coefficients,),
             "isotonic": (self.curves,),
         }
-        if any(len(part) != N_CLASSES for part in needed.get(self.method, ())):
-            raise ValueError(f"calibration by `{self.method}` needs {N_CLASSES} parameters of each kind")
+        classes = classes_of(info)
+        if classes and any(len(part) != classes.n_classes for part in needed.get(self.method, ())):
+            raise ValueError(
+                f"calibration by `{self.method}` needs {classes.n_classes} parameters of each kind"
+            )
         if any(len(x) != len(y) or list(x) != sorted(x) for x, y in self.curves):
             raise ValueError("a curve needs as many values as probabilities, and these in ascending order")
         return self
@@ -73,13 +77,14 @@ class RuleBody(Body):
     levels: RiskLevelsBody | None = None
     priority: ClassNames
     malignant_threshold: Share | None
-    conformal_minimum: Annotated[tuple[Share, ...], Field(max_length=N_CLASSES)]
+    conformal_minimum: Annotated[tuple[Share, ...], Field(max_length=MOST_CLASSES)]
 
     @model_validator(mode="after")
-    def _one_minimum_per_class(self) -> Self:
+    def _one_minimum_per_class(self, info: ValidationInfo) -> Self:
+        classes = classes_of(info)
         for name in ("conformal_minimum", "class_offsets"):
-            if len(getattr(self, name)) not in (0, N_CLASSES):
-                raise ValueError(f"{name} needs no value or {N_CLASSES}")
+            if classes and len(getattr(self, name)) not in (0, classes.n_classes):
+                raise ValueError(f"{name} needs no value or {classes.n_classes}")
         return self
 
 
@@ -210,8 +215,8 @@ class CalibrationBody(Body):
     policy: Text
     tta_mode: ViewName
     views: ViewNames
-    targets: Annotated[tuple[TargetBody, ...], Field(max_length=N_CLASSES)]
-    guarantees: Annotated[tuple[GuaranteeBody, ...], Field(max_length=N_CLASSES + 1)]
+    targets: Annotated[tuple[TargetBody, ...], Field(max_length=MOST_CLASSES)]
+    guarantees: Annotated[tuple[GuaranteeBody, ...], Field(max_length=MOST_CLASSES + 1)]
     level_guarantees: Annotated[tuple[LevelGuaranteeBody, ...], Field(max_length=2)] = ()
     confidence: _OpenShare | None
     guarantee_settings: GuaranteeSettingsBody | None = None

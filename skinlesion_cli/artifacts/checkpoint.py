@@ -17,6 +17,7 @@ from skinlesion_cli.artifacts.schema import Count, FileName, JsonObject, Share, 
 from skinlesion_cli.artifacts.tensors import read_header, stored_tensors
 from skinlesion_cli.config.schema import Preprocessing, Recipe, canonical_json
 from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
 class CheckpointFigures(OpenBody):
@@ -47,7 +48,8 @@ class CheckpointBody(Body):
 class Checkpoint(StoredArtifact):
     """`weights` is the content of a safetensors file; `figures` holds the epoch kept and its validation BACC.
 
-    `initial_weights` says where training started (a file's hash, a package and version, `none`).
+    `initial_weights` says where training started (a file's hash, a package and version, `none`). The
+    network has one logit for each of `classes`, in their order.
     """
 
     KIND: ClassVar[str] = "checkpoint"
@@ -61,6 +63,7 @@ class Checkpoint(StoredArtifact):
     initial_weights: str
     seed: int
     fold: int | None = None
+    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
 
     @property
@@ -107,6 +110,7 @@ class Checkpoint(StoredArtifact):
             figures=body.figures.model_dump(exclude_unset=True),
             initial_weights=body.initial_weights,
             seed=artifact.seed or 0,
+            classes=artifact.classes,
             artifact=artifact,
         )
 
@@ -124,6 +128,7 @@ class Checkpoint(StoredArtifact):
             config_sha256=self.recipe.sha256(),
             preprocessing=self.preprocessing.model_dump(mode="json"),
             seed=self.seed,
+            classes=self.classes,
         )
 
     @classmethod

@@ -23,6 +23,7 @@ from skinlesion_cli.artifacts.schema import (
 )
 from skinlesion_cli.decisions.ensemble import METHODS, combine
 from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 _WEIGHT_TOLERANCE = 1e-6
 
@@ -103,6 +104,7 @@ class Ensemble(StoredArtifact):
     method: str
     views: tuple[str, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -128,7 +130,9 @@ class Ensemble(StoredArtifact):
         return np.array([member.weight for member in self.members], dtype=np.float64)
 
     def merge(self, probabilities: np.ndarray) -> np.ndarray:
-        """The weighted mean of the members' probabilities, (n_members, n, 7) to float32 (n, 7)."""
+        """The weighted mean of the members' probabilities, (n_members, n, n_classes), as
+        float32 (n, n_classes).
+        """
         return combine(probabilities, self.weights)
 
     @classmethod
@@ -146,6 +150,7 @@ class Ensemble(StoredArtifact):
             method=body.method,
             views=body.views,
             figures=body.figures.model_dump(exclude_unset=True),
+            classes=artifact.classes,
             artifact=artifact,
         )
 
@@ -156,5 +161,6 @@ class Ensemble(StoredArtifact):
                 "method": self.method,
                 "views": list(self.views),
                 "figures": dict(self.figures),
-            }
+            },
+            classes=self.classes,
         )

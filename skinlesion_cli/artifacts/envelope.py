@@ -23,11 +23,14 @@ from skinlesion_cli.artifacts.files import atomic_write, remove_unfinished, sha2
 from skinlesion_cli.artifacts.reading import read_regular, sha256_regular
 from skinlesion_cli.artifacts.schema import FileName, Sha256, Text
 from skinlesion_cli.config.schema import canonical_json
-from skinlesion_cli.errors import ArtifactError
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.errors import ArtifactError, SkinLesionError
+from skinlesion_cli.taxonomy.class_list import ClassList
+from skinlesion_cli.taxonomy.shipped import shipped
 
 FORMAT = "skinlesion-artifact"
 RUN_AGAIN = "Run the stage that wrote it again."
+# The list of artifacts whose envelope holds none: those of earlier versions, which knew no other.
+UNSTATED_CLASSES = "isic2018"
 _LIBRARIES = ("numpy", "pandas", "pillow", "scikit-learn", "timm", "torch")
 MOST_ENVELOPE_BYTES = 64 << 20
 MOST_PAYLOAD_BYTES = 16 << 30
@@ -52,6 +55,7 @@ class _Envelope(_Strict):
     schema_version: Annotated[int, Field(ge=1)]
     made_with: dict[Text, Text]
     class_order: list[Text]
+    classes: dict[str, Any] | None = None
     config_sha256: Sha256 | None
     inputs: dict[Text, Text]
     preprocessing: dict[str, Any] | None
@@ -66,6 +70,7 @@ class Artifact:
     """A verified artifact on disk.
 
     `payloads` maps each payload's role (such as `weights`) to its file; `sha256` names the whole artifact.
+    `classes` is the class list that its content is about.
     """
 
     path: Path
@@ -78,6 +83,7 @@ class Artifact:
     preprocessing: dict[str, Any] | None
     seed: int | None
     made_with: dict[str, str] = field(default_factory=dict)
+    classes: ClassList = field(default_factory=lambda: shipped(UNSTATED_CLASSES))
 
     def payload(self, role: str) -> bytes:
         """The content of one payload.
@@ -139,6 +145,7 @@ def write_artifact(
     config_sha256: str | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    classes: ClassList | None = None,
 ) -> Artifact:
     """Write an artifact; the previous version is kept until the last step.
 
@@ -148,7 +155,9 @@ def write_artifact(
     body : the content in JSON types; NaN is refused (write None for undefined).
     payloads : role -> (suffix such as `.csv`, content).
     inputs : role -> the artifact (or its sha256) that this one was made from.
+    classes : the class list that it is about; None: that of its inputs.
     """
+    listed = classes or _classes_of(inputs or {})
     records: dict[str, dict[str, Any]] = {}
     for role, (suffix, data) in (payloads or {}).items():
         digest = sha256_bytes(data)
@@ -162,7 +171,7 @@ def write_artifact(
         "kind": kind,
         "schema_version": schema_version,
         "made_with": made_with(),
-        "class_order": list(CLASS_NAMES),
+        "class_order": list(listed.codes),
         "config_sha256": config_sha256,
         "inputs": {
             role: source if isinstance(source, str) else source.sha256
@@ -173,11 +182,18 @@ def write_artifact(
         "payloads": records,
         "body": dict(body),
     }
+    if listed != shipped(UNSTATED_CLASSES):
+        envelope["classes"] = listed.to_dict()
     digest = sha256_bytes(canonical_json(envelope))
     text = json.dumps(envelope | {"sha256": digest}, indent=1, sort_keys=True, allow_nan=False)
     atomic_write(path, (text + "\n").encode())
     _remove_superseded(path, {record["file"] for record in records.values()})
     return read_artifact(path, kind=kind, schema_version=schema_version, verify_payloads=False)
+
+
+def _classes_of(inputs: Mapping[str, Artifact | str]) -> ClassList:
+    lists = [source.classes for source in inputs.values() if isinstance(source, Artifact)]
+    return lists[0] if lists else shipped(UNSTATED_CLASSES)
 
 
 def _remove_superseded(path: Path, current: set[str]) -> None:
@@ -196,7 +212,7 @@ def read_artifact(
     Raises
     ------
     ArtifactError : it is missing, not of this kind, of a newer schema, truncated, altered, has another class
-        order, or a payload is missing or altered. Nothing in it is ever executed.
+        order than its class list, or a payload is missing or altered. Nothing in it is ever executed.
     """
     content, envelope = _read_envelope(path, hint)
     _require(path, "kind", envelope.kind, kind)
@@ -206,7 +222,7 @@ def read_artifact(
             f"but this version reads up to {schema_version}",
             "Update skinlesion, or run the stage again with this version.",
         )
-    _require(path, "class order", envelope.class_order, list(CLASS_NAMES))
+    classes = _stated_classes(path, envelope)
     del content["sha256"]
     try:
         actual = sha256_bytes(canonical_json(content))
@@ -233,7 +249,22 @@ def read_artifact(
         preprocessing=envelope.preprocessing,
         seed=envelope.seed,
         made_with=envelope.made_with,
+        classes=classes,
     )
+
+
+def _stated_classes(path: Path, envelope: _Envelope) -> ClassList:
+    if envelope.classes is None:
+        classes = shipped(UNSTATED_CLASSES)
+    else:
+        try:
+            classes = ClassList.from_dict(envelope.classes)
+        except (SkinLesionError, LookupError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{path.name} holds a class list that cannot be read: {error}", RUN_AGAIN
+            ) from None
+    _require(path, "class order", envelope.class_order, list(classes.codes))
+    return classes
 
 
 def payload_files(path: Path) -> list[Path]:

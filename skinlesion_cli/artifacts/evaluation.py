@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,7 +16,6 @@ from skinlesion_cli.artifacts.base import Content, OpenBody, StoredArtifact, par
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import atomic_write, sha256_bytes
 from skinlesion_cli.artifacts.schema import FileName, Sha256
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 
 class EvaluationBody(OpenBody):
@@ -63,9 +62,9 @@ def defined(value: Any) -> Any:
     return value
 
 
-def challenge_csv(ids: list[str], values: np.ndarray) -> bytes:
-    """The official ISIC 2018 Task 3 table: `image` and the seven classes, every value a float in [0, 1]."""
-    columns = {name: tables.shortest(values[:, index]) for index, name in enumerate(CLASS_NAMES)}
+def challenge_csv(ids: list[str], values: np.ndarray, codes: Sequence[str]) -> bytes:
+    """The official layout of ISIC 2018 Task 3: `image` and the classes, every value a float in [0, 1]."""
+    columns = {code: tables.shortest(values[:, index]) for index, code in enumerate(codes)}
     return tables.to_csv(pd.DataFrame({"image": ids} | columns))
 
 

@@ -28,7 +28,6 @@ from skinlesion_cli.artifacts.tensors import load_float32, read_header
 from skinlesion_cli.artifacts.user_cache import user_cache
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.errors import ArtifactError, UsageError
-from skinlesion_cli.taxonomy import N_CLASSES
 
 # Names of the inputs of an exported network (the second only with a branch for metadata), and of its outputs.
 INPUT, METADATA = "pixels", "metadata"
@@ -57,10 +56,10 @@ class ExportBody(Body):
 @dataclass(frozen=True)
 class Export(StoredArtifact):
     """`model` is an ONNX file: `pixels` uint8 (n, s, s, 3) in, and `metadata` float32 (n, k) where the
-    network has a branch for it; `logits` (n, 7), `features` (n, c, h, w) out.
+    network has a branch for it; `logits` (n, n_classes), `features` (n, c, h, w) out.
 
-    `classifier` is the last layer's weight, float32 (7, c). `figures` holds what was measured before it was
-    accepted: on how many images, the largest difference of a probability, and BACC before and after.
+    `classifier` is the last layer's weight, float32 (n_classes, c). `figures` holds what was measured before
+    it was accepted: on how many images, the largest difference of a probability, and BACC before and after.
     `preprocessing` is that of the network it was made from; None before it is saved. `weights` are the
     tensors, float32 or float16, that `model` does not hold itself, and `classifier_name` is the name of the
     classifier among them; both are empty where it holds all.
@@ -93,15 +92,18 @@ class Export(StoredArtifact):
         ------
         ArtifactError : the file lacks one of them, or it is not finite.
         """
-        return cls(GRAPH, graph, np.zeros((N_CLASSES, 0), np.float32), figures)._linked(
+        return cls(GRAPH, graph, np.zeros((0, 0), np.float32), figures)._linked(
             checkpoint, tensors, classifier_name
         )
 
     def _linked(self, checkpoint: Checkpoint, tensors: Sequence[str], classifier_name: str) -> Self:
         weights = checkpoint.tensors([*tensors, classifier_name])
         classifier = weights[classifier_name].astype(np.float32)
-        if classifier.ndim != 2 or classifier.shape[0] != N_CLASSES:
-            raise ArtifactError(f"{classifier_name} of {checkpoint.name} is no last layer of 7 classes")
+        if classifier.ndim != 2 or len(classifier) != checkpoint.classes.n_classes:
+            raise ArtifactError(
+                f"{classifier_name} of {checkpoint.name} is no last layer of "
+                f"{checkpoint.classes.n_classes} classes"
+            )
         taken = {name: weights[name] for name in tensors}
         return replace(self, classifier=classifier, weights=taken, classifier_name=classifier_name)
 
@@ -148,7 +150,7 @@ class Export(StoredArtifact):
         preprocessing = checked_values(Preprocessing, artifact.preprocessing or {}, f"{name}, preprocessing")
         if body.classifier:
             # What the names stand for is in the network's file, see `load_for`.
-            nothing = np.zeros((N_CLASSES, 0), np.float32)
+            nothing = np.zeros((0, 0), np.float32)
             return cls(
                 format=body.format,
                 model=artifact.payload("graph"),
@@ -161,8 +163,11 @@ class Export(StoredArtifact):
             )
         content, tensors = artifact.payload("classifier"), artifact.payloads["classifier"].name
         weight = read_header(content, tensors).get("weight")
-        if weight is None or len(weight.shape) != 2 or weight.shape[0] != N_CLASSES:
-            raise ArtifactError(f"{tensors} does not hold the last layer's weight, of shape (7, n_features)")
+        if weight is None or len(weight.shape) != 2 or weight.shape[0] != artifact.classes.n_classes:
+            raise ArtifactError(
+                f"{tensors} does not hold the last layer's weight, of shape "
+                f"({artifact.classes.n_classes}, n_features)"
+            )
         return cls(
             format=body.format,
             model=artifact.payload("model"),

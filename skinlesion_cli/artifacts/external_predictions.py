@@ -20,32 +20,32 @@ from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import unescape_formula
-from skinlesion_cli.artifacts.predictions import PROBABILITY_COLUMNS, Predictions
+from skinlesion_cli.artifacts.predictions import Predictions, probability_columns
 from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.errors import DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, class_named, plain_name
+from skinlesion_cli.taxonomy import plain_name
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 VIEWS: tuple[str, ...] = ("outside",)
 _ID_COLUMNS = ("id", "image", "image_id", "isic_id", "filename", "file", "image_name", "path")
-_KNOWN_COLUMNS = (
-    "label", "lesion_id", "decision", "status", "triage", "alarm", "model_sha256",
-    *PROBABILITY_COLUMNS, *CLASS_NAMES,
-)  # fmt: skip
+_KNOWN_COLUMNS = ("label", "lesion_id", "decision", "status", "triage", "alarm", "model_sha256")
 _SUFFIX = re.compile(r"\.(jpe?g|jfif|png|tiff?|bmp|webp|gif|dcm|dicom|heic|avif|jp2|jxl)$", re.IGNORECASE)
 _SUM_TOLERANCE = 1e-3
-# Seven probabilities rounded to two decimals are off by 0.035 together at most.
-_ROUNDED_TOLERANCE = 0.0351
+# A probability rounded to two decimals is off by this at most.
+_ROUNDED_TOLERANCE = 0.00502
 
 
 @dataclass(frozen=True)
 class Truth:
     """`table` has the columns id, label and lesion_id, one row per image.
 
-    `lesions_known` is False where every image had to be taken for a lesion of its own.
+    `lesions_known` is False where every image had to be taken for a lesion of its own. Labels are codes of
+    `classes`.
     """
 
     table: pd.DataFrame
     lesions_known: bool
+    classes: ClassList
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ExternalPredictions:
     notes: tuple[str, ...] = ()
 
 
-def _read(path: Path, *, label_synonyms: bool = False) -> pd.DataFrame:
-    """The table with the ids in `id` and known columns by the names of `_KNOWN_COLUMNS`;
+def _read(path: Path, classes: ClassList, *, label_synonyms: bool = False) -> pd.DataFrame:
+    """The table with the ids in `id`, and known columns and those of classes by their names;
     decimal commas are points.
 
     With `label_synonyms`, a column `dx`, `diagnosis`, `class` and so on is the label: in a table of
@@ -82,21 +82,25 @@ def _read(path: Path, *, label_synonyms: bool = False) -> pd.DataFrame:
     written = user_tables.read(path, path.name)
     table = written.cells
     by_plain_name = {plain_name(header): header for header in reversed(table.columns)}
+    of_classes = (*probability_columns(classes), *classes.codes)
     known = {
-        name: by_plain_name[plain_name(name)] for name in _KNOWN_COLUMNS if plain_name(name) in by_plain_name
+        name: by_plain_name[plain_name(name)]
+        for name in (*_KNOWN_COLUMNS, *of_classes)
+        if plain_name(name) in by_plain_name
     }
     for column in ("label", "lesion_id") if label_synonyms else ("lesion_id",):
         if column not in known and (headers := written.headers_of(column)):
             known[column] = headers[0]
-    if not any(set(names) <= set(known) for names in (PROBABILITY_COLUMNS, CLASS_NAMES)):
-        known |= {f"p_{name}": header for name, header in written.class_headers().items()}
+    if not any(set(names) <= set(known) for names in (probability_columns(classes), classes.codes)):
+        headers_by_class = written.class_headers(classes)
+        known |= {classes.column(code): header for code, header in headers_by_class.items()}
     ids = [by_plain_name[plain_name(name)] for name in _ID_COLUMNS if plain_name(name) in by_plain_name]
     ids = ids or written.headers_of("image")
     if not ids:
         raise DataError(f"{path.name} has no column of image ids", "Name it `id` or `image`.")
     table = table.rename(columns={column: name for name, column in known.items()} | {ids[0]: "id"})
     if written.separator != ",":
-        for column in {*PROBABILITY_COLUMNS, *CLASS_NAMES} & set(table.columns):
+        for column in set(of_classes) & set(table.columns):
             table[column] = user_tables.with_decimal_points(table[column])
     if "model_sha256" in table.columns:
         # Only tables that `predict` wrote have this column, and their ids are escaped for spreadsheets.
@@ -125,7 +129,7 @@ def _numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarr
         return numbers
     named = name_items(table["id"][outside])
     sums = numbers.sum(axis=1)
-    if (numbers >= 0.0).all() and (np.abs(sums - 100.0) < 100.0 * _ROUNDED_TOLERANCE).all():
+    if (numbers >= 0.0).all() and (np.abs(sums - 100.0) < 100.0 * _ROUNDED_TOLERANCE * len(columns)).all():
         raise DataError(
             f"{name} holds percentages, not probabilities: rows sum to 100, for {named}",
             "Divide them by 100.",
@@ -138,55 +142,59 @@ def _numbers(table: pd.DataFrame, columns: Sequence[str], name: str) -> np.ndarr
     raise DataError(f"{name} holds values outside 0 to 1, which are not probabilities, for {named}")
 
 
-def _labels(table: pd.DataFrame, name: str) -> pd.Series | None:
+def _labels(table: pd.DataFrame, name: str, classes: ClassList) -> pd.Series | None:
     if "label" not in table.columns:
         return None
-    labels = table["label"].map(class_named)
+    labels = table["label"].map(classes.class_named)
     unknown = table["id"][labels.isna()]
     if len(unknown):
         raise DataError(
-            f"{name} has no known class for {name_items(unknown)}", "Known: " + ", ".join(CLASS_NAMES)
+            f"{name} has no known class for {name_items(unknown)}", "Known: " + ", ".join(classes.codes)
         )
     return labels
 
 
-def read_truth(path: Path) -> Truth:
+def read_truth(path: Path, classes: ClassList) -> Truth:
     """Labels from a CSV: a column `label`, or the official one-hot columns; `lesion_id` where there is one.
 
     Raises
     ------
     DataError : no labels, an unknown class, an image without exactly one class.
     """
-    table = _read(path, label_synonyms=True)
-    labels = _labels(table, path.name)
+    table = _read(path, classes, label_synonyms=True)
+    labels = _labels(table, path.name, classes)
     if labels is None:
-        table = table.rename(columns=dict(zip(PROBABILITY_COLUMNS, CLASS_NAMES, strict=True)))
-        if any(name not in table.columns for name in CLASS_NAMES):
+        table = table.rename(columns=dict(zip(probability_columns(classes), classes.codes, strict=True)))
+        if any(name not in table.columns for name in classes.codes):
             raise DataError(
                 f"{path.name} has no labels",
-                "Give a column `label`, or the columns " + ", ".join(CLASS_NAMES),
+                "Give a column `label`, or the columns " + ", ".join(classes.codes),
             )
-        one_hot = _numbers(table, CLASS_NAMES, path.name) > 0.5
+        one_hot = _numbers(table, classes.codes, path.name) > 0.5
         unclear = table["id"][one_hot.sum(axis=1) != 1]
         if len(unclear):
             raise DataError(f"{path.name} does not give exactly one class for {name_items(unclear)}")
-        labels = pd.Series(np.array(CLASS_NAMES, dtype=object)[one_hot.argmax(axis=1)], index=table.index)
-    return _truth(table["id"], labels, table.get("lesion_id"))
+        labels = pd.Series(np.array(classes.codes, dtype=object)[one_hot.argmax(axis=1)], index=table.index)
+    return _truth(table["id"], labels, table.get("lesion_id"), classes)
 
 
-def find_truth(file: Path | None, manifest: Path) -> Truth | None:
-    """The truth of `file`; without one, of the manifest; None where there is neither."""
+def find_truth(file: Path | None, manifest: Path, classes: ClassList) -> Truth | None:
+    """The truth of `file`, in the classes of this list; without one, of the manifest, in those of its own.
+
+    None where there is neither.
+    """
     if file is not None:
-        return read_truth(file)
+        return read_truth(file, classes)
     if not manifest.exists():
         return None
-    return Truth(Manifest.load(manifest).table[["id", "label", "lesion_id"]], lesions_known=True)
+    stored = Manifest.load(manifest)
+    return Truth(stored.table[["id", "label", "lesion_id"]], lesions_known=True, classes=stored.classes)
 
 
-def _truth(ids: pd.Series, labels: pd.Series, lesions: pd.Series | None) -> Truth:
+def _truth(ids: pd.Series, labels: pd.Series, lesions: pd.Series | None, classes: ClassList) -> Truth:
     known = lesions is not None and bool((lesions != "").all())
     own = ids if lesions is None else lesions.where(lesions != "", "image:" + ids)
-    return Truth(pd.DataFrame({"id": ids, "label": labels, "lesion_id": own}), known)
+    return Truth(pd.DataFrame({"id": ids, "label": labels, "lesion_id": own}), known, classes)
 
 
 def bare_id(identity: str) -> str:
@@ -226,18 +234,25 @@ def _joined(ids: pd.Series, truth: Truth, name: str) -> tuple[pd.DataFrame, list
     return rows, notes
 
 
-def _probabilities(table: pd.DataFrame, name: str) -> tuple[np.ndarray, list[str]]:
+def _probabilities(table: pd.DataFrame, name: str, classes: ClassList) -> tuple[np.ndarray, list[str]]:
     columns = next(
-        (names for names in (PROBABILITY_COLUMNS, CLASS_NAMES) if set(names) <= set(table.columns)), None
+        (
+            names
+            for names in (probability_columns(classes), classes.codes)
+            if set(names) <= set(table.columns)
+        ),
+        None,
     )
     if columns is None:
-        raise DataError(f"{name} lacks probabilities", "Name them " + ", ".join(PROBABILITY_COLUMNS))
+        raise DataError(f"{name} lacks probabilities", "Name them " + ", ".join(probability_columns(classes)))
     values = _numbers(table, columns, name)
     sums = values.sum(axis=1)
     off = np.abs(sums - 1.0) > _SUM_TOLERANCE
     if not off.any():
         return values, []
-    rounded = (values == np.round(values, 2)).all() and (np.abs(sums - 1.0) <= _ROUNDED_TOLERANCE).all()
+    rounded = (values == np.round(values, 2)).all() and (
+        np.abs(sums - 1.0) <= _ROUNDED_TOLERANCE * classes.n_classes
+    ).all()
     if not rounded:
         raise DataError(
             f"{name}: the probabilities do not sum to 1 for {name_items(table['id'][off])}",
@@ -251,8 +266,11 @@ def _texts(table: pd.DataFrame, column: str) -> np.ndarray | None:
     return table[column].to_numpy(dtype=str) if column in table.columns else None
 
 
-def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> ExternalPredictions:
-    """Predictions from a CSV: columns `p_MEL` ... (or `MEL` ...), one row per image, rows summing to 1.
+def read_predictions(
+    path: Path, truth: Truth | None, part: str = "val", *, classes: ClassList
+) -> ExternalPredictions:
+    """Predictions from a CSV: a column for each class of the list (`p_CODE`, or `CODE`), one row per
+    image, rows summing to 1.
 
     Labels and lesions come from the table itself (`label`, `lesion_id`) or from `truth`. Rows of images that
     could not be read (`status` other than `ok`) are left out and counted. Where present, `decision`, `triage`
@@ -262,7 +280,7 @@ def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> Exte
     ------
     DataError : naming the images that cannot be used.
     """
-    table, notes = _read(path), []
+    table, notes = _read(path, classes), []
     if "status" in table.columns:
         failed = table["status"] != "ok"
         if failed.all():
@@ -273,23 +291,31 @@ def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> Exte
                 f"{name_items(table['id'][failed])}"
             )
             table = table[~failed].reset_index(drop=True)
-    values, renormalised = _probabilities(table, path.name)
-    labels = _labels(table, path.name)
+    values, renormalised = _probabilities(table, path.name, classes)
+    labels = _labels(table, path.name, classes)
     if labels is not None:
-        truth = _truth(table["id"], labels, table.get("lesion_id"))
+        truth = _truth(table["id"], labels, table.get("lesion_id"), classes)
     if truth is None:
         raise DataError(
             f"{path.name} has no column `label`, and no truth was given", "Give one with --truth FILE.csv."
         )
     rows, matched = _joined(table["id"], truth, path.name)
-    stand_in = Artifact(path, "table", sha256_file(path), {}, {}, {"split": "outside"}, None, None, None)
+    stand_in = Artifact(
+        path, "table", sha256_file(path), {}, {}, {"split": "outside"}, None, None, None, classes=classes
+    )
     predictions = Predictions(
-        rows, values.astype(np.float32)[:, None], VIEWS, source=path.stem, part=part, artifact=stand_in
+        rows,
+        values.astype(np.float32)[:, None],
+        VIEWS,
+        source=path.stem,
+        part=part,
+        classes=classes,
+        artifact=stand_in,
     )
     models = set(table["model_sha256"]) if "model_sha256" in table.columns else set()
     return ExternalPredictions(
         predictions,
-        _decided(table, path.name),
+        _decided(table, path.name, classes),
         truth.lesions_known,
         _levels(table, path.name),
         _texts(table, "alarm"),
@@ -298,13 +324,13 @@ def read_predictions(path: Path, truth: Truth | None, part: str = "val") -> Exte
     )
 
 
-def _decided(table: pd.DataFrame, name: str) -> np.ndarray | None:
+def _decided(table: pd.DataFrame, name: str, classes: ClassList) -> np.ndarray | None:
     if "decision" not in table.columns:
         return None
-    unknown = table["id"][~table["decision"].isin(CLASS_INDEX)]
+    unknown = table["id"][~table["decision"].isin(classes.codes)]
     if len(unknown):
         raise DataError(f"{name} has an unknown decision for {name_items(unknown)}")
-    result: np.ndarray | None = table["decision"].map(CLASS_INDEX).to_numpy(dtype=np.int64)
+    result: np.ndarray | None = table["decision"].map(classes.index).to_numpy(dtype=np.int64)
     return result
 
 

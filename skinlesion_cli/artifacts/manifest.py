@@ -14,7 +14,7 @@ from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.schema import ClassName, Count, Text
 from skinlesion_cli.errors import ArtifactError, DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
 class ManifestBody(Body):
@@ -29,7 +29,10 @@ class ManifestBody(Body):
 
 @dataclass(frozen=True)
 class Manifest(StoredArtifact):
-    """Images and their metadata; `table` has the columns `COLUMNS`, all text, sorted by id."""
+    """Images and their metadata; `table` has the columns `COLUMNS`, all text, sorted by id.
+
+    Labels are codes of `classes`, the class list that all later stages work with.
+    """
 
     KIND: ClassVar[str] = "manifest"
     # `file` is relative to the image folder of the dataset. `part` is where the source puts the image
@@ -55,17 +58,18 @@ class Manifest(StoredArtifact):
     table: pd.DataFrame
     licence: str
     attribution: str
+    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         unknown = {name: "" for name in self.ADDED_COLUMNS if name not in self.table.columns}
         object.__setattr__(self, "table", self.table.assign(**unknown))
-        check(self.table)
+        check(self.table, self.classes)
 
     @property
     def class_counts(self) -> dict[str, int]:
         counts = Counter(self.table["label"])
-        return {name: counts.get(name, 0) for name in CLASS_NAMES}
+        return {name: counts.get(name, 0) for name in self.classes.codes}
 
     @property
     def n_lesions(self) -> int:
@@ -89,6 +93,7 @@ class Manifest(StoredArtifact):
             table=table,
             licence=body.licence,
             attribution=body.attribution,
+            classes=artifact.classes,
             artifact=artifact,
         )
 
@@ -104,6 +109,7 @@ class Manifest(StoredArtifact):
         return Content(
             body.model_dump(mode="json"),
             payloads={"table": (".csv", tables.to_csv(table))},
+            classes=self.classes,
         )
 
 
@@ -113,7 +119,7 @@ def _is_below_its_folder(file: str) -> bool:
     return file != "" and parts[0] != "" and ".." not in parts and not re.match(r"[A-Za-z]:", file)
 
 
-def check(table: pd.DataFrame) -> None:
+def check(table: pd.DataFrame, classes: ClassList) -> None:
     """Refuse a table with duplicate ids, unknown classes or images without a lesion.
 
     Raises
@@ -124,12 +130,12 @@ def check(table: pd.DataFrame) -> None:
     duplicates = sorted(identity for identity, count in Counter(table["id"]).items() if count > 1)
     if duplicates:
         raise DataError(f"these image ids occur more than once: {name_items(duplicates)}")
-    unknown = table[~table["label"].isin(CLASS_INDEX)]
+    unknown = table[~table["label"].isin(classes.codes)]
     if len(unknown):
         named = [f"{row.id} ({row.label or 'no class'})" for row in unknown.itertuples()]
         raise DataError(
             f"these images have a class that is not known: {name_items(named)}",
-            "Known classes: " + ", ".join(CLASS_NAMES),
+            "Known classes: " + ", ".join(classes.codes),
         )
     without_lesion = table[table["lesion_id"] == ""]["id"].tolist()
     if without_lesion:

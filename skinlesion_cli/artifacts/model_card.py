@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.decisions.triage_policy import triage_policy
-from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
+from skinlesion_cli.taxonomy import DISCLAIMER
 
 # Read by the hub. A licence is for the owner to choose: of the images, too, that it was trained on.
 _HEAD = """\
@@ -30,7 +30,7 @@ def render(bundle: Bundle, name: str) -> str:
         "",
         f"{DISCLAIMER}",
         "",
-        f"Seven classes of dermoscopic images ({', '.join(CLASS_NAMES)}), by {len(rows)} networks.",
+        f"Classes of dermoscopic images: {', '.join(bundle.classes.codes)}; by {len(rows)} networks.",
         "",
         "```sh",
         f"skinlesion predict ./images --model {name}@COMMIT",

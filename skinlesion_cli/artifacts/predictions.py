@@ -21,11 +21,15 @@ from skinlesion_cli.artifacts.legacy import RENAMED_TENSORS
 from skinlesion_cli.artifacts.schema import Count, FileName, Text, ViewNames
 from skinlesion_cli.artifacts.tensors import load_float32, read_header
 from skinlesion_cli.errors import ArtifactError, name_items
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 # Probabilities are rounded to float32, and those of several networks are averaged.
 _SUM_TOLERANCE = 1e-3
-PROBABILITY_COLUMNS = tuple(f"p_{name}" for name in CLASS_NAMES)
+
+
+def probability_columns(classes: ClassList) -> tuple[str, ...]:
+    """The columns of the probabilities of a list, in its order."""
+    return tuple(classes.column(code) for code in classes.codes)
 
 
 class PredictionsBody(Body):
@@ -42,10 +46,10 @@ class Predictions(StoredArtifact):
     """Probabilities for labelled images.
 
     `table` has the columns `COLUMNS` (all text; `fold` is empty without folds), one row per image.
-    `view_probabilities` is float32 of shape (n_images, n_views, 7): softmax per TTA view, in the order of
-    `views`. `source` names the network or ensemble, `part` the part of the split. `group_probabilities`,
-    float32 (n_images, n_groups, n_views, 7), are those of each member group of an ensemble; None where there
-    is a single one.
+    `view_probabilities` is float32 of shape (n_images, n_views, n_classes): softmax per TTA view, in the
+    order of `views` and `classes`. `source` names the network or ensemble, `part` the part of the
+    split. `group_probabilities`, float32 (n_images, n_groups, n_views, n_classes), are those of each member
+    group of an ensemble; None where there is a single one.
     """
 
     KIND: ClassVar[str] = "predictions"
@@ -56,11 +60,12 @@ class Predictions(StoredArtifact):
     views: tuple[str, ...]
     source: str
     part: str
+    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
     group_probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        expected = (len(self.table), len(self.views), N_CLASSES)
+        expected = (len(self.table), len(self.views), self.classes.n_classes)
         groups = self.group_probabilities
         shapes = [self.view_probabilities.shape]
         if groups is not None:
@@ -79,13 +84,13 @@ class Predictions(StoredArtifact):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """float32 (n_images, 7): the mean over all views."""
+        """float32 (n_images, n_classes): the mean over all views."""
         result: np.ndarray = self.view_probabilities.mean(axis=1, dtype=np.float64).astype(np.float32)
         return result
 
     @property
     def member_groups(self) -> np.ndarray:
-        """float32 (n_images, n_groups, n_views, 7): of each member group;
+        """float32 (n_images, n_groups, n_views, n_classes): of each member group;
         of the only one where there is a single one.
         """
         single = self.view_probabilities[:, None]
@@ -103,8 +108,8 @@ class Predictions(StoredArtifact):
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (n_images,): class indexes in the order of `CLASS_NAMES`."""
-        return np.array([CLASS_INDEX[name] for name in self.table["label"]], dtype=np.int64)
+        """int64 (n_images,): class indexes in the order of `classes`."""
+        return np.array([self.classes.index[name] for name in self.table["label"]], dtype=np.int64)
 
     @property
     def lesion_ids(self) -> np.ndarray:
@@ -121,8 +126,8 @@ class Predictions(StoredArtifact):
             raise ArtifactError(
                 f"{artifact.path.name} states {body.images} images, but its table has {len(table)}"
             )
-        tensors = _tensors(artifact, (len(table), len(body.views), N_CLASSES))
-        unknown = table["id"][~table["label"].isin(CLASS_INDEX)]
+        tensors = _tensors(artifact, (len(table), len(body.views), artifact.classes.n_classes))
+        unknown = table["id"][~table["label"].isin(artifact.classes.codes)]
         if len(unknown) or table["id"].duplicated().any():
             raise ArtifactError(
                 f"{artifact.path.name} names an image twice, or an unknown class for {name_items(unknown)}"
@@ -133,6 +138,7 @@ class Predictions(StoredArtifact):
             views=body.views,
             source=body.source,
             part=body.part,
+            classes=artifact.classes,
             artifact=artifact,
             group_probabilities=tensors.get("group_probabilities"),
         )
@@ -141,7 +147,7 @@ class Predictions(StoredArtifact):
         # The CSV beside the tensor is for people, with the mean over the views.
         readable = self.table.loc[:, list(self.COLUMNS)].reset_index(drop=True)
         mean = self.probabilities
-        for index, column in enumerate(PROBABILITY_COLUMNS):
+        for index, column in enumerate(probability_columns(self.classes)):
             readable[column] = tables.shortest(mean[:, index])
         tensors = {"view_probabilities": self.view_probabilities}
         if self.group_probabilities is not None:
@@ -151,11 +157,12 @@ class Predictions(StoredArtifact):
         return Content(
             body.model_dump(mode="json"),
             payloads={"table": (".csv", tables.to_csv(readable)), "views": (".safetensors", save(tensors))},
+            classes=self.classes,
         )
 
 
 def _tensors(artifact: Artifact, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """The tensors of stored predictions under their present names; `shape` is (n_images, n_views, 7)."""
+    """The tensors under their present names; `shape` is (n_images, n_views, n_classes)."""
     content, name = artifact.payload("views"), artifact.payloads["views"].name
     shapes: dict[str, tuple[int, ...]] = {"view_probabilities": shape}
     for key, info in read_header(content, name).items():
@@ -166,7 +173,7 @@ def _tensors(artifact: Artifact, shape: tuple[int, int, int]) -> dict[str, np.nd
         # NaN is refused with the ids of its images, see `Predictions`.
         finite = tensor[np.isfinite(tensor).all(axis=-1)]
         if (finite < 0).any() or (np.abs(finite.sum(axis=-1) - 1.0) > _SUM_TOLERANCE).any():
-            raise ArtifactError(f"{name}: {key} holds values that are not probabilities of seven classes")
+            raise ArtifactError(f"{name}: {key} holds values that are not probabilities")
     if "view_probabilities" not in tensors:
         raise ArtifactError(f"{name} holds no view_probabilities")
     return {RENAMED_TENSORS.get(key, key): tensor for key, tensor in tensors.items()}

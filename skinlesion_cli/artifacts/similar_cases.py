@@ -23,7 +23,6 @@ from skinlesion_cli.artifacts.tensors import load_tensors
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.similar_cases import CaseTable
 from skinlesion_cli.errors import ArtifactError
-from skinlesion_cli.taxonomy import N_CLASSES
 
 _MOST_LESIONS = 1_000_000
 
@@ -65,7 +64,8 @@ class StoredCases(StoredArtifact):
         tensors = load_tensors(artifact.payload("table"), expected, artifact.path.name)
         missing = [name for name in expected if name not in tensors]
         bad = [name for name, values in tensors.items() if not np.isfinite(values).all()]
-        if missing or bad or (tensors["steps"] <= 0).any() or (tensors["labels"] >= N_CLASSES).any():
+        n_classes = artifact.classes.n_classes
+        if missing or bad or (tensors["steps"] <= 0).any() or (tensors["labels"] >= n_classes).any():
             named = ", ".join(missing or bad or ["steps or labels"])
             raise ArtifactError(f"{artifact.path.name} is damaged: {named}", cls.HINT)
         table = CaseTable(

@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from skinlesion_cli.errors import DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_NAMES, class_named, plain_name
+from skinlesion_cli.taxonomy import plain_name
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt"})
 # Column -> headers that mean it, compared by `taxonomy.plain_name`, the surest first.
@@ -104,18 +105,18 @@ class UserTable:
             by_plain_name.setdefault(plain_name(header), []).append(header)
         return [header for name in names[column] for header in by_plain_name.get(name, [])]
 
-    def class_headers(self) -> dict[str, str]:
-        """Class -> header where the table has a column of its own for each of the seven classes,
-        else empty.
+    def class_headers(self, classes: ClassList) -> dict[str, str]:
+        """Class -> header, in the order of the list, where the table has a column for each class of it, else
+        empty.
         """
         for prefix in ("p ", "prob ", "probability ", ""):
             headers = {
-                class_named(plain_name(header).removeprefix(prefix)): header
+                classes.class_named(plain_name(header).removeprefix(prefix)): header
                 for header in self.cells.columns
                 if plain_name(header).startswith(prefix)
             }
-            if all(name in headers for name in CLASS_NAMES):
-                return {name: headers[name] for name in CLASS_NAMES}
+            if all(code in headers for code in classes.codes):
+                return {code: headers[code] for code in classes.codes}
         return {}
 
 
@@ -269,7 +270,7 @@ def _separator(text: str) -> tuple[str, str]:
             cells = next(csv.reader([first], delimiter=separator), [])
         except csv.Error:
             cells = []
-        understood = sum(plain_name(cell) in known or class_named(cell) is not None for cell in cells)
+        understood = sum(plain_name(cell) in known for cell in cells)
         return (understood if len(cells) > 1 else 0, len(cells))
 
     # max takes the first of equals: the comma, where nothing tells.

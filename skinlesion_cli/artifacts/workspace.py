@@ -35,6 +35,11 @@ class Workspace:
         return self.dataset / "manifest.json"
 
     @property
+    def classes(self) -> Path:
+        """The class list of the dataset."""
+        return self.dataset / "classes.json"
+
+    @property
     def split(self) -> Path:
         return self.dataset / "split.json"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options
+from skinlesion_cli.cli import choices, options
 from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import StageCall, command
 from skinlesion_cli.errors import UsageError
@@ -40,9 +40,11 @@ def calibrate(
     policy: Annotated[
         str | None, one_of("--policy", help=POLICY, known="decisions.policies.registry.POLICIES")
     ] = None,
-    targets: Annotated[list[str] | None, typer.Option("--target", help=TARGET)] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--target", help=TARGET, autocompletion=choices.targets)
+    ] = None,
     priority: Annotated[
-        list[str] | None, one_of("--priority", help=PRIORITY, known="taxonomy.CLASS_NAMES")
+        list[str] | None, typer.Option("--priority", help=PRIORITY, autocompletion=choices.classes)
     ] = None,
     confidence: Annotated[
         float | None, typer.Option(help="Joint confidence level of all guarantees. Default: 0.95.")

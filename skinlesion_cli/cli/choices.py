@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from skinlesion_cli.cli.names import imported_names, listed, names_of
 from skinlesion_cli.errors import unknown_name
+
+if TYPE_CHECKING:
+    from skinlesion_cli.taxonomy.class_list import ClassList
 
 # What `{names}` in a help text becomes until the help is shown: further names, and the registry.
 _PLACEHOLDER = re.compile(r"\{([\w, -]*)@([\w.]+)\}")
@@ -84,6 +87,32 @@ def networks(ctx: typer.Context, incomplete: str) -> list[str]:
 
     workspace = Workspace(Path(ctx.params.get("workspace") or DEFAULT_FOLDER))
     return [name for name in workspace.trained() if name.startswith(incomplete)]
+
+
+def classes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completion by the classes of the model or workspace on the command line."""
+    return [code for code in _class_list(ctx).codes if code.startswith(incomplete)]
+
+
+def classes_or_all(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The same, and `all`."""
+    return [name for name in ("all", *_class_list(ctx).codes) if name.startswith(incomplete)]
+
+
+def targets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completion of `CLASS:sensitivity=`."""
+    return [f"{code}:sensitivity=" for code in _class_list(ctx).codes if code.startswith(incomplete)]
+
+
+def _class_list(ctx: typer.Context) -> ClassList:
+    from skinlesion_cli.artifacts.bundle import resolve_model
+    from skinlesion_cli.artifacts.class_list import class_list_of
+    from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
+
+    model = ctx.params.get("model")
+    if model and not model.startswith("hf://"):  # nothing is fetched while a command is being typed
+        return class_list_of(resolve_model(model))
+    return class_list_of(Workspace(Path(ctx.params.get("workspace") or DEFAULT_FOLDER)))
 
 
 def _completion(

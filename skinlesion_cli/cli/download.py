@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from skinlesion_cli.cli import options
-from skinlesion_cli.cli.choices import one_of
+from skinlesion_cli.cli.choices import one_of, suggested
 from skinlesion_cli.cli.root import StageCall, command
 
 EXAMPLE = """
@@ -18,6 +18,8 @@ skinlesion download --from ./reviewed/reviewed.csv --append
 skinlesion download --from ./isic2018 --split grouped --check-duplicates
 skinlesion download --from ./labels.csv --split kfold --folds 5
 skinlesion download --from ./isic2017 --append
+skinlesion download --from ./isic2019 --classes isic2019 --split grouped
+skinlesion download --show-classes melanoma
 skinlesion download --from ./mine.csv --images ./photos --map "common mole=NV"
 """
 SOURCE = "Dataset on disk: a folder (with zips or images) or a table. Default: fetch ISIC 2018 Task 3."
@@ -44,6 +46,12 @@ SOURCE_NAME = (
     "Name of this dataset in the manifest. Default: its layout, or for your own data the name of its folder."
 )
 
+CLASSES = (
+    "Class list of the dataset: {names}, or a YAML file of your own. Default: isic2018; with --append, that "
+    "of the dataset."
+)
+SHOW_CLASSES = "Print this class list as YAML, to start your own from, and exit: {names}."
+
 
 @command("download", example=EXAMPLE, section="Pipeline")
 def download(
@@ -69,11 +77,23 @@ def download(
         str, one_of("--image-types", help=TYPES, known="data.sources.base.IMAGE_TYPES")
     ] = "dermoscopic",
     source_name: Annotated[str | None, typer.Option("--source-name", help=SOURCE_NAME)] = None,
+    classes: Annotated[
+        str | None, suggested("--classes", help=CLASSES, known="taxonomy.shipped.SHIPPED")
+    ] = None,
+    show_classes: Annotated[
+        str | None,
+        one_of("--show-classes", help=SHOW_CLASSES, known="taxonomy.shipped.SHIPPED"),
+    ] = None,
     seed: options.SeedOption = 42,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
     """Import a dataset into the workspace and split it by lesion. Without --from, fetch ISIC 2018 Task 3."""
+    if show_classes is not None:
+        from skinlesion_cli.taxonomy.shipped import shipped_text
+
+        typer.echo(shipped_text(show_classes), nl=False)
+        raise typer.Exit
     from skinlesion_cli.stages.download import append as appending
     from skinlesion_cli.stages.download import stage
 
@@ -92,6 +112,7 @@ def download(
         allow_missing=allow_missing,
         image_types=image_types,
         source_name=source_name,
+        classes=classes,
         split=split,
         n_folds=folds,
         seed=seed,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skinlesion_cli.cli import options
+from skinlesion_cli.cli import choices, options
 from skinlesion_cli.cli.choices import one_of
 from skinlesion_cli.cli.root import StageCall, command
 
@@ -18,7 +18,7 @@ skinlesion explain ./images --class all --method layercam --raw npz --output map
 skinlesion explain ./images --check
 """
 
-CLASSES = "Class to explain: {names}. Repeatable. Default: the decided class."
+CLASSES = "Class to explain, one of those of the model, or all. Repeatable. Default: the decided class."
 METHOD = (
     "How maps are computed: {names}. fused and gradcam need no backward pass; "
     "the others use pytorch-grad-cam."
@@ -36,7 +36,7 @@ def explain(
     ] = Path("explanations"),
     classes: Annotated[
         list[str] | None,
-        one_of("--class", help=CLASSES, known="taxonomy.CLASS_NAMES", also=["all"]),
+        typer.Option("--class", help=CLASSES, autocompletion=choices.classes_or_all),
     ] = None,
     method: Annotated[
         str,

@@ -35,11 +35,14 @@ def commands() -> str:
 
 def columns() -> str:
     """The tables that `predict` writes: one row per image, and with `--group` one per lesion."""
-    from skinlesion_cli.inference.lesion_verdict import LESION_TABLE
-    from skinlesion_cli.inference.prediction import COLUMNS
+    from skinlesion_cli.inference.lesion_verdict import lesion_table
+    from skinlesion_cli.inference.prediction import table_of
+    from skinlesion_cli.taxonomy.shipped import shipped
 
-    lesions = _column_table(LESION_TABLE.columns)
-    return f"{_column_table(COLUMNS)}\n## One row per lesion (`--group`)\n\n{lesions}"
+    classes = shipped("isic2018")
+
+    lesions = _column_table(lesion_table(classes).columns)
+    return f"{_column_table(table_of(classes).columns)}\n## One row per lesion (`--group`)\n\n{lesions}"
 
 
 def _column_table(columns: Iterable[Any]) -> str:

@@ -22,13 +22,18 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlesion_cli.data.groups import split_groups
 from skinlesion_cli.errors import DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
 
 GROUPED_SHARES: Mapping[str, int] = {"train": 60, "val": 20, "test": 20}
 OFFICIAL_SHARES: Mapping[str, int] = {"train": 80, "val": 20}
 
 
-def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED_SHARES) -> dict[str, str]:
+def grouped(
+    images: pd.DataFrame,
+    seed: int,
+    shares: Mapping[str, int] = GROUPED_SHARES,
+    *,
+    codes: Sequence[str],
+) -> dict[str, str]:
     """Split by lesion and patient, stratified by class and source.
 
     Where every group is of one stratum (lesions, as a rule), strata are dealt out one by one: where there are
@@ -40,6 +45,7 @@ def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED
     ----------
     images : columns `id`, `label`, `lesion_id`; `patient_id` and `source` where known.
     shares : part -> share of the images, in percent.
+    codes : the classes in the order of their list, which decides where strata are equally rare.
 
     Returns
     -------
@@ -52,7 +58,7 @@ def grouped(images: pd.DataFrame, seed: int, shares: Mapping[str, int] = GROUPED
         return _parts_of_folds(images, kfold(images, seed, n_folds), shares)
     sizes = Counter(group_of)
     part_of_group: dict[str, str] = {}
-    for groups in _groups_by_stratum(images, group_of).values():
+    for groups in _groups_by_stratum(images, group_of, codes).values():
         ordered = sorted(groups, key=lambda group: rank(seed, group))
         part_of_group |= _deal(ordered, sizes, shares)
     return {identity: part_of_group[group] for identity, group in zip(images["id"], group_of, strict=True)}
@@ -87,6 +93,7 @@ def official(
     seed: int,
     shares: Mapping[str, int] = OFFICIAL_SHARES,
     *,
+    codes: Sequence[str],
     leave_out_overlap: bool = False,
 ) -> dict[str, str]:
     """The official training images, split into train and validation as by `grouped`;
@@ -117,7 +124,7 @@ def official(
             "lesions or patients of the official validation or test set are in another part too; "
             f"their lesions: {name_items(concerned)}"
         )
-    return grouped(images[~given & ~overlap], seed, shares) | fixed
+    return grouped(images[~given & ~overlap], seed, shares, codes=codes) | fixed
 
 
 def kfold(images: pd.DataFrame, seed: int, n_folds: int) -> dict[str, int]:
@@ -165,7 +172,7 @@ def published(images: pd.DataFrame, seed: int) -> dict[str, str]:
     """
     generator = random.Random(seed)
     parts: dict[str, str] = {}
-    for label in sorted(CLASS_NAMES):
+    for label in sorted(set(images["label"])):
         ids = sorted(images.loc[images["label"] == label, "id"])
         generator.shuffle(ids)
         n_train, n_val = int(len(ids) * 0.6), int(len(ids) * 0.2)
@@ -196,7 +203,15 @@ class Sides:
     left_out: tuple[str, ...] = ()
 
 
-def make(strategy: str, images: pd.DataFrame, seed: int, n_folds: int, *, leave_out_overlap: bool) -> Sides:
+def make(
+    strategy: str,
+    images: pd.DataFrame,
+    seed: int,
+    n_folds: int,
+    *,
+    leave_out_overlap: bool,
+    codes: Sequence[str],
+) -> Sides:
     """Split by one of `STRATEGIES`.
 
     With `kfold`, the official test set stays the test and all other images are dealt into folds.
@@ -204,18 +219,18 @@ def make(strategy: str, images: pd.DataFrame, seed: int, n_folds: int, *, leave_
     Parameters
     ----------
     images : columns `id`, `label`, `lesion_id`, `part`.
-    leave_out_overlap : see `official`.
+    leave_out_overlap : see `official`. codes : see `grouped`.
     """
     folds: dict[str, int] = {}
     if strategy == "published":
         parts = published(images, seed)
     elif strategy == "grouped":
-        parts = grouped(images, seed)
+        parts = grouped(images, seed, codes=codes)
     elif strategy == "official":
-        parts = official(images, seed, leave_out_overlap=leave_out_overlap)
+        parts = official(images, seed, codes=codes, leave_out_overlap=leave_out_overlap)
     elif strategy == "kfold":
         test_only = images.assign(part=images["part"].where(images["part"] == "test", ""))
-        fixed = official(test_only, seed, leave_out_overlap=leave_out_overlap)
+        fixed = official(test_only, seed, codes=codes, leave_out_overlap=leave_out_overlap)
         dealt = images[images["id"].map(lambda identity: fixed.get(identity) in ("train", "val"))]
         folds = kfold(dealt, seed, n_folds)
         parts = {identity: "train" if identity in folds else part for identity, part in fixed.items()}
@@ -224,21 +239,23 @@ def make(strategy: str, images: pd.DataFrame, seed: int, n_folds: int, *, leave_
     return Sides(parts, folds, tuple(sorted(set(images["id"]) - set(parts))))
 
 
-def class_counts(images: pd.DataFrame, split_table: pd.DataFrame) -> dict[str, dict[str, int]]:
+def class_counts(
+    images: pd.DataFrame, split_table: pd.DataFrame, *, codes: Sequence[str]
+) -> dict[str, dict[str, int]]:
     """Images of each class in each part, as part -> class -> count; zeros included."""
     label_of = dict(zip(images["id"], images["label"], strict=True))
     pairs = Counter((row.part, label_of[row.id]) for row in split_table.itertuples())
-    return {part: {name: pairs[part, name] for name in CLASS_NAMES} for part in ("train", "val", "test")}
+    return {part: {name: pairs[part, name] for name in codes} for part in ("train", "val", "test")}
 
 
-def gaps(images: pd.DataFrame, sides: Sides) -> list[str]:
+def gaps(images: pd.DataFrame, sides: Sides, *, codes: Sequence[str]) -> list[str]:
     """What the user should know: classes that are missing where they will be needed."""
     label_of = dict(zip(images["id"], images["label"], strict=True))
     where = {identity: f"fold {fold}" for identity, fold in sides.folds.items()}
     found: dict[str, set[str]] = defaultdict(set)
     for identity, part in sides.parts.items():
         found[where.get(identity, part)].add(label_of[identity])
-    known = [name for name in CLASS_NAMES if name in label_of.values()]
+    known = [name for name in codes if name in label_of.values()]
     notes = []
     for side in sorted(found):
         missing = [name for name in known if name not in found[side]]
@@ -272,7 +289,9 @@ def _strata(images: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(sources, images["label"], strict=True))
 
 
-def _groups_by_stratum(images: pd.DataFrame, group_of: pd.Series) -> dict[tuple[str, str], list[str]]:
+def _groups_by_stratum(
+    images: pd.DataFrame, group_of: pd.Series, codes: Sequence[str]
+) -> dict[tuple[str, str], list[str]]:
     """Groups of each stratum; one with images of several strata counts to the rarest,
     so that none runs short.
     """
@@ -283,7 +302,7 @@ def _groups_by_stratum(images: pd.DataFrame, group_of: pd.Series) -> dict[tuple[
         of_group[group].add(stratum)
     by_stratum: dict[tuple[str, str], list[str]] = defaultdict(list)
     for group, known in of_group.items():
-        rarest = min(known, key=lambda stratum: (rarity[stratum], CLASS_INDEX[stratum[1]], stratum[0]))
+        rarest = min(known, key=lambda stratum: (rarity[stratum], codes.index(stratum[1]), stratum[0]))
         by_stratum[rarest].append(group)
     return by_stratum
 

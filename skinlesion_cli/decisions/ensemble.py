@@ -9,7 +9,6 @@ import numpy as np
 from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import N_CLASSES
 
 METHODS: tuple[str, ...] = ("bacc", "equal", "stacked")
 STACKING_PENALTY = 0.01
@@ -53,12 +52,13 @@ def combine(probabilities: np.ndarray, weights: Sequence[float] | np.ndarray) ->
 
     Parameters
     ----------
-    probabilities : float32 of shape (n_members, n_images, 7).
+    probabilities : float32 of shape (n_members, n_images, n_classes).
     weights : shape (n_members,), not negative, summing to 1.
 
     Returns
     -------
-    float32 of shape (n_images, 7); summed in float64, so that the order of the members costs no digit.
+    float32 of shape (n_images, n_classes); summed in float64, so that the order of the members
+    costs no digit.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def combine(probabilities: np.ndarray, weights: Sequence[float] | np.ndarray) ->
     """
     stack = np.asarray(probabilities)
     share = np.asarray(weights, dtype=np.float64)
-    if stack.ndim != 3 or stack.shape[2] != N_CLASSES or share.shape != (stack.shape[0],):
+    if stack.ndim != 3 or share.shape != (stack.shape[0],):
         raise DataError(
             f"probabilities of shape {stack.shape} and weights of shape {share.shape} do not make an ensemble"
         )
@@ -87,7 +87,7 @@ def stacked_weights(
 
     Parameters
     ----------
-    labels : int64 (n_images,). probabilities : (n_members, n_images, 7). lesion_ids : (n_images,).
+    labels : int64 (n_images,). probabilities : (n_members, n_images, n_classes). lesion_ids : (n_images,).
 
     Returns
     -------

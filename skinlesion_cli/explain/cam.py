@@ -26,7 +26,7 @@ def class_maps(features: np.ndarray, classifier: np.ndarray, classes: np.ndarray
     Parameters
     ----------
     features : float32 (n, n_features, h, w), what global pooling sees.
-    classifier : float32 (7, n_features), weight of the last layer.
+    classifier : float32 (n_classes, n_features), weight of the last layer.
     classes : int64 (n,), the class to explain of each image.
 
     Returns

@@ -47,8 +47,8 @@ def closed_maps(method: str, outputs: Outputs, classifier: np.ndarray, classes: 
 
     Parameters
     ----------
-    outputs : of n images. classifier : float32 (7, n_features). classes : int64 (n,), the class to explain of
-        each image.
+    outputs : of n images. classifier : float32 (n_classes, n_features). classes : int64 (n,), the class to
+        explain of each image.
     """
     return _CLOSED[method](outputs, classifier, classes)
 

@@ -17,5 +17,6 @@ def overlay_writer(folder: Path, predictor: Predictor, **choices: Any) -> Overla
         weights=[member.weight for member in members],
         classifiers=[member.classifier for member in members],
         thresholds=predictor.bundle.calibration.rule.fires_above,
+        class_list=predictor.bundle.classes,
         **choices,
     )

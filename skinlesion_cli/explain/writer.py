@@ -26,7 +26,8 @@ from skinlesion_cli.explain.methods import DEFAULT, closed_maps
 from skinlesion_cli.explain.overlay import STYLES, Caption, render
 from skinlesion_cli.explain.thumbnails import write_thumbnail
 from skinlesion_cli.inference.runtimes.base import Outputs
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, DISCLAIMER
+from skinlesion_cli.taxonomy import DISCLAIMER
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 RAW_KINDS: Final = ("png16", "npz")
 # An image, or how to read it at its own size.
@@ -57,8 +58,9 @@ class OverlayWriter:
 
     Attributes
     ----------
-    weights, classifiers : of the ensemble's members, in their order: the weight, and float32 (7, n_features).
-    thresholds : class name -> threshold, for the titles.
+    weights, classifiers : of the ensemble's members, in their order: the weight, and float32
+        (n_classes, n_features).
+    thresholds : class name -> threshold, for the titles. class_list : what the model distinguishes.
     method : of `methods.METHODS`, one that `is_closed`, for `write`.
     style : one of `overlay.STYLES`. raw : also write the maps, `png16` or `npz`.
     classes : what to explain of every image; None: the class decided on.
@@ -69,6 +71,7 @@ class OverlayWriter:
     weights: Sequence[float]
     classifiers: Sequence[np.ndarray]
     thresholds: Mapping[str, float]
+    class_list: ClassList
     method: str = DEFAULT
     style: str = STYLES[0]
     raw: str | None = None
@@ -93,7 +96,7 @@ class OverlayWriter:
         images : uint8 (height, width, 3) at the original size, or functions that read them, so that no more
             than one large image is in memory at a time.
         layers : of every member, for the n images.
-        decided : int64 (n,). probabilities : float32 (n, 7), calibrated.
+        decided : int64 (n,). probabilities : float32 (n, n_classes), calibrated.
 
         Raises
         ------
@@ -142,13 +145,13 @@ class OverlayWriter:
     def _record(
         self, identity: str, heat: np.ndarray, explained: int, decided: int, probabilities: np.ndarray
     ) -> MapRecord:
-        name = CLASS_NAMES[explained]
+        name = self.class_list.codes[explained]
         class_in_path = None if self.classes is None else name
         suffix = {"png16": ".raw.png", "npz": ".npz"}
         return MapRecord(
             id=identity,
             class_name=name,
-            decision=CLASS_NAMES[decided],
+            decision=self.class_list.codes[decided],
             probability=float(probabilities[explained]),
             magnitude=float(heat.max()),
             total=float(heat.sum()),
@@ -164,7 +167,7 @@ class OverlayWriter:
         other = "" if record.decision == name else f", decided {record.decision}"
         return Caption(
             titles=(
-                f"{name} ({CLASS_TITLES[name]})  p {p}, {limit}{other}",
+                f"{name} ({self.class_list.titles[name]})  p {p}, {limit}{other}",
                 f"{name}  p {p}, {limit}{other}",
                 f"{name}  p {p}{short}{other}",
                 f"{name} {p}",

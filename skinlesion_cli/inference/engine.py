@@ -14,7 +14,6 @@ from skinlesion_cli.data.preprocess import to_field
 from skinlesion_cli.decisions.ensemble import combine
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Outputs, Runtime, softmax
-from skinlesion_cli.taxonomy import N_CLASSES
 
 ToInput = Callable[[np.ndarray, Preprocessing], np.ndarray]
 
@@ -27,7 +26,9 @@ class Steps(Protocol):
         """Member group and view of every step."""
 
     def estimate(self, sums: np.ndarray, n_steps: int) -> np.ndarray:
-        """float32 (n, 7), the ensemble's probabilities after `n_steps` steps, from sums (n, n_groups, 7)."""
+        """float32 (n, n_classes), the ensemble's probabilities after `n_steps` steps, from sums
+        (n, n_groups, n_classes).
+        """
 
 
 class Stopping(Protocol):
@@ -42,12 +43,14 @@ class Stopping(Protocol):
         """In their order."""
 
     def converged(self, probabilities: np.ndarray, n_steps: int) -> np.ndarray:
-        """bool (n,): which estimates after `n_steps` steps, shape (n, 7), need no further forward pass."""
+        """bool (n,): which estimates after `n_steps` steps, shape (n, n_classes), need no further forward
+        pass.
+        """
 
 
 @dataclass(frozen=True)
 class EngineMember:
-    """One network, ready to run. `classifier` is its last layer's weight, float32 (7, n_features);
+    """One network, ready to run. `classifier` is its last layer's weight, float32 (n_classes, n_features);
     `metadata_fields` is what its branch for patient metadata takes, empty where it has none.
     """
 
@@ -65,13 +68,13 @@ class BatchOutput:
 
     Attributes
     ----------
-    probabilities : float32 (n, 7), the ensemble's mean over views, before calibration.
+    probabilities : float32 (n, n_classes), the ensemble's mean over views, before calibration.
     forward_passes : int64 (n,), how many forward passes, each one member at one view, were averaged.
     layers : for each member what it gives for the unturned view; empty unless asked for.
     pooled_features : float32 (n, n_features), the mean over the places of one member's map;
         None unless asked for.
-    view_probabilities : float32 (n_members, n_views, n, 7), of every member at every view, averaged or not;
-        None unless asked for.
+    view_probabilities : float32 (n_members, n_views, n, n_classes), of every member at every view,
+        averaged or not; None unless asked for.
     """
 
     probabilities: np.ndarray
@@ -218,7 +221,9 @@ class Engine:
         return result
 
     def _every_view(self, batch: _Batch) -> np.ndarray:
-        """Every member at every view, (n_members, n_views, n, 7); a view that was drawn twice runs once."""
+        """Every member at every view, (n_members, n_views, n, n_classes); a view that was drawn
+        twice runs once.
+        """
         rows = np.arange(batch.n)
         return np.stack(
             [
@@ -230,8 +235,9 @@ class Engine:
     def _until_converged(self, batch: _Batch, stopping: Stopping) -> tuple[np.ndarray, np.ndarray]:
         """Step after step, for the images that have not converged."""
         steps, weights = stopping.steps, self.weights
-        sums = np.zeros((batch.n, len(self.member_groups), N_CLASSES))
-        estimates = np.empty((batch.n, N_CLASSES), dtype=np.float32)
+        n_classes = len(self.members[0].classifier)
+        sums = np.zeros((batch.n, len(self.member_groups), n_classes))
+        estimates = np.empty((batch.n, n_classes), dtype=np.float32)
         forward_passes = np.zeros(batch.n, dtype=np.int64)
         waiting = np.arange(batch.n)
         for n_steps, (group, view) in enumerate(steps.order, start=1):
@@ -281,7 +287,7 @@ class _Batch:
         return [] if encoded is None else [encoded[rows]]
 
     def probabilities(self, index: int, view: str, rows: np.ndarray) -> np.ndarray:
-        """A member's softmax of a view of some images, float32 (n_rows, 7)."""
+        """A member's softmax of a view of some images, float32 (n_rows, n_classes)."""
         if (index, view) in self._known:
             result: np.ndarray = self._known[index, view][rows]
             return result

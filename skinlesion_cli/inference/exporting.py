@@ -22,7 +22,6 @@ from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
-from skinlesion_cli.taxonomy import CLASS_INDEX
 
 # Probabilities of an export in float32 differ by no more than this from torch's.
 PARITY = 1e-5
@@ -62,7 +61,7 @@ def sample(workspace: Workspace, fold: int | None, most: int) -> Sample | None:
     if not all(path.exists() for path in (*judged, *ranges)):
         # They may have been removed after the training; predictions and networks do not need them.
         return None
-    return Sample(judged, np.array([CLASS_INDEX[label] for label in rows["label"]]), ranges)
+    return Sample(judged, np.array([everything.classes.index[label] for label in rows["label"]]), ranges)
 
 
 def exported(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import REFER, REVIEW, ROUTINE, DecisionRule
 from skinlesion_cli.inference.prediction import ERROR, Prediction
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, MALIGNANT_CLASSES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 # Why the worst: a sign that one photograph shows is not undone by another that misses it.
 GROUP_RULE: Final = (
@@ -25,28 +25,34 @@ GROUP_RULE: Final = (
 )
 _WORST_FIRST: Final = (REFER, REVIEW, ROUTINE)
 
-LESION_TABLE: Final = ColumnSet(
-    (
-        Column("lesion", "text", "the lesion, as in the column `lesion` of the predictions"),
-        Column("images", "integer", "photographs that were predicted"),
-        Column("failed", "integer", "photographs that could not be read"),
-        *(
-            Column(f"p_{name}", "float32", f"mean probability of {CLASS_TITLES[name]}, 0 to 1")
-            for name in CLASS_NAMES
-        ),
-        Column("decision", "text", "class decided on the mean probabilities"),
-        Column("malignant_probability", "float32", "mean malignant probability"),
-        Column("alarm", "text", "alarms that fired for any photograph, joined by `|`"),
-        Column("triage", "text", "worst level of any photograph; empty where none could be read"),
-        Column("triage_reason", "text", "the photograph that it comes from, and its reason"),
-        Column("flagged", "integer", "photographs that the quality gate flagged"),
+# What a table of lesions begins with, whatever its classes.
+LESION_COLUMNS: Final = ("lesion", "images", "failed")
+
+
+def lesion_table(classes: ClassList) -> ColumnSet:
+    """The table of lesions of a model that distinguishes these classes."""
+    return ColumnSet(
+        (
+            Column("lesion", "text", "the lesion, as in the column `lesion` of the predictions"),
+            Column("images", "integer", "photographs that were predicted"),
+            Column("failed", "integer", "photographs that could not be read"),
+            *(
+                Column(classes.column(code), "float32", f"mean probability of {classes.titles[code]}, 0 to 1")
+                for code in classes.codes
+            ),
+            Column("decision", "text", "class decided on the mean probabilities"),
+            Column("malignant_probability", "float32", "mean malignant probability"),
+            Column("alarm", "text", "alarms that fired for any photograph, joined by `|`"),
+            Column("triage", "text", "worst level of any photograph; empty where none could be read"),
+            Column("triage_reason", "text", "the photograph that it comes from, and its reason"),
+            Column("flagged", "integer", "photographs that the quality gate flagged"),
+        )
     )
-)
 
 
 @dataclass(frozen=True)
 class LesionVerdict:
-    """What the photographs of a lesion say together; see `LESION_TABLE`. Without a readable photograph,
+    """What the photographs of a lesion say together; see `lesion_table`. Without a readable photograph,
     probabilities, decision and triage are None."""
 
     lesion: str
@@ -73,14 +79,14 @@ class LesionVerdict:
             f"{photographs}{unread}"
         )
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self, classes: ClassList) -> dict[str, Any]:
         """As cells by column name."""
         p = self.probabilities
         return {
             "lesion": self.lesion,
             "images": self.images,
             "failed": self.failed,
-            **{f"p_{name}": None if p is None else p[name] for name in CLASS_NAMES},
+            **{classes.column(code): None if p is None else p[code] for code in classes.codes},
             "decision": self.decision or "",
             "malignant_probability": self.malignant_probability,
             "alarm": "|".join(self.alarm),
@@ -101,9 +107,10 @@ def lesion_severity(verdict: LesionVerdict) -> tuple[int, float, str]:
 class _Photographs:
     """What is kept of the photographs of one lesion: little, however many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, codes: Sequence[str]) -> None:
+        self.codes = codes
         self.images = self.failed = self.flagged = self.with_metadata = 0
-        self.total = np.zeros(len(CLASS_NAMES))
+        self.total = np.zeros(len(codes))
         self.alarms: set[str] = set()
         self.worst: tuple[int, float, Prediction] | None = None
 
@@ -112,7 +119,7 @@ class _Photographs:
             self.failed += 1
             return
         self.images += 1
-        self.total += [prediction.probabilities[name] for name in CLASS_NAMES]
+        self.total += [prediction.probabilities[code] for code in self.codes]
         self.alarms.update(prediction.alarm or ())
         self.flagged += bool(prediction.flagged)
         self.with_metadata += bool(prediction.patient_data)
@@ -126,14 +133,16 @@ class LesionTally:
     all of them were made with patient metadata (None: the model has no other rule).
     """
 
-    def __init__(self, rule: DecisionRule, metadata_rule: DecisionRule | None = None) -> None:
-        self.rule, self.metadata_rule = rule, metadata_rule
+    def __init__(
+        self, classes: ClassList, rule: DecisionRule, metadata_rule: DecisionRule | None = None
+    ) -> None:
+        self.classes, self.rule, self.metadata_rule = classes, rule, metadata_rule
         self._photographs: dict[str, _Photographs] = {}
 
     def add(self, prediction: Prediction) -> None:
         """Add one photograph; those without a lesion are lesions of their own."""
         name = prediction.lesion or prediction.id
-        self._photographs.setdefault(name, _Photographs()).add(prediction)
+        self._photographs.setdefault(name, _Photographs(self.classes.codes)).add(prediction)
 
     def verdicts(self) -> list[LesionVerdict]:
         """One per lesion, in the order in which they came first."""
@@ -148,7 +157,7 @@ class LesionTally:
         if self.metadata_rule is not None and these.with_metadata == these.images:
             rule = self.metadata_rule
         decided = decide(mean[None], rule.thresholds, rule.priority, rule.class_offsets).decided
-        probabilities = dict(zip(CLASS_NAMES, map(float, mean), strict=True))
+        probabilities = dict(zip(self.classes.codes, map(float, mean), strict=True))
         worst = these.worst[2]
         level, reason = worst.triage, f"{worst.id}: {worst.triage_reason or worst.triage}"
         if level == ROUTINE and these.failed:
@@ -160,8 +169,8 @@ class LesionTally:
             images=these.images,
             failed=these.failed,
             probabilities=probabilities,
-            decision=CLASS_NAMES[int(decided[0])],
-            malignant_probability=min(sum(probabilities[each] for each in MALIGNANT_CLASSES), 1.0),
+            decision=self.classes.codes[int(decided[0])],
+            malignant_probability=min(sum(probabilities[code] for code in self.classes.malignant_codes), 1.0),
             alarm=tuple(sorted(these.alarms)),
             triage=level,
             triage_reason=reason,

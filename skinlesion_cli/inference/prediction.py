@@ -6,7 +6,7 @@ there, and the writers, the readers and the documentation follow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
@@ -14,11 +14,13 @@ from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet, Kind
 from skinlesion_cli.decisions.quality_gate import Verdict
 from skinlesion_cli.decisions.triage import Outcome
 from skinlesion_cli.errors import ArtifactError, ImageError, one_line
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 OK: Final = "ok"
 ERROR: Final = "error"
 _SEPARATOR = "|"
+# Starts the name of the column of a class's probability, as in `ClassList.column`; no other column has it.
+_PROBABILITY = "p_"
 _REQUIRED: Any = object()
 
 
@@ -54,7 +56,7 @@ class Prediction:
     but the position, the id and the model is None: no default stands in for a result. None elsewhere means
     that the thing does not apply, such as the quality score of a model without a quality gate.
 
-    The meaning of each field is that of its column; see `COLUMNS`.
+    The meaning of each field is that of its column; see `table_of`.
     """
 
     row: int | None = _column("integer", "position of the image in the input, from 1")
@@ -83,7 +85,7 @@ class Prediction:
         added_later=True,
     )
     malignant_probability: float | None = _column(
-        "float32", "sum of the probabilities of MEL, BCC and AKIEC, at most 1"
+        "float32", "sum of the probabilities of {malignant}, at most 1"
     )
     conformal_set: tuple[str, ...] | None = _column(
         "names", "classes that stay plausible, joined by `|`; empty without conformal sets"
@@ -172,28 +174,29 @@ class Prediction:
         id: str,
         outcome: Outcome,
         index: int,
+        classes: ClassList,
         *,
         forward_passes: int,
         quality: Verdict | None,
         **origin: Any,
     ) -> Prediction:
-        """Of the image at `index` of an outcome; `quality` is the quality gate's verdict,
+        """Of the image at `index` of an outcome over `classes`; `quality` is the quality gate's verdict,
         None without a gate.
         """
-        decisions = outcome.decisions
+        decisions, codes = outcome.decisions, classes.codes
         fired = int(decisions.fired[index])
         sets = outcome.conformal_sets
         return cls(
             id=id,
-            probabilities=dict(zip(CLASS_NAMES, map(float, outcome.probabilities[index]), strict=True)),
-            argmax=CLASS_NAMES[decisions.argmax[index]],
-            decision=CLASS_NAMES[decisions.decided[index]],
-            threshold_fired=CLASS_NAMES[fired] if fired >= 0 else None,
+            probabilities=dict(zip(codes, map(float, outcome.probabilities[index]), strict=True)),
+            argmax=codes[decisions.argmax[index]],
+            decision=codes[decisions.decided[index]],
+            threshold_fired=codes[fired] if fired >= 0 else None,
             alarm=outcome.fired_alarms(index) or None,
             malignant_probability=float(outcome.malignant_probability[index]),
             conformal_set=None
             if sets is None
-            else tuple(name for name, held in zip(CLASS_NAMES, sets[index], strict=True) if held),
+            else tuple(name for name, held in zip(codes, sets[index], strict=True) if held),
             triage=str(outcome.triage[index]),
             triage_reason=outcome.reasons[index] or None if outcome.reasons else None,
             quality=None if quality is None else quality.failed,
@@ -203,15 +206,16 @@ class Prediction:
             **origin,
         )
 
-    def to_row(self) -> dict[str, Any]:
-        """As cells by column name: empty text, or None in columns that are not text,
-        where nothing applies.
+    def to_row(self, codes: Sequence[str]) -> dict[str, Any]:
+        """As cells by column name: empty text, or None in columns that are not text, where nothing applies.
+
+        `codes` are the classes of the model, which an image that could not be read does not name.
         """
         row: dict[str, Any] = {}
         for column in _FIELDS:
             value, kind = getattr(self, column.name), column.metadata["kind"]
             if kind == "probabilities":
-                row |= {f"p_{name}": None if value is None else value[name] for name in CLASS_NAMES}
+                row |= {_PROBABILITY + code: None if value is None else value[code] for code in codes}
             elif kind == "names":
                 joined = "" if value is None else _SEPARATOR.join(value) or column.metadata["if_no_names"]
                 row[column.name] = joined
@@ -231,7 +235,7 @@ class Prediction:
         for column in _FIELDS:
             kind = column.metadata["kind"]
             if kind == "probabilities":
-                each = {name: row[f"p_{name}"] for name in CLASS_NAMES}
+                each = {code: row[_PROBABILITY + code] for code in codes_of(row)}
                 values[column.name] = None if any(p is None for p in each.values()) else each
             elif kind == "names":
                 cell = row[column.name]
@@ -249,16 +253,35 @@ class Prediction:
 _FIELDS = fields(Prediction)
 
 
-def _columns_of(about: Any) -> list[Column]:
+def codes_of(columns: Iterable[str]) -> tuple[str, ...]:
+    """The classes that columns of a table of predictions are about, in their order."""
+    return tuple(name[len(_PROBABILITY) :] for name in columns if name.startswith(_PROBABILITY))
+
+
+def _columns_of(about: Any, titles: Mapping[str, str], malignant: str) -> list[Column]:
     more = {"older_names": about.metadata["older_names"], "required": about.metadata["required"]}
     kind, meaning = about.metadata["kind"], about.metadata["meaning"]
     if kind == "probabilities":
         return [
-            Column(f"p_{name}", "float32", meaning.format(title=CLASS_TITLES[name]), **more)
-            for name in CLASS_NAMES
+            Column(_PROBABILITY + code, "float32", meaning.format(title=title), **more)
+            for code, title in titles.items()
         ]
+    meaning = meaning.replace("{malignant}", malignant)
     return [Column(about.name, "text" if kind == "names" else kind, meaning, **more)]
 
 
-TABLE: Final = ColumnSet(tuple(column for about in _FIELDS for column in _columns_of(about)))
-COLUMNS: Final = TABLE.columns
+def table_of(classes: ClassList) -> ColumnSet:
+    """The table of predictions of a model that distinguishes these classes."""
+    malignant = " and ".join(
+        filter(None, [", ".join(classes.malignant_codes[:-1]), *classes.malignant_codes[-1:]])
+    )
+    return _table({code: classes.titles[code] for code in classes.codes}, malignant or "no class")
+
+
+def table_with(columns: Iterable[str]) -> ColumnSet:
+    """The table of predictions that has these columns, of whatever classes."""
+    return _table({code: code for code in codes_of(columns)}, "the malignant classes")
+
+
+def _table(titles: Mapping[str, str], malignant: str) -> ColumnSet:
+    return ColumnSet(tuple(column for about in _FIELDS for column in _columns_of(about, titles, malignant)))

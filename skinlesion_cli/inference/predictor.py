@@ -44,8 +44,8 @@ class PredictedBatch:
     decoded : indexes of the sources that could be read; the other attributes are of these alone, in order.
     images : their pixels as they were decoded, uint8 (height, width, 3).
     output : of the engine; None where no source could be read.
-    decided, probabilities : the class decided on, int64 (n,), and calibrated probabilities, float32 (n, 7);
-        None where no source could be read.
+    decided, probabilities : the class decided on, int64 (n,), and calibrated probabilities, float32
+        (n, n_classes); None where no source could be read.
     """
 
     predictions: tuple[Prediction, ...]
@@ -290,6 +290,7 @@ class Predictor:
                 sources[index].id,
                 outcome,
                 row,
+                self.bundle.classes,
                 forward_passes=int(output.forward_passes[row]),
                 quality=verdicts[row],
                 notes=self._notes(sources[index], image) or None,

@@ -15,7 +15,7 @@ from skinlesion_cli.decisions.quality_gate import QualityGate
 from skinlesion_cli.decisions.similar_cases import N_COUNTED, CaseTable, label_counts
 from skinlesion_cli.errors import ArtifactError, name_items
 from skinlesion_cli.inference.engine import Engine
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class SimilarCases:
     table: CaseTable
     shown: int
     sha256: str
+    classes: ClassList
     lesion_ids: Sequence[str] | None = None
     images: Sequence[str] | None = None
 
@@ -38,8 +39,8 @@ class SimilarCases:
         stored, ids = load_cases(workspace, bundle)
         digest = stored.artifact.sha256 if stored.artifact else ""
         if ids is None:
-            return cls(stored.table, shown, digest)
-        return cls(stored.table, shown, digest, ids.lesion_ids, ids.images)
+            return cls(stored.table, shown, digest, bundle.classes)
+        return cls(stored.table, shown, digest, bundle.classes, ids.lesion_ids, ids.images)
 
     def of(self, features: np.ndarray) -> list[dict[str, Any]]:
         """For each image, by its pooled features (n_images, n_features), in JSON types: `nearest`, how many
@@ -54,7 +55,7 @@ class SimilarCases:
         counted = labels[:N_COUNTED]
         cases = [
             {
-                "label": CLASS_NAMES[label],
+                "label": self.classes.codes[label],
                 "lesion_id": self.lesion_ids[row] if self.lesion_ids is not None else None,
                 "image": self.images[row] if self.images is not None else None,
                 "distance": round(float(distance), 3),

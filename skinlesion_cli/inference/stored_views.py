@@ -47,7 +47,7 @@ def view_probabilities(
 
     Returns
     -------
-    float32 (n_images, n_views, 7), each row of 7 between 0 and 1 and summing to 1; views in the order given.
+    float32 (n_images, n_views, n_classes), probabilities that sum to 1; views in the order given.
 
     Raises
     ------

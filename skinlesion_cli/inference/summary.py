@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.decisions.triage import LEVELS
 from skinlesion_cli.inference.prediction import ERROR, Prediction
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _SHOWN = 5
 
 
 class Tally:
-    """Counts predictions."""
+    """Counts predictions; `codes` are the classes that may be decided on, in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, codes: Sequence[str]) -> None:
+        self.codes = tuple(codes)
         self.decisions: Counter[str] = Counter()
         self.triage: Counter[str] = Counter()
         self.images = self.failed = self.flagged = self.forward_passes = self.with_metadata = 0
@@ -48,7 +48,7 @@ class Tally:
         return {
             "images": self.images,
             "failed": self.failed,
-            "decisions": {name: self.decisions[name] for name in CLASS_NAMES},
+            "decisions": {name: self.decisions[name] for name in self.codes},
             "triage": {level: self.triage[level] for level in LEVELS},
             "flagged": self.flagged,
             "with_patient_metadata": self.with_metadata,

@@ -29,7 +29,7 @@ _FLOAT32: dict[str, dict[str, Any]] = {
 def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> None:
     """Write the network in an edge format, in float32, without metadata.
 
-    The exported network takes float (1, 3, size_px, size_px) in [0, 1] and returns logits (1, 7).
+    The exported network takes float (1, 3, size_px, size_px) in [0, 1] and returns logits (1, n_classes).
 
     Raises
     ------

@@ -20,11 +20,10 @@ from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.models.freezing import merge_norms
 from skinlesion_cli.models.timm_format import stored_options
 from skinlesion_cli.models.timm_networks import create, feature_map
-from skinlesion_cli.taxonomy import N_CLASSES
 
 
 class LesionNet(nn.Module):  # type: ignore[misc]
-    """A backbone with seven logits that normalises its own input.
+    """A backbone with one logit per class that normalises its own input.
 
     Takes the pixels of decoded images: (n, height, width, 3), uint8 or floats in [0, 255]. The mean and
     standard deviation of the backbone's pretraining are applied inside, so that no caller can forget them.
@@ -40,6 +39,7 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         spec: BackboneSpec,
         preprocessing: Preprocessing,
         *,
+        n_classes: int,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         n_metadata: int = 0,
@@ -51,7 +51,7 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         self.spec = spec
         self.input_size_px = preprocessing.input_size_px
         self.drop_rate = drop_rate
-        self.backbone = create(spec, preprocessing.input_size_px, **options)
+        self.backbone = create(spec, preprocessing.input_size_px, n_classes, **options)
         # What class activation maps of other methods are computed from.
         self.last_map = nn.Identity()
         for module in self.backbone.modules():
@@ -61,14 +61,14 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         self.register_buffer("mean", torch.tensor(preprocessing.mean).mul(255), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).mul(255), persistent=False)
         self.metadata = (
-            nn.Sequential(nn.Linear(n_metadata, 32), nn.ReLU(), nn.Linear(32, N_CLASSES))
+            nn.Sequential(nn.Linear(n_metadata, 32), nn.ReLU(), nn.Linear(32, n_classes))
             if n_metadata
             else None
         )
 
     @property
     def classifier(self) -> nn.Linear:
-        """The last linear layer: weight (7, n_features)."""
+        """The last linear layer: weight (n_classes, n_features)."""
         return self.backbone.get_classifier()
 
     @property
@@ -113,7 +113,7 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         return features, (finer - finer.mean(dim=(2, 3), keepdim=True)).square().sum(dim=1).sqrt()
 
     def logits(self, features: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (n, 7) from the last feature map and, if the network has the branch,
+        """Logits (n, n_classes) from the last feature map and, if the network has the branch,
         metadata (n, n_metadata).
         """
         if self.spec.cam_layer:
@@ -135,7 +135,7 @@ class LesionNet(nn.Module):  # type: ignore[misc]
     def outputs(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """All that an exported network gives, by name: the one place that says so.
 
-        `logits`, float (n, 7), and what class activation maps are made of: see `features_and_detail`.
+        `logits`, float (n, n_classes), and what class activation maps are made of: see `features_and_detail`.
         """
         features, detail = self.features_and_detail(images)
         return {LOGITS: self.logits(features, metadata), FEATURES: features, DETAIL: detail}
@@ -154,7 +154,7 @@ class LesionNet(nn.Module):  # type: ignore[misc]
         return network
 
     def forward(self, images: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits, float (n, 7)."""
+        """Logits, float (n, n_classes)."""
         return self.logits(self.features(images), metadata)
 
 
@@ -168,7 +168,9 @@ def restore_network(checkpoint: Checkpoint) -> LesionNet:
     n_metadata = int(checkpoint.figures.get("metadata_columns", 0))
     try:
         spec = replace(backbone(checkpoint.arch), options=stored_options(checkpoint))
-        network = LesionNet(spec, checkpoint.preprocessing, n_metadata=n_metadata)
+        network = LesionNet(
+            spec, checkpoint.preprocessing, n_classes=checkpoint.classes.n_classes, n_metadata=n_metadata
+        )
     except UsageError as error:
         raise ArtifactError(
             f"{checkpoint.name} has the architecture {checkpoint.arch!r}, which this version does not know",

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.backbones import STORED_PREFIX, TIMM_PREFIX, BackboneSpec
 from skinlesion_cli.models.freezing import after_norm, merged_kernel
-from skinlesion_cli.taxonomy import N_CLASSES
 
 
 @cache
@@ -65,8 +64,8 @@ def timm_spec(arch: str) -> BackboneSpec:
     )
 
 
-def create(spec: BackboneSpec, size_px: int, **options: Any) -> nn.Module:
-    """The network of a spec with random weights and seven logits, for inputs of this size.
+def create(spec: BackboneSpec, size_px: int, n_classes: int, **options: Any) -> nn.Module:
+    """The network of a spec with random weights and `n_classes` logits, for inputs of this size.
 
     Raises
     ------
@@ -78,7 +77,7 @@ def create(spec: BackboneSpec, size_px: int, **options: Any) -> nn.Module:
     size = {"img_size": size_px} if spec.fixed_size else {}
     try:
         network = timm.create_model(
-            spec.timm_name, pretrained=False, num_classes=N_CLASSES, **dict(spec.options), **size, **options
+            spec.timm_name, pretrained=False, num_classes=n_classes, **dict(spec.options), **size, **options
         )
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
@@ -86,7 +85,7 @@ def create(spec: BackboneSpec, size_px: int, **options: Any) -> nn.Module:
             "Choose another size with --set input_size_px=N.",
         ) from None
     if isinstance(network, VisionTransformer) and network.global_pool == "token":
-        network.reset_classifier(N_CLASSES, global_pool="avg")
+        network.reset_classifier(n_classes, global_pool="avg")
     if not isinstance(network.get_classifier(), nn.Linear):
         raise UsageError(f"{spec.name} does not end in one linear layer", "Choose another network.")
     return network

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from skinlesion_cli.taxonomy import MALIGNANT_CLASSES
-
 # Colours that people with colour-blindness tell apart (Okabe and Ito, 2008), and a dash pattern for print.
-_STYLES = {"MEL": ("#D55E00", "--"), "BCC": ("#0072B2", "-."), "AKIEC": ("#009E73", ":")}
+_STYLES = (("#D55E00", "--"), ("#0072B2", "-."), ("#009E73", ":"), ("#CC79A7", "--"), ("#E69F00", "-."))
+_SENSITIVITY = "sensitivity_"
 
 
 def training_curves(history: Sequence[Mapping[str, float | None]], title: str) -> bytes:
     """Loss, validation figures and learning rate over the epochs, as a PNG.
 
-    `history` has one row an epoch, with the columns of `history.csv`.
+    `history` has one row per epoch, with the columns of `history.csv`.
     """
     epochs = [row["epoch"] for row in history]
 
@@ -36,9 +36,10 @@ def training_curves(history: Sequence[Mapping[str, float | None]], title: str) -
     loss.set_ylabel("loss (training: smoothed and weighted)", fontsize=9)
     loss.set_ylim(bottom=0)
     quality.plot(epochs, column("val_bacc"), color="black", lw=2, marker=marker, ms=3, label="BACC")
-    for name in MALIGNANT_CLASSES:
-        colour, dashes = _STYLES[name]
-        quality.plot(epochs, column(f"sensitivity_{name}"), dashes, color=colour, label=f"{name} sensitivity")
+    watched = [name for name in history[0] if name.startswith(_SENSITIVITY)]
+    for name, (colour, dashes) in zip(watched, cycle(_STYLES), strict=False):
+        label = f"{name.removeprefix(_SENSITIVITY)} sensitivity"
+        quality.plot(epochs, column(name), dashes, color=colour, label=label)
     quality.set_ylabel("validation, single view", fontsize=9)
     quality.set_ylim(0, 1)
     rate.plot(epochs, column("learning_rate"), color="black", marker=marker, ms=3)

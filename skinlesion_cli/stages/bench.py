@@ -22,7 +22,7 @@ from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stored_step_shares
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import tta
-from skinlesion_cli.inference.prediction import TABLE
+from skinlesion_cli.inference.prediction import table_of
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.inference.sources import Source, sources_of
@@ -86,7 +86,8 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
     first = engine.members[0]
     pixels = np.stack([to_input(image, first.preprocessing) for image in batch])
     output = engine.run(batch)
-    row = predictor.run(sources[:1]).predictions[0].to_row()
+    table = table_of(bundle.classes)
+    row = predictor.run(sources[:1]).predictions[0].to_row(bundle.classes.codes)
     parts: dict[str, tuple[Callable[[], Any], int]] = {
         "decode": (lambda: [predictor.decode(source) for source in sources], len(sources)),
         "quality statistics": (lambda: [statistics(image) for image in images], len(images)),
@@ -102,7 +103,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
             _BATCH,
         )
     parts["decide"] = (lambda: bundle.calibration.decide(output.probabilities), _BATCH)
-    parts["write a CSV row"] = (lambda: TABLE.encode(row, "csv"), 1)
+    parts["write a CSV row"] = (lambda: table.encode(row, "csv"), 1)
     speeds: dict[str, float] = {}
     counts = sorted({1, available_cores()})
     whole: dict[str, dict[int, float]] = {name: {} for name in ways}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from skinlesion_cli.artifacts import external_predictions, member_predictions
+from skinlesion_cli.artifacts.class_list import class_list_of, require_same_classes
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
@@ -121,13 +122,15 @@ def _fit(
         Member(p.source, _checkpoint(p), float(weight), _defined(value), single_view_bacc=alone)
         for p, weight, value, alone in zip(validation, weights, bacc, single_view, strict=True)
     )
-    ensemble = Ensemble(members, method, tuple(views), {})
+    ensemble = Ensemble(members, method, tuple(views), {}, classes=first.classes)
     merged = ensemble.merge(stack)
     figures: dict[str, Any] = {
         "validation_bacc": _defined(metrics.balanced_accuracy(labels, merged.argmax(axis=1))),
         "images": len(labels),
         "lesions": len(set(first.lesion_ids)),
-        "classes_without_images": list(metrics.missing_classes(labels)),
+        "classes_without_images": [
+            code for code, index in first.classes.index.items() if index not in labels
+        ],
     }
     if method == "stacked":
         figures["cross_fitted_bacc"] = _defined(_cross_fitted_bacc(labels, stack, first.lesion_ids))
@@ -177,8 +180,9 @@ def _read_tables(workspace: Workspace, settings: EnsembleSettings) -> _Members:
             f"tables and trained networks do not mix: {name_items(settings.members)}",
             "Name the one or the other.",
         )
-    truth = external_predictions.find_truth(settings.truth, workspace.manifest)
-    tables = [external_predictions.read_predictions(path, truth) for path in settings.tables]
+    classes = class_list_of(workspace)
+    truth = external_predictions.find_truth(settings.truth, workspace.manifest, classes)
+    tables = [external_predictions.read_predictions(path, truth, classes=classes) for path in settings.tables]
     names = [table.predictions.source for table in tables]
     if len(set(names)) < len(names):
         raise UsageError(f"tables need names of their own: {name_items(names)}")
@@ -234,6 +238,10 @@ def require_same(members: Sequence[Predictions]) -> None:
     ArtifactError : naming both members and both values.
     """
     first = members[0]
+    require_same_classes(
+        {member.source: member.classes for member in members},
+        "Train all networks of an ensemble on one dataset.",
+    )
     for other in members[1:]:
         pair = f"{first.source} and {other.source}"
         splits = [_artifact(p).inputs.get("split", "(none)") for p in (first, other)]
@@ -304,7 +312,9 @@ def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:
     views = ensemble.merge(stack.reshape(len(members), -1, stack.shape[-1])).reshape(stack.shape[1:])
     groups = np.moveaxis(stack, 0, 1) if len(members) > 1 else None
     source = f"ensemble ({ensemble.method})"
-    return Predictions(first.table, views, first.views, source, first.part, group_probabilities=groups)
+    return Predictions(
+        first.table, views, first.views, source, first.part, classes=first.classes, group_probabilities=groups
+    )
 
 
 def _artifact(predictions: Predictions) -> Artifact:

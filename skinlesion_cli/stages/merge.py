@@ -12,7 +12,7 @@ from skinlesion_cli.artifacts import prediction_file
 from skinlesion_cli.artifacts.prediction_columns import Row
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
-from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.prediction import Prediction, codes_of, table_with
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
@@ -46,15 +46,16 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
     if kinds != {kind}:
         raise UsageError(f"the shards are {', '.join(sorted(kinds))}, but the output is {kind}")
     run_of = dict(next(iter(records.values()))) | {"shard": None}
-    total, tally = run_of.pop("inputs")["count"], Tally()
+    total, columns = run_of.pop("inputs")["count"], run_of["columns"]
+    table, tally = table_with(columns), Tally(codes_of(columns))
     # The rows of an earlier, unfinished merge are all in the shards.
     with (
         prediction_file.open_partial(
-            settings.output, kind, TABLE, run_of, resume=False, overwrite=True
+            settings.output, kind, table, run_of, resume=False, overwrite=True
         ) as partial,
         reporter.task("merging", total=total, unit="rows") as task,
     ):
-        streams = [prediction_file.read_rows(path, kind, TABLE) for path in settings.shards]
+        streams = [prediction_file.read_rows(path, kind, table) for path in settings.shards]
         for row in _checked(merge_sorted(*streams, key=lambda row: row["row"]), total):
             partial.write_line(row)
             tally.add(Prediction.from_row(row))

@@ -45,7 +45,6 @@ from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.result import StageResult, Table
-from skinlesion_cli.taxonomy import CLASS_INDEX
 
 
 class GateSettings(StageSettings):
@@ -174,7 +173,7 @@ def _write_cases(
     `rows` are those of the manifest, in the order of `features`, float32 (n_images, n_features).
     """
     checkpoint = predictor.bundle.members[0]
-    labels = rows["label"].map(CLASS_INDEX).to_numpy(np.int64)
+    labels = rows["label"].map(predictor.bundle.classes.index).to_numpy(np.int64)
     try:
         fitted = fit_cases(checkpoint.name, features, labels, rows["lesion_id"].tolist())
     except DataError as error:

@@ -189,14 +189,14 @@ def _is_known(source: ImageInput, known: frozenset[str]) -> bool:
 
 
 def _values(batch: PredictedBatch) -> list[_Values]:
-    """Calibrated probabilities (n, 7), opinions (m, n, 7), and features (n, n_features) of a batch; or
-    nothing.
+    """Calibrated probabilities (n, n_classes), opinions (m, n, n_classes), and features (n, n_features) of
+    a batch; or nothing.
 
     Opinions are the networks, each averaged over all views; with a single network its views.
     """
     if batch.output is None or batch.probabilities is None or batch.output.view_probabilities is None:
         return []
-    by_view = batch.output.view_probabilities  # (members, views, n, 7)
+    by_view = batch.output.view_probabilities  # (members, views, n, n_classes)
     opinions = by_view[0] if len(by_view) == 1 else by_view.mean(axis=1, dtype=np.float64).astype(np.float32)
     features = np.concatenate([layers.features.mean(axis=(2, 3)) for layers in batch.output.layers], axis=1)
     return [(batch.probabilities, opinions, features)]

@@ -10,7 +10,7 @@ from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy.class_list import PALETTE, ClassList, ClassListError, DiagnosticClass
 
 MAX_BYTES = 256 << 10
-_HINT = "`skinlesion download --classes show isic2018` prints a list to start from."
+_HINT = "`skinlesion download --show-classes isic2018` prints a list to start from."
 _ENTRY_KEYS = ("code", "title", "malignant", "colour", "synonyms", "parents")
 T = TypeVar("T")
 

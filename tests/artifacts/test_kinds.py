@@ -15,6 +15,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError
+from tests.support.class_lists import ISIC2018
 
 VIEWS = ("identity", "hflip")
 
@@ -44,26 +45,26 @@ TABLE = images(("a", "MEL", "1"), ("b", "NV", "2"), ("c", "NV", "3"))
 )
 def test_a_manifest_that_cannot_be(table: pd.DataFrame, message: str):
     with pytest.raises(DataError, match=message):
-        Manifest(table, "none", "none")
+        Manifest(table, "none", "none", classes=ISIC2018)
 
 
 def test_the_manifest_counts_classes_and_lesions_and_keeps_the_order_asked_for():
-    found = Manifest(TABLE, "none", "none")
+    found = Manifest(TABLE, "none", "none", classes=ISIC2018)
     assert (found.class_counts["NV"], found.class_counts["DF"], found.n_lesions) == (2, 0, 3)
     assert found.rows(["c", "a"])["label"].tolist() == ["NV", "MEL"]
     with pytest.raises(ArtifactError, match="lacks the columns label"):
-        check(TABLE.drop(columns="label"))
+        check(TABLE.drop(columns="label"), ISIC2018)
 
 
 def test_what_rests_on_a_manifest_wants_it_written_first(tmp_path):
-    unwritten = Manifest(TABLE, "none", "none")
+    unwritten = Manifest(TABLE, "none", "none", classes=ISIC2018)
     sides = TABLE[["id"]].assign(part=["train", "val", "test"], fold="")
     with pytest.raises(ValueError, match="before its split"):
         Split(sides, "grouped", 1).save(tmp_path / "split.json", unwritten)
 
 
 def test_a_split_is_read_with_its_own_manifest_only(tmp_path):
-    Manifest(TABLE, "none", "none").save(tmp_path / "manifest.json")
+    Manifest(TABLE, "none", "none", classes=ISIC2018).save(tmp_path / "manifest.json")
     written = Manifest.load(tmp_path / "manifest.json")
     sides = TABLE[["id"]].assign(part=["train", "val", "test"], fold=["0", "1", ""])
     Split(sides, "kfold", 1).save(tmp_path / "split.json", written)
@@ -74,9 +75,9 @@ def test_a_split_is_read_with_its_own_manifest_only(tmp_path):
         (["a"], ["b"]),
     )
     assert found.fitted_and_judged(0) == (["b"], ["a"])
-    in_memory = Manifest(TABLE, "none", "none")
+    in_memory = Manifest(TABLE, "none", "none", classes=ISIC2018)
     assert Split.load(tmp_path / "split.json", in_memory).ids("test") == ["c"]
-    Manifest(TABLE, "none", "another").save(tmp_path / "other.json")
+    Manifest(TABLE, "none", "another", classes=ISIC2018).save(tmp_path / "other.json")
     with pytest.raises(ArtifactError, match="was made from manifest"):
         Split.load(tmp_path / "split.json", Manifest.load(tmp_path / "other.json"))
 
@@ -99,9 +100,9 @@ def test_floats_survive_the_text():
 def test_predictions_that_cannot_be():
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
     with pytest.raises(ArtifactError, match=r"shape \(1, 1, 7\), expected \(1, 2, 7\)"):
-        Predictions(rows, np.zeros((1, 1, 7), np.float32), VIEWS, "x", "val")
+        Predictions(rows, np.zeros((1, 1, 7), np.float32), VIEWS, "x", "val", classes=ISIC2018)
     with pytest.raises(ArtifactError, match="not finite for a"):
-        Predictions(rows, np.full((1, 2, 7), np.nan, np.float32), VIEWS, "x", "val")
+        Predictions(rows, np.full((1, 2, 7), np.nan, np.float32), VIEWS, "x", "val", classes=ISIC2018)
 
 
 def test_a_tensor_that_is_none_is_a_damaged_artifact(tmp_path):

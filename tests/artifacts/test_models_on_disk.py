@@ -23,6 +23,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import ArtifactError
+from tests.support.class_lists import ISIC2018
 
 VIEWS = ("identity", "hflip")
 WEIGHTS = save_tensors({"weight": np.zeros(2, np.float32)})
@@ -31,7 +32,16 @@ WEIGHTS = save_tensors({"weight": np.zeros(2, np.float32)})
 def network(path: Path, arch: str = "tiny", fold: int | None = None, seed: int = 1) -> Checkpoint:
     recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=32, learning_rate=1e-3)
     made = Checkpoint(
-        arch, recipe, Preprocessing(input_size_px=32), WEIGHTS, b"epoch\n", {}, "none", seed, fold
+        arch,
+        recipe,
+        Preprocessing(input_size_px=32),
+        WEIGHTS,
+        b"epoch\n",
+        {},
+        "none",
+        seed,
+        fold,
+        classes=ISIC2018,
     )
     made.save(path)
     return Checkpoint.load(path)
@@ -43,8 +53,8 @@ def finished(workspace: Workspace, **changes) -> Workspace:
     assert made.artifact
     member = Member("tiny", made.artifact.sha256, 1.0, 0.5)
     values = {"members": (member,), "method": "equal", "views": VIEWS} | changes
-    combined = Ensemble(**values).save(workspace.ensemble)
-    calibrated = Calibration(DecisionRule(), "none", "d4", VIEWS)
+    combined = Ensemble(**values, classes=ISIC2018).save(workspace.ensemble)
+    calibrated = Calibration(DecisionRule(), "none", "d4", VIEWS, classes=ISIC2018)
     calibrated.save(workspace.calibration, inputs={"ensemble": combined})
     return workspace
 
@@ -128,7 +138,7 @@ def predicted(workspace: Workspace, name: str, part: str, value: float, inputs: 
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
     values = np.full((1, 2, 7), (1 - value) / 6, np.float32)
     values[:, :, 0] = value
-    made = Predictions(rows, values, VIEWS, name, part)
+    made = Predictions(rows, values, VIEWS, name, part, classes=ISIC2018)
     made.save(workspace.predictions(name, part), inputs=inputs)
 
 
@@ -217,15 +227,15 @@ def test_a_recipe_that_was_changed_by_hand(tmp_path):
 
 def test_an_ensemble_has_members():
     with pytest.raises(ArtifactError, match="without members"):
-        Ensemble((), "equal", VIEWS)
+        Ensemble((), "equal", VIEWS, classes=ISIC2018)
 
 
 def test_without_a_stopping_rule_the_mean_is_over_all_views():
-    found = Calibration(DecisionRule(), "none", "d4", VIEWS)
+    found = Calibration(DecisionRule(), "none", "d4", VIEWS, classes=ISIC2018)
     values = np.zeros((1, 2, 7), np.float32)
     values[0, 0, 0], values[0, 1, 1] = 1.0, 1.0
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})
-    made = Predictions(rows, values, VIEWS, "one", "val")
+    made = Predictions(rows, values, VIEWS, "one", "val", classes=ISIC2018)
     assert found.averaged(made)[0, :2].tolist() == [0.5, 0.5]
     found.require_views(VIEWS)
     with pytest.raises(ArtifactError, match=r"identity, hflip, but these predictions use identity"):

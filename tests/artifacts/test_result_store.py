@@ -11,7 +11,7 @@ import pytest
 
 from skinlesion_cli.artifacts import prediction_file
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
-from skinlesion_cli.inference.prediction import TABLE
+from tests.support.class_lists import TABLE
 
 RUN = {"model": "one", "views": ["identity"], "shard": None}
 

@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.inference import tta
 from skinlesion_cli.result import counted
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import assert_refused, run
 
 pytestmark = pytest.mark.command_line
@@ -65,10 +66,10 @@ def test_a_calibration_that_leaves_all_to_review_says_so_and_does_not_lead_to_pr
         }
     )
     views = tta.MODES["d4"]
-    ensemble = Ensemble((Member("other", None, 1.0, None),), "equal", views)
+    ensemble = Ensemble((Member("other", None, 1.0, None),), "equal", views, classes=ISIC2018)
     made = ensemble.save(tmp_path / "ensemble" / "ensemble.json")
     even = np.full((28, len(views), 7), 1 / 7, np.float32)
-    Predictions(table, even, views, "ensemble", "val").save(
+    Predictions(table, even, views, "ensemble", "val", classes=ISIC2018).save(
         tmp_path / "ensemble" / "predictions-val.json", inputs={"ensemble": made}
     )
     done = run("calibrate", "-w", tmp_path)

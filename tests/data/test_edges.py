@@ -24,6 +24,7 @@ from skinlesion_cli.data.training import loader
 from skinlesion_cli.errors import DataError, ImageError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from tests.support import tiny_datasets
+from tests.support.class_lists import ISIC2018
 
 
 def refused(act, *arguments, **options) -> str:
@@ -151,7 +152,7 @@ def test_metadata_is_numbers_and_what_is_unknown_is_zeros():
     table = pd.DataFrame(
         {"age_years": ["50", "", "x"], "sex": ["Female", "male", ""], "site": ["back", "sky", "trunk"]}
     )
-    found = metadata.encode(table, ["age", "sex", "site"])
+    found = metadata.encode(metadata.of_manifest(table), ["age", "sex", "site"])
     assert (found.shape, found.dtype) == ((3, 18), np.float32)
     assert found[:, :4].tolist() == [[1.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     assert np.argwhere(found[:, 4:]).tolist() == [[0, 2], [2, 12]]
@@ -161,7 +162,9 @@ def test_metadata_is_numbers_and_what_is_unknown_is_zeros():
 
 def test_every_part_tells_its_zeros():
     pictures = pd.DataFrame({"id": ["a", "b"], "label": ["MEL", "NV"]})
-    found = class_counts(pictures, pd.DataFrame({"id": ["a", "b"], "part": ["train", "test"]}))
+    found = class_counts(
+        pictures, pd.DataFrame({"id": ["a", "b"], "part": ["train", "test"]}), codes=ISIC2018.codes
+    )
     assert (found["train"]["MEL"], found["train"]["NV"], found["test"]["NV"]) == (1, 0, 1)
 
 

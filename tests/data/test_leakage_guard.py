@@ -10,6 +10,7 @@ import pytest
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.errors import DataError
+from tests.support.class_lists import ISIC2018
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def manifest(tmp_path) -> Manifest:
         for name, lesion in (("a", "L1"), ("b", "L1"), ("c", "L2"), ("d", "L2"))
     ]
     table = pd.DataFrame(rows, columns=list(Manifest.COLUMNS), dtype=str).fillna("")
-    Manifest(table, "none", "none").save(tmp_path / "manifest.json")
+    Manifest(table, "none", "none", classes=ISIC2018).save(tmp_path / "manifest.json")
     return Manifest.load(tmp_path / "manifest.json")
 
 
@@ -72,7 +73,7 @@ def of_patients(tmp_path) -> Manifest:
         for name, patient in (("a", "P"), ("b", "P"), ("c", ""), ("d", ""))
     ]
     table = pd.DataFrame(rows, columns=list(Manifest.COLUMNS), dtype=str).fillna("")
-    Manifest(table, "none", "none").save(tmp_path / "manifest.json")
+    Manifest(table, "none", "none", classes=ISIC2018).save(tmp_path / "manifest.json")
     return Manifest.load(tmp_path / "manifest.json")
 
 
@@ -90,4 +91,4 @@ def test_a_patient_on_two_sides_is_refused_when_written_and_when_read(tmp_path, 
 
 def test_a_manifest_from_before_patients_were_known_is_read(tmp_path, manifest):
     table = manifest.table.drop(columns="patient_id")
-    assert Manifest(table, "none", "none").table["patient_id"].tolist() == [""] * 4
+    assert Manifest(table, "none", "none", classes=ISIC2018).table["patient_id"].tolist() == [""] * 4

@@ -18,6 +18,7 @@ from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.support import tiny_datasets
+from tests.support.class_lists import ISIC2018
 
 LABELS = {"a1": "MEL", "a2": "NV", "b1": "NV", "b2": "DF", "c1": "AKIEC", "c2": "VASC"}
 
@@ -129,7 +130,7 @@ def test_every_source_has_a_fixture():
 def test_contract(name, tmp_path):
     """Six images come in with class, lesion and content; the source is recognised by its looks alone."""
     source = MAKERS[name](tmp_path / "source")
-    assert [known for known, module in SOURCES.items() if module.recognise(source)] == [name]
+    assert [known for known, module in SOURCES.items() if module.recognise(source, ISIC2018)] == [name]
     run(DownloadSettings(workspace=tmp_path / "w", source=source, split="grouped"), SilentReporter())
     workspace = Workspace(tmp_path / "w")
     table = Manifest.load(workspace.manifest).table
@@ -150,14 +151,14 @@ def test_a_missing_image_is_named(name, tmp_path):
     source = MAKERS[name](tmp_path)
     next(tmp_path.rglob("b1.jpg")).unlink()
     if name == "folders":
-        assert len(read_source(source, "auto", SourceOptions()).records) == 5
+        assert len(read_source(source, "auto", SourceOptions(classes=ISIC2018)).records) == 5
         return
     with pytest.raises(DataError, match="b1"):
-        read_source(source, "auto", SourceOptions())
+        read_source(source, "auto", SourceOptions(classes=ISIC2018))
 
 
 def read(source: Path, **options):
-    return read_source(source, "auto", SourceOptions(**options))
+    return read_source(source, "auto", SourceOptions(**options, classes=ISIC2018))
 
 
 # --- ISIC 2018
@@ -345,12 +346,14 @@ def test_isic_archive_counts_what_it_drops_by_diagnosis(tmp_path):
 
 def test_the_deepest_level_of_a_diagnosis_decides():
     spitz = ("Benign", "Benign melanocytic proliferations", "Nevus", "Nevus, Spitz")
-    assert archive_diagnoses.class_of(spitz, SourceOptions()) == ("NV", "Nevus")
-    skipping = SourceOptions(class_map={"nevus spitz": "skip"})
+    assert archive_diagnoses.class_of(spitz, SourceOptions(classes=ISIC2018)) == ("NV", "Nevus")
+    skipping = SourceOptions(class_map={"nevus spitz": "skip"}, classes=ISIC2018)
     assert archive_diagnoses.class_of(spitz, skipping) == ("", "Nevus, Spitz")
     assert archive_diagnoses.class_of(spitz[:3], skipping) == ("NV", "Nevus")
-    assert archive_diagnoses.class_of(("Benign", "Cysts", "Milia", "Deep"), SourceOptions()) == ("", "Milia")
-    assert archive_diagnoses.class_of(("", ""), SourceOptions()) == ("", "none")
+    assert archive_diagnoses.class_of(
+        ("Benign", "Cysts", "Milia", "Deep"), SourceOptions(classes=ISIC2018)
+    ) == ("", "Milia")
+    assert archive_diagnoses.class_of(("", ""), SourceOptions(classes=ISIC2018)) == ("", "none")
 
 
 def test_isic_2020_and_2024_as_they_are_handed_out(tmp_path):

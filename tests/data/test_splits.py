@@ -13,6 +13,7 @@ from skinlesion_cli.data import splits
 from skinlesion_cli.data.groups import split_groups
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 
 
 def images_of(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def counts(parts: dict[str, str]) -> dict[str, int]:
 
 def test_lesions_of_one_image_are_dealt_60_20_20_in_every_class():
     images = images_of(single("NV", 100) + single("DF", 10))
-    parts = splits.grouped(images, seed=42)
+    parts = splits.grouped(images, seed=42, codes=ISIC2018.codes)
     assert counts(parts) == {"test": 22, "train": 66, "val": 22}
     assert counts({i: p for i, p in parts.items() if i.startswith("DF")}) == {"test": 2, "train": 6, "val": 2}
 
@@ -40,13 +41,16 @@ def test_the_smallest_classes_reach_every_part_that_they_can():
         (2, {"train": 1, "val": 1}),
         (3, {"test": 1, "train": 1, "val": 1}),
     ):
-        assert counts(splits.grouped(images_of(single("VASC", lesions)), seed=0)) == expected
+        assert (
+            counts(splits.grouped(images_of(single("VASC", lesions)), seed=0, codes=ISIC2018.codes))
+            == expected
+        )
 
 
 def test_the_split_of_a_seed_is_fixed_for_all_time():
     # By `printf 7:LNV0000 | sha256sum` and so on: 71eb, 1954, 87ad, cf58, 2db3. In ascending order that is
     # 1, 4, 0, 2, 3: one to each part, and the others to train, which lacks most.
-    parts = splits.grouped(images_of(single("NV", 5)), seed=7)
+    parts = splits.grouped(images_of(single("NV", 5)), seed=7, codes=ISIC2018.codes)
     assert parts == {
         "NV0001": "train",
         "NV0004": "val",
@@ -58,12 +62,12 @@ def test_the_split_of_a_seed_is_fixed_for_all_time():
 
 def test_neither_the_order_of_rows_nor_other_classes_matter():
     rows = single("NV", 40) + single("MEL", 15)
-    expected = splits.grouped(images_of(rows), seed=3)
+    expected = splits.grouped(images_of(rows), seed=3, codes=ISIC2018.codes)
     random.Random(0).shuffle(rows)
-    assert splits.grouped(images_of(rows), seed=3) == expected
-    alone = splits.grouped(images_of(single("MEL", 15)), seed=3)
+    assert splits.grouped(images_of(rows), seed=3, codes=ISIC2018.codes) == expected
+    alone = splits.grouped(images_of(single("MEL", 15)), seed=3, codes=ISIC2018.codes)
     assert alone == {identity: part for identity, part in expected.items() if identity.startswith("MEL")}
-    assert splits.grouped(images_of(rows), seed=4) != expected
+    assert splits.grouped(images_of(rows), seed=4, codes=ISIC2018.codes) != expected
 
 
 @st.composite
@@ -81,7 +85,7 @@ def datasets(draw) -> pd.DataFrame:
 def test_no_lesion_is_ever_on_two_sides(images, seed, n_folds):
     lesion_of = dict(zip(images["id"], images["lesion_id"], strict=True))
     for strategy in ("official", "grouped", "kfold"):
-        sides = splits.make(strategy, images, seed, n_folds, leave_out_overlap=False)
+        sides = splits.make(strategy, images, seed, n_folds, leave_out_overlap=False, codes=ISIC2018.codes)
         assert set(sides.parts) == set(images["id"])
         where: dict[str, set] = {}
         for identity, part in sides.parts.items():
@@ -91,7 +95,7 @@ def test_no_lesion_is_ever_on_two_sides(images, seed, n_folds):
 
 def test_official_keeps_the_official_test_set_and_joins_the_validation_set():
     rows = single("NV", 10, "train") + single("NV", 3, "val") + single("NV", 4, "test")
-    parts = splits.official(images_of(rows), seed=1)
+    parts = splits.official(images_of(rows), seed=1, codes=ISIC2018.codes)
     assert counts(parts) == {"test": 4, "train": 8, "val": 2 + 3}
     assert all((part == "test") == ("test" in identity) for identity, part in parts.items())
 
@@ -99,15 +103,15 @@ def test_official_keeps_the_official_test_set_and_joins_the_validation_set():
 def test_official_refuses_a_lesion_in_training_and_test_unless_told_to_leave_it_out():
     rows = [*single("NV", 5, "train"), ("X", "NV", "LNVtrain0002", "test")]
     with pytest.raises(DataError, match="LNVtrain0002"):
-        splits.official(images_of(rows), seed=1)
-    sides = splits.make("official", images_of(rows), 1, 5, leave_out_overlap=True)
+        splits.official(images_of(rows), seed=1, codes=ISIC2018.codes)
+    sides = splits.make("official", images_of(rows), 1, 5, leave_out_overlap=True, codes=ISIC2018.codes)
     assert sides.left_out == ("NVtrain0002",)
     assert sides.parts["X"] == "test"
 
 
 def test_kfold_deals_every_class_evenly_and_leaves_the_test_set_alone():
     rows = single("NV", 50, "train") + single("MEL", 10, "train") + single("NV", 7, "test")
-    sides = splits.make("kfold", images_of(rows), 42, 5, leave_out_overlap=False)
+    sides = splits.make("kfold", images_of(rows), 42, 5, leave_out_overlap=False, codes=ISIC2018.codes)
     assert counts(sides.parts) == {"test": 7, "train": 60}
     assert {fold: list(sides.folds.values()).count(fold) for fold in range(5)} == dict.fromkeys(range(5), 12)
     melanomas = [fold for identity, fold in sides.folds.items() if identity.startswith("MEL")]
@@ -152,7 +156,7 @@ def test_no_patient_is_ever_on_two_sides(drawn, seed):
     for strategy in ("official", "grouped", "kfold"):
         if strategy == "kfold" and n_groups < 2:
             continue
-        sides = splits.make(strategy, images, seed, 2, leave_out_overlap=False)
+        sides = splits.make(strategy, images, seed, 2, leave_out_overlap=False, codes=ISIC2018.codes)
         for column in ("lesion_id", "patient_id"):
             where: dict[str, set] = {}
             for row in images.itertuples():
@@ -166,7 +170,7 @@ def test_folds_are_balanced_by_class_although_patients_have_several():
     # 30 patients with three nevi each; ten of them have a melanoma too.
     rows = [(f"n{p}_{n}", "NV", f"L{p}_{n}", f"P{p}", "s") for p in range(30) for n in range(3)]
     rows += [(f"m{p}", "MEL", f"M{p}", f"P{p}", "s") for p in range(10)]
-    sides = splits.make("kfold", patients_of(rows), 42, 5, leave_out_overlap=False)
+    sides = splits.make("kfold", patients_of(rows), 42, 5, leave_out_overlap=False, codes=ISIC2018.codes)
     melanomas = [fold for identity, fold in sides.folds.items() if identity.startswith("m")]
     assert sorted(melanomas) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert sorted(list(sides.folds.values()).count(fold) for fold in range(5)) == [20] * 5
@@ -176,7 +180,7 @@ def test_every_source_is_dealt_out_by_itself():
     rows = [(f"a{n}", "NV", f"A{n}", "", "one") for n in range(60)]
     rows += [(f"b{n}", "NV", f"B{n}", "", "two") for n in range(10)]
     images = patients_of(rows)
-    parts = splits.grouped(images, 42)
+    parts = splits.grouped(images, 42, codes=ISIC2018.codes)
     assert counts({i: p for i, p in parts.items() if i.startswith("b")}) == {"test": 2, "train": 6, "val": 2}
     folds = splits.kfold(images, 42, 5)
     assert sorted(fold for identity, fold in folds.items() if identity.startswith("b")) == [
@@ -199,8 +203,10 @@ def test_official_refuses_a_patient_of_the_test_set_in_training():
     )
     images["part"] = ["train", "test", "train"]
     with pytest.raises(DataError, match="L1"):
-        splits.official(images, seed=1)
-    assert splits.make("official", images, 1, 5, leave_out_overlap=True).left_out == ("a",)
+        splits.official(images, seed=1, codes=ISIC2018.codes)
+    assert splits.make("official", images, 1, 5, leave_out_overlap=True, codes=ISIC2018.codes).left_out == (
+        "a",
+    )
 
 
 def test_kfold_needs_a_lesion_a_fold():
@@ -248,5 +254,7 @@ def test_leaking_images():
 
 def test_missing_classes_are_told():
     images = images_of(single("NV", 20) + single("DF", 2))
-    sides = splits.make("grouped", images, 0, 5, leave_out_overlap=False)
-    assert splits.gaps(images, sides) == ["test has no images of DF: figures for them will be undefined"]
+    sides = splits.make("grouped", images, 0, 5, leave_out_overlap=False, codes=ISIC2018.codes)
+    assert splits.gaps(images, sides, codes=ISIC2018.codes) == [
+        "test has no images of DF: figures for them will be undefined"
+    ]

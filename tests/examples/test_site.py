@@ -96,10 +96,10 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
 def test_every_column_setting_and_artifact_is_in_the_reference(site: Path) -> None:
     from skinlesion_cli.config.load import recipe_names
     from skinlesion_cli.config.schema import Recipe
-    from skinlesion_cli.inference.prediction import COLUMNS
+    from tests.support.class_lists import TABLE
 
     columns = text(site, "reference/columns")
-    assert [c.name for c in COLUMNS if f"<code>{c.name}</code>" not in columns] == []
+    assert [c.name for c in TABLE.columns if f"<code>{c.name}</code>" not in columns] == []
     recipes = text(site, "reference/recipes")
     names = [*recipe_names(), *Recipe.model_fields]
     assert [name for name in names if f"<code>{name}</code>" not in recipes] == []

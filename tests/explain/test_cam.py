@@ -50,7 +50,7 @@ def _network(name: str, size_px: int = 64):
     from skinlesion_cli.models.network import LesionNet
 
     torch.manual_seed(0)
-    network = LesionNet(BACKBONES[name], Preprocessing(input_size_px=size_px)).eval()
+    network = LesionNet(BACKBONES[name], Preprocessing(input_size_px=size_px), n_classes=7).eval()
     with torch.no_grad():
         network.classifier.weight.normal_(0, 0.5)
     return network

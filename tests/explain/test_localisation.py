@@ -61,7 +61,7 @@ def test_maps_lie_on_the_lesion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "examples" / "benchmarks"), *sys.path])
     torch.manual_seed(0)
     spec = backbone("efficientnet_lite0")
-    network = LesionNet(spec, Preprocessing(mean=spec.mean, std=spec.std))
+    network = LesionNet(spec, Preprocessing(mean=spec.mean, std=spec.std), n_classes=7)
     initialise(network, "auto")
     layer = network.classifier
     pixels, labels, _ = drawn(70, seed=1)

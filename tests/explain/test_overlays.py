@@ -16,6 +16,7 @@ from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.explain.writer import OverlayWriter
 from skinlesion_cli.inference.runtimes.base import Outputs, deviation
 from skinlesion_cli.taxonomy import DISCLAIMER
+from tests.support.class_lists import ISIC2018
 
 IMAGE = np.random.default_rng(1).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 HEAT = np.zeros((4, 4), np.float32)
@@ -102,6 +103,7 @@ def _written(folder: Path, **choices: object) -> list:
         weights=[1.0],
         classifiers=[np.eye(7, dtype=np.float32)],
         thresholds={"MEL": 0.3},
+        class_list=ISIC2018,
         method="gradcam",
         **choices,
     )
@@ -155,7 +157,9 @@ def test_no_file_is_left_half_written(tmp_path: Path) -> None:
     def unreadable() -> np.ndarray:
         raise Gone
 
-    writer = OverlayWriter(tmp_path, weights=[1.0], classifiers=[np.eye(7, dtype=np.float32)], thresholds={})
+    writer = OverlayWriter(
+        tmp_path, weights=[1.0], classifiers=[np.eye(7, dtype=np.float32)], thresholds={}, class_list=ISIC2018
+    )
     with pytest.raises(Gone):
         writer.write(
             ["a"],

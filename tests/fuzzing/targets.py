@@ -29,9 +29,10 @@ from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.errors import SkinLesionError
-from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.inference.summary import Tally
 from tests.fuzzing import containers, pictures
+from tests.support.class_lists import ISIC2018, TABLE
 
 Target = Callable[[random.Random], object]
 MAX_PIXELS = 1_000_000
@@ -198,7 +199,7 @@ def prediction_table(source: random.Random) -> object:
         content = pictures.scrambled(source, original)
     with file_of(f"p.{kind}", content) as path:
         own_files.is_prediction_table(path)
-        tally = Tally()
+        tally = Tally(ISIC2018.codes)
         for row in prediction_file.read_rows(path, kind, TABLE):
             tally.add(Prediction.from_row(row))
         return tally.figures()
@@ -207,17 +208,17 @@ def prediction_table(source: random.Random) -> object:
 def predictions_of_others(source: random.Random) -> object:
     original = source.choice((*_CSVS, _rows()["csv"]))
     with file_of("p.csv", containers.table(source, original)) as path:
-        return external_predictions.read_predictions(path, None)
+        return external_predictions.read_predictions(path, None, classes=ISIC2018)
 
 
 def truth(source: random.Random) -> object:
     with file_of("t.csv", containers.table(source, source.choice(_CSVS))) as path:
-        return external_predictions.read_truth(path)
+        return external_predictions.read_truth(path, classes=ISIC2018)
 
 
 def own_labels(source: random.Random) -> object:
     with file_of("l.csv", containers.table(source, source.choice(_CSVS))) as path:
-        return labels_csv.read(path, SourceOptions())
+        return labels_csv.read(path, SourceOptions(classes=ISIC2018))
 
 
 _CSVS = (

@@ -22,7 +22,7 @@ class TimmxError(Exception):
 
 @pytest.fixture
 def network() -> LesionNet:
-    return LesionNet(backbone("tiny"), Preprocessing(input_size_px=32))
+    return LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), n_classes=7)
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_timmx_gets_the_weights_and_the_preprocessing(
 
 def test_what_unknown_metadata_adds_is_in_the_last_bias(calls: list[dict], tmp_path: Path) -> None:
     torch.manual_seed(1)
-    network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), n_metadata=3).eval()
+    network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), n_classes=7, n_metadata=3).eval()
     export_edge(network, "litert", 32, tmp_path / "tiny.tflite")
-    handed = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32)).eval()
+    handed = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), n_classes=7).eval()
     handed.backbone.load_state_dict(calls[0]["weights"])
     pixels = torch.randint(0, 256, (2, 32, 32, 3), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

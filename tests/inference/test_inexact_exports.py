@@ -152,7 +152,7 @@ def test_the_maps_of_bfloat16_are_those_of_float32_nearly():
     from skinlesion_cli.models.onnx_export import to_onnx
 
     torch.manual_seed(0)
-    network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32)).eval()
+    network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), n_classes=7).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     exact = TorchRuntime(network, singly=True).logits_and_features(images)
     before = SignalStack.current()

@@ -14,6 +14,7 @@ from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.stages.predict.groups import ByFolder, ByTable, lesions_of
 from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import tiny_models
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import run
 
 pytestmark = pytest.mark.command_line
@@ -31,7 +32,7 @@ def photograph(identity: str, lesion: str | None, triage: str, p_mel: float, **c
 
 
 def verdicts(*photographs: Prediction, rule: DecisionRule | None = None) -> dict[str, LesionVerdict]:
-    tally = LesionTally(rule or DecisionRule())
+    tally = LesionTally(ISIC2018, rule or DecisionRule())
     for each in photographs:
         tally.add(each)
     return {verdict.lesion: verdict for verdict in tally.verdicts()}
@@ -68,7 +69,7 @@ def test_a_photograph_that_cannot_be_read_keeps_its_lesion_from_routine() -> Non
     assert found.triage_reason == "1 of 2 photographs could not be read"
     alone = verdicts(unread)["A"]
     assert (alone.triage, alone.probabilities, alone.decision) == (None, None, None)
-    assert alone.to_row()["p_MEL"] is None
+    assert alone.to_row(ISIC2018)["p_MEL"] is None
 
 
 def test_photographs_without_a_lesion_stay_alone() -> None:

@@ -38,7 +38,7 @@ from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.loading import TTA_MODES
-from skinlesion_cli.inference.prediction import ERROR, TABLE, Prediction
+from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.progress import SilentReporter
@@ -47,6 +47,7 @@ from skinlesion_cli.stages.explain import stage as explain
 from skinlesion_cli.stages.predict import stage as predict
 from skinlesion_cli.stages.predict.settings import PredictSettings
 from tests.support import tiny_models
+from tests.support.class_lists import ISIC2018, TABLE
 
 # 2400 x 1800 pixels for networks of 32: decoded at an eighth of its scale.
 LARGE_PX = (2400, 1800)
@@ -154,7 +155,7 @@ def workspace_for(gated_workspace: Path, tmp_path_factory: pytest.TempPathFactor
             stopping = StoppingRule(rule, margin_factor=0.3, n_views=8, weights=(0.5, 0.5))
             stored = {"stopping_rule": stopping.to_json()} if mode == tta.ADAPTIVE else None
             ensemble = replace(Ensemble.load(Workspace(root).ensemble), views=views)
-            calibration = Calibration(rule, "published", mode, views, stopping=stored)
+            calibration = Calibration(rule, "published", mode, views, stopping=stored, classes=ISIC2018)
             calibration.save(
                 Workspace(root).calibration, inputs={"ensemble": ensemble.save(Workspace(root).ensemble)}
             )
@@ -181,7 +182,7 @@ def runnable(runtime: str) -> str:
 def line(prediction: Prediction) -> bytes:
     """The row without what only says where the image came from."""
     plain = replace(prediction, row=None, id="x", overlay=None, overlay_magnitude=None)
-    return TABLE.encode(plain.to_row(), "csv")
+    return TABLE.encode(plain.to_row(ISIC2018.codes), "csv")
 
 
 def by_command(workspace: Path, inputs: list[Path], output: Path, runtime: str) -> dict[str, Prediction]:
@@ -342,4 +343,4 @@ def test_doctor_predicts_as_everybody_does() -> None:
     finding = next(iter(models.self_test(DoctorSettings(workspace=Path("nowhere")))))
     (prediction,) = Classifier.load("builtin", device="cpu").predict([models.picture()])
     assert finding.state == "ok"
-    assert finding.figures["prediction"] == prediction.to_row()
+    assert finding.figures["prediction"] == prediction.to_row(ISIC2018.codes)

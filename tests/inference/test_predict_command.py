@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from skinlesion_cli.artifacts.prediction_columns import shortest
-from skinlesion_cli.inference.prediction import TABLE
+from tests.support.class_lists import TABLE
 
 pytestmark = pytest.mark.command_line
 

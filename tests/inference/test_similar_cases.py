@@ -13,9 +13,9 @@ from skinlesion_cli.artifacts.similar_cases import CaseIds, StoredCases
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.similar_cases import CaseTable
 from skinlesion_cli.errors import ArtifactError
-from skinlesion_cli.inference.prediction import TABLE
 from skinlesion_cli.inference.similar import SimilarCases
 from tests.support import tiny_models
+from tests.support.class_lists import TABLE
 from tests.support.command_line import run
 
 pytestmark = pytest.mark.command_line

@@ -18,6 +18,7 @@ from skinlesion_cli.report.batch import BatchPage, page, severity
 from skinlesion_cli.report.page import script_json
 from skinlesion_cli.taxonomy import DISCLAIMER
 from tests.report.conftest import failed, opened, predicted
+from tests.support.class_lists import ISIC2018
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\">&amp;.jpg"
 SIMILAR = {
@@ -406,7 +407,7 @@ def test_lesions_come_together_worst_first(browser: Any, about: BatchPage, tmp_p
         predicted("a2.jpg", "refer", 0.9, "MEL", lesion="A"),
         predicted("c1.jpg", "routine", 0.05, lesion="C"),
     ]
-    tally = LesionTally(DecisionRule())
+    tally = LesionTally(ISIC2018, DecisionRule())
     for photograph in photographs:
         tally.add(photograph)
     lesions = {verdict.lesion: verdict for verdict in tally.verdicts()}

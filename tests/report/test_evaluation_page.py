@@ -20,6 +20,7 @@ from skinlesion_cli.report.evaluation import class_counts, counted, few_words
 from skinlesion_cli.report.plots_evaluation import class_style
 from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
+from tests.support.class_lists import ISIC2018
 from tests.support.tiny_models import make_workspace
 
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\">&amp;.jpg"
@@ -47,10 +48,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     facts = {"sha256": "0" * 64, "age_years": "", "sex": "", "site": "<b>back</b>", "part": "test"}
     known = table.drop(columns="fold").assign(file=table["id"], source="made", **facts)
-    Manifest(known, "none", "none").save(workspace.manifest)
+    Manifest(known, "none", "none", classes=ISIC2018).save(workspace.manifest)
     values = [[given.get(name, 0.0) for name in CLASS_NAMES] for _, given in IMAGES.values()]
     views = np.repeat(np.array(values, np.float32)[:, None], 8, axis=1)
-    Predictions(table, views, MODES["d4"], "ensemble", "test").save(
+    Predictions(table, views, MODES["d4"], "ensemble", "test", classes=ISIC2018).save(
         workspace.ensemble_predictions("test"),
         inputs={"ensemble": Ensemble.load(workspace.ensemble).artifact},
     )

@@ -20,6 +20,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage
 from tests.support import made_workspace
+from tests.support.class_lists import ISIC2018
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,7 @@ def reduce_to(workspace: Workspace, names: set[str]) -> None:
         found.views,
         found.source,
         "val",
+        classes=ISIC2018,
     )
     smaller.save(workspace.ensemble_predictions("val"), inputs=found.artifact.inputs)
 

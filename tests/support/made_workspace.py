@@ -14,6 +14,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 
 def make(
@@ -45,7 +46,7 @@ def make(
             logits = np.log(np.maximum(values, 1e-9))[:, None] + generator.normal(0, 0.4, (len(values), 8, 7))
             raised = np.exp(logits - logits.max(axis=2, keepdims=True))
             values_of_views = (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32)
-            Predictions(tables[part], values_of_views, views, member, part).save(
+            Predictions(tables[part], values_of_views, views, member, part, classes=ISIC2018).save(
                 workspace.predictions(member, part),
                 inputs={"manifest": manifest, "split": split, "checkpoint": f"{number}" * 64},
             )
@@ -68,7 +69,7 @@ def _dataset(workspace: Workspace, tables: dict[str, pd.DataFrame]):
         site=generator.choice(["back", "face"], n),
         source="made",
     )
-    Manifest(table, "none", "none").save(workspace.manifest)
+    Manifest(table, "none", "none", classes=ISIC2018).save(workspace.manifest)
     manifest = Manifest.load(workspace.manifest)
     # One lesion of the validation images has a photograph in training, as in the published per-image split.
     split = Split(table[["id", "part"]].assign(fold=""), "published", 1, leaks_lesions=True)

@@ -16,6 +16,7 @@ from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.data.metadata import n_columns
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
+from tests.support.class_lists import ISIC2018
 
 
 def make_workspace(
@@ -43,7 +44,7 @@ def make_workspace(
         side_px = size_px if isinstance(size_px, int) else size_px[fold]
         preprocessing = Preprocessing(input_size_px=side_px)
         fields = () if fold else metadata_fields
-        network = LesionNet(backbone(arch), preprocessing, n_metadata=n_columns(fields))
+        network = LesionNet(backbone(arch), preprocessing, n_classes=7, n_metadata=n_columns(fields))
         if spread is not None:
             # So that classes differ between images.
             torch.nn.init.normal_(network.classifier.weight, std=spread)
@@ -57,11 +58,20 @@ def make_workspace(
         )
         figures = {"metadata_columns": n_columns(fields)} if fields else {}
         checkpoint = Checkpoint(
-            arch, recipe, preprocessing, weights_to_bytes(network), b"epoch\n", figures, "none", 0, fold
+            arch,
+            recipe,
+            preprocessing,
+            weights_to_bytes(network),
+            b"epoch\n",
+            figures,
+            "none",
+            0,
+            fold,
+            classes=ISIC2018,
         )
         artifact = checkpoint.save(workspace.checkpoint(checkpoint.name))
         members.append(Member(checkpoint.name, artifact.sha256, 1 / len(archs), 0.5))
-    ensemble = Ensemble(tuple(members), "equal", tta.MODES["d4"])
+    ensemble = Ensemble(tuple(members), "equal", tta.MODES["d4"], classes=ISIC2018)
     made = ensemble.save(workspace.ensemble)
     calibration = Calibration(
         DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.5),
@@ -69,6 +79,7 @@ def make_workspace(
         "adaptive" if stopping else "d4",
         tta.MODES["d4"],
         stopping=stopping,
+        classes=ISIC2018,
     )
     calibration.save(workspace.calibration, inputs={"ensemble": made})
     if metadata_fields:

@@ -23,7 +23,9 @@ from skinlesion_cli.models.network import LesionNet, load_weights, weights_to_by
 def network(name, **settings):
     spec = backbone(name)
     torch.manual_seed(0)
-    return LesionNet(spec, Preprocessing(input_size_px=64, mean=spec.mean, std=spec.std), **settings).eval()
+    return LesionNet(
+        spec, Preprocessing(input_size_px=64, mean=spec.mean, std=spec.std), n_classes=7, **settings
+    ).eval()
 
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8))

@@ -21,7 +21,7 @@ def network(name):
     """A network whose norms are no identity: statistics of some images, random scales and offsets."""
     spec = backbone(name)
     torch.manual_seed(0)
-    made = LesionNet(spec, Preprocessing(input_size_px=64, mean=spec.mean, std=spec.std)).train()
+    made = LesionNet(spec, Preprocessing(input_size_px=64, mean=spec.mean, std=spec.std), n_classes=7).train()
     with torch.no_grad():
         made(PIXELS)
         for module in made.modules():

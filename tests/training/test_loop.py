@@ -23,6 +23,7 @@ from skinlesion_cli.models.training import trainer as loop
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.progress import SilentReporter
+from tests.support.class_lists import ISIC2018
 from tests.support.limits import HANG_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,9 @@ def trainer(settings, *, network=None, batches=None, **rest):
     torch.manual_seed(0)
     chosen = recipe(**settings)
     if network is None:
-        network = LesionNet(backbone("tiny"), Preprocessing(input_size_px=32), drop_rate=chosen.drop_rate)
+        network = LesionNet(
+            backbone("tiny"), Preprocessing(input_size_px=32), n_classes=7, drop_rate=chosen.drop_rate
+        )
 
     def epoch(number, size_px, first_step):
         for step in range(first_step, STEPS):
@@ -85,6 +88,7 @@ def trainer(settings, *, network=None, batches=None, **rest):
         device=torch.device("cpu"),
         reporter=rest.pop("reporter", SilentReporter()),
         **rest,
+        classes=ISIC2018,
     )
 
 

@@ -14,7 +14,7 @@ LOGITS = torch.tensor([[math.log(2.0), 0, 0, 0, 0, 0, 0]])
 
 
 def test_smoothing_shares_out_among_the_other_six_classes():
-    targets = smooth_targets(torch.tensor([2]), 0.1)
+    targets = smooth_targets(torch.tensor([2]), 0.1, 7)
     assert targets.tolist()[0] == pytest.approx([0.1 / 6, 0.1 / 6, 0.9] + [0.1 / 6] * 4)
     # torch's own smoothing would put 0.9 + 0.1 / 7 on the true class.
     assert targets[0, 2] != pytest.approx(0.9143, abs=1e-3)
@@ -30,13 +30,13 @@ def test_smoothing_shares_out_among_the_other_six_classes():
     ],
 )
 def test_focal_loss_with_smoothing(smoothing, gamma, expected):
-    targets = smooth_targets(torch.tensor([0]), smoothing)
+    targets = smooth_targets(torch.tensor([0]), smoothing, 7)
     assert float(training_loss(LOGITS, targets, focal_gamma=gamma)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_focal_factor_is_not_differentiated():
     logits = LOGITS.clone().requires_grad_()
-    training_loss(logits, smooth_targets(torch.tensor([0]), 0.1), focal_gamma=1.0).backward()
+    training_loss(logits, smooth_targets(torch.tensor([0]), 0.1, 7), focal_gamma=1.0).backward()
     # 0.75 * (p - target): 0.75 * (0.25 - 0.9), and 0.75 * (0.125 - 0.1 / 6) six times.
     assert logits.grad is not None
     assert logits.grad.tolist()[0] == pytest.approx([-0.4875] + [0.08125] * 6, abs=1e-6)
@@ -44,14 +44,14 @@ def test_focal_factor_is_not_differentiated():
 
 def test_loss_is_the_mean_over_the_images():
     logits = torch.cat([LOGITS, torch.zeros(1, 7)])
-    targets = smooth_targets(torch.tensor([0, 3]), 0.0)
+    targets = smooth_targets(torch.tensor([0, 3]), 0.0, 7)
     assert float(training_loss(logits, targets)) == pytest.approx((1.386294 + math.log(7)) / 2, abs=1e-6)
 
 
 def test_class_weights_weigh_each_image_by_its_class():
     weights = torch.tensor([2.0, 1, 1, 0.5, 1, 1, 1])
     logits = torch.cat([LOGITS, LOGITS])
-    targets = smooth_targets(torch.tensor([0, 3]), 0.0)
+    targets = smooth_targets(torch.tensor([0, 3]), 0.0, 7)
     expected = (2.0 * 1.386294 + 0.5 * 2.079442) / 2
     assert float(training_loss(logits, targets, class_weights=weights)) == pytest.approx(expected, abs=1e-6)
 
@@ -95,7 +95,7 @@ def test_logit_offsets_are_the_logarithms_of_what_is_drawn(strength, sampler_pow
 
 def test_an_adjusted_loss_asks_for_more_of_a_rare_class():
     offsets = torch.tensor([math.log(0.1)] + [0.0] * 6)
-    targets = smooth_targets(torch.tensor([0]), 0.0)
+    targets = smooth_targets(torch.tensor([0]), 0.0, 7)
     # -ln(0.1 * 2 / (0.1 * 2 + 6)) instead of -ln(2 / 8).
     found = float(training_loss(LOGITS, targets, logit_offsets=offsets))
     assert found == pytest.approx(3.433987, abs=1e-6)
@@ -103,7 +103,7 @@ def test_an_adjusted_loss_asks_for_more_of_a_rare_class():
 
 def test_smoothing_is_meant_for_the_network_own_logits():
     # A network that says exactly the smoothed target has nothing left to learn from it, offset or not.
-    targets = smooth_targets(torch.tensor([0, 3]), 0.1)
+    targets = smooth_targets(torch.tensor([0, 3]), 0.1, 7)
     logits = targets.log().requires_grad_()
     offsets = torch.tensor([0.1, 2.0, 1.0, 0.3, 1.0, 0.5, 1.0]).log()
     training_loss(logits, targets, logit_offsets=offsets).backward()

@@ -73,7 +73,9 @@ def test_a_folder_names_its_architecture_arguments_and_images(folder):
 
 def test_its_weights_are_loaded_except_those_of_its_classes(folder):
     spec = timm_format.resolve(f"local-dir:{folder}").spec
-    network = LesionNet(spec, small_recipe("input_size_px=160", "progressive_sizes_px=[]").preprocessing())
+    network = LesionNet(
+        spec, small_recipe("input_size_px=160", "progressive_sizes_px=[]").preprocessing(), n_classes=7
+    )
     source = initialise(network, "auto")
     assert source.startswith("folder our-vit sha256 ")
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True)
@@ -124,7 +126,7 @@ def test_a_network_of_the_hub_is_pinned_to_the_commit_that_was_read(hub, folder)
     found = timm_format.resolve("hf-hub:clinic/our-vit@main")
     assert found.name == "hf-hub:clinic/our-vit@main"
     assert found.weights == f"clinic/our-vit@{COMMIT}"
-    network = LesionNet(found.spec, small_recipe("progressive_sizes_px=[]").preprocessing())
+    network = LesionNet(found.spec, small_recipe("progressive_sizes_px=[]").preprocessing(), n_classes=7)
     assert initialise(network, "auto") == f"hub clinic/our-vit {COMMIT[:12]}"
     assert hub == [
         ("clinic/our-vit", "config.json", "main"),

@@ -19,6 +19,7 @@ from skinlesion_cli.models.backbones import backbone, stored_name
 from skinlesion_cli.models.network import LesionNet, restore_network, weights_to_bytes
 from skinlesion_cli.models.onnx_export import to_onnx
 from skinlesion_cli.models.timm_networks import check_head
+from tests.support.class_lists import ISIC2018
 
 # The smallest of each family, and the input size in pixels.
 FAMILIES = {
@@ -40,7 +41,7 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint
 def network_of(name: str, size_px: int = 64) -> LesionNet:
     torch.manual_seed(0)
     spec = backbone(f"timm:{name}")
-    return LesionNet(spec, Preprocessing(input_size_px=size_px, mean=spec.mean, std=spec.std))
+    return LesionNet(spec, Preprocessing(input_size_px=size_px, mean=spec.mean, std=spec.std), n_classes=7)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -59,9 +60,17 @@ def test_a_family_is_trained_predicts_explains_and_is_exported(name, tmp_path):
     recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=size_px, learning_rate=1e-3)
     preprocessing = Preprocessing(input_size_px=size_px, mean=net.spec.mean, std=net.spec.std)
     path = tmp_path / "models" / net.spec.name / "checkpoint.json"
-    Checkpoint(net.spec.name, recipe, preprocessing, weights_to_bytes(net), b"epoch\n", {}, "none", 0).save(
-        path
-    )
+    Checkpoint(
+        net.spec.name,
+        recipe,
+        preprocessing,
+        weights_to_bytes(net),
+        b"epoch\n",
+        {},
+        "none",
+        0,
+        classes=ISIC2018,
+    ).save(path)
     restored = restore_network(Checkpoint.load(path))
     runtime = TorchRuntime(restored)
     logits, features = runtime.logits_and_features(PIXELS)
@@ -115,7 +124,7 @@ def test_a_misspelt_name_is_corrected(wrong, near):
 
 def test_a_stored_network_that_this_timm_lacks_is_an_artifact_error(tmp_path):
     recipe = Recipe(name="test", epochs=1, batch_size=1, input_size_px=64, learning_rate=1e-3)
-    stored = Checkpoint("timm-gone", recipe, Preprocessing(), b"", b"", {}, "none", 0)
+    stored = Checkpoint("timm-gone", recipe, Preprocessing(), b"", b"", {}, "none", 0, classes=ISIC2018)
     with pytest.raises(ArtifactError, match="timm-gone"):
         restore_network(stored)
 

@@ -33,7 +33,7 @@ def recipe(**settings) -> Recipe:
 
 def network(arch: str = VIT, **options) -> LesionNet:
     torch.manual_seed(0)
-    return LesionNet(backbone(arch), Preprocessing(input_size_px=32), **options)
+    return LesionNet(backbone(arch), Preprocessing(input_size_px=32), n_classes=7, **options)
 
 
 def trained(net: LesionNet, settings: Recipe, steps: int = 2) -> tuple[Tuning, set[str]]:

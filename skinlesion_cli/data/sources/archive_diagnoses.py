@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.taxonomy import plain_name
+from skinlesion_cli.taxonomy.shipped import shipped
 
 # Class -> diagnoses as the archive writes them: levels of the hierarchy, then words from before 2024.
 DIAGNOSES: Mapping[str, tuple[str, ...]] = {
@@ -74,6 +75,8 @@ def class_of(levels: Sequence[str], options: SourceOptions) -> tuple[str, str]:
     levels : the diagnosis from general to specific; unknown levels are empty.
     """
     known = [level for level in levels if level.strip()]
+    if options.classes != shipped("isic2018"):
+        return _by_synonyms(known, options)
     for level in reversed(known):
         name = plain_name(level)
         if name in options.class_map:
@@ -83,6 +86,15 @@ def class_of(levels: Sequence[str], options: SourceOptions) -> tuple[str, str]:
         if name in _CLASS_OF:
             return _CLASS_OF[name], level
     # The third level names the disease; deeper ones are variants of it.
+    return "", known[min(2, len(known) - 1)] if known else "none"
+
+
+def _by_synonyms(known: Sequence[str], options: SourceOptions) -> tuple[str, str]:
+    """The deepest level that the class list knows by name."""
+    for level in reversed(known):
+        label = options.class_of(level)
+        if label is not None:
+            return label, level
     return "", known[min(2, len(known) - 1)] if known else "none"
 
 

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.data.reading.listing import Listing
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.taxonomy import CLASS_NAMES, SCC_NAMES, class_named, plain_name
+from skinlesion_cli.taxonomy import SCC_NAMES, plain_name
+from skinlesion_cli.taxonomy.class_list import ClassList
+from skinlesion_cli.taxonomy.shipped import shipped
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class SourceOptions:
 
     Parameters
     ----------
-    scc_as_akiec : count squamous cell carcinoma as AKIEC; otherwise it is dropped.
+    classes : the list whose classes the labels become.
+    scc_as_akiec : count squamous cell carcinoma, where the list has no class for it, as the class of actinic
+        keratosis (AKIEC); otherwise it is dropped with the list `isic2018`, and unknown with any other.
     archives_verified : the checksums inside zip archives were verified already.
     class_map : label as written (by `taxonomy.plain_name`) -> class, or `SKIP` to drop its images.
     images : folder of the images, where it is not that of the table.
@@ -88,6 +92,7 @@ class SourceOptions:
     image_types : `dermoscopic` or `all`, for sources that say what kind of photograph an image is.
     """
 
+    classes: ClassList = field(kw_only=True)
     scc_as_akiec: bool = False
     archives_verified: bool = False
     class_map: Mapping[str, str] = field(default_factory=dict)
@@ -102,15 +107,19 @@ class SourceOptions:
         name = plain_name(label)
         if name in self.class_map:
             return "" if self.class_map[name] == SKIP else self.class_map[name]
-        if name in _SCC_NAMES:
-            return "AKIEC" if self.scc_as_akiec else ""
-        return class_named(label)
+        known = self.classes.class_named(label)
+        if known is None and name in _SCC_NAMES:
+            if self.scc_as_akiec:
+                return self.classes.class_named(_ACTINIC_KERATOSIS)
+            return "" if self.classes == shipped("isic2018") else None
+        return known
 
 
 _SCC_NAMES = frozenset(plain_name(name) for name in SCC_NAMES)
+_ACTINIC_KERATOSIS = "actinic keratosis"
 
 
-def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
+def parse_class_map(entries: Sequence[str], classes: ClassList) -> dict[str, str]:
     """`NAME=CLASS` entries as plain name -> class (or `SKIP`).
 
     Raises
@@ -120,10 +129,11 @@ def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for entry in entries:
         name, separator, target = entry.rpartition("=")
-        label = SKIP if target.strip().lower() == SKIP else class_named(target)
+        label = SKIP if target.strip().lower() == SKIP else classes.class_named(target)
         if not separator or label is None:
             raise UsageError(
-                f"--map {entry!r} is not NAME=CLASS", f"CLASS is one of {', '.join(CLASS_NAMES)}, or {SKIP}."
+                f"--map {entry!r} is not NAME=CLASS",
+                f"CLASS is one of {', '.join(classes.codes)}, or {SKIP}.",
             )
         if mapping.setdefault(plain_name(name), label) != label:
             raise UsageError(f"--map gives {name!r} two classes: {mapping[plain_name(name)]} and {label}")
@@ -170,9 +180,24 @@ NO_LESIONS = (
 )
 
 
-def known_class(text: str) -> str | None:
-    """One of the seven classes by its name or a synonym of it, in any case; None for anything else."""
-    return class_named(text)
+def refuse_unknown_labels(
+    labels: Mapping[str, str | None], written: Mapping[str, str], name: str, options: SourceOptions
+) -> None:
+    """Raise a DataError that names images whose label is None, with their labels as written."""
+    unknown = [f"{image} ({written[image]!r})" for image, label in labels.items() if label is None]
+    if unknown:
+        raise DataError(
+            f"{name}: these images have a label that is not in the class list: {name_items(unknown)}",
+            label_hint(options.classes),
+        )
+
+
+def label_hint(classes: ClassList) -> str:
+    """What to do about labels that a class list does not know."""
+    return (
+        f"Known classes: {', '.join(classes.codes)}, and their synonyms. Give other names with --map "
+        "NAME=CLASS (or NAME=skip), or choose another class list with --classes."
+    )
 
 
 def ids_from_paths(files: Sequence[str]) -> dict[str, str]:

@@ -14,21 +14,20 @@ from skinlesion_cli.data.sources.base import (
     SourceOptions,
     dropped_notes,
     from_paths,
-    known_class,
     unused_map_notes,
 )
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import CLASS_NAMES
-
-_HINT = (
-    "Expected sub-folders named "
-    + ", ".join(CLASS_NAMES)
-    + " (or melanoma, nevus and so on; --map NAME=CLASS for other names), at the top or within train, "
-    "val and test."
-)
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
-def recognise(path: Path) -> bool:
+def _hint(classes: ClassList) -> str:
+    return (
+        f"Expected sub-folders named {', '.join(classes.codes)} (or by a synonym; --map NAME=CLASS for other "
+        "names, --classes for another class list), at the top or within train, val and test."
+    )
+
+
+def recognise(path: Path, classes: ClassList) -> bool:
     """Whether a sub-folder is named after a class, at the top or within a part."""
     if not path.is_dir():
         return False
@@ -36,7 +35,7 @@ def recognise(path: Path) -> bool:
     inner = [
         child for part in top if part.name.lower() in PART_NAMES for child in part.iterdir() if child.is_dir()
     ]
-    return any(known_class(child.name) for child in top + inner)
+    return any(classes.class_named(child.name) for child in top + inner)
 
 
 def read(folder: Path, options: SourceOptions) -> Collection:
@@ -48,7 +47,7 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     """
     listing = list_images(folder)
     if not listing.files:
-        raise DataError(f"{folder} holds no images", _HINT)
+        raise DataError(f"{folder} holds no images", _hint(options.classes))
     labels: dict[str, str | None] = {}
     parts: dict[str, str] = {}
     dropped: list[str] = []
@@ -62,7 +61,12 @@ def read(folder: Path, options: SourceOptions) -> Collection:
         if labels[file] == "":
             dropped.append(below[0])
     collection = from_paths(
-        "folders", listing, labels, parts, without_class="are not in the folder of a class", hint=_HINT
+        "folders",
+        listing,
+        labels,
+        parts,
+        without_class="are not in the folder of a class",
+        hint=_hint(options.classes),
     )
     notes = [*dropped_notes(dropped, options), *unused_map_notes(names, options), *collection.notes]
     return replace(collection, notes=tuple(notes))

@@ -23,10 +23,12 @@ from skinlesion_cli.data.sources.base import (
     known_age,
     known_word,
     refuse_duplicates,
+    refuse_unknown_labels,
 )
 from skinlesion_cli.errors import DataError, name_items
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
+CODES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 PARTS: Mapping[str, str] = {"Training": "train", "Validation": "val", "Test": "test"}
 METADATA = "HAM10000_metadata.csv"
 METADATA_FROM = "Harvard Dataverse, doi:10.7910/DVN/DBW86T"
@@ -42,7 +44,7 @@ ATTRIBUTION = (
 )
 
 
-def recognise(path: Path) -> bool:
+def recognise(path: Path, _classes: ClassList) -> bool:
     """Whether the folder holds at least one part in the official layout.
 
     The Harvard Dataverse hands out the test part's truth with other columns, beside HAM10000.
@@ -84,9 +86,8 @@ def _part(
     options: SourceOptions,
     notes: list[str],
 ) -> list[Record]:
-    labels = one_hot(
-        _table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), CLASS_NAMES, f"{name} ground truth"
-    )
+    truth = one_hot(_table(folder, f"ISIC2018_Task3_{name}_GroundTruth"), CODES, f"{name} ground truth")
+    labels = in_class_list(truth, f"{name} ground truth", options)
     images = image_origins(folder, f"ISIC2018_Task3_{name}_Input", options)
     missing = sorted(set(labels) - set(images))
     if missing and not (options.allow_missing and images):
@@ -147,6 +148,18 @@ def one_hot(table: pd.DataFrame, classes: Sequence[str], name: str) -> dict[str,
         identity: classes[index]
         for identity, index in zip(table["image"], values.argmax(axis=1), strict=True)
     }
+
+
+def in_class_list(truth: Mapping[str, str], name: str, options: SourceOptions) -> dict[str, str]:
+    """Labels of a challenge, id -> code, as classes of the list; empty where their images are dropped.
+
+    Raises
+    ------
+    DataError : the list has no class for some of them.
+    """
+    labels = {identity: options.class_of(code) for identity, code in truth.items()}
+    refuse_unknown_labels(labels, truth, name, options)
+    return {identity: label or "" for identity, label in labels.items()}
 
 
 def described(

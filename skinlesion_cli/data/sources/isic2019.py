@@ -1,4 +1,6 @@
-"""ISIC 2019, mapped onto the seven classes of ISIC 2018: AK is AKIEC, UNK has no place, SCC only if asked."""
+"""ISIC 2019. Its eight classes are those of the list `isic2019`; with `isic2018`, AK is AKIEC, and SCC is
+dropped unless --scc-as-akiec keeps it. UNK has no place in any list.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,15 @@ from skinlesion_cli.data.sources.base import (
     published_id,
     refuse_duplicates,
 )
-from skinlesion_cli.data.sources.isic2018 import image_origins, one_hot
+from skinlesion_cli.data.sources.isic2018 import image_origins, in_class_list, one_hot
 from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 _TRUTH = "ISIC_2019_Training_GroundTruth.csv"
 _METADATA = "ISIC_2019_Training_Metadata.csv"
 _IMAGES = "ISIC_2019_Training_Input"
-_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+_CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+_SCC, _UNKNOWN = "SCC", "UNK"
 LICENCE = "CC BY-NC 4.0"
 ATTRIBUTION = (
     "Tschandl P., Rosendahl C., Kittler H.: The HAM10000 dataset. Sci. Data 5, 180161 (2018), "
@@ -35,13 +39,13 @@ ATTRIBUTION = (
 )
 
 
-def recognise(path: Path) -> bool:
+def recognise(path: Path, _classes: ClassList) -> bool:
     """Whether the folder holds the ground truth of ISIC 2019."""
     return (path / _TRUTH).is_file()
 
 
 def read(folder: Path, options: SourceOptions) -> Collection:
-    """Read the training set of ISIC 2019; images without a class among the seven are dropped and counted.
+    """Read the training set of ISIC 2019; images without a class in the list are dropped and counted.
 
     Ids are those of the ground truth: 2,074 of them end in `_downsampled`,
     in all three tables and file names.
@@ -50,14 +54,10 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     ------
     DataError : images without a file, duplicate ids, rows without exactly one class.
     """
-    labels = one_hot(tables.read_csv(folder / _TRUTH, _TRUTH), _CLASSES, _TRUTH)
+    labels = one_hot(tables.read_csv(folder / _TRUTH, _TRUTH), (*_CLASSES, _UNKNOWN), _TRUTH)
     images = _by_published_id(image_origins(folder, _IMAGES, options))
-    mapping = {name: name for name in _CLASSES} | {
-        "AK": "AKIEC",
-        "SCC": "AKIEC" if options.scc_as_akiec else "",
-    }
-    mapping["UNK"] = ""
-    kept = {identity: mapping[label] for identity, label in labels.items() if mapping[label]}
+    known = {identity: label for identity, label in labels.items() if label != _UNKNOWN}
+    kept = {identity: label for identity, label in in_class_list(known, _TRUTH, options).items() if label}
     missing = sorted(identity for identity in kept if published_id(identity) not in images)
     if missing and not (options.allow_missing and len(missing) < len(kept)):
         raise DataError(
@@ -67,7 +67,7 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     metadata = _metadata(folder)
     records = []
     for identity in sorted(set(kept) - set(missing)):
-        known = metadata.get(published_id(identity), {})
+        facts = metadata.get(published_id(identity), {})
         origin = images[published_id(identity)]
         name = origin.path.name if isinstance(origin, FileOrigin) else origin.member
         records.append(
@@ -76,11 +76,11 @@ def read(folder: Path, options: SourceOptions) -> Collection:
                 origin=origin,
                 file=f"{identity}{Path(name).suffix.lower()}",
                 label=kept[identity],
-                lesion_id=known_id(known.get("lesion_id", "")) or identity,
-                age_years=known_age(known.get("age_approx", ""), f"{_METADATA}, {identity}"),
-                sex=known_word(known.get("sex", "")),
-                site=known_word(known.get("anatom_site_general", "")),
-                patient_id=known_id(known.get("patient_id", "")),
+                lesion_id=known_id(facts.get("lesion_id", "")) or identity,
+                age_years=known_age(facts.get("age_approx", ""), f"{_METADATA}, {identity}"),
+                sex=known_word(facts.get("sex", "")),
+                site=known_word(facts.get("anatom_site_general", "")),
+                patient_id=known_id(facts.get("patient_id", "")),
             )
         )
     notes = _notes(labels, records, options)
@@ -97,10 +97,11 @@ def _by_published_id(images: dict[str, FileOrigin | ZipOrigin]) -> dict[str, Fil
 def _notes(labels: dict[str, str], records: list[Record], options: SourceOptions) -> tuple[str, ...]:
     names = list(labels.values())
     notes = []
-    if dropped := names.count("UNK"):
+    if dropped := names.count(_UNKNOWN):
         notes.append(f"{dropped:,} images of class UNK were dropped")
-    if scc := names.count("SCC"):
-        what = "count as AKIEC" if options.scc_as_akiec else "were dropped (--scc-as-akiec keeps them)"
+    if (scc := names.count(_SCC)) and options.class_of(_SCC) != _SCC:
+        counted = options.class_of(_SCC)
+        what = f"count as {counted}" if counted else "were dropped (--scc-as-akiec keeps them)"
         notes.append(f"{scc:,} images of class SCC {what}")
     if alone := sum(record.lesion_id == record.id for record in records):
         notes.append(f"{alone:,} images without a lesion id count as lesions of their own")

@@ -27,6 +27,7 @@ from skinlesion_cli.data.sources.base import (
 from skinlesion_cli.data.sources.image_finder import ImageFinder
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import plain_name
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 _IDS = ("isic id", "image name")
 _LEVELS = tuple(f"{name} {level}" for name in ("diagnosis", "iddx") for level in range(1, 6))
@@ -52,9 +53,9 @@ _ATTRIBUTIONS_SHOWN = 50
 Row = Mapping[str, str]
 
 
-def recognise(path: Path) -> bool:
+def recognise(path: Path, classes: ClassList) -> bool:
     """Whether this is a table of the archive, or a folder that holds one."""
-    return bool(_tables(path))
+    return bool(_tables(path, classes))
 
 
 def read(path: Path, options: SourceOptions) -> Collection:
@@ -64,7 +65,7 @@ def read(path: Path, options: SourceOptions) -> Collection:
     ------
     DataError : no table with diagnoses; tables contradict each other; images without a file; nothing is left.
     """
-    rows = _rows(path)
+    rows = _rows(path, options.classes)
     folder = options.images or (path if path.is_dir() else path.parent)
     notes: list[str] = []
     rows = _of_type(rows, options, notes)
@@ -104,21 +105,23 @@ def read(path: Path, options: SourceOptions) -> Collection:
     return Collection("isic-archive", records, _licence(used), _attribution(used), tuple(notes))
 
 
-def _tables(path: Path) -> list[Path]:
+def _tables(path: Path, classes: ClassList) -> list[Path]:
     """The archive's tables in a folder and the folders in it, or the one that was named."""
     if not path.is_dir():
-        return [path] if table_kinds.is_source(path, table_kinds.ARCHIVE) else []
+        return [path] if table_kinds.is_source(path, table_kinds.ARCHIVE, classes) else []
     inner = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     folders = [path, *inner[:_MAX_FOLDERS]]
-    return [table for folder in folders for table in table_kinds.tables_in(folder, table_kinds.ARCHIVE)]
+    return [
+        table for folder in folders for table in table_kinds.tables_in(folder, table_kinds.ARCHIVE, classes)
+    ]
 
 
-def _rows(path: Path) -> dict[str, dict[str, str]]:
+def _rows(path: Path, classes: ClassList) -> dict[str, dict[str, str]]:
     """Id -> column (by plain name) -> cell, of all ids that have a diagnosis column in some table."""
     rows: dict[str, dict[str, str]] = {}
     diagnosed: set[str] = set()
     contradicting: set[str] = set()
-    for file in _tables(path) or [path]:
+    for file in _tables(path, classes) or [path]:
         table = user_tables.read(file, file.name, keep=lambda header: plain_name(header) in _USED)
         columns = {plain_name(header): table.cells[header].tolist() for header in table.cells.columns}
         ids = next((columns[name] for name in _IDS if name in columns), None)

@@ -22,10 +22,12 @@ from skinlesion_cli.data.sources.base import (
     SourceOptions,
     ZipOrigin,
     known_id,
+    label_hint,
     refuse_duplicates,
 )
 from skinlesion_cli.data.sources.isic2018 import ATTRIBUTION, LICENCE, METADATA, described
 from skinlesion_cli.errors import ArtifactError, DataError, name_items
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 _METADATA_STEM = "ham10000_metadata"
 _METADATA_SUFFIXES = ("", ".csv", ".tab", ".tsv", ".txt")
@@ -33,14 +35,14 @@ _IMAGES = "ham10000_images_part"
 _PARTS = ("1", "2")
 
 
-def recognise(path: Path) -> bool:
+def recognise(path: Path, classes: ClassList) -> bool:
     """Whether a folder holds the metadata and images, and is not the challenge's own layout."""
     if not path.is_dir() or _metadata_file(path) is None:
         return False
     if _image_places(path):
         # The Dataverse adds the challenge's test part; its training part comes from the challenge alone.
         return not (path / "ISIC2018_Task3_Training_GroundTruth.csv").is_file()
-    return not isic2018.recognise(path) and bool(list_images(path).files)
+    return not isic2018.recognise(path, classes) and bool(list_images(path).files)
 
 
 def read(folder: Path, options: SourceOptions) -> Collection:
@@ -62,7 +64,10 @@ def read(folder: Path, options: SourceOptions) -> Collection:
         if label is None
     ]
     if unknown:
-        raise DataError(f"{file.name}: these images have a dx that is not known: {name_items(unknown)}")
+        raise DataError(
+            f"{file.name}: these images have a dx that is not known: {name_items(unknown)}",
+            label_hint(options.classes),
+        )
     notes = []
     missing = sorted(set(metadata) - set(images))
     absent = _absent_part(folder)

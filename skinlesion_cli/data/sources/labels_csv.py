@@ -27,30 +27,25 @@ from skinlesion_cli.data.sources.base import (
     known_age,
     known_id,
     known_word,
+    label_hint,
     refuse_duplicates,
     unused_map_notes,
 )
 from skinlesion_cli.data.sources.image_finder import ImageFinder
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.taxonomy import CLASS_NAMES, plain_name
-
-_MAP_HINT = (
-    "Known classes: "
-    + ", ".join(CLASS_NAMES)
-    + ", and names such as melanoma or nevus. Give other names with --map NAME=CLASS (or NAME=skip); "
-    "for tables of the ISIC archive use --format isic-archive."
-)
+from skinlesion_cli.taxonomy import plain_name
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
-def recognise(path: Path) -> bool:
+def recognise(path: Path, classes: ClassList) -> bool:
     """Whether this is a table of images and labels, or a folder that holds one.
 
     A lone file that is a table of no kind counts too: reading it says what it lacks.
     """
     if path.is_dir():
-        return table_kinds.is_source(path, table_kinds.CSV)
+        return table_kinds.is_source(path, table_kinds.CSV, classes)
     is_table = path.is_file() and path.suffix.lower() in user_tables.TABLE_SUFFIXES
-    return is_table and table_kinds.kind_of(user_tables.headers(path)) in (table_kinds.CSV, None)
+    return is_table and table_kinds.kind_of(user_tables.headers(path), classes) in (table_kinds.CSV, None)
 
 
 def read(path: Path, options: SourceOptions) -> Collection:
@@ -62,11 +57,11 @@ def read(path: Path, options: SourceOptions) -> Collection:
         classes or parts. The offenders are named.
     UsageError : a folder holds several such tables.
     """
-    path = the_table(path, table_kinds.CSV)
+    path = the_table(path, table_kinds.CSV, options.classes)
     return from_table(user_tables.read(path, path.name), path, options)
 
 
-def the_table(path: Path, kind: str) -> Path:
+def the_table(path: Path, kind: str, classes: ClassList) -> Path:
     """The table itself, or the only one of its kind in a folder.
 
     Raises
@@ -76,7 +71,7 @@ def the_table(path: Path, kind: str) -> Path:
     """
     if not path.is_dir():
         return path
-    tables = table_kinds.tables_in(path, kind)
+    tables = table_kinds.tables_in(path, kind, classes)
     if not tables:
         raise DataError(f"{path} holds no table of images and labels", "Name the table with --from FILE.")
     if len(tables) > 1:
@@ -112,7 +107,8 @@ def from_table(
     unknown = [f"{images[row]} ({labels[row]!r})" for row in rows if classes[row] is None]
     if unknown:
         raise DataError(
-            f"{table.name}: these images have a label that is not known: {name_items(unknown)}", _MAP_HINT
+            f"{table.name}: these images have a label that is not known: {name_items(unknown)}",
+            label_hint(options.classes) + " Tables of the ISIC archive are read with --format isic-archive.",
         )
     parts = [PART_NAMES.get(columns.of("part", row).lower()) for row in rows]
     unknown_parts = [f"{images[row]} ({columns.of('part', row)!r})" for row in rows if parts[row] is None]
@@ -188,7 +184,7 @@ def _files(
 def _columns(table: UserTable, options: SourceOptions) -> _Columns:
     headers = {column: table.headers_of(column) for column in COLUMN_NAMES}
     label_header = _label_header(table, headers["label"], options)
-    class_headers = {} if label_header else table.class_headers()
+    class_headers = {} if label_header else table.class_headers(options.classes)
     lacking = [column for column in ("image", "label") if not headers[column]]
     if class_headers and "label" in lacking:
         lacking.remove("label")
@@ -237,13 +233,14 @@ def _label_header(table: UserTable, candidates: list[str], options: SourceOption
 
 def _one_hot(table: UserTable, class_headers: dict[str, str], images: list[str]) -> list[str]:
     values = np.column_stack(
-        [user_tables.numbers(table.cells[class_headers[name]], table.separator) for name in CLASS_NAMES]
+        [user_tables.numbers(table.cells[class_headers[name]], table.separator) for name in class_headers]
     )
     good = ((values == 0.0) | (values == 1.0)).all(axis=1) & (values.sum(axis=1) == 1.0)
     if not good.all():
         offenders = [image for image, fine in zip(images, good, strict=True) if not fine]
         raise DataError(f"{table.name}: these images do not have exactly one class: {name_items(offenders)}")
-    return [CLASS_NAMES[index] for index in values.argmax(axis=1)]
+    names = list(class_headers)
+    return [names[index] for index in values.argmax(axis=1)]
 
 
 def _about(table: UserTable, columns: _Columns, own_columns: Container[str]) -> list[str]:

@@ -20,6 +20,7 @@ from skinlesion_cli.data.sources import (
 )
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
 from skinlesion_cli.errors import UsageError
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 SOURCES: Mapping[str, ModuleType] = {
     "isic2018": isic2018,
@@ -62,7 +63,7 @@ def read_source(path: Path, name: str, options: SourceOptions, source_name: str 
         raise UsageError(f"there is no folder {options.images}", "Check the path that --images names.")
     if name != "auto" and name not in SOURCES:
         raise UsageError(f"no kind of source named {name!r}", "Known: auto, " + ", ".join(SOURCES))
-    path, fitting = _recognised(path)
+    path, fitting = _recognised(path, options.classes)
     if name == "auto":
         if len(fitting) != 1:
             looks = f"like {' and '.join(fitting)}" if fitting else "like no source that is known"
@@ -103,13 +104,13 @@ def _attribution(folder: Path) -> str:
     return "unknown"
 
 
-def _recognised(path: Path) -> tuple[Path, list[str]]:
+def _recognised(path: Path, classes: ClassList) -> tuple[Path, list[str]]:
     """The folder within a folder that is recognised, and the kinds that it fits;
     `path` itself where none is.
     """
     inner = path
     for _ in range(_MAX_WRAPPINGS):
-        if fitting := [known for known, source in SOURCES.items() if source.recognise(inner)]:
+        if fitting := [known for known, source in SOURCES.items() if source.recognise(inner, classes)]:
             # A published layout stays one where somebody has put tables or class folders beside it.
             return inner, [known for known in fitting if known not in _OWN_KINDS] or fitting
         if not inner.is_dir():

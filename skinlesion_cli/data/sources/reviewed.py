@@ -16,6 +16,7 @@ from skinlesion_cli.data.sources import labels_csv, table_kinds
 from skinlesion_cli.data.sources.base import Collection, SourceOptions
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import plain_name
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 # By `taxonomy.plain_name`.
 OWN_COLUMNS = frozenset(
@@ -34,11 +35,11 @@ OWN_COLUMNS = frozenset(
 )
 
 
-def recognise(path: Path) -> bool:
+def recognise(path: Path, classes: ClassList) -> bool:
     """Whether this is such a list: a table with `image`, `label`, and `review` or `rank`;
     or a folder that holds one.
     """
-    return table_kinds.is_source(path, table_kinds.REVIEWED)
+    return table_kinds.is_source(path, table_kinds.REVIEWED, classes)
 
 
 def read(path: Path, options: SourceOptions) -> Collection:
@@ -48,7 +49,7 @@ def read(path: Path, options: SourceOptions) -> Collection:
     ------
     DataError : as `labels_csv.read`; no row has a label.
     """
-    path = labels_csv.the_table(path, table_kinds.REVIEWED)
+    path = labels_csv.the_table(path, table_kinds.REVIEWED, options.classes)
     table = user_tables.read(path, path.name)
     headers = {plain_name(header): header for header in table.cells.columns}
     if not {"image", "label"} <= set(headers):

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 
 from skinlesion_cli.data.training.artefacts import artefacts
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # Each loader process keeps one core busy; OpenCV's own threads would only compete with it.
 cv2.setNumThreads(0)
@@ -38,14 +37,17 @@ class Augmentation:
 
 
 def make_augmentation(kind: str, size_px: int, class_counts: Mapping[str, int]) -> Augmentation:
-    """The augmentation of this kind (`none`, `published`, `default`, `varied`) with this output size."""
+    """The augmentation of this kind (`none`, `published`, `default`, `varied`) with this output size.
+
+    `class_counts` : images of each class, in the order of the class indexes.
+    """
     if kind == "published":
         levels = published_levels(class_counts)
         pipelines = {level: _compose(_published(level, size_px)) for level in set(levels.values())}
-        return Augmentation([pipelines[levels[name]] for name in CLASS_NAMES])
+        return Augmentation([pipelines[levels[name]] for name in class_counts])
     transforms = {"default": _default, "varied": _varied}.get(kind, lambda size: [_resize(size)])(size_px)
     pipeline = _compose(transforms)
-    return Augmentation([pipeline] * len(CLASS_NAMES))
+    return Augmentation([pipeline] * len(class_counts))
 
 
 def _compose(transforms: list[Any]) -> A.Compose:
@@ -114,15 +116,15 @@ def _default(size_px: int) -> list[Any]:
 def published_levels(class_counts: Mapping[str, int]) -> dict[str, int]:
     """Augmentation level of each class in the published system, from r = largest count / count.
 
-    r < 2 gives 0, r < 6 gives 1, r < 15 gives 2, else 3; MEL has at least 2.
+    r < 2 gives 0, r < 6 gives 1, r < 15 gives 2, else 3; MEL, where there is such a class, has at least 2.
     """
     largest = max(class_counts.values())
     levels = {}
-    for name in CLASS_NAMES:
-        count = class_counts[name]
+    for name, count in class_counts.items():
         ratio = largest / count if count else float("inf")
         levels[name] = 0 if ratio < 2 else 1 if ratio < 6 else 2 if ratio < 15 else 3
-    levels["MEL"] = max(levels["MEL"], 2)
+    if (melanoma := "MEL") in levels:
+        levels[melanoma] = max(levels[melanoma], 2)
     return levels
 
 

@@ -15,7 +15,8 @@ class Outputs(NamedTuple):
 
     Attributes
     ----------
-    logits : (n, 7). features : (n, n_features, h, w), whose mean over the places feeds the classifier.
+    logits : (n, n_classes). features : (n, n_features, h, w), whose mean over the places feeds the
+        classifier.
     detail : (n, h', w'), >= 0, how much a place of a finer layer differs from the rest of the image; see
         `models.network.LesionNet.features_and_detail`.
     """
@@ -44,7 +45,7 @@ class Runtime(Protocol):
     name: str
 
     def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
-        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+        """Logits, float32 (n, n_classes), of pixels uint8 (n, s, s, 3)."""
 
     def logits_and_features(
         self, images: np.ndarray, metadata: np.ndarray | None = None
@@ -56,7 +57,7 @@ class Runtime(Protocol):
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float32, of logits (..., 7); computed in float64.
+    """Probabilities, float32, of logits (..., n_classes); computed in float64.
 
     Raises
     ------

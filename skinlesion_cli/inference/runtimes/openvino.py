@@ -75,13 +75,15 @@ class OpenVinoRuntime:
         self.logits_and_features(np.zeros([1, *network.input(INPUT).shape[1:]], dtype=np.uint8))
 
     def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
-        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+        """Logits, float32 (n, n_classes), of pixels uint8 (n, s, s, 3)."""
         return self._run((LOGITS,), images, metadata)[0]
 
     def logits_and_features(
         self, images: np.ndarray, metadata: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
+        """Logits (n, n_classes) and the last feature map (n, n_features, h, w), float32, of one forward
+        pass.
+        """
         logits, features = self._run((LOGITS, FEATURES), images, metadata)
         return logits, features
 

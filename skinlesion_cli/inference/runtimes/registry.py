@@ -14,9 +14,8 @@ from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.errors import ArtifactError, SkinLesionError
 from skinlesion_cli.inference.engine import EngineMember
 from skinlesion_cli.inference.runtimes.base import Runtime
-from skinlesion_cli.taxonomy import N_CLASSES
 
-# The runtime, and the weight of the network's last layer, float32 (7, n_features).
+# The runtime, and the weight of the network's last layer, float32 (n_classes, n_features).
 Loaded = tuple[Runtime, np.ndarray]
 
 
@@ -68,7 +67,8 @@ def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
     from skinlesion_cli.inference.runtimes.exported import exported_runtime
 
     export = exports.Export.load_for(checkpoint, kind)
-    size_px, n_features = checkpoint.preprocessing.input_size_px, export.classifier.shape[1]
+    size_px = checkpoint.preprocessing.input_size_px
+    n_classes, n_features = export.classifier.shape
     try:
         runtime = exported_runtime(export.model, kind, export.weights)
         logits, features, _ = runtime.outputs(np.zeros((1, size_px, size_px, 3), dtype=np.uint8))
@@ -80,10 +80,10 @@ def _run_export(checkpoint: Checkpoint, _device: str, kind: str) -> Loaded:
             f"the {kind} export of {checkpoint.name} cannot be run: {reason[0]}", _EXPORT_AGAIN.format(kind)
         ) from error
     shapes = logits.shape, features.shape[:2], features.ndim
-    if shapes != ((1, N_CLASSES), (1, n_features), 4):
+    if shapes != ((1, n_classes), (1, n_features), 4):
         raise ArtifactError(
             f"the {kind} export of {checkpoint.name} has outputs of shapes {logits.shape} and "
-            f"{features.shape}, expected (1, {N_CLASSES}) and (1, {n_features}, h, w)",
+            f"{features.shape}, expected (1, {n_classes}) and (1, {n_features}, h, w)",
             _EXPORT_AGAIN.format(kind),
         )
     return runtime, export.classifier

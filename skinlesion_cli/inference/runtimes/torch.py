@@ -51,13 +51,15 @@ class TorchRuntime:
         self._running = self.network.for_inference()
 
     def logits(self, images: np.ndarray, metadata: np.ndarray | None = None) -> np.ndarray:
-        """Logits, float32 (n, 7), of pixels uint8 (n, s, s, 3)."""
+        """Logits, float32 (n, n_classes), of pixels uint8 (n, s, s, 3)."""
         return self._run(images, metadata, logits_only=True)[0]
 
     def logits_and_features(
         self, images: np.ndarray, metadata: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (n, 7) and the last feature map (n, n_features, h, w), float32, of one forward pass."""
+        """Logits (n, n_classes) and the last feature map (n, n_features, h, w), float32, of one forward
+        pass.
+        """
         return self.outputs(images, metadata)[:2]
 
     def outputs(self, images: np.ndarray, metadata: np.ndarray | None = None) -> Outputs:

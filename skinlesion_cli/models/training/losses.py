@@ -1,4 +1,4 @@
-"""Losses. All take logits (n, 7) and targets as a distribution (n, 7) or class indexes (n,)."""
+"""Losses. All take logits (n, n_classes) and targets: distributions of that shape, or class indexes (n,)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
 
+def smooth_targets(labels: torch.Tensor, smoothing: float, n_classes: int) -> torch.Tensor:
+    """Targets (n, n_classes): 1 - smoothing on the true class, smoothing / (n_classes - 1) on each other one.
 
-def smooth_targets(labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Targets (n, 7) with 1 - smoothing on the true class and smoothing / 6 on each of the others.
-
-    This is the published system's smoothing; torch's own puts smoothing / 7 on every class, the true one
-    included.
+    This is the published system's smoothing; torch's own puts smoothing / n_classes on every class, the true
+    one included.
     """
-    off = smoothing / (N_CLASSES - 1)
-    targets = torch.full((len(labels), N_CLASSES), off, device=labels.device)
+    off = smoothing / (n_classes - 1)
+    targets = torch.full((len(labels), n_classes), off, device=labels.device)
     return targets.scatter(1, labels.unsqueeze(1), 1.0 - smoothing)
 
 
@@ -56,14 +54,15 @@ def training_loss(
 def class_weights(
     counts: Mapping[str, int], power: float, sampler_power: float | None = None
 ) -> torch.Tensor | None:
-    """count ** -power for each class, scaled so that the mean over the images that are drawn is 1.
+    """count ** -power for each class, in the order of `counts`, scaled so that the mean over the
+    images that are drawn is 1.
 
     `sampler_power` is that of the sampler (see `epoch_order`), None where all images are equally likely. A
     class without images gets weight 0. Returns None for power 0.
     """
     if power == 0.0:
         return None
-    count = torch.tensor([float(counts[name]) for name in CLASS_NAMES])
+    count = torch.tensor([float(count) for count in counts.values()])
     raw = torch.where(count > 0, count.clamp(min=1) ** -power, torch.zeros_like(count))
     drawn = _drawn(count, sampler_power)
     return raw * drawn.sum() / (raw * drawn).sum()
@@ -72,7 +71,8 @@ def class_weights(
 def logit_offsets(
     counts: Mapping[str, int], strength: float, sampler_power: float | None = None
 ) -> torch.Tensor | None:
-    """strength · log(share of the class among the drawn images), float32 (7,); None for strength 0.
+    """strength · log(share of the class among the drawn images), float32 (n_classes,), in the order of
+    `counts`; None for strength 0.
 
     Class weights lose their effect once the training images are classified correctly; offsets keep a wider
     margin around the rare classes. Source: logit-adjusted cross entropy, Menon et al., 2021
@@ -80,7 +80,7 @@ def logit_offsets(
     """
     if strength == 0.0:
         return None
-    drawn = _drawn(torch.tensor([float(counts[name]) for name in CLASS_NAMES]), sampler_power)
+    drawn = _drawn(torch.tensor([float(count) for count in counts.values()]), sampler_power)
     present = drawn > 0
     share = torch.where(present, drawn, drawn[present].min()) / drawn.sum()
     return strength * share.log()

@@ -26,7 +26,7 @@ def mix(
     ----------
     images : (n, height, width, 3), uint8 or float in [0, 255]; in random order,
         since partners are neighbours.
-    targets : float (n, 7), distributions over the classes.
+    targets : float (n, n_classes), distributions over the classes.
     metadata : float (n, n_columns) each, none or one of them.
     mixup_alpha, cutmix_alpha : 0 switches a method off; if both are above 0,
         one of the two is drawn for the batch.

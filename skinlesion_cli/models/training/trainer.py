@@ -37,6 +37,7 @@ from skinlesion_cli.models.training.optimisation import (
 )
 from skinlesion_cli.models.training.validation import predict_batches
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 SAVE_INTERVAL_S = 600.0
 # On a GPU the losses are read after so many steps: reading one waits until the GPU has finished all its work.
@@ -90,6 +91,7 @@ class Trainer:
     validation: Callable[[], Iterable[Batch]]
     device: torch.device
     reporter: Reporter
+    classes: ClassList
     save: Callable[[Trainer], None] = lambda trainer: None
     on_epoch: Callable[[list[Row], EpochTime], None] = lambda history, time: None
     set_training_mode: Callable[[nn.Module], object] = nn.Module.train
@@ -196,7 +198,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * factor * group.get("lr_scale", 1.0)
         images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        targets = smooth_targets(labels, recipe.label_smoothing)
+        targets = smooth_targets(labels, recipe.label_smoothing, self.classes.n_classes)
         if recipe.mixes_at(self._share_done):
             images, targets, *metadata = mix(
                 images,
@@ -278,6 +280,7 @@ class Trainer:
             max(group["lr"] for group in self.optimizer.param_groups),
             self.distributed.mean(progress.loss_sum) / self.steps_per_epoch,
             *self.validate(),
+            self.classes,
         )
         bacc, validation_loss = row["val_bacc"], row["val_loss"]
         assert bacc is not None
@@ -300,7 +303,9 @@ class Trainer:
         progress.finished = stopped or progress.epoch >= recipe.epochs
 
     def validate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labels, int64 (n,), and logits, float32 (n, 7), of the validation images of all processes."""
+        """Labels, int64 (n,), and logits, float32 (n, n_classes), of the validation images of all
+        processes.
+        """
         network = self.evaluated.eval()
         self.distributed.share_buffers(network)
         labels, logits = predict_batches(network, self.validation(), self.device)

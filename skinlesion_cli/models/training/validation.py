@@ -12,7 +12,7 @@ from torch import nn
 def predict_batches(
     network: nn.Module, batches: Iterable[tuple[torch.Tensor, ...]], device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, int64 (n,), and logits, float32 (n, 7), of all images.
+    """Labels, int64 (n,), and logits, float32 (n, n_classes), of all images.
 
     Parameters
     ----------

@@ -36,7 +36,6 @@ from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.calibrate import stage
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _FEWEST_IMAGES = 20
 
@@ -83,7 +82,7 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
         )
     output_checks.check_new_folder(settings.output)
     bundle = Bundle.load(source)
-    collection = read_source(settings.on, "auto", SourceOptions())
+    collection = read_source(settings.on, "auto", SourceOptions(classes=bundle.classes))
     _refuse_trained_on(collection, source)
     seen = _predicted(bundle, collection, settings, reporter)
     failed = [f"{one.record.id} ({one.error})" for one in seen if one.views is None]
@@ -110,7 +109,7 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
         )
     packed = Bundle.load(target)
     labels = Counter(one.record.label for one in usable)
-    counted = ", ".join(f"{labels[name]} {name}" for name in CLASS_NAMES if labels[name])
+    counted = ", ".join(f"{labels[name]} {name}" for name in bundle.classes.codes if labels[name])
     warnings = [*result.warnings, *notes]
     if failed:
         warnings.append(f"{len(failed)} images could not be read and were left out: {name_items(failed)}")
@@ -230,5 +229,6 @@ def _stored(bundle: Bundle, usable: Sequence[_Seen], part: str) -> Predictions:
         ensemble.views,
         source="ensemble",
         part=part,
+        classes=bundle.classes,
         group_probabilities=groups,
     )

@@ -114,6 +114,7 @@ def _fitted(
         support=figures.support(validation)
         | defined(figures.decision_figures(labels, lesion_ids, unseen, probabilities)),
         stopping=stopping,
+        classes=validation.classes,
     )
     return calibration, fitted, {"ensemble": ensemble.artifact, "predictions": validation.artifact}
 

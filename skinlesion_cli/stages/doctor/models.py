@@ -14,7 +14,6 @@ from skinlesion_cli.artifacts.bundle import BUNDLED_NAME, Bundle, bundled_model
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.stages.doctor.finding import REINSTALL, DoctorSettings, Finding
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 # The bundled model's probabilities of `picture`: the mean over its networks and views, before calibration. A
 # new bundled model needs a new answer: `skinlesion doctor --json` prints its probabilities.
@@ -117,8 +116,8 @@ def self_test(_settings: DoctorSettings) -> Iterator[Finding]:
         mean = batch.output.probabilities[0]
         away = float(np.abs(mean - np.array(KNOWN_ANSWER)).max())
         figures = {
-            "probabilities": dict(zip(CLASS_NAMES, map(float, mean), strict=True)),
-            "prediction": batch.predictions[0].to_row(),
+            "probabilities": dict(zip(bundle.classes.codes, map(float, mean), strict=True)),
+            "prediction": batch.predictions[0].to_row(bundle.classes.codes),
             "largest_difference": away,
             "tolerance": TOLERANCE,
             "seconds": time.perf_counter() - started,

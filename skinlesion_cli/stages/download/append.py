@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from skinlesion_cli.artifacts.class_list import require_same_classes
 from skinlesion_cli.artifacts.files import atomic_write, exclusive, sha256_bytes
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.restorable import restorable, restore
@@ -24,8 +25,14 @@ from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.download.duplicates import notes_about_copies
-from skinlesion_cli.stages.download.stage import DownloadSettings, attribution_text, next_command, sides_table
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.stages.download.stage import (
+    DownloadSettings,
+    attribution_text,
+    class_list,
+    next_command,
+    sides_table,
+)
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 # Ids of the ISIC archive name one photograph, whichever dataset it is handed out in;
 # other names may come again.
@@ -44,7 +51,9 @@ def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
     """
     source = _appendable(settings)
     workspace = Workspace(settings.workspace)
-    collection = read_source(source, settings.source_format, settings.source_options, settings.source_name)
+    classes = _classes_of_dataset(settings, workspace)
+    options = settings.source_options(classes)
+    collection = read_source(source, settings.source_format, options, settings.source_name)
     with exclusive(workspace.dataset, "download"):
         restore(workspace.manifest, lambda: _dataset(workspace))
         manifest, split = _dataset(workspace)
@@ -78,6 +87,17 @@ def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
 def _dataset(workspace: Workspace) -> tuple[Manifest, Split]:
     manifest = Manifest.load(workspace.manifest)
     return manifest, Split.load(workspace.split, manifest)
+
+
+def _classes_of_dataset(settings: DownloadSettings, workspace: Workspace) -> ClassList:
+    """The list of the dataset, which new labels must be of."""
+    classes = Manifest.load(workspace.manifest).classes
+    if settings.classes is not None:
+        require_same_classes(
+            {"the dataset": classes, f"--classes {settings.classes}": class_list(settings.classes)},
+            "Omit --classes, or make a new workspace.",
+        )
+    return classes
 
 
 def _appendable(settings: DownloadSettings) -> Path:
@@ -185,7 +205,7 @@ def _joined(manifest: Manifest, added: pd.DataFrame, collection: Collection) -> 
     if collection.attribution not in attribution:
         attribution = f"{attribution}\n{collection.attribution}"
     table = pd.concat([manifest.table, added], ignore_index=True)
-    return Manifest(table, licence, attribution)
+    return Manifest(table, licence, attribution, classes=manifest.classes)
 
 
 def _result(
@@ -204,7 +224,7 @@ def _result(
     following = (
         f"{next_command(split, trained[0].split('-fold')[0])} --fresh" if trained else next_command(split)
     )
-    counted = ", ".join(f"{labels[name]:,} {name}" for name in CLASS_NAMES if labels[name])
+    counted = ", ".join(f"{labels[name]:,} {name}" for name in after.classes.codes if labels[name])
     sources = Counter(after.table["source"])
     return StageResult(
         command="download",
@@ -219,12 +239,12 @@ def _result(
             "already_there": known.n_there,
             "same_archive_id": known.n_same_id,
             "renamed": known.n_renamed,
-            "labels": {name: labels[name] for name in CLASS_NAMES},
+            "labels": {name: labels[name] for name in after.classes.codes},
             "parts": {part: parts[part] for part in PARTS},
             "images": len(after.table),
             "sources": dict(sorted(sources.items())),
         },
-        tables=[sides_table("Added images by class and side", added, rows)],
+        tables=[sides_table("Added images by class and side", added, rows, after.classes.codes)],
         artifacts=[str(workspace.manifest), str(workspace.split)],
         warnings=[
             *collection.notes,

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 import pandas as pd
 from pydantic import Field, NonNegativeInt, model_validator
 
+from skinlesion_cli.artifacts.class_list import StoredClassList, as_figures
 from skinlesion_cli.artifacts.files import atomic_write, exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.near_duplicates import Duplicates
@@ -32,7 +33,19 @@ from skinlesion_cli.errors import SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.download.duplicates import notes_about, notes_about_copies, pair_table
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy.class_list import ClassList
+from skinlesion_cli.taxonomy.reading import read_class_list
+from skinlesion_cli.taxonomy.shipped import SHIPPED, shipped
+
+
+def class_list(name: str) -> ClassList:
+    """A shipped class list by name, or that of a YAML file.
+
+    Raises
+    ------
+    UsageError : it is neither, or the file holds no class list.
+    """
+    return shipped(name) if name in SHIPPED else read_class_list(Path(name))
 
 
 def next_command(split: Split, arch: str = "efficientnet_lite0") -> str:
@@ -44,7 +57,7 @@ class DownloadSettings(StageSettings):
     """What to import, and how to split it.
 
     `source` is a copy on disk; without one the official files are fetched. `parts` are those of the official
-    data (`isic2018_files.PARTS`).
+    data (`isic2018_files.PARTS`). `classes` is the name of a class list or a YAML file; None: `isic2018`.
     """
 
     workspace: Path
@@ -63,6 +76,7 @@ class DownloadSettings(StageSettings):
     allow_missing: bool = False
     image_types: Annotated[str, one_of(IMAGE_TYPES)] = "dermoscopic"
     source_name: str | None = None
+    classes: str | None = None
     split: Annotated[str, one_of(splits.STRATEGIES)] = "official"
     n_folds: Annotated[int, Field(ge=2, le=100)] = 5
     seed: NonNegativeInt = 42
@@ -79,12 +93,12 @@ class DownloadSettings(StageSettings):
             raise ValueError("--dry-run is about fetching; with --from nothing is fetched")
         return self
 
-    @property
-    def source_options(self) -> SourceOptions:
+    def source_options(self, classes: ClassList) -> SourceOptions:
         """What the user decided about reading the source (UsageError where --map makes no sense)."""
         return SourceOptions(
+            classes=classes,
             scc_as_akiec=self.scc_as_akiec,
-            class_map=parse_class_map(self.class_map),
+            class_map=parse_class_map(self.class_map, classes),
             images=self.images,
             allow_missing=self.allow_missing,
             image_types=self.image_types,
@@ -108,9 +122,10 @@ def run(
         # Before anything is made: a slip of the pen must not leave an empty workspace behind.
         require_there(settings.source)
     notes: list[str] = []
+    classes = class_list(settings.classes or SHIPPED[0])
     with exclusive(workspace.dataset, "download"):
         before = _sources_by_id(workspace)
-        manifest = _dataset(settings, workspace, reporter, files, patience or Patience(), notes)
+        manifest = _dataset(settings, classes, workspace, reporter, files, patience or Patience(), notes)
         replaced = Counter(before[identity] for identity in before.keys() - set(manifest.table["id"]))
         if replaced:
             named = ", ".join(f"{count:,} of {source}" for source, count in sorted(replaced.items()))
@@ -125,7 +140,7 @@ def run(
         split = _split(settings, manifest, pairs, notes)
         split = replace(split, leaking_images=_leaks(split, manifest, notes))
         artifact = split.save(workspace.split, manifest)
-        artifacts = [str(workspace.manifest), str(workspace.split)]
+        artifacts = [str(workspace.classes), str(workspace.manifest), str(workspace.split)]
         if pairs is not None:
             near_duplicates = Duplicates(pair_table(pairs, manifest, split), settings.move_duplicates)
             near_duplicates.save(
@@ -192,6 +207,7 @@ def _addresses(settings: DownloadSettings) -> tuple[str, ...]:
 
 def _dataset(
     settings: DownloadSettings,
+    classes: ClassList,
     workspace: Workspace,
     reporter: Reporter,
     files: Sequence[OfficialFile],
@@ -200,9 +216,9 @@ def _dataset(
 ) -> Manifest:
     """The manifest of a dataset whose images are all in the workspace."""
     wanted = {part for name, part in OFFICIAL_PARTS.items() if name.lower() in settings.parts}
-    options = replace(settings.source_options, archives_verified=settings.source is None)
+    options = replace(settings.source_options(classes), archives_verified=settings.source is None)
     if settings.source is None:
-        there = _already_there(workspace, wanted, reporter)
+        there = _already_there(workspace, wanted, classes, reporter)
         if there is not None:
             reporter.note("the dataset is complete: nothing is fetched")
             return there
@@ -221,19 +237,24 @@ def _dataset(
     ).only(wanted)
     notes += collection.notes
     table = ingest_images(collection, workspace.images, reporter, link=settings.link)
-    manifest = Manifest(table, collection.licence, collection.attribution)
+    manifest = Manifest(table, collection.licence, collection.attribution, classes=classes)
+    StoredClassList(classes).save(workspace.classes)
     atomic_write(workspace.attribution, attribution_text(manifest))
     manifest.save(workspace.manifest)
     return Manifest.load(workspace.manifest)
 
 
-def _already_there(workspace: Workspace, wanted: set[str], reporter: Reporter) -> Manifest | None:
+def _already_there(
+    workspace: Workspace, wanted: set[str], classes: ClassList, reporter: Reporter
+) -> Manifest | None:
     """The manifest on disk, if it is of the official data, has the wanted parts and every image is intact."""
     if not workspace.manifest.is_file():
         return None
     manifest = Manifest.load(workspace.manifest)
     table = manifest.table
-    fits = set(table["source"]) == {"isic2018"} and set(table["part"]) == wanted
+    fits = (
+        manifest.classes == classes and set(table["source"]) == {"isic2018"} and set(table["part"]) == wanted
+    )
     # Metadata that the user has put beside the archives since then is worth reading.
     news = (workspace.archives / METADATA).is_file() and (table["age_years"] == "").all()
     return manifest if fits and not news and intact(table, workspace.images, reporter) else None
@@ -247,14 +268,19 @@ def _split(
         lesion_of = merged_lesions(dict(zip(images["id"], images["lesion_id"], strict=True)), pairs)
         images = images.assign(lesion_id=images["id"].map(lesion_of))
     sides = splits.make(
-        settings.split, images, settings.seed, settings.n_folds, leave_out_overlap=settings.move_duplicates
+        settings.split,
+        images,
+        settings.seed,
+        settings.n_folds,
+        leave_out_overlap=settings.move_duplicates,
+        codes=manifest.classes.codes,
     )
     if sides.left_out:
         notes.append(
             "left out of training, as near duplicates of official validation or test images: "
             f"{name_items(sides.left_out)}"
         )
-    notes += splits.gaps(images, sides)
+    notes += splits.gaps(images, sides, codes=manifest.classes.codes)
     if "test" not in sides.parts.values():
         hint = (
             ""
@@ -282,7 +308,7 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]
     return leaking
 
 
-def sides_table(title: str, images: pd.DataFrame, split_table: pd.DataFrame) -> Table:
+def sides_table(title: str, images: pd.DataFrame, split_table: pd.DataFrame, codes: Sequence[str]) -> Table:
     """Images by class and side: folds, and parts outside of them."""
     side = ("fold " + split_table["fold"]).where(split_table["fold"] != "", split_table["part"])
     side_of = dict(zip(split_table["id"], side, strict=True))
@@ -292,7 +318,7 @@ def sides_table(title: str, images: pd.DataFrame, split_table: pd.DataFrame) -> 
         if identity in side_of
     )
     sides = sorted(set(side_of.values()), key=lambda name: (not name.startswith("fold"), len(name), name))
-    cells = [[label, *(counts[label, name] for name in sides)] for label in CLASS_NAMES]
+    cells = [[label, *(counts[label, name] for name in sides)] for label in codes]
     return Table(title, ["class", *sides], cells)
 
 
@@ -303,8 +329,8 @@ def _result(
     notes: Sequence[str],
     pairs: Sequence[Pair] | None,
 ) -> StageResult:
-    counts = splits.class_counts(manifest.table, split.table)
-    rows = [[name, *(counts[part][name] for part in PARTS)] for name in CLASS_NAMES]
+    counts = splits.class_counts(manifest.table, split.table, codes=manifest.classes.codes)
+    rows = [[name, *(counts[part][name] for part in PARTS)] for name in manifest.classes.codes]
     rows.append(["all", *(sum(counts[part].values()) for part in PARTS)])
     folds = f", {split.n_folds} folds in train" if split.n_folds else ""
     sources = Counter(manifest.table["source"])
@@ -317,13 +343,16 @@ def _result(
         )
     ]
     if split.n_folds:
-        tables.append(sides_table("Images by class and fold", manifest.table, split.table))
+        tables.append(
+            sides_table("Images by class and fold", manifest.table, split.table, manifest.classes.codes)
+        )
     return StageResult(
         command="download",
         headline=[headline],
         figures={
             "images": len(manifest.table),
             "lesions": manifest.n_lesions,
+            "classes": as_figures(manifest.classes),
             "class_counts": manifest.class_counts,
             "sources": dict(sorted(sources.items())),
             "split": {

@@ -12,6 +12,7 @@ import numpy as np
 from skinlesion_cli.artifacts import external_predictions
 from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -137,8 +138,9 @@ def _judge_table(
 ) -> Judged:
     if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
-    truth = external_predictions.find_truth(settings.truth, workspace.manifest)
-    table = external_predictions.read_predictions(path, truth, settings.part)
+    classes = class_list_of(workspace)
+    truth = external_predictions.find_truth(settings.truth, workspace.manifest, classes)
+    table = external_predictions.read_predictions(path, truth, settings.part, classes=classes)
     notes = table.notes
     if not table.lesions_known:
         notes += ("no lesion ids: every image was taken for a lesion of its own",)

@@ -106,7 +106,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     values = everything.probabilities
     if settings.thresholded:
         values = judging.thresholded(values, everything.decided)
-    files["challenge.csv"] = challenge_csv(everything.ids, values)
+    files["challenge.csv"] = challenge_csv(everything.ids, values, CLASS_NAMES)
     if settings.output is not None:
         _check_output(settings, folder, files)
     with exclusive(folder, "evaluate"):

@@ -17,6 +17,7 @@ from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
 from skinlesion_cli.artifacts.prediction_columns import escape_formula
@@ -25,7 +26,7 @@ from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.reading.folders import summary_lines
 from skinlesion_cli.data.reading.inputs import ImageInput, check_named, expand
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
-from skinlesion_cli.errors import ExitCode, UsageError, name_items, one_line
+from skinlesion_cli.errors import ExitCode, UsageError, name_items, one_line, unknown_name
 from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
 from skinlesion_cli.explain.methods import DEFAULT, METHODS, is_closed
@@ -41,7 +42,7 @@ from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 TABLE = "maps.csv"
 ALL = "all"
@@ -61,7 +62,7 @@ class ExplainSettings(StageSettings):
     inputs: tuple[str, ...]
     output: Path
     listed: SkipValidation[Iterable[str]] = ()
-    classes: tuple[Annotated[str, one_of(CLASS_NAMES, also=(ALL,))], ...] = ()
+    classes: tuple[str, ...] = ()
     method: Annotated[str, one_of(METHODS)] = DEFAULT
     cam_tta: bool = False
     style: Annotated[str, one_of(STYLES)] = STYLES[0]
@@ -71,20 +72,30 @@ class ExplainSettings(StageSettings):
     max_pixels: PositiveInt = MAX_PIXELS
     model: str | None = None
 
-    @property
-    def class_indexes(self) -> list[int] | None:
-        """The classes to explain; None: those decided on."""
-        names = CLASS_NAMES if ALL in self.classes else tuple(dict.fromkeys(self.classes))
-        return [CLASS_INDEX[name] for name in names] or None
+    def class_indexes(self, known: ClassList) -> list[int] | None:
+        """The classes to explain, of those that the model distinguishes; None: those decided on.
+
+        Raises
+        ------
+        UsageError : it does not distinguish one of them.
+        """
+        unknown = [name for name in self.classes if name not in (ALL, *known.codes)]
+        if unknown:
+            raise UsageError(f"--class: {unknown_name(unknown[0], (ALL, *known.codes))}")
+        names = known.codes if ALL in self.classes else tuple(dict.fromkeys(self.classes))
+        return [known.index[name] for name in names] or None
 
 
 def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
-    classes = settings.class_indexes
+    source = locate_model(Workspace(settings.workspace), settings.model)
+    if settings.classes:
+        settings.class_indexes(class_list_of(source))  # a slip in a name is told before anything is loaded
     check_named(settings.inputs)
     output_checks.check_folder(settings.output, [TABLE], own_files.has_header(COLUMNS), settings.inputs)
     output_checks.check_mirror(settings.output, settings.output / TABLE, settings.inputs)
-    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
+    bundle = Bundle.load(source)
+    classes = settings.class_indexes(bundle.classes)
     # A backward pass needs torch.
     runtime = settings.runtime if is_closed(settings.method) else "torch"
     if settings.runtime not in (AUTO, runtime):

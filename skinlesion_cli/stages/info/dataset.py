@@ -5,7 +5,7 @@ what is not known of patients.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report.plot_dataset import class_distribution
 from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.info.settings import InfoSettings
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 _METADATA = {"age_years": "age", "sex": "sex", "site": "site"}
 _SIZES_SHOWN = 5
@@ -41,7 +40,7 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     workspace = Workspace(settings.workspace)
     manifest = Manifest.load(workspace.manifest)
     split = Split.load(workspace.split, manifest)
-    counts = splits.class_counts(manifest.table, split.table)
+    counts = splits.class_counts(manifest.table, split.table, codes=manifest.classes.codes)
     sizes, problems = _sizes(manifest.table, workspace.images, reporter)
     missing = {name: int((manifest.table[column] == "").sum()) for column, name in _METADATA.items()}
     lesions = _lesions(manifest, split)
@@ -82,7 +81,11 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
         command="info",
         headline=[f"{title}; {manifest.licence}"],
         figures=figures,
-        tables=[_class_table(counts, lesions), *_source_tables(manifest.table), _facts(figures, sizes)],
+        tables=[
+            _class_table(counts, lesions),
+            *_source_tables(manifest.table, manifest.classes.codes),
+            _facts(figures, sizes),
+        ],
         artifacts=[str(workspace.class_distribution)],
         warnings=warnings,
         next_command="skinlesion download" if problems else None,
@@ -139,21 +142,21 @@ def _near_duplicates(workspace: Workspace, split: Split) -> dict[str, int] | Non
 
 def _class_table(counts: Mapping[str, Mapping[str, int]], lesions: Mapping[str, int]) -> Table:
     rows: list[list[object]] = [
-        [name, *(f"{counts[part][name]:,}" for part in PARTS)] for name in CLASS_NAMES
+        [name, *(f"{counts[part][name]:,}" for part in PARTS)] for name in counts[PARTS[0]]
     ]
     rows.append(["all images", *(f"{sum(counts[part].values()):,}" for part in PARTS)])
     rows.append(["lesions", *(f"{lesions[part]:,}" for part in PARTS)])
     return Table("Images by class and part", ["class", *PARTS], rows)
 
 
-def _source_tables(table: pd.DataFrame) -> list[Table]:
+def _source_tables(table: pd.DataFrame, codes: Sequence[str]) -> list[Table]:
     """Images by class and source; none where all are from one."""
     sources = sorted(set(table["source"]))
     if len(sources) < 2:
         return []
     counts = Counter(zip(table["label"], table["source"], strict=True))
     rows: list[list[object]] = [
-        [name, *(f"{counts[name, source]:,}" for source in sources)] for name in CLASS_NAMES
+        [name, *(f"{counts[name, source]:,}" for source in sources)] for name in codes
     ]
     rows.append(["all images", *(f"{int((table['source'] == source).sum()):,}" for source in sources)])
     return [Table("Images by class and source", ["class", *sources], rows)]

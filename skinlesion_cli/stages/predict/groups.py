@@ -10,7 +10,7 @@ from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file, sha256_bytes
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.inference.lesion_verdict import LESION_TABLE, LesionTally, LesionVerdict
+from skinlesion_cli.inference.lesion_verdict import LESION_COLUMNS, LesionTally, LesionVerdict, lesion_table
 from skinlesion_cli.inference.prediction import Prediction
 
 BY_FOLDER = "folder"
@@ -142,7 +142,7 @@ def table_path(output: Path) -> Path:
 
 def check_output(output: Path, inputs: Sequence[str]) -> None:
     """Refuse a table of lesions that would replace anything but an earlier one; see `check_file`."""
-    is_own = own_files.has_header(LESION_TABLE.names[:3])
+    is_own = own_files.has_header(LESION_COLUMNS)
     output_checks.check_file(table_path(output), is_own, "a table of lesions", inputs)
 
 
@@ -151,12 +151,13 @@ def write_lesions(
 ) -> dict[str, LesionVerdict]:
     """Write the table of lesions of finished predictions; the verdicts by lesion."""
     informed = bundle.metadata_calibration
-    tally = LesionTally(bundle.calibration.rule, None if informed is None else informed.rule)
+    tally = LesionTally(bundle.classes, bundle.calibration.rule, None if informed is None else informed.rule)
     for prediction in predictions:
         tally.add(prediction)
     verdicts = tally.verdicts()
     with atomic_file(table_path(output), "wb") as file:
-        file.write(LESION_TABLE.header("csv"))
+        table = lesion_table(bundle.classes)
+        file.write(table.header("csv"))
         for verdict in verdicts:
-            file.write(LESION_TABLE.encode(verdict.to_row(), "csv"))
+            file.write(table.encode(verdict.to_row(bundle.classes), "csv"))
     return {verdict.lesion: verdict for verdict in verdicts}

@@ -15,7 +15,7 @@ from skinlesion_cli.artifacts.files import atomic_file
 from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.explain.thumbnails import SUFFIX, VIEW_SUFFIX, thumbnail_name
 from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
-from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.prediction import Prediction, table_of
 from skinlesion_cli.report.batch import BatchPage, page
 from skinlesion_cli.stages.predict.summary import metadata_policy
 
@@ -113,7 +113,8 @@ def write_report(
         group_rule=GROUP_RULE if lesions else "",
     )
     path = page_path(output)
-    html = page(map(Prediction.from_row, prediction_file.read_rows(output, kind, TABLE)), about)
+    rows = prediction_file.read_rows(output, kind, table_of(bundle.classes))
+    html = page(map(Prediction.from_row, rows), about)
     with atomic_file(path, "w") as file:
         file.write(html)
     return path

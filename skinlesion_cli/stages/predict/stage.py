@@ -12,13 +12,14 @@ from typing import Any
 
 from skinlesion_cli.artifacts import output_checks, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.prediction_columns import ColumnSet
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.folders import describe
 from skinlesion_cli.data.reading.inputs import check_named, count_quickly, expand
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import loading
 from skinlesion_cli.inference.lesion_verdict import LesionVerdict
-from skinlesion_cli.inference.prediction import TABLE, Prediction
+from skinlesion_cli.inference.prediction import Prediction, table_of
 from skinlesion_cli.inference.similar import SimilarCases
 from skinlesion_cli.inference.summary import Numbering, Tally
 from skinlesion_cli.parallel import in_batches
@@ -63,7 +64,8 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         places = ", ".join(settings.inputs) or "the list"
         others = f" (passed over: {describe(passed_over)})" if passed_over else ""
         raise UsageError(f"there are no images in {places}{others}", "Name image files, folders or archives.")
-    numbering, tally = Numbering(), Tally()
+    table, codes = table_of(bundle.classes), bundle.classes.codes
+    numbering, tally = Numbering(), Tally(codes)
     size = settings.batch or loading.default_batch(plan.runtime, settings.device)
     batches: Iterator[Sequence[Numbered]] = in_batches(numbering.number(chain(first, inputs)), size)
     if settings.shard is not None:
@@ -71,7 +73,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     if patients is not None:
         batches = patients.attach(batches)
     with (
-        _sink(settings, kind, plan, size, lesions, patients) as sink,
+        _sink(settings, kind, table, plan, size, lesions, patients) as sink,
         output_checks.hold_mirrors(mirrors(settings), settings.output),
         reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
@@ -80,7 +82,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         for predictions in _predictions(settings, plan, bundle, batches, reporter):
             if lesions is not None:
                 predictions = [replace(each, lesion=lesions.of(each.id) or None) for each in predictions]
-            sink.write(prediction.to_row() for prediction in predictions)
+            sink.write(prediction.to_row(codes) for prediction in predictions)
             for prediction in predictions:
                 tally.add(prediction)
             task.advance(len(predictions))
@@ -88,7 +90,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
             sink.finish(numbering.record() if settings.shard else None)
     verdicts: dict[str, LesionVerdict] = {}
     if lesions is not None:
-        finished = map(Prediction.from_row, prediction_file.read_rows(settings.output, kind, TABLE))
+        finished = map(Prediction.from_row, prediction_file.read_rows(settings.output, kind, table))
         verdicts = groups.write_lesions(settings.output, bundle, finished)
     reports = write_reports(settings, kind, plan, bundle, verdicts, reporter)
     result = summary.result(settings, plan, bundle, tally, passed_over, reports)
@@ -192,6 +194,7 @@ def plan_of(settings: PredictSettings, source: Workspace, bundle: Bundle, report
 def _sink(
     settings: PredictSettings,
     kind: str,
+    table: ColumnSet,
     plan: Plan,
     size: int,
     lesions: Lesions | None,
@@ -199,7 +202,7 @@ def _sink(
 ) -> Any:
     if settings.output == STDOUT:
         assert settings.stream is not None
-        return nullcontext(prediction_file.StreamSink(settings.stream, TABLE))
+        return nullcontext(prediction_file.StreamSink(settings.stream, table))
     # Paths and the distribution of work may change between two runs; what decides a row may not.
     run = {
         "model_sha256": plan.model_sha256,
@@ -216,10 +219,10 @@ def _sink(
         "batch": size,
         "format": kind,
         "shard": list(settings.shard) if settings.shard else None,
-        "columns": list(TABLE.names),
+        "columns": list(table.names),
     }
     return prediction_file.open_partial(
-        settings.output, kind, TABLE, run, resume=settings.resume, overwrite=settings.overwrite
+        settings.output, kind, table, run, resume=settings.resume, overwrite=settings.overwrite
     )
 
 

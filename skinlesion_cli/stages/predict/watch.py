@@ -16,7 +16,7 @@ from skinlesion_cli.data.reading.arrivals import Arrivals
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import loading
-from skinlesion_cli.inference.prediction import TABLE
+from skinlesion_cli.inference.prediction import table_of
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
@@ -58,7 +58,10 @@ def run(
     worker = Worker(plan, bundle)
     size = settings.batch or loading.default_batch(plan.runtime, settings.device)
     with (
-        open_growing(settings.output, kind, TABLE, worker.predictor.origin) as (table, rows),
+        open_growing(settings.output, kind, table_of(bundle.classes), worker.predictor.origin) as (
+            table,
+            rows,
+        ),
         output_checks.hold_mirrors(mirrors(settings), settings.output),
     ):
         n_rows = len(rows)
@@ -99,10 +102,11 @@ def _predict(
     settings: PredictSettings,
     reporter: Reporter,
 ) -> None:
-    tally = Tally()
+    codes = worker.predictor.bundle.classes.codes
+    tally = Tally(codes)
     batches = in_batches(enumerate(sources, start=n_rows + 1), size)
     for predictions in backends.by_threads(worker, batches, settings.workers):
-        table.write(prediction.to_row() for prediction in predictions)
+        table.write(prediction.to_row(codes) for prediction in predictions)
         for prediction in predictions:
             tally.add(prediction)
     levels = ", ".join(f"{n} {level}" for level, n in tally.triage.items())

@@ -113,7 +113,7 @@ def _mean(job: Job, models: list[StartingModel]) -> TrainedNetwork:
     load_mean(network, [member.weights for member in members], [member.name for member in members])
     network = network.to(job.device).eval()
     labels, logits = predict_batches(network, validation_batches(job), job.device)
-    row = history_row(0, None, None, labels, logits)
+    row = history_row(0, None, None, labels, logits, job.classes)
     source = f"mean of {len(sources)}: " + "; ".join(sources)
     job.reporter.note(f"weights: {source}")
     return TrainedNetwork(network, source, Progress(best_epoch=0, history=[row]))

@@ -92,6 +92,7 @@ def make_network(job: Job) -> LesionNet:
         job.preprocessing,
         drop_rate=recipe.drop_rate,
         drop_path_rate=recipe.drop_path_rate,
+        n_classes=job.classes.n_classes,
         n_metadata=n_columns(recipe.metadata_fields),
     )
     if not job.spec.cam_layer:
@@ -155,6 +156,7 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         validation=lambda: validation_batches(job),
         device=job.device,
         reporter=job.reporter,
+        classes=job.classes,
         set_training_mode=tuning.set_training_mode,
         class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
         logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
@@ -245,7 +247,7 @@ def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
         recipe=recipe,
         preprocessing=job.preprocessing,
         weights=weights_to_bytes(trained.network),
-        history_csv=history_csv(progress.history),
+        history_csv=history_csv(progress.history, job.classes),
         figures={
             "best_epoch": progress.best_epoch,
             "epochs": progress.epoch,
@@ -259,6 +261,7 @@ def write_checkpoint(job: Job, trained: TrainedNetwork) -> Checkpoint:
         },
         initial_weights=trained.source,
         seed=job.settings.seed,
+        classes=job.classes,
     )
     path = job.workspace.checkpoint(job.name)
     checkpoint.save(path, inputs=job.data.inputs)

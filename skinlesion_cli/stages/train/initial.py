@@ -9,6 +9,7 @@ from pathlib import Path
 
 from skinlesion_cli.artifacts.bundle import Bundle, resolve_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.class_list import require_same_classes
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import DataError, UsageError, name_items
@@ -61,6 +62,7 @@ def start_from_model(job: Job, network: LesionNet) -> str | None:
     ------
     DataError : images that would evaluate the new network were used to train the model.
     UsageError : the network and the model take different patient metadata.
+    ArtifactError : the model has another class list.
     """
     if job.settings.model is None:
         return None
@@ -73,6 +75,10 @@ def start_from_model(job: Job, network: LesionNet) -> str | None:
             f"{', '.join(ours) or 'none'}",
             f"Add --metadata {','.join(theirs)}." if theirs else "Omit --metadata.",
         )
+    require_same_classes(
+        {model.bundle.model_id: member.classes, "the dataset": job.classes},
+        "Start from ImageNet weights instead: omit --init.",
+    )
     load_weights(network, member.weights, member.name)
     return model.describe(member)
 

@@ -25,7 +25,7 @@ from skinlesion_cli.models.backbones import BackboneSpec, backbone
 from skinlesion_cli.models.timm_format import ForeignNetwork
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 # Images per batch of prediction; a GPU needs more of them to be busy.
 EVALUATION_BATCH, EVALUATION_BATCH_GPU = 32, 256
@@ -89,12 +89,14 @@ class Dataset:
 
     def labels(self, ids: list[str]) -> np.ndarray:
         """Class indexes, int64 (n,)."""
-        return np.array([CLASS_INDEX[name] for name in self.manifest.rows(ids)["label"]], dtype=np.int64)
+        index = self.manifest.classes.index
+        return np.array([index[name] for name in self.manifest.rows(ids)["label"]], dtype=np.int64)
 
     def counts(self, ids: list[str]) -> dict[str, int]:
-        """Number of images of each class."""
-        counts = np.bincount(self.labels(ids), minlength=len(CLASS_NAMES))
-        return {name: int(n) for name, n in zip(CLASS_NAMES, counts, strict=True)}
+        """Number of images of each class, in the order of the list."""
+        codes = self.manifest.classes.codes
+        counts = np.bincount(self.labels(ids), minlength=len(codes))
+        return {name: int(n) for name, n in zip(codes, counts, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,11 @@ class Job:
     device: torch.device
     distributed: Distributed
     reporter: Reporter
+
+    @property
+    def classes(self) -> ClassList:
+        """What the network is to distinguish."""
+        return self.data.manifest.classes
 
     @property
     def spec(self) -> BackboneSpec:

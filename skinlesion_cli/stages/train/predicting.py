@@ -64,7 +64,7 @@ def predict_parts(job: Job, checkpoint: Checkpoint) -> list[Path]:
             )
         fold = "" if job.fold is None or part.startswith("test") else str(job.fold)
         table = job.data.manifest.rows(ids)[["id", "lesion_id", "label"]].assign(fold=fold)
-        Predictions(table, probabilities, views, source=checkpoint.name, part=part).save(
+        Predictions(table, probabilities, views, source=checkpoint.name, part=part, classes=job.classes).save(
             path, inputs=job.data.inputs | {"checkpoint": _sha256_of(checkpoint)}
         )
     return written
@@ -100,6 +100,7 @@ def _write_joined(jobs: list[Job], trained: list[Checkpoint], held_out: str, joi
         parts[0].views,
         source=first.settings.arch,
         part=joined,
+        classes=first.classes,
     ).save(path, inputs=first.data.inputs | folds | {"checkpoint": all_folds})
     return path
 

@@ -9,12 +9,12 @@ import pandas as pd
 
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.files import atomic_write
-from skinlesion_cli.models.training.history import HISTORY_COLUMNS
+from skinlesion_cli.models.training.history import history_columns, sensitivity_column
 from skinlesion_cli.models.training.trainer import EpochTime
 from skinlesion_cli.report.curves import training_curves
 from skinlesion_cli.stages.train.job import Job
 from skinlesion_cli.stages.train.tracking import Logs, open_logs
-from skinlesion_cli.taxonomy import MALIGNANT_CLASSES
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 Row = Mapping[str, float | None]
 
@@ -47,7 +47,7 @@ class Watcher:
             return
         row = history[-1]
         job.reporter.row("train", self._table_row(row, len(history), time))
-        atomic_write(job.workspace.history(job.name), history_csv(history))
+        atomic_write(job.workspace.history(job.name), history_csv(history, job.classes))
         atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
         self._logs.epoch(row)
 
@@ -64,16 +64,19 @@ class Watcher:
             "loss": row["train_loss"],
             "val_loss": row["val_loss"],
             "BACC": row["val_bacc"],
-            **{name: _or_undefined(row[f"sensitivity_{name}"]) for name in MALIGNANT_CLASSES},
+            **{
+                name: _or_undefined(row[sensitivity_column(name)])
+                for name in self._job.classes.malignant_codes
+            },
             "images/s": images / max(time.training_s, 1e-9),
             "waiting": f"{time.waiting_s / max(time.training_s, 1e-9):.0%}",
             "left": duration(left_s),
         }
 
 
-def history_csv(history: list[dict[str, float | None]]) -> bytes:
+def history_csv(history: list[dict[str, float | None]], classes: ClassList) -> bytes:
     """The history as CSV, with a fixed order of columns, so that a resumed run writes the same file."""
-    return tables.to_csv(pd.DataFrame(history, columns=list(HISTORY_COLUMNS)))
+    return tables.to_csv(pd.DataFrame(history, columns=list(history_columns(classes))))
 
 
 def duration(seconds: float) -> str:

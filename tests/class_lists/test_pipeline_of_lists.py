@@ -1,0 +1,71 @@
+"""Two, eight and twelve classes, through every stage."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.class_list import StoredClassList, class_list_of
+from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.models.network import restore_network
+from tests.class_lists.conftest import Made
+
+EXPECTED = {
+    "melanoma": (("MEL", "OTHER"), ("MEL",), [8, 8]),
+    "isic2019": (
+        ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC"),
+        ("MEL", "BCC", "AK", "SCC"),
+        [8] * 8,
+    ),
+    "clinic": (
+        ("C00", "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "C10", "C11"),
+        ("C01", "C07", "C11"),
+        [8] * 12,
+    ),
+}
+
+
+def test_the_list_is_stored_with_the_dataset_and_its_labels_are_read_by_it(made: Made) -> None:
+    codes, malignant, counts = EXPECTED[made.classes.name]
+    manifest = Manifest.load(made.workspace.manifest)
+    assert (manifest.classes.codes, manifest.classes.malignant_codes) == (codes, malignant)
+    assert manifest.classes == StoredClassList.load(made.workspace.classes).classes == made.classes
+    assert manifest.class_counts == dict(zip(codes, counts, strict=True))
+
+
+def test_every_artifact_states_the_list(made: Made) -> None:
+    codes = list(EXPECTED[made.classes.name][0])
+    found = [path for path in made.workspace.root.rglob("*.json") if "tracking" not in path.name]
+    assert len(found) >= 8
+    for path in found:
+        envelope = json.loads(path.read_text())
+        assert (path.name, envelope["class_order"]) == (path.name, codes)
+        assert [each["code"] for each in envelope["classes"]["classes"]] == codes
+    split = Split.load(made.workspace.split, Manifest.load(made.workspace.manifest))
+    assert split.artifact is not None
+    assert split.artifact.classes == made.classes
+    assert class_list_of(made.workspace) == made.classes
+
+
+def test_network_history_and_predictions_have_the_classes_of_the_list(made: Made) -> None:
+    codes, malignant, _ = EXPECTED[made.classes.name]
+    checkpoint = Checkpoint.load(made.workspace.checkpoint("tiny"))
+    assert checkpoint.classes == made.classes
+    assert restore_network(checkpoint).classifier.weight.shape[0] == len(codes)
+    columns = pd.read_csv(made.workspace.history("tiny")).columns.tolist()
+    assert columns[5:] == [f"sensitivity_{code}" for code in malignant]
+    ensemble = Ensemble.load(made.workspace.ensemble)
+    assert ensemble.classes == made.classes
+    stored = Predictions.load(made.workspace.ensemble_predictions("val"))
+    assert stored.view_probabilities.shape[1:] == (8, len(codes))
+    np.testing.assert_allclose(stored.probabilities.sum(axis=1), 1.0, atol=1e-5)
+    assert stored.artifact is not None
+    table = pd.read_csv(stored.artifact.payloads["table"])
+    assert table.columns.tolist() == ["id", "lesion_id", "label", "fold", *(f"p_{code}" for code in codes)]
+    assert set(stored.labels.tolist()) <= set(range(len(codes)))
