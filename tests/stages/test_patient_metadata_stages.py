@@ -16,6 +16,8 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.evaluate import stage as evaluate
+from skinlesion_cli.stages.info import stage as info
+from skinlesion_cli.stages.info.settings import InfoSettings
 from tests.support import made_workspace
 
 
@@ -60,6 +62,8 @@ def test_each_kind_of_prediction_has_its_calibration(workspace: Workspace) -> No
         assert predictions.artifact is not None
         assert calibration.artifact.inputs["predictions"] == predictions.artifact.sha256
     assert plain.rule != informed.rule
+    told = info.run(InfoSettings(workspace=workspace.root), SilentReporter())
+    assert "another for images with patient metadata" in str(told.tables)
 
 
 def test_the_gain_is_measured_where_something_is_known(workspace: Workspace) -> None:

@@ -186,4 +186,5 @@ def _calibration(workspace: Workspace, status: _Status) -> None:
     thresholds = dict(calibration.rule.fires_above)
     status.figures["calibration"] = {"policy": calibration.policy, "thresholds": thresholds}
     shown = ", ".join(f"{name} > {theta:.3f}" for name, theta in thresholds.items()) or "no thresholds"
-    status.add("calibrate", _DONE, f"{calibration.policy}: {shown}; views: {calibration.tta_mode}")
+    second = "; another for images with patient metadata" if workspace.metadata_calibration.exists() else ""
+    status.add("calibrate", _DONE, f"{calibration.policy}: {shown}; views: {calibration.tta_mode}{second}")
