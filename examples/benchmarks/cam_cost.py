@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python examples/benchmarks/cam_cost.py --images FOLDER --count 500
 
-All run in this process on one thread, in turn, chunk by chunk, so that whatever else the machine does falls on
-all of them alike. CPU time is what is compared; wall time is given beside it. Every overlay is written to disk.
-Without `--library`, pytorch-grad-cam is left out.
+All run in this process on one thread, in turn, chunk by chunk, so that whatever else the machine does falls
+on all of them alike. CPU time is what is compared; wall time is given beside it. Every overlay is written to
+disk. Without `--library`, pytorch-grad-cam is left out.
 """
 
 from __future__ import annotations

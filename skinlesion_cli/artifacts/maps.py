@@ -12,7 +12,10 @@ from dataclasses import dataclass
 # Characters that some file system refuses, and controls. Everything else is kept, including Unicode.
 _REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
 _MAX_NAME_BYTES = 180
-COLUMNS = ("id", "class", "decision", "probability", "magnitude", "total", "all_zero", "overlay", "raw")
+COLUMNS = (
+    *("id", "class", "decision", "probability", "magnitude", "total", "all_zero"),
+    *("outside_lesion", "at_border", "overlay", "raw"),
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class MapRecord:
 
     `magnitude` is the map's maximum before it was scaled, `total` its sum; for the fast Grad-CAM `total` is
     what the regions that support the class add to its logit. `overlay` and `raw` are paths below the folder,
-    empty where none was written.
+    empty where none was written. `outside_lesion` and `at_border` are shares of the map's sum, 0 to 1, as in
+    `explain.placement.Placement`; None where undefined.
     """
 
     id: str
@@ -32,6 +36,8 @@ class MapRecord:
     total: float
     overlay: str
     raw: str = ""
+    outside_lesion: float | None = None
+    at_border: float | None = None
 
     @property
     def all_zero(self) -> bool:
@@ -47,9 +53,15 @@ class MapRecord:
             "magnitude": f"{self.magnitude:.6g}",
             "total": f"{self.total:.6g}",
             "all_zero": "true" if self.all_zero else "false",
+            "outside_lesion": _share(self.outside_lesion),
+            "at_border": _share(self.at_border),
             "overlay": self.overlay,
             "raw": self.raw,
         }
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def relative_path(identity: str, class_name: str | None = None, suffix: str = ".png") -> str:

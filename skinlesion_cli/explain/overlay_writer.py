@@ -18,5 +18,6 @@ def overlay_writer(folder: Path, predictor: Predictor, **choices: Any) -> Overla
         classifiers=[member.classifier for member in members],
         thresholds=predictor.bundle.calibration.rule.fires_above,
         class_list=predictor.bundle.classes,
+        model_sha256=predictor.bundle.sha256,
         **choices,
     )

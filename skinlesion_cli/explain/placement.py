@@ -68,7 +68,7 @@ def placement(image: np.ndarray, heat: np.ndarray) -> Placement:
 
 
 def likely_lesion(image: np.ndarray) -> np.ndarray | None:
-    """The dark region in the middle of an image, bool (96, 96) over the whole image; None without a clear one.
+    """The dark region in the middle of an image, bool (96, 96) over all of it; None without a clear one.
 
     Parameters
     ----------

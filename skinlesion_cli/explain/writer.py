@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from skinlesion_cli.errors import ImageError
 from skinlesion_cli.explain.cam import combined, resized
 from skinlesion_cli.explain.methods import DEFAULT, closed_maps
 from skinlesion_cli.explain.overlay import STYLES, Caption, render
+from skinlesion_cli.explain.placement import placement
 from skinlesion_cli.explain.thumbnails import write_thumbnail
 from skinlesion_cli.inference.runtimes.base import Outputs
 from skinlesion_cli.taxonomy import DISCLAIMER
@@ -65,6 +66,7 @@ class OverlayWriter:
     style : one of `overlay.STYLES`. raw : also write the maps, `png16` or `npz`.
     classes : what to explain of every image; None: the class decided on.
     thumbnails : a folder for small pictures, of a page; None: none are made.
+    model_sha256 : written into every overlay.
     """
 
     folder: Path
@@ -77,6 +79,7 @@ class OverlayWriter:
     raw: str | None = None
     classes: Sequence[int] | None = None
     thumbnails: Path | None = None
+    model_sha256: str = ""
 
     def write(
         self,
@@ -130,8 +133,7 @@ class OverlayWriter:
                 identity, maps[index], int(explained[index]), int(decided[index]), probabilities[index]
             )
             try:
-                self._save(record, images[index], maps[index])
-                records.append(record)
+                records.append(self._save(record, images[index], maps[index]))
             except ImageError as error:
                 records.append(Undrawn(identity, error))
         return records
@@ -175,16 +177,20 @@ class OverlayWriter:
             magnitude=record.magnitude,
         )
 
-    def _save(self, record: MapRecord, pixels: Pixels, heat: np.ndarray) -> None:
+    def _save(self, record: MapRecord, pixels: Pixels, heat: np.ndarray) -> MapRecord:
+        """Write the overlay and the map; the record with where the map lies."""
         for name in filter(None, (record.overlay, record.raw)):
             refuse_foreign_overlay(self.folder, self.folder / name)
         image = _bounded(pixels if isinstance(pixels, np.ndarray) else pixels())
+        lies = placement(image, heat)
+        record = replace(record, outside_lesion=lies.outside_lesion, at_border=lies.at_border)
         if self.thumbnails is not None:
             write_thumbnail(self.thumbnails, record.id, image, heat)
         drawn = render(image, heat, self._caption(record), self.style)
         facts = PngImagePlugin.PngInfo()
         for key, value in record.row().items():
             facts.add_itxt(f"skinlesion:{key}", value)
+        facts.add_itxt("skinlesion:model_sha256", self.model_sha256)
         facts.add_itxt("Disclaimer", DISCLAIMER)
         content = BytesIO()
         drawn.save(content, format="PNG", compress_level=_PNG_LEVEL, pnginfo=facts)
@@ -192,6 +198,7 @@ class OverlayWriter:
         if record.raw:
             raw = self._raw(record, heat, image.shape[1], image.shape[0])
             atomic_write(self.folder / record.raw, raw, durable=False)
+        return record
 
     def _raw(self, record: MapRecord, heat: np.ndarray, width: int, height: int) -> bytes:
         content = BytesIO()

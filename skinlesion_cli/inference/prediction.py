@@ -130,6 +130,17 @@ class Prediction:
     overlay_magnitude: float | None = _column(
         "float32", "maximum of that map before it was scaled, in logits; 0: all zero"
     )
+    overlay_outside_lesion: float | None = _column(
+        "float32",
+        "share of that map, 0 to 1, outside the dark region in the middle that is likely the lesion; empty "
+        "where no such region is clear, or the map is all zero",
+        added_later=True,
+    )
+    overlay_at_border: float | None = _column(
+        "float32",
+        "share of that map, 0 to 1, in the outer tenth of the image; empty where the map is all zero",
+        added_later=True,
+    )
     lesion: str | None = _column(
         "text", "with --group: the lesion that the image shows, where it is known", added_later=True
     )

@@ -14,6 +14,7 @@ from typing import Any
 from skinlesion_cli.decisions.reasons import CHECK_WORDS
 from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.triage_policy import LevelRule
+from skinlesion_cli.explain.placement import MOSTLY
 from skinlesion_cli.inference.lesion_verdict import LesionVerdict, lesion_severity
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.inference.similar import describe_similar
@@ -148,7 +149,13 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
 
 def _map_flags(prediction: Prediction) -> list[str]:
     """When not to trust the map."""
-    return ["the map is zero everywhere"] if prediction.overlay_magnitude == 0 else []
+    if prediction.overlay_magnitude == 0:
+        return ["the map is zero everywhere"]
+    shares = {
+        "the map lies mostly outside the lesion": prediction.overlay_outside_lesion,
+        "the map lies mostly at the border": prediction.overlay_at_border,
+    }
+    return [words for words, share in shares.items() if share is not None and share > MOSTLY]
 
 
 def _lesions(verdicts: Mapping[str, LesionVerdict], shown: set[str]) -> dict[str, dict[str, Any]]:

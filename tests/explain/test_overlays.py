@@ -105,6 +105,7 @@ def _written(folder: Path, **choices: object) -> list:
         thresholds={"MEL": 0.3},
         class_list=ISIC2018,
         method="gradcam",
+        model_sha256="ab" * 32,
         **choices,
     )
     features = np.zeros((2, 7, 2, 2), np.float32)
@@ -126,6 +127,7 @@ def test_records_tell_the_magnitude_before_scaling(tmp_path: Path) -> None:
     with Image.open(tmp_path / "x" / "a.jpg.cam.png") as picture:
         assert picture.size[0] == 120
         assert picture.text["skinlesion:magnitude"] == "2"
+        assert picture.text["skinlesion:model_sha256"] == "ab" * 32
         assert picture.text["Disclaimer"] == DISCLAIMER
     assert Image.open(tmp_path / "b.jpg.cam.png").size[1] < 90  # read by the function: 40 rows and a caption
 

@@ -181,7 +181,10 @@ def runnable(runtime: str) -> str:
 
 def line(prediction: Prediction) -> bytes:
     """The row without what only says where the image came from."""
-    plain = replace(prediction, row=None, id="x", overlay=None, overlay_magnitude=None)
+    no_overlay = dict.fromkeys(
+        ("overlay", "overlay_magnitude", "overlay_outside_lesion", "overlay_at_border"), None
+    )
+    plain = replace(prediction, row=None, id="x", **no_overlay)
     return TABLE.encode(plain.to_row(ISIC2018.codes), "csv")
 
 

@@ -69,6 +69,7 @@ MADE = Prediction(
     tta="adaptive",
     overlay="=a.jpg.cam.png",
     overlay_magnitude=0.0,
+    overlay_outside_lesion=0.25,
     model="one+two",
     model_sha256="ab" * 32,
 )

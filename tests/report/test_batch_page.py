@@ -55,6 +55,21 @@ def data_of(html: str) -> dict[str, Any]:
     return json.loads(match.group(1))
 
 
+@pytest.mark.parametrize(
+    ("outside", "border", "flags"),
+    [
+        (0.51, 0.2, ["the map lies mostly outside the lesion"]),
+        (0.5, 0.6, ["the map lies mostly at the border"]),
+        (None, None, None),
+    ],
+)
+def test_a_card_says_when_not_to_trust_the_map(
+    about: BatchPage, outside: float | None, border: float | None, flags: list[str] | None
+) -> None:
+    row = predicted("a.jpg", "review", 0.3, overlay_outside_lesion=outside, overlay_at_border=border)
+    assert data_of(page([row], about))["rows"][0].get("mapFlags") == flags
+
+
 def test_sorted_worst_first(about: BatchPage) -> None:
     shown = [row["id"] for row in data_of(page(rows(), about))["rows"]]
     assert shown == ["worst.jpg", "bad.jpg", "sub/odd name #1%20.jpg", "broken.jpg", HOSTILE, "calm.jpg"]

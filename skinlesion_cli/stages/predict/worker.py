@@ -123,7 +123,11 @@ class Worker:
                 predictions[index] = Prediction.failed(record.id, record.error, **self.predictor.origin)
             else:
                 predictions[index] = replace(
-                    predictions[index], overlay=record.overlay, overlay_magnitude=record.magnitude
+                    predictions[index],
+                    overlay=record.overlay,
+                    overlay_magnitude=record.magnitude,
+                    overlay_outside_lesion=record.outside_lesion,
+                    overlay_at_border=record.at_border,
                 )
         return predictions
 
