@@ -4,7 +4,7 @@
 
 One photograph is drawn from each lesion that has a mask. The likely lesion (`explain/placement.py`) is
 compared with the mask (intersection over union), and the share of the default map outside the likely lesion
-with that outside the mask, both grown by 5 % of the side. A flag is right where less than half of the map lies
+with that outside the mask, both grown by 5 % of the side. A flag is right where less than half of the map is
 on the mask. The 400 lesions that served to choose the constants of the likely lesion are left out.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
     for image in held_out(options.masks, options.metadata, options.count):
         path, mask_path = options.images / f"{image}.jpg", options.masks / f"{image}_segmentation.png"
         batch = predictor.run(list(sources_of(str(path), 0)), keep_layers=True)
-        decided = batch.outcome.decisions.decided
+        decided = batch.decided
         heat = ensemble_maps(predictor.engine.members, batch.output.layers, decided)[0]
         pixels = read_image(path)
         lesion, lies = likely_lesion(pixels), placement(pixels, heat)
