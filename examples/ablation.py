@@ -34,6 +34,9 @@ sys.path.insert(0, str(ROOT))
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled, evaluate  # noqa: E402
+from skinlesion_cli.taxonomy import shipped  # noqa: E402
+
+ISIC2018 = shipped("isic2018")
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def table(options: argparse.Namespace, known: dict[str, Variant]) -> str:
 
 def _judged(predictions: Predictions) -> Figures:
     values = predictions.probabilities
-    data = Labelled(predictions.labels, values, values.argmax(axis=1), predictions.lesion_ids)
+    data = Labelled(predictions.labels, values, values.argmax(axis=1), predictions.lesion_ids, ISIC2018)
     return evaluate(data, ranking=False)
 
 

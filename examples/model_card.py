@@ -35,7 +35,9 @@ from skinlesion_cli.decisions.fit import cross_fit  # noqa: E402
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target  # noqa: E402
 from skinlesion_cli.decisions.statistics import metrics  # noqa: E402
 from skinlesion_cli.decisions.triage_policy import triage_policy  # noqa: E402
-from skinlesion_cli.taxonomy import CLASS_NAMES  # noqa: E402
+from skinlesion_cli.taxonomy import shipped  # noqa: E402
+
+ISIC2018 = shipped("isic2018")
 
 # As `skinlesion evaluate` has them.
 N_RESAMPLES = 2000
@@ -56,7 +58,7 @@ class Judged:
         said = self.argmax if decided is None else decided
         t = self.stored
         return evaluate(
-            Labelled(t.labels[at], t.probabilities[at], said[at], t.lesion_ids[at]),
+            Labelled(t.labels[at], t.probabilities[at], said[at], t.lesion_ids[at], ISIC2018),
             n_resamples=N_RESAMPLES,
             ranking=rows is None and decided is None,
         )
@@ -71,7 +73,7 @@ def judge(bundle: Bundle, stored: Predictions) -> Judged:
         guarantee=GuaranteeSettings(**calibration.guarantee_settings),
     )
     averaged = calibration.averaged(stored)
-    unseen = cross_fit(stored.labels, averaged, stored.lesion_ids, settings)
+    unseen = cross_fit(stored.labels, averaged, stored.lesion_ids, settings, ISIC2018)
     return Judged(stored, metrics.scored_argmax(stored.probabilities), unseen.probabilities, unseen.decided)
 
 
@@ -108,7 +110,7 @@ def interval(found: Mapping[str, Any]) -> str:
 def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robustness: Any) -> dict[str, Any]:
     """All that the template shows."""
     stored, figures = judged.stored, judged.figures()
-    counts = np.bincount(stored.labels, minlength=len(CLASS_NAMES))
+    counts = np.bincount(stored.labels, minlength=len(ISIC2018.codes))
     lesions = (
         pd.DataFrame({"label": stored.labels, "lesion": stored.lesion_ids})
         .groupby("label")["lesion"]
@@ -121,8 +123,8 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
     for name, mask in groups.items():
         if mask.any():
             found = judged.figures(mask)
-            melanomas = int((stored.labels[mask] == CLASS_NAMES.index("MEL")).sum())
-            present = int((np.bincount(stored.labels[mask], minlength=len(CLASS_NAMES)) > 0).sum())
+            melanomas = int((stored.labels[mask] == ISIC2018.codes.index("MEL")).sum())
+            present = int((np.bincount(stored.labels[mask], minlength=len(ISIC2018.codes)) > 0).sum())
             bacc = found.estimate("bacc")
             subgroups.append(
                 (
@@ -160,7 +162,7 @@ def context(bundle: Bundle, judged: Judged, groups: dict[str, np.ndarray], robus
                     for kind in ("sensitivity", "specificity", "ppv", "auc")
                 ),
             )
-            for i, name in enumerate(CLASS_NAMES)
+            for i, name in enumerate(ISIC2018.codes)
         ],
         "guarantees": calibration.guarantees,
         "policy": triage_policy(calibration.rule, has_gate=bundle.gate is not None),

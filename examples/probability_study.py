@@ -23,6 +23,9 @@ from skinlesion_cli.decisions.calibration import METHODS
 from skinlesion_cli.decisions.evaluation.calibration_figures import calibration_figures
 from skinlesion_cli.decisions.probability_fit import fit
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
+from skinlesion_cli.taxonomy import shipped
+
+ISIC2018 = shipped("isic2018")
 
 
 def study(labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -34,7 +37,7 @@ def study(labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray)
         for seen, held_out in folds:
             calibration = fit(labels[seen], probabilities[seen], method)
             calibrated[held_out] = calibration.apply(probabilities[held_out])
-        figures[method] = calibration_figures(labels, calibrated)
+        figures[method] = calibration_figures(labels, calibrated, ISIC2018)
     return figures
 
 

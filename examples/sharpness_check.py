@@ -35,7 +35,9 @@ from skinlesion_cli.data.preprocess import to_input  # noqa: E402
 from skinlesion_cli.data.reading.images import read_image  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.models.network import restore_network  # noqa: E402
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT_INDEXES  # noqa: E402
+from skinlesion_cli.taxonomy import shipped  # noqa: E402
+
+ISIC2018 = shipped("isic2018")
 
 Change = Callable[[Image.Image], Image.Image]
 BILINEAR = Image.Resampling.BILINEAR
@@ -88,8 +90,10 @@ def predict(network: torch.nn.Module, images: list[np.ndarray]) -> np.ndarray:
 
 def judged(rows: pd.DataFrame, probabilities: np.ndarray) -> Figures:
     """Figures of the argmax with their replicates, paired between calls on the same rows."""
-    labels = np.array([CLASS_INDEX[label] for label in rows["label"]])
-    data = Labelled(labels, probabilities, probabilities.argmax(axis=1), rows["lesion_id"].to_numpy())
+    labels = np.array([ISIC2018.index[label] for label in rows["label"]])
+    data = Labelled(
+        labels, probabilities, probabilities.argmax(axis=1), rows["lesion_id"].to_numpy(), ISIC2018
+    )
     return evaluate(data, ranking=False)
 
 
@@ -101,7 +105,7 @@ def recall_cells(rows: pd.DataFrame, figures: Figures) -> str:
     counts = rows["label"].value_counts()
     return " | ".join(
         f"{figures.values[f'sensitivity/{name}']:.2f} ({counts[name]})" if name in counts else "undefined (0)"
-        for name in CLASS_NAMES
+        for name in ISIC2018.codes
     )
 
 
@@ -131,7 +135,7 @@ def main() -> None:
         base = probabilities if base is None else base
         found, reference = judged(rows, probabilities), judged(rows, base)
         decided = probabilities.argmax(axis=1)
-        same, malignant = (decided == base.argmax(axis=1)).mean(), np.isin(decided, MALIGNANT_INDEXES).mean()
+        same, malignant = (decided == base.argmax(axis=1)).mean(), ISIC2018.is_malignant[decided].mean()
         difference = found.difference(reference, "bacc")
         print(
             f"| {name} | {between(found.estimate('bacc'))} | {between(difference, '+')} "
@@ -143,8 +147,8 @@ def main() -> None:
     groups = {"all": np.ones(len(rows), dtype=bool)} | {
         f"{size} alone": sizes == size for size, n in Counter(sizes).most_common(3) if n < len(rows)
     }
-    print("\n| unchanged | BACC | 95 % interval | " + " | ".join(CLASS_NAMES) + " |")
-    print("|---" * (3 + len(CLASS_NAMES)) + "|")
+    print("\n| unchanged | BACC | 95 % interval | " + " | ".join(ISIC2018.codes) + " |")
+    print("|---" * (3 + len(ISIC2018.codes)) + "|")
     for name, chosen in groups.items():
         part = rows[chosen]
         found = judged(part, base[chosen])

@@ -31,13 +31,16 @@ from joblib import Parallel, delayed
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.fit import fit_rule
+from skinlesion_cli.decisions.policies.published import PUBLISHED_TARGETS
 from skinlesion_cli.decisions.probability_fit import fit
-from skinlesion_cli.decisions.settings import PUBLISHED_TARGETS, FitSettings, Target
+from skinlesion_cli.decisions.settings import FitSettings, Target
 from skinlesion_cli.decisions.statistics import bounds, metrics
 from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import apply_rule
-from skinlesion_cli.taxonomy import N_CLASSES
+from skinlesion_cli.taxonomy import shipped
+
+ISIC2018 = shipped("isic2018")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Decided:
 
     def called(self, target: Target) -> np.ndarray:
         """bool (n_images,): where the class of the target is called."""
-        return self.alarms.get(target.class_name, self.decided == target.class_index)
+        return self.alarms.get(target.class_name, self.decided == ISIC2018.index[target.class_name])
 
 
 Targets = tuple[Target, ...]
@@ -75,7 +78,7 @@ def by_settings(settings: FitSettings) -> Policy:
     """What `skinlesion calibrate` does with these settings."""
 
     def policy(here: Pool, there: Pool) -> Decided:
-        fitted = fit_rule(here.labels, here.probabilities, here.lesion_ids, settings)
+        fitted = fit_rule(here.labels, here.probabilities, here.lesion_ids, settings, ISIC2018)
         outcome = apply_rule(fitted.rule, there.probabilities)
         if not fitted.guarantees:
             return Decided(outcome.decisions.decided)
@@ -98,10 +101,14 @@ def exact_alone(targets: Targets) -> Policy:
         calibration = fit(here.labels, here.probabilities, "temperature")
         values, thresholds = calibration.apply(here.probabilities), {}
         for target in targets:
-            scores = np.sort(values[here.labels == target.class_index, target.class_index].astype(np.float64))
+            scores = np.sort(
+                values[
+                    here.labels == ISIC2018.index[target.class_name], ISIC2018.index[target.class_name]
+                ].astype(np.float64)
+            )
             allowed = bounds.allowed_misses(len(scores), target.sensitivity, 0.95)
             thresholds[target.class_name] = float(np.nextafter(scores[allowed], 0.0)) if allowed >= 0 else 0.0
-        return Decided(decide(calibration.apply(there.probabilities), thresholds).decided)
+        return Decided(decide(calibration.apply(there.probabilities), thresholds, ISIC2018).decided)
 
     return policy
 
@@ -121,7 +128,7 @@ def policies(targets: Targets = PUBLISHED_TARGETS) -> dict[str, Policy]:
 def cut(lesions: Lesions, of_lesion: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Bool (n_lesions,): one half of the lesions of every class; an odd one goes to either side."""
     first = np.zeros(lesions.n, dtype=bool)
-    for label in range(N_CLASSES):
+    for label in range(ISIC2018.n_classes):
         mine = generator.permutation(np.flatnonzero(of_lesion == label))
         first[mine[: (len(mine) + generator.integers(2)) // 2]] = True
     return first
@@ -148,7 +155,7 @@ def judge(
     """Sensitivity by lesion and by image, specificity by lesion, guaranteed sensitivity (NaN: none),
     granted.
     """
-    mine, said = labels == target.class_index, found.called(target)
+    mine, said = labels == ISIC2018.index[target.class_name], found.called(target)
     by_lesion = (votes(said[mine].astype(float), codes[mine]) > 0.5).mean()
     cleared = (votes((~said)[~mine].astype(float), codes[~mine]) > 0.5).mean()
     guaranteed = target.sensitivity if found.guaranteed is None else found.guaranteed[position]
@@ -225,8 +232,10 @@ def main() -> None:
     )
     targets = load_policy(None, targets=arguments.target or ()).targets or PUBLISHED_TARGETS
     lesions = group(pool.lesion_ids, pool.labels)
-    counts = np.bincount(pool.labels[lesions.first], minlength=N_CLASSES)
-    support = ", ".join(f"{target.class_name} {counts[target.class_index]}" for target in targets)
+    counts = np.bincount(pool.labels[lesions.first], minlength=ISIC2018.n_classes)
+    support = ", ".join(
+        f"{target.class_name} {counts[ISIC2018.index[target.class_name]]}" for target in targets
+    )
     print(
         f"{len(pool.labels):,} images of {lesions.n:,} lesions ({support} lesions), argmax BACC "
         f"{metrics.balanced_accuracy(pool.labels, pool.probabilities.argmax(axis=1)):.3f}; "

@@ -35,7 +35,9 @@ from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.split import Split  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.inference.tta import MODES  # noqa: E402
-from skinlesion_cli.taxonomy import CLASS_INDEX  # noqa: E402
+from skinlesion_cli.taxonomy import shipped  # noqa: E402
+
+ISIC2018 = shipped("isic2018")
 
 RECIPE = ROOT / "examples" / "bundled_model" / "two-sources.yaml"
 RESAMPLES = 1000
@@ -199,7 +201,7 @@ def _resampled(predictions: Predictions, views: str, measures: tuple) -> list[np
     """Each measure on all images, then on resampled lesions, the same ones for every variant."""
     order = [predictions.views.index(view) for view in MODES[views]]
     probabilities = predictions.view_probabilities[:, order].mean(axis=1)
-    labels = np.array([CLASS_INDEX[label] for label in predictions.table["label"]])
+    labels = np.array([ISIC2018.index[label] for label in predictions.table["label"]])
     lesions = predictions.table["lesion_id"].where(
         predictions.table["lesion_id"] != "", predictions.table["id"]
     )
@@ -214,8 +216,8 @@ def _resampled(predictions: Predictions, views: str, measures: tuple) -> list[np
 
 
 def _auc_mel(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    melanoma = labels == CLASS_INDEX["MEL"]
-    return float(roc_auc_score(melanoma, probabilities[:, CLASS_INDEX["MEL"]]))
+    melanoma = labels == ISIC2018.index["MEL"]
+    return float(roc_auc_score(melanoma, probabilities[:, ISIC2018.index["MEL"]]))
 
 
 def _bacc(labels: np.ndarray, probabilities: np.ndarray) -> float:

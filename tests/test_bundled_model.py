@@ -20,6 +20,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.fit import CrossFitted, cross_fit
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 from tests.support.limits import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +116,9 @@ def cross_fitted(stored_predictions: Predictions) -> tuple[Calibration, CrossFit
     """What rules that never saw an image's lesion say of it, on what prediction would decide on."""
     calibration = Calibration.load(bundled_model().calibration)
     averaged = calibration.averaged(stored_predictions)
-    unseen = cross_fit(stored_predictions.labels, averaged, stored_predictions.lesion_ids, FitSettings())
+    unseen = cross_fit(
+        stored_predictions.labels, averaged, stored_predictions.lesion_ids, FitSettings(), ISIC2018
+    )
     return calibration, unseen, averaged
 
 

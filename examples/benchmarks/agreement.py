@@ -34,6 +34,9 @@ from skinlesion_cli.inference.engine import Engine, EngineMember
 from skinlesion_cli.inference.runtimes.exported import exported_runtime
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.models.onnx_export import to_onnx
+from skinlesion_cli.taxonomy import shipped
+
+ISIC2018 = shipped("isic2018")
 
 
 def member(workspace: Workspace, arch: str, weight: float, kind: str) -> EngineMember:
@@ -65,7 +68,7 @@ def main() -> None:
     groups, unseen = (np.stack([p.view_probabilities for p in found], axis=1) for found in (validation, test))
     first = validation[0]
     settings = FitSettings(policy=options.policy)
-    fit, _ = fit_adaptive(first.labels, groups, weights, first.lesion_ids, settings, "decision")
+    fit, _ = fit_adaptive(first.labels, groups, weights, first.lesion_ids, settings, "decision", ISIC2018)
     engine = Engine(
         [member(s, options.arch, w, options.runtime) for s, w in zip(spaces, weights, strict=True)],
         np.array(weights),

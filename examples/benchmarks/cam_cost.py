@@ -30,7 +30,9 @@ from skinlesion_cli.explain.overlay_writer import overlay_writer
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.stages.predict.worker import Plan, Worker
-from skinlesion_cli.taxonomy import CLASS_INDEX
+from skinlesion_cli.taxonomy import shipped
+
+ISIC2018 = shipped("isic2018")
 
 
 def library_way(bundle: Bundle, plain: Worker, folder: Path) -> Callable[[list], object]:
@@ -41,14 +43,14 @@ def library_way(bundle: Bundle, plain: Worker, folder: Path) -> Callable[[list],
     def by_library(chunk: list) -> None:
         for (_number, source), prediction in zip(chunk, plain.predict(chunk), strict=True):
             image = load(source).pixels
-            classes = np.array([CLASS_INDEX[prediction.decision]])
+            classes = np.array([ISIC2018.index[prediction.decision]])
             maps = [
                 library_maps(
                     m.runtime.network, engine.to_input(image, m.preprocessing)[None], classes, "gradcam"
                 )
                 for m in engine.members
             ]
-            p = np.array([[prediction.probabilities[name] for name in CLASS_INDEX]])
+            p = np.array([[prediction.probabilities[name] for name in ISIC2018.codes]])
             writer.write_maps([source.id], [image], combined(maps, writer.weights), classes, classes, p)
 
     return by_library

@@ -25,7 +25,6 @@ import pandas as pd
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from skinlesion_cli.taxonomy.shipped import shipped
 
 ISIC2018 = shipped("isic2018")
@@ -44,7 +43,7 @@ def make(workspace: Workspace, n_images: int, members: int) -> None:
             {
                 "id": [f"{part}{row:06d}" for row in range(n_images)],
                 "lesion_id": [f"{part}{number}" for number in lesion],
-                "label": np.array(CLASS_NAMES)[label],
+                "label": np.array(ISIC2018.codes)[label],
                 "fold": "",
             }
         )

@@ -25,6 +25,9 @@ from skinlesion_cli.decisions.adaptive.stopping import stopped_means
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.triage import apply_rule
+from skinlesion_cli.taxonomy import shipped
+
+ISIC2018 = shipped("isic2018")
 
 
 def read(paths: list[Path]) -> tuple[Predictions, np.ndarray]:
@@ -57,7 +60,9 @@ def main() -> None:
         ("single_passes", groups, unseen, (1 / n_networks,) * n_networks),
         ("whole_views", groups.mean(axis=1, keepdims=True), unseen.mean(axis=1, keepdims=True), (1.0,)),
     ):
-        found, _ = fit_adaptive(fitted_on.labels, seen, weights, fitted_on.lesion_ids, settings, "decision")
+        found, _ = fit_adaptive(
+            fitted_on.labels, seen, weights, fitted_on.lesion_ids, settings, "decision", ISIC2018
+        )
         means, taken = stopped_means(found.stopping, new)
         full = new.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
         rule = found.stopping.rule

@@ -29,7 +29,9 @@ def main() -> None:
     from skinlesion_cli.explain.thumbnails import thumbnail
     from skinlesion_cli.inference.prediction import Prediction
     from skinlesion_cli.report.batch import BatchPage, page
-    from skinlesion_cli.taxonomy import CLASS_NAMES
+    from skinlesion_cli.taxonomy import shipped
+
+    classes = shipped("isic2018")
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -45,9 +47,9 @@ def main() -> None:
         rows.append(
             Prediction(
                 id=f"folder/{index:06d}.jpg",
-                probabilities=dict(zip(CLASS_NAMES, map(float, p), strict=True)),
-                argmax=CLASS_NAMES[p.argmax()],
-                decision=CLASS_NAMES[p.argmax()],
+                probabilities=dict(zip(classes.codes, map(float, p), strict=True)),
+                argmax=classes.codes[p.argmax()],
+                decision=classes.codes[p.argmax()],
                 malignant_probability=float(p[[0, 2, 3]].sum()),
                 conformal_set=("MEL", "NV"),
                 triage=("refer", "review", "routine")[index % 3],
@@ -56,6 +58,7 @@ def main() -> None:
             )
         )
     about = BatchPage(
+        classes=classes,
         title="Benchmark",
         thumbnail=lambda identity: picture,
         thumbnail_url=lambda identity: f"thumbs/{identity}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -60,8 +60,12 @@ class Calibration(StoredArtifact):
     triage_figures: Mapping[str, Any] = field(default_factory=dict)
     support: Mapping[str, Any] = field(default_factory=dict)
     stopping: Mapping[str, Any] | None = None
-    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
+
+    @property
+    def classes(self) -> ClassList:
+        """What it decides between."""
+        return self.rule.classes
 
     def decide(
         self,
@@ -77,7 +81,9 @@ class Calibration(StoredArtifact):
         """The rule of adaptive TTA, where one was fitted."""
         if self.stopping is None:
             return None
-        return StoppingRule.from_json(with_present_names(self.KIND, self.stopping["stopping_rule"]))
+        return StoppingRule.from_json(
+            with_present_names(self.KIND, self.stopping["stopping_rule"]), self.classes
+        )
 
     def averaged(self, predictions: Predictions) -> np.ndarray:
         """What prediction would decide on: the mean over the forward passes that it would take.
@@ -126,7 +132,7 @@ class Calibration(StoredArtifact):
         body = parsed(CalibrationBody, artifact)
         settings = body.guarantee_settings
         return cls(
-            rule=DecisionRule.from_json(body.rule.model_dump()),
+            rule=DecisionRule.from_json(body.rule.model_dump(), artifact.classes),
             policy=body.policy,
             tta_mode=body.tta_mode,
             views=body.views,
@@ -139,14 +145,13 @@ class Calibration(StoredArtifact):
             triage_figures=body.triage_figures,
             support=body.support.model_dump(exclude_unset=True),
             stopping=None if body.stopping is None else body.stopping.model_dump(),
-            classes=artifact.classes,
             artifact=artifact,
         )
 
     def _content(self) -> Content:
         return Content(
             {
-                "rule": asdict(self.rule),
+                "rule": self.rule.to_json(),
                 "policy": self.policy,
                 "tta_mode": self.tta_mode,
                 "views": list(self.views),

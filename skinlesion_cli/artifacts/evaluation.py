@@ -16,6 +16,7 @@ from skinlesion_cli.artifacts.base import Content, OpenBody, StoredArtifact, par
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import atomic_write, sha256_bytes
 from skinlesion_cli.artifacts.schema import FileName, Sha256
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
 class EvaluationBody(OpenBody):
@@ -36,15 +37,21 @@ class Evaluation(StoredArtifact):
 
     body: Mapping[str, Any]
     files: Mapping[str, str]
+    classes: ClassList = field(kw_only=True)
     artifact: Artifact | None = field(default=None, compare=False)
 
     @classmethod
     def _from_artifact(cls, artifact: Artifact) -> Self:
         files = parsed(EvaluationBody, artifact).files
-        return cls({key: value for key, value in artifact.body.items() if key != "files"}, files, artifact)
+        return cls(
+            {key: value for key, value in artifact.body.items() if key != "files"},
+            files,
+            classes=artifact.classes,
+            artifact=artifact,
+        )
 
     def _content(self) -> Content:
-        return Content({"files": dict(self.files)} | defined(self.body))
+        return Content({"files": dict(self.files)} | defined(self.body), classes=self.classes)
 
 
 def defined(value: Any) -> Any:
@@ -69,10 +76,15 @@ def challenge_csv(ids: list[str], values: np.ndarray, codes: Sequence[str]) -> b
 
 
 def write_evaluation(
-    folder: Path, body: Mapping[str, Any], files: Mapping[str, bytes], *, inputs: Mapping[str, Artifact | str]
+    folder: Path,
+    body: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    inputs: Mapping[str, Artifact | str],
+    classes: ClassList,
 ) -> Artifact:
     """Write the files under their own names, then `evaluation.json` with their hashes."""
     for name, data in files.items():
         atomic_write(folder / name, data)
     hashes = {name: sha256_bytes(data) for name, data in files.items()}
-    return Evaluation(body, hashes).save(folder / "evaluation.json", inputs=inputs)
+    return Evaluation(body, hashes, classes=classes).save(folder / "evaluation.json", inputs=inputs)

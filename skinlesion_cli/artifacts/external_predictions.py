@@ -57,6 +57,7 @@ class ExternalPredictions:
     decided : int64 (n_images,), class indexes of the column `decision`; None without that column.
     levels : (n_images,), triage levels of the column `triage`; None without that column.
     alarms : (n_images,), texts of the column `alarm` (empty: none); None without that column.
+    label_classes : the list that the labels are of; that of the predictions may be finer.
     model_sha256 : the model that every row names; empty where they name none, or several.
     notes : what a reader of the figures has to know: how ids were matched, what was left out or renormalised.
     """
@@ -64,6 +65,7 @@ class ExternalPredictions:
     predictions: Predictions
     decided: np.ndarray | None
     lesions_known: bool
+    label_classes: ClassList
     levels: np.ndarray | None = None
     alarms: np.ndarray | None = None
     model_sha256: str = ""
@@ -152,6 +154,23 @@ def _labels(table: pd.DataFrame, name: str, classes: ClassList) -> pd.Series | N
             f"{name} has no known class for {name_items(unknown)}", "Known: " + ", ".join(classes.codes)
         )
     return labels
+
+
+def list_of_table(path: Path, candidates: Sequence[ClassList]) -> ClassList:
+    """The list that the columns of a table of predictions are of; the first candidate where that is unclear.
+
+    Columns `p_CODE` must be those of the list and no other; of columns `CODE`, the list that has most of them
+    decides.
+    """
+    if not path.is_file():
+        return candidates[0]
+    headers = set(map(plain_name, user_tables.read(path, path.name).cells.columns))
+    n_probabilities = sum(header.startswith("p ") for header in headers)
+    for classes in candidates:
+        if classes.n_classes == n_probabilities and set(map(plain_name, classes.columns)) <= headers:
+            return classes
+    complete = [classes for classes in candidates if set(map(plain_name, classes.codes)) <= headers]
+    return max(complete, key=lambda classes: classes.n_classes, default=candidates[0])
 
 
 def read_truth(path: Path, classes: ClassList) -> Truth:
@@ -267,12 +286,18 @@ def _texts(table: pd.DataFrame, column: str) -> np.ndarray | None:
 
 
 def read_predictions(
-    path: Path, truth: Truth | None, part: str = "val", *, classes: ClassList
+    path: Path,
+    truth: Truth | None,
+    part: str = "val",
+    *,
+    classes: ClassList,
+    label_classes: ClassList | None = None,
 ) -> ExternalPredictions:
     """Predictions from a CSV: a column for each class of the list (`p_CODE`, or `CODE`), one row per
     image, rows summing to 1.
 
-    Labels and lesions come from the table itself (`label`, `lesion_id`) or from `truth`. Rows of images that
+    Labels and lesions come from the table itself (`label`, `lesion_id`), as classes of the list or else of
+    `label_classes`, or from `truth`. Rows of images that
     could not be read (`status` other than `ok`) are left out and counted. Where present, `decision`, `triage`
     and `alarm` are what was decided on each image.
 
@@ -292,9 +317,12 @@ def read_predictions(
             )
             table = table[~failed].reset_index(drop=True)
     values, renormalised = _probabilities(table, path.name, classes)
-    labels = _labels(table, path.name, classes)
+    labels_of = label_classes or classes
+    if "label" in table.columns and table["label"].map(classes.class_named).notna().all():
+        labels_of = classes
+    labels = _labels(table, path.name, labels_of)
     if labels is not None:
-        truth = _truth(table["id"], labels, table.get("lesion_id"), classes)
+        truth = _truth(table["id"], labels, table.get("lesion_id"), labels_of)
     if truth is None:
         raise DataError(
             f"{path.name} has no column `label`, and no truth was given", "Give one with --truth FILE.csv."
@@ -317,6 +345,7 @@ def read_predictions(
         predictions,
         _decided(table, path.name, classes),
         truth.lesions_known,
+        truth.classes,
         _levels(table, path.name),
         _texts(table, "alarm"),
         model_sha256=models.pop() if len(models) == 1 else "",

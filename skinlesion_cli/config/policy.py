@@ -12,10 +12,8 @@ from skinlesion_cli.config.reading import yaml_mapping
 from skinlesion_cli.config.schema import Fraction, Frozen, NonNegative
 from skinlesion_cli.config.settings import problems
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.policies.cost import checked_costs, cost_matrix
-from skinlesion_cli.decisions.policies.registry import policy_of
-from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target, TriageSettings
-from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY
+from skinlesion_cli.decisions.policies.registry import named_policy
+from skinlesion_cli.decisions.settings import Costs, FitSettings, GuaranteeSettings, Target, TriageSettings
 from skinlesion_cli.errors import UsageError
 
 TARGET_EXAMPLE = "Example: --target MEL:sensitivity=0.85,specificity=0.85"
@@ -43,7 +41,7 @@ class PolicyFile(Frozen):
     policy: str = FitSettings.policy
     probabilities: Method | None = None
     targets: dict[str, TargetPart] | None = None
-    priority: tuple[str, ...] = DEFAULT_PRIORITY
+    priority: tuple[str, ...] = ()
     confidence: Fraction = 0.95
     horizon: int | None = None
     costs: CostPart | None = None
@@ -62,10 +60,11 @@ class PolicyFile(Frozen):
             )
         costs = None
         if self.costs is not None:
-            costs = (
-                checked_costs(self.costs.matrix)
-                if self.costs.matrix is not None
-                else cost_matrix(self.costs.missed or {}, self.costs.unneeded)
+            matrix = self.costs.matrix
+            costs = Costs(
+                self.costs.missed or {},
+                self.costs.unneeded,
+                None if matrix is None else tuple(map(tuple, matrix)),
             )
         return FitSettings(
             policy=self.policy,
@@ -90,7 +89,8 @@ def load_policy(
 
     Raises
     ------
-    UsageError : naming every unknown key and every bad value.
+    UsageError : naming every unknown key and every bad value. Whether the classes that are named exist is
+        only known where the class list is: `policies.registry.policy_of` checks that.
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -113,7 +113,7 @@ def load_policy(
             "the calibration settings cannot be used:\n" + "\n".join(f"  {line}" for line in lines),
             "Known settings: " + ", ".join(PolicyFile.model_fields),
         ) from None
-    policy_of(settings)
+    named_policy(settings.policy)
     return settings
 
 

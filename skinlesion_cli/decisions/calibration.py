@@ -10,7 +10,6 @@ import numpy as np
 
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import N_CLASSES
 
 Method = Literal["vector", "temperature", "dirichlet", "beta", "isotonic", "none"]
 METHODS: tuple[Method, ...] = ("vector", "temperature", "dirichlet", "beta", "isotonic", "none")
@@ -31,7 +30,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Logarithms with zeros replaced by the smallest probability told apart: float64 (n_images, 7)."""
+    """Logarithms with zeros replaced by the smallest probability told apart: float64 (n_images,
+    n_classes).
+    """
     logarithms: np.ndarray = np.log(np.maximum(checked(probabilities), SMALLEST_PROBABILITY))
     return logarithms
 
@@ -44,7 +45,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
     Returns
     -------
-    float32 of shape (n_images, 7).
+    float32 of shape (n_images, n_classes).
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise DataError(f"a temperature must be a positive number, got {temperature}")
@@ -54,10 +55,10 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 
 def apply_linear(probabilities: np.ndarray, matrix: np.ndarray, biases: np.ndarray) -> np.ndarray:
-    """softmax(W · log p + b); float32 of shape (n_images, 7). It may change the order of the classes.
+    """softmax(W · log p + b); float32 of shape (n_images, n_classes). It may change the order of the classes.
 
-    `matrix` of shape (7,), its diagonal: vector scaling (Guo et al., 2017, arXiv:1706.04599). Of shape (7,
-    7): Dirichlet calibration (Kull et al., 2019, arXiv:1910.12656).
+    `matrix` of shape (n_classes,), its diagonal: vector scaling (Guo et al., 2017, arXiv:1706.04599). Of
+    shape (n_classes, n_classes): Dirichlet calibration (Kull et al., 2019, arXiv:1910.12656).
     """
     logits, weights = log_probabilities(probabilities), np.asarray(matrix)
     scaled = logits * weights if weights.ndim == 1 else logits @ weights.T
@@ -65,9 +66,10 @@ def apply_linear(probabilities: np.ndarray, matrix: np.ndarray, biases: np.ndarr
 
 
 def apply_beta(probabilities: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Beta calibration of each class against the rest, divided by its sum: float32 of shape (n_images, 7).
+    """Beta calibration of each class against the rest, divided by its sum: float32 of shape (n_images,
+    n_classes).
 
-    `coefficients` (7, 3): log odds = a · log p - b · log(1 - p) + c (Kull et al., 2017).
+    `coefficients` (n_classes, 3): log odds = a · log p - b · log(1 - p) + c (Kull et al., 2017).
     """
     p = np.clip(checked(probabilities), SMALLEST_AGAINST_THE_REST, 1.0 - SMALLEST_AGAINST_THE_REST)
     a, b, c = np.asarray(coefficients, dtype=np.float64).T
@@ -75,8 +77,8 @@ def apply_beta(probabilities: np.ndarray, coefficients: np.ndarray) -> np.ndarra
 
 
 def apply_isotonic(probabilities: np.ndarray, curves: tuple[tuple[Numbers, Numbers], ...]) -> np.ndarray:
-    """An ascending curve for each class against the rest, divided by their sum: float32 of shape (n_images,
-    7).
+    """An ascending curve for each class against the rest, divided by their sum: float32 of shape
+    (n_images, n_classes).
 
     `curves` : probabilities and their calibrated values, by class; linear in between (Zadrozny and Elkan,
     2002).
@@ -95,8 +97,9 @@ def _share(positive: np.ndarray) -> np.ndarray:
 class ProbabilityCalibration:
     """How probabilities become calibrated ones; each method uses the fields that it needs.
 
-    `temperature` for `temperature`; `weights` and `biases` (7 each) for `vector`; `matrix` (7, 7) and
-    `biases` for `dirichlet`; `coefficients` (7, 3) for `beta`; `curves` (7 pairs) for `isotonic`.
+    `temperature` for `temperature`; `weights` and `biases` (one per class) for `vector`; `matrix`
+    (n_classes, n_classes) and `biases` for `dirichlet`; `coefficients` (n_classes, 3) for `beta`; `curves`
+    (one pair per class) for `isotonic`.
     """
 
     method: Method = "none"
@@ -112,17 +115,37 @@ class ProbabilityCalibration:
             raise DataError(
                 f"no probability calibration named {self.method!r}", "Known: " + ", ".join(METHODS)
             )
+        lengths = {len(part) for part in self._parameters()}
+        if len(lengths) > 1 or 0 in lengths:
+            raise DataError(f"calibration by `{self.method}` needs one parameter of each kind per class")
+
+    def _parameters(self) -> tuple[tuple[Any, ...], ...]:
+        """What has one entry per class."""
         needed: dict[str, tuple[tuple[Any, ...], ...]] = {
             "vector": (self.weights, self.biases),
-            "dirichlet": (self.matrix, self.biases),
+            "dirichlet": (self.biases, self.matrix, *self.matrix),
             "beta": (self.coefficients,),
             "isotonic": (self.curves,),
         }
-        if any(len(part) != N_CLASSES for part in needed.get(self.method, ())):
-            raise DataError(f"calibration by `{self.method}` needs {N_CLASSES} parameters of each kind")
+        return needed.get(self.method, ())
+
+    @property
+    def n_classes(self) -> int | None:
+        """Of the probabilities that it was fitted on; None where any number will do."""
+        return next((len(part) for part in self._parameters()), None)
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities: float32 of shape (n_images, 7)."""
+        """Calibrated probabilities: float32 of shape (n_images, n_classes).
+
+        Raises
+        ------
+        DataError : it was fitted on another number of classes.
+        """
+        if self.n_classes not in (None, np.shape(probabilities)[1]):
+            raise DataError(
+                f"the calibration is for {self.n_classes} classes, the probabilities have "
+                f"{np.shape(probabilities)[1]}"
+            )
         match self.method:
             case "temperature":
                 return apply_temperature(probabilities, self.temperature)

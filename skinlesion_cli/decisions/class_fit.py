@@ -11,24 +11,24 @@ import numpy as np
 
 from skinlesion_cli.decisions.calibration import log_probabilities
 from skinlesion_cli.decisions.probability_fit import least_log_loss
-from skinlesion_cli.taxonomy import N_CLASSES
 
 
 def fit_class_offsets(labels: np.ndarray, calibrated: np.ndarray) -> tuple[float, ...]:
-    """Seven offsets from a balanced temperature and seven biases, fitted with every class weighing alike.
+    """One offset per class, from a balanced temperature and biases, fitted with every class weighing alike.
 
-    Minimises the log loss of softmax(a · log p + b) with weights n / (7 n_class); the offsets are b / a, so
-    that the argmax is the same. It starts from, and is pulled towards, b = -log(share of the class): the
-    Bayes rule for balanced accuracy where probabilities are calibrated (prior correction; Saerens et al.,
+    Minimises the log loss of softmax(a · log p + b) with weights n / (n_classes n_class); the offsets are b
+    / a, so that the argmax is the same. It starts from, and is pulled towards, b = -log(share of the class):
+    the Bayes rule for balanced accuracy where probabilities are calibrated (prior correction; Saerens et al.,
     2002). A class without images keeps the mean offset of the others.
 
     Parameters
     ----------
-    labels : int64 (n_images,). calibrated : (n_images, 7).
+    labels : int64 (n_images,). calibrated : (n_images, n_classes).
     """
-    counts = np.bincount(labels, minlength=N_CLASSES)
+    n_classes = np.shape(calibrated)[1]
+    counts = np.bincount(labels, minlength=n_classes)
     present = counts > 0
-    prior = np.zeros(N_CLASSES)
+    prior = np.zeros(n_classes)
     prior[present] = -np.log(counts[present] / len(labels))
     prior[present] -= prior[present].mean()
     logits = log_probabilities(calibrated)

@@ -23,7 +23,6 @@ from skinlesion_cli.decisions.calibration import (
 )
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import N_CLASSES
 
 _LOG_TEMPERATURE_RANGE = (-4.0, 4.0)
 # Pull towards "change nothing", in log loss summed over images: a rare class must not run away.
@@ -73,10 +72,10 @@ def least_log_loss(
 
     Parameters
     ----------
-    design : parameters to logits (n_images, 7). gradient : the derivative of the loss by logits, (n_images,
-        7), to that by parameters. weights : of the images; None: 1 each.
+    design : parameters to logits (n_images, n_classes). gradient : the derivative of the loss by logits,
+        (n_images, n_classes), to that by parameters. weights : of the images; None: 1 each.
     """
-    truth = np.eye(N_CLASSES)[labels]
+    truth = np.eye(design(start).shape[1])[labels]
     weight = np.ones(len(labels)) if weights is None else weights
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -91,7 +90,8 @@ def least_log_loss(
 
 
 def _fit_vector(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
-    logits, k = log_probabilities(probabilities), N_CLASSES
+    logits = log_probabilities(probabilities)
+    k = logits.shape[1]
     best = least_log_loss(
         labels,
         start=np.r_[np.ones(k), np.zeros(k)],
@@ -102,7 +102,8 @@ def _fit_vector(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCal
 
 
 def _fit_dirichlet(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
-    logits, k = log_probabilities(probabilities), N_CLASSES
+    logits = log_probabilities(probabilities)
+    k = logits.shape[1]
     best = least_log_loss(
         labels,
         start=np.r_[np.eye(k).ravel(), np.zeros(k)],
@@ -131,7 +132,7 @@ def _fit_beta(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalib
         bounds = [(0.0, None), (0.0, None), (None, None)]
         return tuple(minimize(objective, identity, jac=True, method="L-BFGS-B", bounds=bounds).x.tolist())
 
-    return ProbabilityCalibration("beta", coefficients=tuple(one(index) for index in range(N_CLASSES)))
+    return ProbabilityCalibration("beta", coefficients=tuple(one(index) for index in range(p.shape[1])))
 
 
 def _fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityCalibration:
@@ -139,7 +140,7 @@ def _fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> ProbabilityC
 
     values = checked(probabilities)
     curves = []
-    for index in range(N_CLASSES):
+    for index in range(values.shape[1]):
         model = IsotonicRegression(y_min=_LEAST_ISOTONIC, y_max=1.0, out_of_bounds="clip")
         model.fit(values[:, index], (labels == index).astype(float))
         curves.append((tuple(model.X_thresholds_.tolist()), tuple(model.y_thresholds_.tolist())))
@@ -175,7 +176,7 @@ def sharpness(labels: np.ndarray, probabilities: np.ndarray) -> Sharpness:
     if len(labels) == 0:
         return Sharpness(float("nan"), float("nan"), float("nan"))
     rows = np.arange(len(labels))
-    truth = np.eye(N_CLASSES)[labels]
+    truth = np.eye(values.shape[1])[labels]
     log_loss = -np.log(np.maximum(values[rows, labels], SMALLEST_PROBABILITY)).mean()
     return Sharpness(
         ece=expected_calibration_error(labels, values),

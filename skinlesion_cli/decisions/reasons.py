@@ -15,7 +15,7 @@ from skinlesion_cli.decisions.quality_gate import (
     TOO_DARK,
     UNFAMILIAR,
 )
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, MALIGNANT
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 CHECK_WORDS: Mapping[str, str] = {
     TOO_BLURRED: "blurred",
@@ -30,9 +30,9 @@ FLAGGED = "flagged by the quality gate"
 _MOST_DIGITS = 6
 
 
-def alarm_title(name: str) -> str:
+def alarm_title(name: str, classes: ClassList) -> str:
     """What an alarm is called: the title of its class, or malignancy."""
-    return "malignancy" if name == MALIGNANT else CLASS_TITLES[name]
+    return "malignancy" if name == MALIGNANT else classes.titles[name]
 
 
 def compared(score: float, sign: str, limit: float, digits: int = 2) -> str:
@@ -46,22 +46,26 @@ def compared(score: float, sign: str, limit: float, digits: int = 2) -> str:
     return f"{score:.{digits}f} {sign} {limit:.{digits}f}"
 
 
-def alarm_reason(name: str, score: float, threshold: float) -> str:
+def alarm_reason(name: str, score: float, threshold: float, classes: ClassList) -> str:
     """Why an alarm fired.
 
-    >>> alarm_reason("MEL", 0.31, 0.18), alarm_reason("malignant", 0.6, 0.2)
-    ('melanoma alarm 0.31 > 0.18', 'malignancy alarm 0.60 > 0.20')
+    >>> from skinlesion_cli.taxonomy import shipped
+    >>> alarm_reason("MEL", 0.31, 0.18, shipped("isic2018"))
+    'melanoma alarm 0.31 > 0.18'
+    >>> alarm_reason("malignant", 0.6, 0.2, shipped("isic2018"))
+    'malignancy alarm 0.60 > 0.20'
     """
-    return f"{alarm_title(name)} alarm {compared(score, '>', threshold)}"
+    return f"{alarm_title(name, classes)} alarm {compared(score, '>', threshold)}"
 
 
-def plausible_reason(members: np.ndarray) -> str:
-    """What a conformal set says, from bool (7,).
+def plausible_reason(members: np.ndarray, classes: ClassList) -> str:
+    """What a conformal set says, from bool (n_classes,).
 
-    >>> plausible_reason(np.array([1, 0, 0, 0, 1, 0, 0], bool))
+    >>> from skinlesion_cli.taxonomy import shipped
+    >>> plausible_reason(np.array([1, 0, 0, 0, 1, 0, 0], bool), shipped("isic2018"))
     'MEL or BKL both plausible'
     """
-    names = [name for name, held in zip(CLASS_NAMES, members, strict=True) if held]
+    names = [name for name, held in zip(classes.codes, members, strict=True) if held]
     if not names:
         return "no class is plausible"
     if len(names) == 1:

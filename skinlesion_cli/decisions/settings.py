@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from skinlesion_cli.decisions.calibration import Method
-from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY
-from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT
+from skinlesion_cli.errors import UsageError, unknown_name
+from skinlesion_cli.taxonomy import ClassList
 
 
 @dataclass(frozen=True)
@@ -23,9 +21,6 @@ class Target:
     specificity: float | None = None
 
     def __post_init__(self) -> None:
-        known = (*CLASS_NAMES, MALIGNANT)
-        if self.class_name not in known:
-            raise UsageError(f"no class named {self.class_name!r}", "Known: " + ", ".join(known))
         for name, value in (("sensitivity", self.sensitivity), ("specificity", self.specificity)):
             if value is not None and not 0.0 < value < 1.0:
                 raise UsageError(
@@ -33,15 +28,32 @@ class Target:
                     "Give a share such as 0.85; 1 can never be guaranteed.",
                 )
 
-    @property
-    def class_index(self) -> int:
-        """Of a class; `malignant` has none."""
-        return CLASS_INDEX[self.class_name]
+
+def require_targets(targets: Sequence[Target], classes: ClassList) -> None:
+    """Refuse targets of what the list does not have.
+
+    Raises
+    ------
+    UsageError : naming the first, and what targets can be set for.
+    """
+    for target in targets:
+        if target.class_name not in classes.targets():
+            raise UsageError(
+                unknown_name(target.class_name, classes.targets()), f"Classes: {classes.described}."
+            )
 
 
-# What the published thresholds were tuned to.
-PUBLISHED_TARGETS: tuple[Target, ...] = (Target("MEL", 0.85, 0.85), Target("AKIEC", 0.75, 0.70))
-DEFAULT_ALARMS: tuple[Target, ...] = (Target("MEL", 0.85),)
+@dataclass(frozen=True)
+class Costs:
+    """What wrong decisions cost; `matrix` (see `policies.cost.checked_costs`), or made from the rest.
+
+    `missed` : malignant class -> cost of deciding a benign class on it. `unneeded` : of deciding a malignant
+    class on a benign lesion.
+    """
+
+    missed: Mapping[str, float] = field(default_factory=dict)
+    unneeded: float = 1.0
+    matrix: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,17 +102,19 @@ class FitSettings:
     """How to calibrate; `policies.registry.policy_of` says whether the policy can work with it.
 
     `policy` : a name in `policies.registry.POLICIES`. `probability_method`, `targets` None: the policy's own.
+    `priority` : of the classes whose thresholds override the decision; empty: that of
+    `policies.published.default_priority`.
     `malignant_sensitivity` : of the alarm on the malignant probability, where no target is given for it.
-    `costs` : (7, 7), only for the policy `cost`.
+    `costs` : only for the policy `cost`.
     """
 
     policy: str = "guaranteed"
     probability_method: Method | None = None
     targets: tuple[Target, ...] | None = None
-    priority: tuple[str, ...] = DEFAULT_PRIORITY
+    priority: tuple[str, ...] = ()
     guarantee: GuaranteeSettings = field(default_factory=GuaranteeSettings)
     triage: TriageSettings = field(default_factory=TriageSettings)
-    costs: np.ndarray | None = None
+    costs: Costs | None = None
     malignant_sensitivity: float = 0.90
 
     def each_confidence(self, n_alarms: int) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from skinlesion_cli.decisions.quality_gate import unit_rows
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 N_COMPONENTS = 64
 # Neighbours whose labels are counted.
@@ -67,7 +67,7 @@ class CaseTable:
         result: np.ndarray = (unit_rows(features) - self.mean) @ self.components.T.astype(np.float64)
         return result
 
-    def agreement(self, count: int = N_COUNTED) -> dict[str, float | None]:
+    def agreement(self, classes: ClassList, count: int = N_COUNTED) -> dict[str, float | None]:
         """Of the lesions nearest to a lesion of a class, itself left out, the mean share of the same class;
         None for a class without lesions.
         """
@@ -79,7 +79,7 @@ class CaseTable:
         same = (self.labels[order] == self.labels[:, None]).mean(axis=1)
         return {
             name: float(same[self.labels == index].mean()) if (self.labels == index).any() else None
-            for index, name in enumerate(CLASS_NAMES)
+            for index, name in enumerate(classes.codes)
         }
 
 
@@ -98,6 +98,7 @@ def fit_cases(
     features: np.ndarray,
     labels: np.ndarray,
     lesion_ids: Sequence[str],
+    n_classes: int,
     n_components: int = N_COMPONENTS,
 ) -> FittedCases:
     """Make the table of photographs that the network was not trained on.
@@ -114,7 +115,7 @@ def fit_cases(
     if len(names) < FEWEST_LESIONS:
         raise DataError(f"similar cases need at least {FEWEST_LESIONS} lesions, there are {len(names)}")
     values = np.asarray(labels)
-    if (values != values[first][lesion_of]).any() or (values < 0).any() or (values >= N_CLASSES).any():
+    if (values != values[first][lesion_of]).any() or (values < 0).any() or (values >= n_classes).any():
         raise DataError("a lesion has two labels, or one that is no class")
     rows = unit_rows(features)
     sizes = np.bincount(lesion_of)
@@ -144,11 +145,12 @@ def fit_cases(
     return FittedCases(table, tuple(map(str, names)), images)
 
 
-def label_counts(labels: np.ndarray) -> dict[str, int]:
+def label_counts(labels: np.ndarray, classes: ClassList) -> dict[str, int]:
     """How often each class is among some labels, the most frequent first.
 
-    >>> label_counts(np.array([1, 1, 0, 4, 1]))
+    >>> from skinlesion_cli.taxonomy import shipped
+    >>> label_counts(np.array([1, 1, 0, 4, 1]), shipped("isic2018"))
     {'NV': 3, 'MEL': 1, 'BKL': 1}
     """
-    counts = Counter(CLASS_NAMES[label] for label in labels)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], CLASS_NAMES.index(item[0]))))
+    counts = Counter(classes.codes[label] for label in labels)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], classes.index[item[0]])))

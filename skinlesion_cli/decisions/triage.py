@@ -1,9 +1,9 @@
-"""From seven classes to what a clinician acts on: refer, review, routine."""
+"""From classes to what a clinician acts on: refer, review, routine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -11,25 +11,27 @@ import numpy as np
 from skinlesion_cli.decisions import reasons as words
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
 from skinlesion_cli.decisions.statistics.metrics import checked
-from skinlesion_cli.decisions.thresholds import DEFAULT_PRIORITY, Decisions, decide
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT, MALIGNANT_INDEXES, N_CLASSES
+from skinlesion_cli.decisions.thresholds import Decisions, decide
+from skinlesion_cli.errors import DataError
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 REFER: Final = "refer"
 REVIEW: Final = "review"
 ROUTINE: Final = "routine"
 LEVELS: Final = (REFER, REVIEW, ROUTINE)
-IS_MALIGNANT: Final = np.isin(np.arange(N_CLASSES), MALIGNANT_INDEXES)
 
 
-def malignant_probability(probabilities: np.ndarray) -> np.ndarray:
-    """Probability of MEL, BCC or AKIEC: float32 of shape (n_images,), at most 1."""
-    total = checked(probabilities)[:, list(MALIGNANT_INDEXES)].sum(axis=1)
+def malignant_probability(probabilities: np.ndarray, classes: ClassList) -> np.ndarray:
+    """Probability of a malignant class: float32 of shape (n_images,), at most 1; 0 where the list has
+    none.
+    """
+    total = checked(probabilities)[:, np.flatnonzero(classes.is_malignant)].sum(axis=1)
     result: np.ndarray = np.minimum(total, 1.0).astype(np.float32)
     return result
 
 
 def conformal_set(probabilities: np.ndarray, minimum_probability: np.ndarray) -> np.ndarray:
-    """Classes that stay plausible: bool of shape (n_images, 7), class k in where p_k >= its minimum.
+    """Classes that stay plausible: bool of shape (n_images, n_classes), class k in where p_k >= its minimum.
 
     Split conformal with one quantile per class (Mondrian; Vovk et al., 2005; score 1 - p of Sadinle et al.,
     2019, arXiv:1609.00451). A minimum of 0 keeps a class in every set: too few images of it to leave it out.
@@ -52,6 +54,7 @@ class DecisionRule:
 
     Attributes
     ----------
+    classes : what the probabilities are of. Without a malignant class among them there is no triage.
     class_offsets : of the decided class (see `thresholds.decide`); empty: the argmax.
     thresholds, priority : override the decided class.
     alarms : probability of a class, or of `malignant`, above which its alarm fires.
@@ -61,10 +64,11 @@ class DecisionRule:
     conformal_minimum : one probability per class (see `conformal_set`); empty: no sets.
     """
 
+    classes: ClassList
     probability_calibration: ProbabilityCalibration = field(default_factory=ProbabilityCalibration)
     class_offsets: tuple[float, ...] = ()
     thresholds: dict[str, float] = field(default_factory=dict)
-    priority: tuple[str, ...] = DEFAULT_PRIORITY
+    priority: tuple[str, ...] = ()
     alarms: dict[str, float] = field(default_factory=dict)
     levels: RiskLevels | None = None
     malignant_threshold: float | None = None
@@ -77,11 +81,25 @@ class DecisionRule:
         """
         return {**self.alarms, **self.thresholds}
 
+    def to_json(self) -> dict[str, Any]:
+        """In JSON types, without the classes: whoever stores a rule stores them beside it."""
+        return {
+            "probability_calibration": asdict(self.probability_calibration),
+            "class_offsets": self.class_offsets,
+            "thresholds": dict(self.thresholds),
+            "priority": self.priority,
+            "alarms": dict(self.alarms),
+            "levels": None if self.levels is None else asdict(self.levels),
+            "malignant_threshold": self.malignant_threshold,
+            "conformal_minimum": self.conformal_minimum,
+        }
+
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> DecisionRule:
+    def from_json(cls, stored: Mapping[str, Any], classes: ClassList) -> DecisionRule:
         """From its fields in JSON types."""
         levels = stored.get("levels")
         return cls(
+            classes=classes,
             probability_calibration=ProbabilityCalibration.from_json(stored["probability_calibration"]),
             class_offsets=tuple(float(offset) for offset in stored.get("class_offsets", ())),
             thresholds=dict(stored["thresholds"]),
@@ -97,15 +115,17 @@ class DecisionRule:
 class Outcome:
     """What is said of each image.
 
-    `probabilities` float32 (n_images, 7), calibrated; `malignant_probability` float32 (n_images,);
-    `triage` an array of `refer`, `review`, `routine`, and `reasons` why, in words, one per image;
-    `conformal_sets` bool (n_images, 7) or None; `alarms` bool (n_images,) by name: which of them fire.
+    `probabilities` float32 (n_images, n_classes), calibrated; `malignant_probability` float32 (n_images,);
+    `triage` an array of `refer`, `review`, `routine`, and `reasons` why, in words, one per image; both None,
+    and no reasons, where no class is malignant;
+    `conformal_sets` bool (n_images, n_classes) or None; `alarms` bool (n_images,) by name: which of them
+    fire.
     """
 
     probabilities: np.ndarray
     decisions: Decisions
-    malignant_probability: np.ndarray
-    triage: np.ndarray
+    malignant_probability: np.ndarray | None
+    triage: np.ndarray | None
     conformal_sets: np.ndarray | None
     alarms: Mapping[str, np.ndarray] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
@@ -115,9 +135,10 @@ class Outcome:
         return tuple(name for name, fires in self.alarms.items() if fires[index])
 
 
-def alarm_scores(calibrated: np.ndarray, malignant: np.ndarray, name: str) -> np.ndarray:
+def alarm_scores(calibrated: np.ndarray, malignant: np.ndarray, name: str, classes: ClassList) -> np.ndarray:
     """What an alarm looks at: float64 (n_images,)."""
-    return np.asarray(malignant if name == MALIGNANT else calibrated[:, CLASS_INDEX[name]], dtype=np.float64)
+    scores = malignant if name == MALIGNANT else calibrated[:, classes.index[name]]
+    return np.asarray(scores, dtype=np.float64)
 
 
 def apply_rule(
@@ -130,22 +151,48 @@ def apply_rule(
 
     Parameters
     ----------
-    ensemble_probabilities : shape (n_images, 7), before calibration.
+    ensemble_probabilities : shape (n_images, n_classes), before calibration.
     flagged : bool (n_images,), images that failed a check of quality or of what the model knows.
     failed_checks : names of the checks that each image failed, for the reasons.
+
+    Raises
+    ------
+    DataError : the probabilities are of another number of classes.
     """
+    classes = rule.classes
+    if np.shape(ensemble_probabilities)[1] != classes.n_classes:
+        raise DataError(
+            f"the decision rule is for {classes.described}, the probabilities are of "
+            f"{np.shape(ensemble_probabilities)[1]} classes"
+        )
     calibrated = rule.probability_calibration.apply(ensemble_probabilities)
-    decisions = decide(calibrated, rule.thresholds, rule.priority, rule.class_offsets)
-    malignant = malignant_probability(calibrated)
+    decisions = decide(calibrated, rule.thresholds, classes, rule.priority, rule.class_offsets)
+    malignant = malignant_probability(calibrated, classes)
     sets = conformal_set(calibrated, np.array(rule.conformal_minimum)) if rule.conformal_minimum else None
-    alarms = {name: alarm_scores(calibrated, malignant, name) > theta for name, theta in rule.alarms.items()}
+    alarms = {
+        name: alarm_scores(calibrated, malignant, name, classes) > theta
+        for name, theta in rule.alarms.items()
+    }
+    if not classes.has_malignant:
+        return Outcome(calibrated, decisions, None, None, sets, alarms)
     if rule.levels is None:
-        levels = former_triage_levels(decisions.decided, malignant, rule.malignant_threshold, sets, flagged)
+        levels = former_triage_levels(
+            decisions.decided, malignant, rule.malignant_threshold, sets, classes, flagged
+        )
         reasons = _former_reasons(
-            levels, decisions.decided, malignant, rule.malignant_threshold, sets, flagged, failed_checks
+            levels,
+            decisions.decided,
+            malignant,
+            rule.malignant_threshold,
+            sets,
+            classes,
+            flagged,
+            failed_checks,
         )
         return Outcome(calibrated, decisions, malignant, levels, sets, alarms, reasons)
-    raising = raised(calibrated, malignant, decisions.decided, rule.alarms, sets, flagged, failed_checks)
+    raising = raised(
+        calibrated, malignant, decisions.decided, rule.alarms, sets, classes, flagged, failed_checks
+    )
     levels = triage_levels(malignant, rule.levels, [mask for mask, _ in raising])
     reasons = _reasons(levels, malignant, rule.levels, raising)
     return Outcome(calibrated, decisions, malignant, levels, sets, alarms, reasons)
@@ -161,6 +208,7 @@ def raised(
     decided: np.ndarray,
     alarms: Mapping[str, float],
     sets: np.ndarray | None,
+    classes: ClassList,
     flagged: np.ndarray | None = None,
     failed_checks: Sequence[Sequence[str]] | None = None,
 ) -> list[Raising]:
@@ -171,13 +219,16 @@ def raised(
     """
     raising: list[Raising] = []
     for name, theta in alarms.items():
-        scores = alarm_scores(calibrated, malignant, name)
-        raising.append((np.asarray(scores > theta), _alarm_reason(name, scores, theta)))
-    raising.append((IS_MALIGNANT[decided], lambda index: f"decided {CLASS_NAMES[decided[index]]}"))
+        scores = alarm_scores(calibrated, malignant, name, classes)
+        raising.append((np.asarray(scores > theta), _alarm_reason(name, scores, theta, classes)))
+    raising.append((classes.is_malignant[decided], lambda index: f"decided {classes.codes[decided[index]]}"))
     if sets is not None:
-        holding_malignant_or_nothing = sets[:, IS_MALIGNANT].any(axis=1) | ~sets.any(axis=1)
+        holding_malignant_or_nothing = sets[:, classes.is_malignant].any(axis=1) | ~sets.any(axis=1)
         raising.append(
-            (np.asarray(holding_malignant_or_nothing), lambda index: words.plausible_reason(sets[index]))
+            (
+                np.asarray(holding_malignant_or_nothing),
+                lambda index: words.plausible_reason(sets[index], classes),
+            )
         )
     if flagged is not None:
         said = words.flag_reasons(failed_checks, len(flagged))
@@ -185,8 +236,8 @@ def raised(
     return raising
 
 
-def _alarm_reason(name: str, scores: np.ndarray, theta: float) -> Callable[[int], str]:
-    return lambda index: words.alarm_reason(name, float(scores[index]), theta)
+def _alarm_reason(name: str, scores: np.ndarray, theta: float, classes: ClassList) -> Callable[[int], str]:
+    return lambda index: words.alarm_reason(name, float(scores[index]), theta, classes)
 
 
 def triage_levels(malignant: np.ndarray, levels: RiskLevels, raising: Sequence[np.ndarray]) -> np.ndarray:
@@ -232,6 +283,7 @@ def _former_reasons(
     malignant: np.ndarray,
     malignant_threshold: float | None,
     sets: np.ndarray | None,
+    classes: ClassList,
     flagged: np.ndarray | None,
     failed_checks: Sequence[Sequence[str]] | None,
 ) -> tuple[str, ...]:
@@ -243,13 +295,15 @@ def _former_reasons(
         over = malignant_threshold is not None and risk > malignant_threshold
         if level == REVIEW:
             because += [said[index]] if flagged is not None and flagged[index] else []
-            because += [words.plausible_reason(sets[index])] if sets is not None else []
+            because += [words.plausible_reason(sets[index], classes)] if sets is not None else []
         elif level == REFER:
             if over and malignant_threshold is not None:
                 because.append(_risk_reason(risk, ">", malignant_threshold))
-            because += [f"decided {CLASS_NAMES[decided[index]]}"] if IS_MALIGNANT[decided[index]] else []
+            because += (
+                [f"decided {classes.codes[decided[index]]}"] if classes.is_malignant[decided[index]] else []
+            )
         else:
-            because.append(f"decided {CLASS_NAMES[decided[index]]}")
+            because.append(f"decided {classes.codes[decided[index]]}")
             if malignant_threshold is not None:
                 because.append(_risk_reason(risk, "<=", malignant_threshold))
         reasons.append("; ".join(because))
@@ -261,6 +315,7 @@ def former_triage_levels(
     malignant: np.ndarray,
     malignant_threshold: float | None,
     sets: np.ndarray | None,
+    classes: ClassList,
     flagged: np.ndarray | None = None,
 ) -> np.ndarray:
     """The triage of calibrations without `RiskLevels`: `review` before `refer` before `routine`.
@@ -273,9 +328,10 @@ def former_triage_levels(
     over = np.zeros(len(decided), dtype=bool)
     if malignant_threshold is not None:
         over = np.asarray(malignant, dtype=np.float64) > malignant_threshold
-    refer = IS_MALIGNANT[decided] | over
+    refer = classes.is_malignant[decided] | over
     review = np.zeros(len(decided), bool) if flagged is None else np.asarray(flagged, bool).copy()
     if sets is not None:
-        holds_malignant, holds_benign = sets[:, IS_MALIGNANT].any(axis=1), sets[:, ~IS_MALIGNANT].any(axis=1)
+        holds_malignant = sets[:, classes.is_malignant].any(axis=1)
+        holds_benign = sets[:, ~classes.is_malignant].any(axis=1)
         review |= (holds_malignant == holds_benign) | (holds_malignant & ~refer)
     return np.select([review, refer], [REVIEW, REFER], default=ROUTINE)

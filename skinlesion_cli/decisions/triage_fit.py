@@ -12,15 +12,15 @@ from skinlesion_cli.decisions.settings import TriageSettings
 from skinlesion_cli.decisions.statistics import lesion_means
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, REFER, ROUTINE, RiskLevels
+from skinlesion_cli.decisions.triage import REFER, ROUTINE, RiskLevels
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import N_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 
 def conformal_minima(
     labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, coverage: float
 ) -> tuple[float, ...]:
-    """The least probability with which each class stays in the set: 7 floats.
+    """The least probability with which each class stays in the set: one float per class.
 
     The set then holds the true class of a new lesion with at least this probability, for every class by
     itself (Mondrian; Vovk et al., 2005): the minimum is the floor((1-coverage)(n+1))-th smallest probability
@@ -32,7 +32,7 @@ def conformal_minima(
     values, labels = checked(probabilities), np.asarray(labels)
     codes = group(lesion_ids, labels).codes
     minima = []
-    for index in range(N_CLASSES):
+    for index in range(values.shape[1]):
         mine = labels == index
         scores = np.sort(votes(values[mine, index], codes[mine]))
         rank = math.floor((1.0 - coverage) * (len(scores) + 1) + 1e-9)
@@ -95,6 +95,7 @@ def fit_levels(
     raised: np.ndarray,
     settings: TriageSettings,
     confidence: float,
+    classes: ClassList,
 ) -> tuple[RiskLevels, tuple[LevelGuarantee, LevelGuarantee]]:
     """The lowest limit of `refer` and the highest of `routine` that keep their guarantee on new photographs.
 
@@ -115,7 +116,7 @@ def fit_levels(
     codes = np.asarray(lesion_codes)
     data = _Photographs(
         np.asarray(malignant, dtype=np.float64),
-        IS_MALIGNANT[labels],
+        classes.is_malignant[labels],
         codes,
         np.maximum(np.bincount(codes), 1),
     )

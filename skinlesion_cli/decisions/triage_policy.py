@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skinlesion_cli.decisions.reasons import alarm_title
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, REFER, REVIEW, ROUTINE, DecisionRule
-from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT, MALIGNANT_CLASSES
-
-_MALIGNANT_NAMES = f"{', '.join(MALIGNANT_CLASSES[:-1])} or {MALIGNANT_CLASSES[-1]}"
+from skinlesion_cli.decisions.triage import REFER, REVIEW, ROUTINE, DecisionRule
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,11 @@ class LevelRule:
 def triage_policy(rule: DecisionRule, *, has_gate: bool) -> tuple[LevelRule, ...]:
     """How a rule triages: the first level whose conditions an image meets is its level.
 
-    `has_gate`: the model has a quality gate, so that images can be flagged.
+    `has_gate`: the model has a quality gate, so that images can be flagged. Empty where no class is
+    malignant.
     """
+    if not rule.classes.has_malignant:
+        return ()
     flagged = ("the quality gate flags the image",) if has_gate else ()
     rest = LevelRule(ROUTINE, (), "not an all-clear")
     if rule.levels is None:
@@ -46,8 +47,8 @@ def triage_policy(rule: DecisionRule, *, has_gate: bool) -> tuple[LevelRule, ...
         return LevelRule(REFER, (f"the malignant probability is above {refer:.3f}",)), review
     conditions = (
         f"the malignant probability is above {routine:.3f}",
-        *(_alarm(name, theta) for name, theta in rule.alarms.items()),
-        f"the decided class is {_MALIGNANT_NAMES}",
+        *(_alarm(name, theta, rule.classes) for name, theta in rule.alarms.items()),
+        f"the decided class is {_either(rule.classes.malignant_codes)}",
         *_plausible(rule),
         *flagged,
     )
@@ -58,24 +59,28 @@ def triage_policy(rule: DecisionRule, *, has_gate: bool) -> tuple[LevelRule, ...
     )
 
 
-def _alarm(name: str, theta: float) -> str:
+def _either(codes: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(codes[:-1]), codes[-1])))
+
+
+def _alarm(name: str, theta: float, classes: ClassList) -> str:
     of = "malignant" if name == MALIGNANT else name
-    return f"the {alarm_title(name)} alarm fires ({of} probability above {theta:.3f})"
+    return f"the {alarm_title(name, classes)} alarm fires ({of} probability above {theta:.3f})"
 
 
 def _plausible(rule: DecisionRule) -> tuple[str, ...]:
     if not rule.conformal_minimum:
         return ()
     minima = ", ".join(
-        f"{name} from {minimum:.3f}"
-        for name, minimum, malignant in zip(CLASS_NAMES, rule.conformal_minimum, IS_MALIGNANT, strict=True)
-        if malignant
+        f"{entry.code} from {minimum:.3f}"
+        for entry, minimum in zip(rule.classes.entries, rule.conformal_minimum, strict=True)
+        if entry.malignant
     )
     return (f"a malignant class is plausible ({minima})", "no class is plausible")
 
 
 def _former_policy(rule: DecisionRule, flagged: tuple[str, ...], rest: LevelRule) -> tuple[LevelRule, ...]:
-    refer = [f"the decided class is {_MALIGNANT_NAMES}"]
+    refer = [f"the decided class is {_either(rule.classes.malignant_codes)}"]
     if rule.malignant_threshold is not None:
         refer.append(f"the malignant probability is above {rule.malignant_threshold:.3f}")
     review = list(flagged)

@@ -53,7 +53,8 @@ def lesion_table(classes: ClassList) -> ColumnSet:
 @dataclass(frozen=True)
 class LesionVerdict:
     """What the photographs of a lesion say together; see `lesion_table`. Without a readable photograph,
-    probabilities, decision and triage are None."""
+    probabilities, decision and triage are None; triage and malignant probability also where no class is
+    malignant."""
 
     lesion: str
     images: int
@@ -71,9 +72,11 @@ class LesionVerdict:
         """In one line."""
         number = self.images + self.failed
         photographs = f"{number} photograph{'' if number == 1 else 's'}"
-        if self.triage is None or self.malignant_probability is None:
+        if self.decision is None:
             return f"{photographs}, none could be read"
         unread = f" ({self.failed} not readable)" if self.failed else ""
+        if self.triage is None or self.malignant_probability is None:
+            return f"lesion {self.decision}, {photographs}{unread}"
         return (
             f"lesion {self.triage}, {self.decision}, malignant {self.malignant_probability:.2f}, "
             f"{photographs}{unread}"
@@ -115,7 +118,7 @@ class _Photographs:
         self.worst: tuple[int, float, Prediction] | None = None
 
     def add(self, prediction: Prediction) -> None:
-        if prediction.status == ERROR or prediction.probabilities is None or prediction.triage is None:
+        if prediction.status == ERROR or prediction.probabilities is None:
             self.failed += 1
             return
         self.images += 1
@@ -123,7 +126,9 @@ class _Photographs:
         self.alarms.update(prediction.alarm or ())
         self.flagged += bool(prediction.flagged)
         self.with_metadata += bool(prediction.patient_data)
-        rank = (_WORST_FIRST.index(prediction.triage), -(prediction.malignant_probability or 0.0))
+        # Without triage, where no class is malignant, the first photograph stands for all.
+        level = 0 if prediction.triage is None else _WORST_FIRST.index(prediction.triage)
+        rank = (level, -(prediction.malignant_probability or 0.0))
         if self.worst is None or rank < self.worst[:2]:
             self.worst = (*rank, prediction)
 
@@ -156,21 +161,25 @@ class LesionTally:
         rule = self.rule
         if self.metadata_rule is not None and these.with_metadata == these.images:
             rule = self.metadata_rule
-        decided = decide(mean[None], rule.thresholds, rule.priority, rule.class_offsets).decided
+        decided = decide(mean[None], rule.thresholds, self.classes, rule.priority, rule.class_offsets).decided
         probabilities = dict(zip(self.classes.codes, map(float, mean), strict=True))
         worst = these.worst[2]
-        level, reason = worst.triage, f"{worst.id}: {worst.triage_reason or worst.triage}"
+        level, reason = worst.triage, ""
+        if level is not None:
+            reason = f"{worst.id}: {worst.triage_reason or level}"
         if level == ROUTINE and these.failed:
             level, reason = REVIEW, unread
         elif these.failed:
-            reason += f"; {unread}"
+            reason = "; ".join(filter(None, (reason, unread)))
         return LesionVerdict(
             lesion=name,
             images=these.images,
             failed=these.failed,
             probabilities=probabilities,
             decision=self.classes.codes[int(decided[0])],
-            malignant_probability=min(sum(probabilities[code] for code in self.classes.malignant_codes), 1.0),
+            malignant_probability=min(sum(probabilities[code] for code in self.classes.malignant_codes), 1.0)
+            if self.classes.has_malignant
+            else None,
             alarm=tuple(sorted(these.alarms)),
             triage=level,
             triage_reason=reason,

@@ -204,11 +204,13 @@ class Prediction:
             decision=codes[decisions.decided[index]],
             threshold_fired=codes[fired] if fired >= 0 else None,
             alarm=outcome.fired_alarms(index) or None,
-            malignant_probability=float(outcome.malignant_probability[index]),
+            malignant_probability=None
+            if outcome.malignant_probability is None
+            else float(outcome.malignant_probability[index]),
             conformal_set=None
             if sets is None
             else tuple(name for name, held in zip(codes, sets[index], strict=True) if held),
-            triage=str(outcome.triage[index]),
+            triage=None if outcome.triage is None else str(outcome.triage[index]),
             triage_reason=outcome.reasons[index] or None if outcome.reasons else None,
             quality=None if quality is None else quality.failed,
             quality_score=None if quality is None else quality.score,

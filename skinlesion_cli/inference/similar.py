@@ -62,7 +62,11 @@ class SimilarCases:
             }
             for row, label, distance in zip(rows, labels, distances, strict=True)
         ]
-        return {"nearest": len(counted), "labels": label_counts(counted), "cases": cases[: self.shown]}
+        return {
+            "nearest": len(counted),
+            "labels": label_counts(counted, self.classes),
+            "cases": cases[: self.shown],
+        }
 
 
 def describe_similar(similar: Mapping[str, Any]) -> str:

@@ -19,10 +19,13 @@ from skinlesion_cli.inference.lesion_verdict import LesionVerdict, lesion_severi
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.inference.similar import describe_similar
 from skinlesion_cli.report.page import data_uri, facts_table, render, script_json
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy import ClassList
 
 # Refer first; images that could not be read come before those that need no review.
 _ORDER = {REFER: 0, REVIEW: 1, ERROR: 2, ROUTINE: 3}
+# In place of a level where no class is malignant, so that there is no triage.
+PREDICTED = "predicted"
+_ORDER[PREDICTED] = _ORDER[ROUTINE]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class BatchPage:
     """
 
     title: str
+    classes: ClassList
     thumbnail: Callable[[str], bytes | None]
     thumbnail_url: Callable[[str], str]
     overlay_url: Callable[[str], str]
@@ -56,13 +60,16 @@ class BatchPage:
 def severity(prediction: Prediction) -> tuple[int, float, float]:
     """Sorts the most urgent first: by triage level, then by malignant probability, then by uncertainty."""
     level = _level(prediction)
-    if level == ERROR or prediction.probabilities is None or prediction.malignant_probability is None:
+    if level == ERROR or prediction.probabilities is None:
         return _ORDER[level], 0.0, 0.0
-    return _ORDER[level], -prediction.malignant_probability, max(prediction.probabilities.values())
+    certainty = max(prediction.probabilities.values())
+    return _ORDER[level], -(prediction.malignant_probability or 0.0), certainty
 
 
 def _level(prediction: Prediction) -> str:
-    return prediction.triage or ERROR
+    if prediction.status == ERROR:
+        return ERROR
+    return prediction.triage or PREDICTED
 
 
 def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
@@ -80,6 +87,7 @@ def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
             flagged += bool(prediction.flagged)
             yield severity(prediction), number, prediction
 
+    known_levels = [*(LEVELS if about.classes.has_malignant else (PREDICTED,)), ERROR]
     worst = heapq.nsmallest(about.max_rows, counted(), key=lambda item: item[:2])
     total = sum(levels.values())
     shown = [_cells(one, about, embed=place < about.max_embedded) for place, (_, _, one) in enumerate(worst)]
@@ -87,9 +95,9 @@ def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
     lesions = _lesions(about.lesions, {row.get("lesion", "") for row in shown})
     data = {
         "rows": shown,
-        "classes": list(CLASS_NAMES),
+        "classes": list(about.classes.codes),
         "thresholds": dict(about.thresholds),
-        "levels": [*LEVELS, ERROR],
+        "levels": known_levels,
         "halves": about.halves,
         "lesions": lesions,
         "similar": any("similar" in row for row in shown),
@@ -98,6 +106,7 @@ def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
     }
     return render(
         "batch.html",
+        about.classes,
         ("review_logic.js", "batch.js"),
         title=about.title,
         data=script_json(data),
@@ -105,8 +114,8 @@ def page(predictions: Iterable[Prediction], about: BatchPage) -> str:
         shown=len(shown),
         embedded=embedded,
         linked=sum(1 for row in shown if "thumb" in row) - embedded,
-        levels=[(level, levels[level]) for level in (*LEVELS, ERROR)],
-        decisions=[(name, decisions[name]) for name in CLASS_NAMES],
+        levels=[(level, levels[level]) for level in known_levels],
+        decisions=[(name, decisions[name]) for name in about.classes.codes],
         flagged=flagged,
         triage_rules=about.policy,
         grouped=bool(lesions),
@@ -129,7 +138,7 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
         "error": prediction.error,
         "reason": prediction.triage_reason,
         "lesion": prediction.lesion,
-        "p": [_rounded(probabilities.get(name)) for name in CLASS_NAMES] if probabilities else None,
+        "p": [_rounded(probabilities.get(name)) for name in about.classes.codes] if probabilities else None,
         "malignant": _rounded(prediction.malignant_probability),
         "argmax": prediction.argmax,
         "decision": prediction.decision,
@@ -162,7 +171,11 @@ def _lesions(verdicts: Mapping[str, LesionVerdict], shown: set[str]) -> dict[str
     """Rank, level and words of the lesions whose photographs are shown, the worst first."""
     worst_first = sorted((verdicts[name] for name in verdicts if name in shown), key=lesion_severity)
     return {
-        verdict.lesion: {"rank": rank, "level": verdict.triage or ERROR, "words": verdict.words}
+        verdict.lesion: {
+            "rank": rank,
+            "level": verdict.triage or (PREDICTED if verdict.decision else ERROR),
+            "words": verdict.words,
+        }
         for rank, verdict in enumerate(worst_first)
     }
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion_cli.decisions.triage import IS_MALIGNANT
 from skinlesion_cli.report.evaluation_tables import per_thousand
 from skinlesion_cli.report.page import data_uri, facts_table, render
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy import ClassList
 
 # What each picture shows, in the order of the page; a picture that is not there is left out.
 PICTURES: Mapping[str, str] = {
@@ -25,7 +24,7 @@ PICTURES: Mapping[str, str] = {
 }
 _HEADLINE = (
     ("bacc", "balanced accuracy"),
-    ("malignant_bacc", "malignant BACC (mean image sensitivity of MEL, BCC, AKIEC)"),
+    ("malignant_bacc", "malignant BACC (mean image sensitivity of {malignant})"),
     ("macro_auc", "mean AUC of the classes"),
     ("malignant/auc", "malignant or not: AUC"),
     ("malignant/sensitivity", "malignant or not: image sensitivity"),
@@ -63,16 +62,18 @@ class Mistake:
     picture: bytes | None
 
 
-def worst(labels: np.ndarray, decided: np.ndarray, probabilities: np.ndarray, n: int) -> list[int]:
+def worst(
+    labels: np.ndarray, decided: np.ndarray, probabilities: np.ndarray, n: int, classes: ClassList
+) -> list[int]:
     """Rows of the worst errors: malignant called benign first, then by how improbable the truth was called.
 
     Parameters
     ----------
-    labels, decided : int64 (n_images,); probabilities : (n_images, 7).
+    labels, decided : int64 (n_images,); probabilities : (n_images, n_classes).
     """
     wrong = np.flatnonzero(labels != decided)
-    known = np.where(decided[wrong] < len(CLASS_NAMES), decided[wrong], labels[wrong])
-    missed = IS_MALIGNANT[labels[wrong]] & ~IS_MALIGNANT[known]
+    known = np.where(decided[wrong] < classes.n_classes, decided[wrong], labels[wrong])
+    missed = classes.is_malignant[labels[wrong]] & ~classes.is_malignant[known]
     order = np.lexsort((probabilities[wrong, labels[wrong]], ~missed))
     result: list[int] = wrong[order][:n].tolist()
     return result
@@ -80,24 +81,31 @@ def worst(labels: np.ndarray, decided: np.ndarray, probabilities: np.ndarray, n:
 
 def page(
     body: Mapping[str, Any],
+    classes: ClassList,
     pictures: Mapping[str, bytes],
     mistakes: Sequence[Mistake],
     n_mistakes: int,
     facts: Mapping[str, object],
     hashes: Mapping[str, object],
 ) -> str:
-    """The page as HTML. `body` is an evaluation's, NaN already None; `facts` are the model card's."""
+    """The page as HTML. `body` is an evaluation's over `classes`, NaN already None; `facts` are the model
+    card's.
+    """
     figures = body["figures"]
     support = body["support"]
-    headline_counts = _headline_counts(body["confusion_matrix"])
+    headline_counts = _headline_counts(body["confusion_matrix"], classes)
     return render(
         "evaluation.html",
+        classes,
         body=body,
         per_thousand=per_thousand(body),
         headline=[
-            (title, counted(figures[name], headline_counts.get(name), support["lesions"]))
+            (
+                title.format(malignant=", ".join(classes.malignant_codes)),
+                counted(figures[name], headline_counts.get(name), support["lesions"]),
+            )
             for name, title in _HEADLINE
-            if name in figures
+            if name in figures and (classes.has_malignant or "malignant" not in name)
         ],
         levels=(body.get("triage_figures") or {}).get("levels"),
         few=few_words(support["lesions_by_class"]),
@@ -107,11 +115,11 @@ def page(
                 name,
                 support["images_by_class"][name],
                 support["lesions_by_class"][name],
-                _cells(body, name),
+                _cells(body, name, classes),
             )
-            for name in CLASS_NAMES
+            for name in classes.codes
         ],
-        matrix=_matrix(body["confusion_matrix"]),
+        matrix=_matrix(body["confusion_matrix"], classes),
         guarantees=[("target", *_target_met(v)) for v in body["targets"]]
         + [("guarantee of the calibration", *_target_met(v)) for v in body["guarantees"]],
         subgroups=[
@@ -173,10 +181,12 @@ def few_words(lesions_by_class: Mapping[str, int]) -> str:
     return f"Means over classes rest on classes with fewer than {FEWEST} lesions: {', '.join(few)}."
 
 
-def class_counts(matrix: Sequence[Sequence[int]], name: str) -> dict[str, Count]:
-    """Images behind the rates of a class against the rest; `matrix` (7, 8), rows true, columns decided."""
+def class_counts(matrix: Sequence[Sequence[int]], name: str, classes: ClassList) -> dict[str, Count]:
+    """Images behind the rates of a class against the rest; `matrix` (n_classes, n_classes + 1), rows true,
+    columns decided.
+    """
     table = np.asarray(matrix)
-    index, n = CLASS_NAMES.index(name), int(table.sum())
+    index, n = classes.index[name], int(table.sum())
     hits, support, called = (int(x) for x in (table[index, index], table[index].sum(), table[:, index].sum()))
     cleared = n - support - called + hits
     return {
@@ -187,9 +197,9 @@ def class_counts(matrix: Sequence[Sequence[int]], name: str) -> dict[str, Count]
     }
 
 
-def _cells(body: Mapping[str, Any], name: str) -> list[str]:
+def _cells(body: Mapping[str, Any], name: str, classes: ClassList) -> list[str]:
     """The figures of a class, each with how many lesions it rests on: its own, the others, or all."""
-    counts = class_counts(body["confusion_matrix"], name)
+    counts = class_counts(body["confusion_matrix"], name, classes)
     own = body["support"]["lesions_by_class"][name]
     others = sum(body["support"]["lesions_by_class"].values()) - own
     independent = {"specificity": others, "ppv": own + others, "npv": own + others}
@@ -199,12 +209,12 @@ def _cells(body: Mapping[str, Any], name: str) -> list[str]:
     ]
 
 
-def _headline_counts(matrix: Sequence[Sequence[int]]) -> dict[str, Count]:
+def _headline_counts(matrix: Sequence[Sequence[int]], classes: ClassList) -> dict[str, Count]:
     table = np.asarray(matrix)
-    of_malignant = np.r_[IS_MALIGNANT, [False] * (table.shape[1] - len(CLASS_NAMES))]
-    inside, outside = table[IS_MALIGNANT], table[~IS_MALIGNANT]
+    of_malignant = np.r_[classes.is_malignant, [False] * (table.shape[1] - classes.n_classes)]
+    inside, outside = table[classes.is_malignant], table[~classes.is_malignant]
     return {
-        "accuracy": (int(np.trace(table[:, : len(CLASS_NAMES)])), int(table.sum())),
+        "accuracy": (int(np.trace(table[:, : classes.n_classes])), int(table.sum())),
         "malignant/sensitivity": (int(inside[:, of_malignant].sum()), int(inside.sum())),
         "malignant/specificity": (int(outside[:, ~of_malignant].sum()), int(outside.sum())),
     }
@@ -229,11 +239,11 @@ def _target_met(target: Mapping[str, Any]) -> tuple[str, str, str, str, bool | N
     )
 
 
-def _matrix(matrix: Sequence[Sequence[int]]) -> list[tuple[str, list[tuple[int, float]]]]:
+def _matrix(matrix: Sequence[Sequence[int]], classes: ClassList) -> list[tuple[str, list[tuple[int, float]]]]:
     """Rows with each cell's count and its share of the true class."""
-    drop = not any(row[-1] for row in matrix) and len(matrix[0]) > len(CLASS_NAMES)
+    drop = not any(row[-1] for row in matrix) and len(matrix[0]) > classes.n_classes
     rows = []
-    for name, row in zip(CLASS_NAMES, matrix, strict=True):
+    for name, row in zip(classes.codes, matrix, strict=True):
         cells = list(row[:-1] if drop else row)
         total = sum(row)
         rows.append((name, [(count, count / total if total else 0.0) for count in cells]))

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy import ClassList
 
-_BESIDE = {
-    "bacc": "BACC of the classes with images",
-    "macro_auc": "mean AUC of the classes with images",
-    "auc/MEL": "AUC of MEL",
-    "sensitivity/MEL": "image sensitivity for MEL",
-    "specificity/MEL": "image specificity for MEL",
-    "malignant/auc": "AUC of malignancy",
-    "malignant/sensitivity": "image sensitivity for malignancy",
-    "malignant/specificity": "image specificity for malignancy",
-}
 # Title, columns, rows.
 TextTable = tuple[str, list[str], list[list[str]]]
 
@@ -31,11 +21,13 @@ def shown(estimate: Mapping[str, Any], digits: int = 3) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def headline(body: Mapping[str, Any]) -> list[str]:
+def headline(body: Mapping[str, Any], classes: ClassList) -> list[str]:
     """What was judged, and the figures that sum it up."""
     figures, support = body["figures"], body["support"]
     part = f" ({body['part']})" if body["part"] else ""
     names = {"BACC": "bacc", "malignant BACC": "malignant_bacc", "macro AUC": "macro_auc", "ECE": "ece"}
+    if not classes.has_malignant:
+        del names["malignant BACC"]
     return [
         f"{body['source']}{part}, {body['decision']}: {support['images']:,} images of "
         f"{support['lesions']:,} lesions",
@@ -74,9 +66,9 @@ def per_thousand(body: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def tables(body: Mapping[str, Any]) -> list[TextTable]:
+def tables(body: Mapping[str, Any], classes: ClassList) -> list[TextTable]:
     """By class, targets, guarantees, triage, subgroups, comparison: those that there are."""
-    text_tables = [_by_class(body)]
+    text_tables = [_by_class(body, classes)]
     for title, targets in (("Targets", body["targets"]), ("Guarantees", body["guarantees"])):
         if targets:
             text_tables.append(_targets_met(title, targets))
@@ -93,11 +85,11 @@ def tables(body: Mapping[str, Any]) -> list[TextTable]:
     if body.get("at_prevalence"):
         text_tables.append(_at_prevalence(body))
     if body.get("beside"):
-        text_tables.append(_beside(body))
+        text_tables.append(_beside(body, classes))
     return text_tables
 
 
-def _by_class(body: Mapping[str, Any]) -> TextTable:
+def _by_class(body: Mapping[str, Any], classes: ClassList) -> TextTable:
     figures, support = body["figures"], body["support"]
     rows = [
         [
@@ -105,7 +97,7 @@ def _by_class(body: Mapping[str, Any]) -> TextTable:
             f"{support['images_by_class'][name]:,} / {support['lesions_by_class'][name]:,}",
             *(shown(figures[f"{figure}/{name}"], 2) for figure in ("sensitivity", "specificity")),
         ]
-        for name in CLASS_NAMES
+        for name in classes.codes
     ]
     return (
         "By class (95 % by lesion)",
@@ -221,7 +213,22 @@ def _at_prevalence(body: Mapping[str, Any]) -> TextTable:
     return f"At a prevalence of {wanted}; 95 % by lesion", ["figure", "value"], rows
 
 
-def _beside(body: Mapping[str, Any]) -> TextTable:
+def _compared_beside(classes: ClassList) -> dict[str, str]:
+    """Figures that are put side by side; of one class, the malignant one that the list names first."""
+    compared = {"bacc": "BACC of the classes with images", "macro_auc": "mean AUC of the classes with images"}
+    for code in classes.malignant_codes[:1]:
+        compared |= {
+            f"auc/{code}": f"AUC of {code}",
+            f"sensitivity/{code}": f"image sensitivity for {code}",
+            f"specificity/{code}": f"image specificity for {code}",
+            "malignant/auc": "AUC of malignancy",
+            "malignant/sensitivity": "image sensitivity for malignancy",
+            "malignant/specificity": "image specificity for malignancy",
+        }
+    return compared
+
+
+def _beside(body: Mapping[str, Any], classes: ClassList) -> TextTable:
     """This evaluation and earlier ones, a column each; figures over the classes that each dataset has."""
     all_of_them = [{"folder": "this one"} | dict(body), *body["beside"]]
     rows = [
@@ -230,7 +237,7 @@ def _beside(body: Mapping[str, Any]) -> TextTable:
         ["classes without images"]
         + [", ".join(one["support"]["classes_without_images"]) or "none" for one in all_of_them],
     ]
-    for name, title in _BESIDE.items():
+    for name, title in _compared_beside(classes).items():
         cells = [one["figures"].get(name) for one in all_of_them]
         rows.append([title, *("undefined" if cell is None else shown(cell) for cell in cells)])
     columns = [f"{one['folder']}: {one['source']}, {one['decision']}" for one in all_of_them]

@@ -16,7 +16,7 @@ from typing import Any
 from markupsafe import Markup
 
 from skinlesion_cli import __version__
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, DISCLAIMER
+from skinlesion_cli.taxonomy import DISCLAIMER, ClassList
 
 
 def asset(name: str) -> str:
@@ -38,8 +38,11 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
-    """The page of a template in `report/pages`, with the style and the named scripts, joined, inside."""
+def render(template: str, classes: ClassList, scripts: Sequence[str] = (), **values: Any) -> str:
+    """The page of a template in `report/pages`, with the style and the named scripts, joined, inside.
+
+    `classes` is what the page is about.
+    """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -58,8 +61,8 @@ def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
         script=Markup(code),
         version=__version__,
         disclaimer=DISCLAIMER,
-        class_names=CLASS_NAMES,
-        class_titles=CLASS_TITLES,
+        class_names=classes.codes,
+        class_titles=classes.titles,
         **values,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from skinlesion_cli.taxonomy import CLASS_NAMES, CLASS_TITLES, MALIGNANT_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 _DPI = 130
 _INK, _PALE = "#30343b", "#9aa1ab"
@@ -15,7 +15,7 @@ _COLOURS = {"train": "#2f6fab", "val": "#c8641e", "test": "#5b8c5a"}
 _TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
-def class_distribution(counts: Mapping[str, Mapping[str, int]], title: str) -> bytes:
+def class_distribution(counts: Mapping[str, Mapping[str, int]], title: str, classes: ClassList) -> bytes:
     """Bars on a logarithmic scale, so that a class with 100 images shows beside one with 7,000.
 
     Parameters
@@ -27,25 +27,26 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], title: str) -> b
     A PNG file.
     """
     parts = [part for part in _COLOURS if sum(counts.get(part, {}).values())]
-    figure = Figure(figsize=(7.6, 4.6))
+    figure = Figure(figsize=(7.6, max(4.6, 0.6 * classes.n_classes)))
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=_INK, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     thickness = 0.8 / max(len(parts), 1)
     most = max([count for part in parts for count in counts[part].values()], default=1)
     for position, part in enumerate(parts):
-        values = [counts[part][name] for name in CLASS_NAMES]
-        heights = [index + (position - (len(parts) - 1) / 2) * thickness for index in range(len(CLASS_NAMES))]
+        values = [counts[part][name] for name in classes.codes]
+        heights = [
+            index + (position - (len(parts) - 1) / 2) * thickness for index in range(classes.n_classes)
+        ]
         total = f"{_TITLES[part]} ({sum(values):,})"
         axes.barh(heights, values, thickness * 0.92, color=_COLOURS[part], label=total)
         for height, value in zip(heights, values, strict=True):
             axes.text(max(value, 1) * 1.06, height, f"{value:,}", va="center", fontsize=7, color=_INK)
     names = [
-        f"{CLASS_TITLES[name]}\n{name}{', malignant' if name in MALIGNANT_CLASSES else ''}"
-        for name in CLASS_NAMES
+        f"{entry.title}\n{entry.code}{', malignant' if entry.malignant else ''}" for entry in classes.entries
     ]
     names = [name.replace(" / ", " /\n") for name in names]
-    axes.set_yticks(range(len(CLASS_NAMES)), names, fontsize=8)
+    axes.set_yticks(range(classes.n_classes), names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(1, most * 2)

@@ -12,46 +12,49 @@ from matplotlib.figure import Figure
 from skinlesion_cli.decisions.evaluation.figures import NET_BENEFIT_THRESHOLDS, Estimate, Figures, Labelled
 from skinlesion_cli.decisions.probability_fit import ECE_BINS
 from skinlesion_cli.decisions.statistics import metrics
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES
+from skinlesion_cli.taxonomy import ClassList
 
 _DPI = 130
 _INK = "#30343b"
 _BLUE, _ORANGE, _GREY = "#2f6fab", "#c8641e", "#9aa1ab"
-_COLOURS = ("#b3272d", "#8a6f4e", "#2f6fab", "#c8641e", "#5b8c5a", "#7d5ba6", "#4f9d9d")
 # Curves are told apart by dashes and marks too, without colour.
 _DASHES = ("-", "--", "-.", (0, (1, 1.5)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (3, 3)))
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def class_style(index: int) -> dict[str, Any]:
+def class_style(index: int, classes: ClassList) -> dict[str, Any]:
     """How the curve of a class is drawn: colour, dashes, and marks at equal distances along it."""
     return {
-        "color": _COLOURS[index],
-        "linestyle": _DASHES[index],
+        "color": classes.entries[index].colour,
+        "linestyle": _DASHES[index % len(_DASHES)],
         "linewidth": 1.4,
-        "marker": _MARKS[index],
+        "marker": _MARKS[index % len(_MARKS)],
         "markersize": 4.5,
         # Shares of the picture. Each class begins elsewhere, so that marks of curves that meet lie apart.
-        "markevery": (0.02 * index, 0.15),
+        "markevery": (0.02 * (index % len(_MARKS)), 0.15),
     }
 
 
 def draw(data: Labelled, figures: Figures, targets: Mapping[str, float]) -> dict[str, bytes]:
     """All pictures of an evaluation: file name -> PNG. `targets`: class name -> wanted sensitivity."""
-    matrix = metrics.confusion_matrix(data.labels, data.decided)
+    classes = data.classes
+    matrix = metrics.confusion_matrix(data.labels, data.decided, classes.n_classes)
     grid = NET_BENEFIT_THRESHOLDS
     curve = [figures.estimate(f"net_benefit/{t:.2f}") for t in grid]
     everyone = [figures.values[f"net_benefit_all/{t:.2f}"] for t in grid]
-    areas = {name: shown(figures.estimate(f"auc/{name}")) for name in CLASS_NAMES}
-    by_class = {name: figures.estimate(f"sensitivity/{name}") for name in CLASS_NAMES}
+    areas = {name: shown(figures.estimate(f"auc/{name}")) for name in classes.codes}
+    by_class = {name: figures.estimate(f"sensitivity/{name}") for name in classes.codes}
     ece = shown(figures.estimate("ece"))
-    return {
-        "confusion.png": confusion(matrix),
-        "roc.png": roc(data.labels, data.probabilities, areas),
+    pictures = {
+        "confusion.png": confusion(matrix, classes),
+        "roc.png": roc(data.labels, data.probabilities, areas, classes),
         "calibration.png": reliability(data.labels, data.probabilities, f"ECE {ece}"),
-        "net-benefit.png": net_benefit(grid, np.array([[c.value, c.low, c.high] for c in curve]), everyone),
-        "sensitivity.png": sensitivities(by_class, matrix.sum(axis=1), targets),
     }
+    if classes.has_malignant:
+        model = np.array([[each.value, each.low, each.high] for each in curve])
+        pictures["net-benefit.png"] = net_benefit(grid, model, everyone)
+    pictures["sensitivity.png"] = sensitivities(by_class, matrix.sum(axis=1), targets)
+    return pictures
 
 
 def shown(estimate: Estimate) -> str:
@@ -78,20 +81,29 @@ def _axes(width: float, height: float, title: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def confusion(matrix: np.ndarray) -> bytes:
-    """Counts, shaded by share of the true class; `matrix` (7, 8), the last column "none"."""
+def _matrix_inches(n_classes: int) -> tuple[float, float]:
+    """Wide enough for the counts of many classes."""
+    return max(5.6, 0.7 * n_classes), max(4.8, 0.5 * n_classes)
+
+
+def confusion(matrix: np.ndarray, classes: ClassList) -> bytes:
+    """Counts, shaded by share of the true class; `matrix` (n_classes, n_classes + 1), the last column
+    "none".
+    """
     shown = matrix if matrix[:, -1].any() else matrix[:, :-1]
-    columns = [*CLASS_NAMES, "none"][: shown.shape[1]]
+    columns = [*classes.codes, "none"][: shown.shape[1]]
     support = matrix.sum(axis=1, keepdims=True)
     share = np.divide(shown, support, out=np.zeros(shown.shape), where=support > 0)
-    figure, axes = _axes(5.6, 4.8, "Decisions (columns) of each true class (rows): images")
+    figure, axes = _axes(
+        *_matrix_inches(classes.n_classes), "Decisions (columns) of each true class (rows): images"
+    )
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row in range(shown.shape[0]):
         for column in range(shown.shape[1]):
             colour = "white" if share[row, column] > 0.55 else _INK
             text = f"{shown[row, column]:,}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    labels = [f"{name}  n={int(n):,}" for name, n in zip(CLASS_NAMES, support[:, 0], strict=True)]
+    labels = [f"{name}  n={int(n):,}" for name, n in zip(classes.codes, support[:, 0], strict=True)]
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.spines[:].set_visible(False)
@@ -99,11 +111,11 @@ def confusion(matrix: np.ndarray) -> bytes:
     return _png(figure)
 
 
-def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str]) -> bytes:
+def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str], classes: ClassList) -> bytes:
     """One curve per class that has images on both sides; `areas` are the texts beside the names."""
     figure, axes = _axes(5.2, 4.8, "ROC, each class against the rest")
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(classes.codes):
         positive = labels == index
         if positive.all() or not positive.any():
             continue
@@ -116,7 +128,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, areas: Mapping[str, str])
             np.r_[0, false],
             np.r_[0, hits],
             label=f"{name}  {areas.get(name, '')}",
-            **class_style(index),
+            **class_style(index, classes),
         )
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity")
@@ -165,7 +177,9 @@ def net_benefit(thresholds: Sequence[float], model: np.ndarray, everyone: Sequen
 
 def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Mapping[str, float]) -> bytes:
     """Sensitivity by class with its interval, and a mark where a target is; `support` in images."""
-    figure, axes = _axes(5.6, 3.4, "Image sensitivity of the decision (95 % by lesion); bars: targets")
+    figure, axes = _axes(
+        5.6, max(3.4, 0.3 * len(rows)), "Image sensitivity of the decision (95 % by lesion); bars: targets"
+    )
     names = list(rows)[::-1]
     for y, name in enumerate(names):
         estimate = rows[name]
@@ -176,7 +190,7 @@ def sensitivities(rows: Mapping[str, Estimate], support: np.ndarray, targets: Ma
         axes.plot(estimate.value, y, "o", color=_BLUE, markersize=5)
         if name in targets:
             axes.plot(targets[name], y, "|", color=_ORANGE, markersize=16, markeredgewidth=2)
-    labels = [f"{name}  n={int(support[CLASS_INDEX[name]]):,}" for name in names]
+    labels = [f"{name}  n={int(n):,}" for name, n in zip(names, support[::-1], strict=True)]
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0, 1.01)

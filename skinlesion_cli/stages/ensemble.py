@@ -128,9 +128,7 @@ def _fit(
         "validation_bacc": _defined(metrics.balanced_accuracy(labels, merged.argmax(axis=1))),
         "images": len(labels),
         "lesions": len(set(first.lesion_ids)),
-        "classes_without_images": [
-            code for code, index in first.classes.index.items() if index not in labels
-        ],
+        "classes_without_images": list(metrics.missing_classes(labels, first.classes)),
     }
     if method == "stacked":
         figures["cross_fitted_bacc"] = _defined(_cross_fitted_bacc(labels, stack, first.lesion_ids))

@@ -175,7 +175,9 @@ def _write_cases(
     checkpoint = predictor.bundle.members[0]
     labels = rows["label"].map(predictor.bundle.classes.index).to_numpy(np.int64)
     try:
-        fitted = fit_cases(checkpoint.name, features, labels, rows["lesion_id"].tolist())
+        fitted = fit_cases(
+            checkpoint.name, features, labels, rows["lesion_id"].tolist(), predictor.bundle.classes.n_classes
+        )
     except DataError as error:
         for path in (workspace.case_ids, workspace.cases):
             path.unlink(missing_ok=True)
@@ -186,7 +188,7 @@ def _write_cases(
         "network": checkpoint.name,
         "images": len(rows),
         "lesions": fitted.table.n_lesions,
-        "same_label_share": fitted.table.agreement(),
+        "same_label_share": fitted.table.agreement(predictor.bundle.classes),
     }
     # Ids of another table would be refused: without them it is read as that of a packed model.
     workspace.case_ids.unlink(missing_ok=True)

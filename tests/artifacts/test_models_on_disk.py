@@ -54,7 +54,7 @@ def finished(workspace: Workspace, **changes) -> Workspace:
     member = Member("tiny", made.artifact.sha256, 1.0, 0.5)
     values = {"members": (member,), "method": "equal", "views": VIEWS} | changes
     combined = Ensemble(**values, classes=ISIC2018).save(workspace.ensemble)
-    calibrated = Calibration(DecisionRule(), "none", "d4", VIEWS, classes=ISIC2018)
+    calibrated = Calibration(DecisionRule(ISIC2018), "none", "d4", VIEWS)
     calibrated.save(workspace.calibration, inputs={"ensemble": combined})
     return workspace
 
@@ -227,11 +227,11 @@ def test_a_recipe_that_was_changed_by_hand(tmp_path):
 
 def test_an_ensemble_has_members():
     with pytest.raises(ArtifactError, match="without members"):
-        Ensemble((), "equal", VIEWS, classes=ISIC2018)
+        Ensemble((), "equal", VIEWS)
 
 
 def test_without_a_stopping_rule_the_mean_is_over_all_views():
-    found = Calibration(DecisionRule(), "none", "d4", VIEWS, classes=ISIC2018)
+    found = Calibration(DecisionRule(ISIC2018), "none", "d4", VIEWS)
     values = np.zeros((1, 2, 7), np.float32)
     values[0, 0, 0], values[0, 1, 1] = 1.0, 1.0
     rows = pd.DataFrame({"id": ["a"], "lesion_id": ["1"], "label": ["MEL"], "fold": [""]})

@@ -17,6 +17,7 @@ from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from skinlesion_cli.stages.info import dataset
 from skinlesion_cli.stages.info.settings import InfoSettings
 from tests.support import tiny_datasets
+from tests.support.class_lists import ISIC2018
 
 
 def make(folder: Path, **settings) -> Path:
@@ -81,7 +82,7 @@ def test_the_picture_is_drawn_and_the_same_each_time(tmp_path):
 
 def test_a_picture_of_nothing_is_still_a_picture():
     nothing = {part: dict.fromkeys(tiny_datasets.CLASS_NAMES, 0) for part in ("train", "val", "test")}
-    Image.open(io.BytesIO(class_distribution(nothing, "empty"))).verify()
+    Image.open(io.BytesIO(class_distribution(nothing, "empty", ISIC2018))).verify()
 
 
 def test_from_the_command_line(tmp_path, skinlesion):

@@ -11,6 +11,7 @@ from skinlesion_cli.decisions.policies.published import check
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target
 from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.errors import DataError, UsageError
+from tests.support.class_lists import ISIC2018
 
 
 def alarm(
@@ -103,27 +104,27 @@ def test_the_policy_has_an_alarm_on_malignancy_and_shares_the_doubt():
     values = rng.dirichlet(np.ones(7), len(labels)) * 0.3
     values[np.arange(len(labels)), labels] += 0.7
     settings = FitSettings(guarantee=GuaranteeSettings(0.9))
-    found = find(labels, values, np.arange(len(labels)), settings)
+    found = find(labels, values, np.arange(len(labels)), settings, ISIC2018)
     assert list(found.alarms) == ["MEL", "malignant"]
     # Two alarms and two levels share 0.1.
     assert [each.confidence for each in found.guarantees] == pytest.approx([0.975, 0.975])
     assert [each.lesions for each in found.guarantees] == [60, 120]
     own = FitSettings(targets=(Target("malignant", 0.95), Target("BCC", 0.8)))
-    assert list(find(labels, values, np.arange(len(labels)), own).alarms) == ["malignant", "BCC"]
+    assert list(find(labels, values, np.arange(len(labels)), own, ISIC2018).alarms) == ["malignant", "BCC"]
 
 
 def test_what_is_refused():
     labels, values = np.array([0, 1, 1]), np.eye(7)[[0, 1, 1]]
     with pytest.raises(DataError, match="different classes"):
-        find(labels, values, np.array(["a", "a", "b"]), FitSettings())
+        find(labels, values, np.array(["a", "a", "b"]), FitSettings(), ISIC2018)
     twice = FitSettings(targets=(Target("MEL", 0.8), Target("MEL", 0.9)))
     with pytest.raises(UsageError, match="two targets"):
-        find(labels, values, np.arange(3), twice)
+        find(labels, values, np.arange(3), twice, ISIC2018)
     values[1, 0] = np.nan
     with pytest.raises(DataError, match="row 1"):
-        find(labels, values, np.arange(3), FitSettings())
+        find(labels, values, np.arange(3), FitSettings(), ISIC2018)
     with pytest.raises(UsageError, match="malignant"):
-        check(FitSettings(policy="published", targets=(Target("malignant", 0.9),)))
+        check(FitSettings(policy="published", targets=(Target("malignant", 0.9),)), ISIC2018)
     for confidence in (0.3, 1.0):
         with pytest.raises(UsageError, match="confidence"):
             GuaranteeSettings(confidence)

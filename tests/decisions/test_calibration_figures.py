@@ -12,6 +12,7 @@ from skinlesion_cli.decisions.evaluation.calibration_figures import (
     reliability,
 )
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 
 def test_intercept_and_slope_are_those_of_statsmodels():
@@ -60,7 +61,7 @@ def test_the_reliability_curve_is_scikit_learns():
 def test_what_the_top_class_hides():
     """Two classes confused in equal numbers leave the top class's error small, and each class's large."""
     labels, values, _ = synthetic.predictions(1500, 66)
-    found = calibration_figures(labels, values)
+    found = calibration_figures(labels, values, ISIC2018)
     assert set(found["by_class"]) == {"MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "malignant"}
     per_class = [
         found["by_class"][name]["error"] for name in ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")

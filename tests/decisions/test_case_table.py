@@ -7,6 +7,7 @@ import pytest
 
 from skinlesion_cli.decisions.similar_cases import CaseTable, fit_cases, label_counts
 from skinlesion_cli.errors import DataError
+from tests.support.class_lists import ISIC2018
 
 
 def table_by_hand() -> CaseTable:
@@ -31,7 +32,7 @@ def test_nearest_by_hand() -> None:
 def test_no_more_neighbours_than_lesions_and_counts_by_frequency() -> None:
     rows, _ = table_by_hand().nearest(np.array([[1.0, 0.0, 0.0]]), 20)
     assert rows.shape == (1, 4)
-    assert label_counts(table_by_hand().labels[rows[0]]) == {"NV": 2, "MEL": 1, "BKL": 1}
+    assert label_counts(table_by_hand().labels[rows[0]], ISIC2018) == {"NV": 2, "MEL": 1, "BKL": 1}
 
 
 def photographs(n_lesions: int = 60, seed: int = 3) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -45,7 +46,7 @@ def photographs(n_lesions: int = 60, seed: int = 3) -> tuple[np.ndarray, np.ndar
 
 def test_one_row_per_lesion_and_bytes_change_distances_little() -> None:
     features, labels, lesions = photographs()
-    fitted = fit_cases("one", features, labels, lesions, n_components=59)
+    fitted = fit_cases("one", features, labels, lesions, 7, n_components=59)
     table = fitted.table
     assert table.codes.dtype == np.int8
     assert (table.n_lesions, fitted.lesion_ids[7]) == (60, "lesion 007")
@@ -60,21 +61,21 @@ def test_one_row_per_lesion_and_bytes_change_distances_little() -> None:
 
 
 def test_neighbours_of_well_separated_classes_have_the_same_label() -> None:
-    table = fit_cases("one", *photographs()).table
-    shares = table.agreement(count=10)
+    table = fit_cases("one", *photographs(), n_classes=7).table
+    shares = table.agreement(ISIC2018, count=10)
     assert [shares[name] for name in ("MEL", "NV", "BCC")] == [1.0, 1.0, 1.0]
     assert shares["VASC"] is None
     features, labels, lesions = photographs()
     shuffled = np.repeat(np.random.default_rng(0).permutation(labels[::2]), 2)
-    by_chance = fit_cases("one", features, shuffled, lesions).table.agreement(count=10)
+    by_chance = fit_cases("one", features, shuffled, lesions, 7).table.agreement(ISIC2018, count=10)
     assert 0.15 < float(by_chance["MEL"] or 0) < 0.5
 
 
 def test_too_few_lesions_or_two_labels_of_one_are_refused() -> None:
     features, labels, lesions = photographs(29)
     with pytest.raises(DataError, match="at least 30 lesions, there are 29"):
-        fit_cases("one", features, labels, lesions)
+        fit_cases("one", features, labels, lesions, 7)
     features, labels, lesions = photographs()
     labels[0] = 5
     with pytest.raises(DataError, match="two labels"):
-        fit_cases("one", features, labels, lesions)
+        fit_cases("one", features, labels, lesions, 7)

@@ -17,6 +17,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.evaluate import stage
 from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 # The scorer uses what pandas has deprecated since.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -55,7 +56,7 @@ def test_same_figures(scorer, tmp_path: Path, thresholded: bool):
         source["decision"] = np.array(CLASS_NAMES)[decided]
     source.to_csv(tmp_path / "predictions.csv", index=False)
     truth = tmp_path / "truth.csv"
-    truth.write_bytes(challenge_csv(ids, np.eye(7, dtype=np.float32)[labels]))
+    truth.write_bytes(challenge_csv(ids, np.eye(7, dtype=np.float32)[labels], ISIC2018.codes))
     result = stage.run(
         stage.EvaluateSettings(
             workspace=Workspace(tmp_path / "ws").root,

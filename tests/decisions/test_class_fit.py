@@ -11,6 +11,7 @@ from skinlesion_cli.decisions.fit import cross_fit
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.thresholds import class_scores, decide
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 
 def test_where_probabilities_are_right_the_offsets_are_the_prior_correction():
@@ -25,7 +26,7 @@ def test_where_probabilities_are_right_the_offsets_are_the_prior_correction():
 
 def test_it_recognises_rare_classes_that_the_argmax_misses():
     labels, values, lesions = synthetic.predictions(1500, 61, strength=2.0)
-    found = cross_fit(labels, values, lesions, FitSettings()).decided
+    found = cross_fit(labels, values, lesions, FitSettings(), ISIC2018).decided
     gain = balanced_accuracy_score(labels, found) - balanced_accuracy_score(labels, values.argmax(axis=1))
     assert gain > 0.05
 
@@ -34,10 +35,10 @@ def test_offsets_by_hand():
     row = np.array([[0.2, 0.8, 0, 0, 0, 0, 0]])
     assert class_scores(row, (1, 0, 0, 0, 0, 0, 0))[0, :2] == pytest.approx([np.log(0.2) + 1, np.log(0.8)])
     # 0.2 · e^1.3 = 0.73 < 0.8 < 0.2 · e^1.4 = 0.81.
-    assert decide(row, {}, (), (1.3, 0, 0, 0, 0, 0, 0)).decided.tolist() == [1]
-    assert decide(row, {}, (), (1.4, 0, 0, 0, 0, 0, 0)).decided.tolist() == [0]
+    assert decide(row, {}, ISIC2018, (), (1.3, 0, 0, 0, 0, 0, 0)).decided.tolist() == [1]
+    assert decide(row, {}, ISIC2018, (), (1.4, 0, 0, 0, 0, 0, 0)).decided.tolist() == [0]
     # A threshold overrides all of it.
-    assert decide(row, {"NV": 0.5}, (), (1.4, 0, 0, 0, 0, 0, 0)).decided.tolist() == [1]
+    assert decide(row, {"NV": 0.5}, ISIC2018, (), (1.4, 0, 0, 0, 0, 0, 0)).decided.tolist() == [1]
 
 
 def test_a_class_without_images_has_the_mean_offset():

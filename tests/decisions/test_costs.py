@@ -16,12 +16,13 @@ from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import UsageError
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 MISSED = {"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0}
 
 
 def test_the_matrix_by_hand():
-    found = cost_matrix(MISSED, unneeded=2.0)
+    found = cost_matrix(MISSED, ISIC2018, unneeded=2.0)
     assert found[0].tolist() == [0, 20, 0, 0, 20, 20, 20]  # melanoma: missed where decided benign
     assert found[1].tolist() == [2, 0, 2, 2, 0, 0, 0]  # nevus: referred where decided malignant
     assert np.diagonal(found).tolist() == [0] * 7
@@ -34,9 +35,11 @@ def test_one_threshold_by_hand():
     values = np.zeros((5, 7))
     values[:, 0], values[:, 1] = mel, 1 - mel
     labels, lesions = np.array([0, 0, 1, 1, 1]), np.arange(5).astype(str)
-    found = cost_thresholds(labels, values, lesions, cost_matrix(MISSED), ["MEL"])
+    found = cost_thresholds(labels, values, lesions, cost_matrix(MISSED, ISIC2018), ISIC2018, codes=["MEL"])
     assert found["MEL"] == pytest.approx(0.075)
-    cheap = cost_thresholds(labels, values, lesions, cost_matrix(MISSED | {"MEL": 1.5}), ["MEL"])
+    cheap = cost_thresholds(
+        labels, values, lesions, cost_matrix(MISSED | {"MEL": 1.5}, ISIC2018), ISIC2018, ["MEL"]
+    )
     assert cheap["MEL"] == pytest.approx(0.35)
 
 
@@ -45,27 +48,31 @@ def test_equal_scores_are_cut_as_a_whole():
     values = np.zeros((3, 7))
     values[:, 0], values[:, 1] = 0.3, 0.7
     labels, lesions = np.array([0, 1, 1]), np.arange(3).astype(str)
-    dear = cost_thresholds(labels, values, lesions, cost_matrix(MISSED | {"MEL": 2.5}), ["MEL"])
+    dear = cost_thresholds(
+        labels, values, lesions, cost_matrix(MISSED | {"MEL": 2.5}, ISIC2018), ISIC2018, ["MEL"]
+    )
     assert dear["MEL"] == pytest.approx(0.15)
-    cheap = cost_thresholds(labels, values, lesions, cost_matrix(MISSED | {"MEL": 1.5}), ["MEL"])
+    cheap = cost_thresholds(
+        labels, values, lesions, cost_matrix(MISSED | {"MEL": 1.5}, ISIC2018), ISIC2018, ["MEL"]
+    )
     assert cheap["MEL"] == NEVER
 
 
 def test_a_class_without_images_never_fires():
     labels, values = np.array([1, 1, 1]), np.full((3, 7), 1 / 7)
-    found = cost_thresholds(labels, values, np.arange(3).astype(str), cost_matrix(MISSED))
+    found = cost_thresholds(labels, values, np.arange(3).astype(str), cost_matrix(MISSED, ISIC2018), ISIC2018)
     assert found == {"MEL": NEVER, "BCC": NEVER, "AKIEC": NEVER}
 
 
 def test_it_is_cheaper_than_the_argmax_and_no_single_threshold_can_be_bettered():
     labels, values, lesions = synthetic.predictions(500, 31)
-    costs = cost_matrix(MISSED)
+    costs = cost_matrix(MISSED, ISIC2018)
     _, codes, sizes = np.unique(lesions, return_inverse=True, return_counts=True)
     weights = 1 / sizes[codes]
-    found = cost_thresholds(labels, values, lesions, costs)
+    found = cost_thresholds(labels, values, lesions, costs, ISIC2018)
 
     def cost(thresholds: dict[str, float]) -> float:
-        return float(np.average(costs[labels, decide(values, thresholds).decided], weights=weights))
+        return float(np.average(costs[labels, decide(values, thresholds, ISIC2018).decided], weights=weights))
 
     best = cost(found)
     assert best < cost({})
@@ -76,12 +83,12 @@ def test_it_is_cheaper_than_the_argmax_and_no_single_threshold_can_be_bettered()
 
 def test_costs_are_never_guessed():
     with pytest.raises(UsageError, match="costs"):
-        policy_of(FitSettings(policy="cost"))
+        policy_of(FitSettings(policy="cost"), ISIC2018)
     with pytest.raises(UsageError, match="AKIEC"):
-        cost_matrix({"MEL": 20.0})
+        cost_matrix({"MEL": 20.0}, ISIC2018)
     with pytest.raises(UsageError, match="NV"):
-        cost_matrix(MISSED | {"NV": 1.0})
+        cost_matrix(MISSED | {"NV": 1.0}, ISIC2018)
     with pytest.raises(UsageError, match="7"):
-        checked_costs([[0.0, 1.0], [1.0, 0.0]])
+        checked_costs([[0.0, 1.0], [1.0, 0.0]], ISIC2018)
     with pytest.raises(UsageError):
-        checked_costs(np.full((7, 7), -1.0))
+        checked_costs(np.full((7, 7), -1.0), ISIC2018)

@@ -26,6 +26,7 @@ from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule, former_triage_levels
 from skinlesion_cli.decisions.triage_fit import conformal_minima
 from skinlesion_cli.errors import DataError, UsageError
+from tests.support.class_lists import ISIC2018
 
 FAR = 10**6
 
@@ -90,7 +91,7 @@ def test_the_ends_of_the_probabilities_are_probabilities(value: float):
     assert metrics.checked(given)[0, 2] == min(value, 1.0)
 
 
-@pytest.mark.parametrize("shape", [(7,), (1, 8), (1, 7, 1)])
+@pytest.mark.parametrize("shape", [(7,), (1, 1), (1, 7, 1)])
 def test_another_shape_is_none(shape: tuple[int, ...]):
     with pytest.raises(DataError, match="shape"):
         metrics.checked(np.zeros(shape))
@@ -108,7 +109,7 @@ def test_classes_without_images_are_omitted_from_the_balanced_accuracy():
 
 def test_the_published_search_without_a_floor_looks_at_sensitivity_alone():
     found = published_thresholds(
-        np.array([0, 0, 1, 1]), rows((0.3,), (0.3,), (0.9,), (0.9,)), [Target("MEL", 0.85)]
+        np.array([0, 0, 1, 1]), rows((0.3,), (0.3,), (0.9,), (0.9,)), [Target("MEL", 0.85)], ISIC2018
     )
     assert (found.thresholds["MEL"], found.rule["MEL"]) == (PUBLISHED_GRID[58], "target")
 
@@ -126,13 +127,13 @@ def test_targets_met_want_both_shares():
     lesions = np.array(list("abcd"))
 
     def met(decided: list[int], target: Target) -> bool | None:
-        return targets_met(labels, np.array(decided), lesions, [target])[0].met
+        return targets_met(labels, np.array(decided), lesions, [target], ISIC2018)[0].met
 
     assert met([0, 0, 0, 0], Target("MEL", 0.5, 0.5)) is False
     assert met([1, 1, 1, 1], Target("MEL", 0.5, 0.5)) is False
     assert met([0, 1, 0, 1], Target("MEL", 0.5, 0.5)) is True
     assert met([0, 1, 0, 0], Target("MEL", 0.5)) is True
-    found = targets_met(labels, labels, lesions, [Target("NV", 0.9, 0.8)])[0]
+    found = targets_met(labels, labels, lesions, [Target("NV", 0.9, 0.8)], ISIC2018)[0]
     assert (found.class_name, found.target_sensitivity, found.target_specificity) == ("NV", 0.9, 0.8)
 
 
@@ -142,6 +143,7 @@ def test_a_target_without_a_floor_needs_no_other_class():
         np.array([0, 0]),
         np.array(["a", "b"]),
         [Target("MEL", 0.8), Target("MEL", 0.8, 0.5)],
+        ISIC2018,
     )
     assert [verdict.met for verdict in alone] == [True, None]
 
@@ -149,9 +151,11 @@ def test_a_target_without_a_floor_needs_no_other_class():
 def test_a_lesion_of_two_classes_is_refused_wherever_lesions_count():
     labels, values, lesions = np.array([0, 1]), rows((0.6,), (0.2,)), np.array(["a", "a"])
     with pytest.raises(DataError, match="different classes"):
-        targets_met(labels, labels, lesions, [])
+        targets_met(labels, labels, lesions, [], ISIC2018)
     with pytest.raises(DataError, match="different classes"):
-        cost.cost_thresholds(labels, values, lesions, cost.cost_matrix({"MEL": 9, "BCC": 9, "AKIEC": 9}))
+        cost.cost_thresholds(
+            labels, values, lesions, cost.cost_matrix({"MEL": 9, "BCC": 9, "AKIEC": 9}, ISIC2018), ISIC2018
+        )
     with pytest.raises(DataError, match="different classes"):
         list(grouped_folds(np.array([0, 1, 1]), np.array(["a", "a", "b"])))
     with pytest.raises(DataError, match="different classes"):
@@ -171,25 +175,30 @@ def test_one_class_makes_room_for_another():
     # 50) are worth these nevi, and then melanoma takes them at no further price.
     values = np.r_[rows((0.2,)), rows(*[(0.3, 0.0, 0.0, 0.3)] * 30), rows(*[(0.0, 0.0, 0.0, 0.25)] * 10)]
     labels = np.array([0] + [1] * 30 + [3] * 10)
-    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0})
-    found = cost.cost_thresholds(labels, values, np.arange(41).astype(str), matrix)
+    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0}, ISIC2018)
+    found = cost.cost_thresholds(labels, values, np.arange(41).astype(str), matrix, ISIC2018)
     assert found == {"MEL": pytest.approx(0.1), "BCC": 1.0, "AKIEC": pytest.approx(0.125)}
 
 
 def test_what_a_higher_class_takes_is_no_gain_of_a_lower_one():
     # A nevus called melanoma costs 5, called AKIEC 1: but the melanoma threshold has the first word.
-    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0})
+    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0}, ISIC2018)
     matrix[1, 0] = 5.0
     values = np.r_[rows(*[(0.25,)] * 10), rows(*[(0.3, 0.0, 0.0, 0.2)] * 2)]
     found = cost.cost_thresholds(
-        np.array([0] * 10 + [1] * 2), values, np.arange(12).astype(str), matrix, ["MEL", "AKIEC"]
+        np.array([0] * 10 + [1] * 2),
+        values,
+        np.arange(12).astype(str),
+        matrix,
+        ISIC2018,
+        codes=["MEL", "AKIEC"],
     )
     assert found == {"MEL": pytest.approx(0.125), "AKIEC": 1.0}
 
 
 def test_no_images_no_thresholds():
-    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0})
-    found = cost.cost_thresholds(np.empty(0, int), np.empty((0, 7)), np.empty(0), matrix)
+    matrix = cost.cost_matrix({"MEL": 20.0, "BCC": 5.0, "AKIEC": 5.0}, ISIC2018)
+    found = cost.cost_thresholds(np.empty(0, int), np.empty((0, 7)), np.empty(0), matrix, ISIC2018)
     assert found == {"MEL": 1.0, "BCC": 1.0, "AKIEC": 1.0}
 
 
@@ -301,6 +310,7 @@ def test_the_rule_uses_all_that_it_holds():
     # MEL and AKIEC fire; only the malignant probability is high; the set holds both sides; nothing; doubtful.
     values = rows((0.3, 0, 0, 0.3), (0.15, 0, 0.2, 0.15), (0.1, 0.6, 0, 0, 0.3), (0.0, 0.99), (0.0, 0.99))
     rule = DecisionRule(
+        ISIC2018,
         thresholds={"MEL": 0.2, "AKIEC": 0.2},
         priority=("AKIEC", "MEL"),
         malignant_threshold=0.45,
@@ -316,7 +326,7 @@ def test_the_rule_uses_all_that_it_holds():
         "decided NV; malignant probability 0.00 <= 0.45",
         "flagged by the quality gate; NV plausible",
     )
-    without_sets = apply_rule(DecisionRule(malignant_threshold=0.45), values)
+    without_sets = apply_rule(DecisionRule(ISIC2018, malignant_threshold=0.45), values)
     assert without_sets.reasons[:2] == (
         "malignant probability 0.60 > 0.45",
         "malignant probability 0.50 > 0.45",
@@ -325,7 +335,7 @@ def test_the_rule_uses_all_that_it_holds():
 
 
 def test_without_an_operating_point_only_the_decision_refers():
-    found = former_triage_levels(np.array([1, 0]), np.array([0.9, 0.1]), None, None)
+    found = former_triage_levels(np.array([1, 0]), np.array([0.9, 0.1]), None, None, ISIC2018)
     assert found.tolist() == ["routine", "refer"]
 
 
@@ -334,9 +344,11 @@ def test_without_an_operating_point_only_the_decision_refers():
 
 def test_what_no_rule_can_be():
     with pytest.raises(UsageError, match="no policy named 'best'"):
-        fit_rule(np.array([0, 1]), rows((0.1,), (0.2,)), np.array(["a", "b"]), FitSettings(policy="best"))
+        fit_rule(
+            np.array([0, 1]), rows((0.1,), (0.2,)), np.array(["a", "b"]), FitSettings(policy="best"), ISIC2018
+        )
     with pytest.raises(DataError, match="2 images of 1"):
-        fit_rule(np.array([1, 1]), rows((0.1,), (0.2,)), np.array(["a", "b"]), FitSettings())
+        fit_rule(np.array([1, 1]), rows((0.1,), (0.2,)), np.array(["a", "b"]), FitSettings(), ISIC2018)
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0])

@@ -15,12 +15,13 @@ from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, l
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 
 @pytest.fixture(scope="module")
 def data() -> Labelled:
     labels, values, lesions = synthetic.predictions(500, 41)
-    return Labelled(labels, values, scored_argmax(values), lesions)
+    return Labelled(labels, values, scored_argmax(values), lesions, ISIC2018)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_net_benefit_by_hand():
     values[:, 0] = [0.9, 0.3, 0.6, 0.02]
     values[:, 1] = 1 - values[:, 0]
     found = evaluate(
-        Labelled(np.array([0, 0, 1, 1]), values, scored_argmax(values), np.arange(4)), n_resamples=0
+        Labelled(np.array([0, 0, 1, 1]), values, scored_argmax(values), np.arange(4), ISIC2018), n_resamples=0
     ).values
     assert found["net_benefit/0.20"] == pytest.approx(2 / 4 - 1 / 4 * 0.2 / 0.8)
     assert found["net_benefit_all/0.20"] == pytest.approx(2 / 4 - 2 / 4 * 0.25)
@@ -135,9 +136,11 @@ def test_intervals_agree_with_a_plain_bootstrap(data, figures):
 def test_clustering_widens_the_interval():
     """Every lesion photographed four times over says no more than once."""
     labels, values, lesions = synthetic.predictions(300, 43)
-    once = Labelled(labels, values, scored_argmax(values), lesions)
-    four = Labelled(*(np.tile(a, (4, 1)) if a.ndim == 2 else np.tile(a, 4) for a in vars(once).values()))
-    naive = Labelled(four.labels, four.probabilities, four.decided, np.arange(len(four.labels)))
+    once = Labelled(labels, values, scored_argmax(values), lesions, ISIC2018)
+    four = Labelled(
+        np.tile(labels, 4), np.tile(values, (4, 1)), np.tile(once.decided, 4), np.tile(lesions, 4), ISIC2018
+    )
+    naive = Labelled(four.labels, four.probabilities, four.decided, np.arange(len(four.labels)), ISIC2018)
 
     def width(case: Labelled) -> float:
         found = evaluate(case, n_resamples=400, ranking=False).estimate("bacc")
@@ -154,7 +157,7 @@ def test_paired_differences(data, figures):
     flipped = np.flatnonzero((data.labels == 0) & (data.decided == 0))[:10]
     worse[flipped] = 1
     other = evaluate(
-        Labelled(data.labels, data.probabilities, worse, data.lesion_ids), n_resamples=300, seed=1
+        Labelled(data.labels, data.probabilities, worse, data.lesion_ids, ISIC2018), n_resamples=300, seed=1
     )
     found = figures.difference(other, "bacc")
     assert found.value == pytest.approx(10 / (data.labels == 0).sum() / 7, abs=1e-6)
@@ -166,7 +169,7 @@ def test_paired_differences(data, figures):
 def test_what_is_undefined_stays_so():
     labels = np.array([1, 1, 1, 0])
     values = np.eye(7)[[1, 1, 0, 0]]
-    found = evaluate(Labelled(labels, values, np.array([1, 1, 0, 0]), np.arange(4)), n_resamples=20)
+    found = evaluate(Labelled(labels, values, np.array([1, 1, 0, 0]), np.arange(4), ISIC2018), n_resamples=20)
     assert np.isnan(found.values["sensitivity/BCC"])
     assert np.isnan(found.values["auc/BCC"])
     assert np.isnan(found.values["ap/BCC"])
@@ -179,7 +182,9 @@ def test_what_is_undefined_stays_so():
 
 def test_one_class_only():
     labels, values = np.array([1, 1]), np.full((2, 7), 1 / 7)
-    found = evaluate(Labelled(labels, values, np.array([1, 0]), np.arange(2)), n_resamples=10).values
+    found = evaluate(
+        Labelled(labels, values, np.array([1, 0]), np.arange(2), ISIC2018), n_resamples=10
+    ).values
     assert found["bacc"] == 0.5
     assert np.isnan(found["malignant/auc"])
     assert np.isnan(found["macro_auc"])
@@ -188,7 +193,7 @@ def test_one_class_only():
 
 
 def test_no_images_are_an_error():
-    empty = Labelled(np.empty(0, int), np.empty((0, 7)), np.empty(0, int), np.empty(0))
+    empty = Labelled(np.empty(0, int), np.empty((0, 7)), np.empty(0, int), np.empty(0), ISIC2018)
     with pytest.raises(DataError, match="no labelled predictions"):
         evaluate(empty)
 
@@ -212,7 +217,9 @@ def test_targets_met_count_lesions():
     labels = np.array([0] * 7 + [1] * 4)
     decided = np.array([0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 0])
     lesions = np.array(list("aaabbcd") + list("wxyz"))
-    found = targets_met(labels, decided, lesions, [Target("MEL", 0.5, 0.7), Target("AKIEC", 0.75, 0.7)])
+    found = targets_met(
+        labels, decided, lesions, [Target("MEL", 0.5, 0.7), Target("AKIEC", 0.75, 0.7)], ISIC2018
+    )
     assert (found[0].sensitivity.hits, found[0].sensitivity.n) == (2, 4)
     assert (found[0].specificity.hits, found[0].specificity.n) == (3, 4)
     assert found[0].met is True

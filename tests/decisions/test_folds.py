@@ -10,6 +10,7 @@ from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.errors import DataError
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 
 def test_no_lesion_on_both_sides_and_every_image_once():
@@ -38,12 +39,12 @@ def test_a_lesion_does_not_move_its_own_decision():
     """An image changes the fits of the other folds; in its own fold nothing was fitted on it."""
     labels, values, lesions = synthetic.predictions(250, 92)
     settings = FitSettings(policy="published", probability_method="vector")
-    before = cross_fit(labels, values, lesions, settings)
+    before = cross_fit(labels, values, lesions, settings, ISIC2018)
     folds = list(grouped_folds(labels, lesions, 5))
     train, held_out = folds[0]
     moved = values.copy()
     moved[held_out[0]] = np.eye(7)[3]
-    after = cross_fit(labels, moved, lesions, settings)
+    after = cross_fit(labels, moved, lesions, settings, ISIC2018)
     same_fold = held_out[1:]
     assert (after.probabilities[same_fold] == before.probabilities[same_fold]).all()
     assert (after.probabilities[train] != before.probabilities[train]).any()

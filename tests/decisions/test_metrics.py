@@ -7,6 +7,7 @@ import pytest
 
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import DataError
+from tests.support.class_lists import ISIC2018
 
 # MEL NV BCC AKIEC BKL DF VASC = 0 ... 6
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 3])
@@ -14,14 +15,14 @@ DECIDED = np.array([0, 0, 0, 1, 1, 1, 0, 2, 3, 1])
 
 
 def test_recalls_by_hand():
-    found = metrics.recalls(LABELS, DECIDED)
+    found = metrics.recalls(LABELS, DECIDED, 7)
     assert found[:4].tolist() == pytest.approx([3 / 4, 2 / 3, 1 / 2, 0.0])
     assert np.isnan(found[4:]).all()
 
 
 def test_balanced_accuracy_is_the_mean_over_classes_with_images():
     assert metrics.balanced_accuracy(LABELS, DECIDED) == pytest.approx((3 / 4 + 2 / 3 + 1 / 2 + 0) / 4)
-    assert metrics.missing_classes(LABELS) == ("BKL", "DF", "VASC")
+    assert metrics.missing_classes(LABELS, ISIC2018) == ("BKL", "DF", "VASC")
 
 
 def test_specificity_by_hand():
@@ -39,8 +40,8 @@ def test_undefined_is_nan_never_zero_or_one():
 
 
 def test_no_decision_is_never_right():
-    assert metrics.recalls(np.array([0, 0]), np.array([0, -1]))[0] == 0.5
-    assert metrics.confusion_matrix(np.array([0, 0]), np.array([0, -1]))[0].tolist() == [
+    assert metrics.recalls(np.array([0, 0]), np.array([0, -1]), 7)[0] == 0.5
+    assert metrics.confusion_matrix(np.array([0, 0]), np.array([0, -1]), 7)[0].tolist() == [
         1,
         0,
         0,
@@ -76,5 +77,5 @@ def test_what_is_no_probability_is_refused_and_its_row_named(bad: float):
 
 
 def test_a_wrong_shape_is_refused():
-    with pytest.raises(DataError, match="7"):
-        metrics.checked(np.ones((2, 6)) / 6)
+    with pytest.raises(DataError, match="shape"):
+        metrics.checked(np.ones(6) / 6)

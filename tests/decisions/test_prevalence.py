@@ -11,6 +11,7 @@ from skinlesion_cli.decisions.evaluation.prevalence import (
     parse_prevalence,
 )
 from skinlesion_cli.errors import DataError, UsageError
+from tests.support.class_lists import ISIC2018
 
 MEL, NV, BCC = 0, 1, 2
 # 10 melanomas, of which 8 are decided melanoma and referred; 30 nevi, of which 6 are.
@@ -22,7 +23,9 @@ LESIONS = np.arange(40).astype(str)
 
 
 def at(prevalence, **settings):
-    body = figures_at_prevalence(LABELS, DECIDED, LEVELS, MALIGNANT, LESIONS, prevalence, **settings)
+    body = figures_at_prevalence(
+        LABELS, DECIDED, LEVELS, MALIGNANT, LESIONS, prevalence, ISIC2018, **settings
+    )
     return {name: figure["value"] for name, figure in body["figures"].items()}
 
 
@@ -51,7 +54,9 @@ def test_at_the_observed_prevalence_nothing_changes():
 
 
 def test_intervals_hold_the_value():
-    body = figures_at_prevalence(LABELS, DECIDED, LEVELS, MALIGNANT, LESIONS, {"MEL": 0.1}, n_resamples=300)
+    body = figures_at_prevalence(
+        LABELS, DECIDED, LEVELS, MALIGNANT, LESIONS, {"MEL": 0.1}, ISIC2018, n_resamples=300
+    )
     ppv = body["figures"]["ppv/MEL"]
     assert ppv["low"] < ppv["value"] < ppv["high"]
     # The prevalence is given, so it has no spread.
@@ -61,7 +66,7 @@ def test_intervals_hold_the_value():
 
 def test_classes_that_are_not_named_share_the_rest():
     labels = np.array([MEL] * 2 + [NV] * 6 + [BCC] * 2)
-    weights = class_weights(labels, {"MEL": 0.02})
+    weights = class_weights(labels, {"MEL": 0.02}, ISIC2018)
     # 0.98 is left for NV and BCC, 3 to 1: 0.735 and 0.245.
     np.testing.assert_allclose(weights[[MEL, NV, BCC]], [0.1, 0.735 / 0.6, 0.245 / 0.2])
 
@@ -71,10 +76,12 @@ def test_what_cannot_be_computed_is_refused():
         at({"VASC": 0.1})
     with pytest.raises(DataError, match="no other class has images"):
         at({"MEL": 0.1, "NV": 0.2})
+    with pytest.raises(UsageError, match="'XX'"):
+        at({"XX": 0.1})
 
 
 @pytest.mark.parametrize(
-    "text", ["", "MEL", "MEL=x", "MEL=2", "MEL=nan", "XX=0.1", "MEL=0.1,MEL=0.2", "MEL=0.6,NV=0.6"]
+    "text", ["", "MEL", "MEL=x", "MEL=2", "MEL=nan", "=0.1", "MEL=0.1,MEL=0.2", "MEL=0.6,NV=0.6"]
 )
 def test_wrong_prevalence_is_a_usage_error(text: str):
     with pytest.raises(UsageError, match="--prevalence"):

@@ -125,6 +125,15 @@ def test_it_helps_where_confidence_is_wrong():
     assert after.log_loss < before.log_loss
 
 
-def test_vector_scaling_needs_seven_of_each():
+def test_parameters_are_of_one_number_of_classes():
     with pytest.raises(DataError):
-        ProbabilityCalibration("vector", weights=(1.0,), biases=(0.0,))
+        ProbabilityCalibration("vector", weights=(1.0, 1.0), biases=(0.0,))
+    with pytest.raises(DataError):
+        ProbabilityCalibration("vector")
+    with pytest.raises(DataError):
+        ProbabilityCalibration("dirichlet", matrix=((1.0, 0.0), (0.0,)), biases=(0.0, 0.0))
+    of_two = ProbabilityCalibration("vector", weights=(1.0, 1.0), biases=(0.0, 0.0))
+    assert of_two.n_classes == 2
+    with pytest.raises(DataError, match="2 classes"):
+        of_two.apply(np.full((1, 3), 1 / 3))
+    assert ProbabilityCalibration("temperature", 2.0).n_classes is None

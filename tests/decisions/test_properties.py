@@ -16,6 +16,7 @@ from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.decisions.statistics.metrics import balanced_accuracy, scored_argmax
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import LEVELS, DecisionRule, apply_rule, malignant_probability
+from tests.support.class_lists import ISIC2018
 
 
 @st.composite
@@ -50,7 +51,7 @@ def test_temperature_keeps_sums_and_order(case, temperature):
 def test_the_decision_is_the_argmax_or_a_class_whose_threshold_fired(case, mel, akiec):
     _, values, _ = case
     thresholds = {"MEL": mel, "AKIEC": akiec}
-    found = decide(values, thresholds)
+    found = decide(values, thresholds, ISIC2018)
     fired = found.fired >= 0
     assert (found.decided[~fired] == found.argmax[~fired]).all()
     assert (found.decided[fired] == found.fired[fired]).all()
@@ -63,7 +64,10 @@ def test_the_decision_is_the_argmax_or_a_class_whose_threshold_fired(case, mel, 
 @settings(max_examples=60, deadline=None)
 def test_a_higher_threshold_never_fires_more(case, theta, more):
     _, values, _ = case
-    low, high = decide(values, {"MEL": theta}).fired == 0, decide(values, {"MEL": theta + more}).fired == 0
+    low, high = (
+        decide(values, {"MEL": theta}, ISIC2018).fired == 0,
+        decide(values, {"MEL": theta + more}, ISIC2018).fired == 0,
+    )
     assert not (high & ~low).any()
 
 
@@ -72,7 +76,7 @@ def test_a_higher_threshold_never_fires_more(case, theta, more):
 def test_policies_answer_whatever_comes(case):
     labels, values, lesions = case
     targets = [Target("MEL", 0.6, 0.6), Target("AKIEC", 0.5, 0.5), Target("BKL", 0.5)]
-    found = guaranteed.find(labels, values, lesions, FitSettings(targets=tuple(targets)))
+    found = guaranteed.find(labels, values, lesions, FitSettings(targets=tuple(targets)), ISIC2018)
     assert set(found.alarms) == {"MEL", "AKIEC", "BKL", "malignant"}
     assert found.thresholds == {}
     for guarantee in found.guarantees:
@@ -81,7 +85,8 @@ def test_policies_answer_whatever_comes(case):
         assert guarantee.lesions == len(set(lesions[np.isin(labels, classes)]))
         assert guarantee.granted or guarantee.reason
     assert all(
-        0.0 < theta < 1.0 for theta in published_thresholds(labels, values, targets).thresholds.values()
+        0.0 < theta < 1.0
+        for theta in published_thresholds(labels, values, targets, ISIC2018).thresholds.values()
     )
 
 
@@ -112,10 +117,12 @@ def test_an_ensemble_lies_between_its_members(case, bacc):
 @settings(max_examples=60, deadline=None)
 def test_triage_and_the_official_table_answer_whatever_comes(case):
     labels, values, _ = case
-    rule = DecisionRule(thresholds={"MEL": 0.3}, malignant_threshold=0.4, conformal_minimum=(0.1,) * 7)
+    rule = DecisionRule(
+        ISIC2018, thresholds={"MEL": 0.3}, malignant_threshold=0.4, conformal_minimum=(0.1,) * 7
+    )
     found = apply_rule(rule, values)
     assert set(found.triage) <= set(LEVELS)
-    referred = (malignant_probability(values).astype(float) > 0.4) | np.isin(
+    referred = (malignant_probability(values, ISIC2018).astype(float) > 0.4) | np.isin(
         found.decisions.decided, [0, 2, 3]
     )
     assert not (referred & (found.triage == "routine")).any()

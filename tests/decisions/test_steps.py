@@ -10,6 +10,7 @@ from skinlesion_cli.decisions.adaptive.forward_passes import Steps
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stopped_means, stored_step_shares
 from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.errors import DataError
+from tests.support.class_lists import ISIC2018
 
 
 def test_steps_go_through_the_groups_first_and_omit_those_without_weight() -> None:
@@ -52,18 +53,18 @@ def test_an_image_stops_at_the_first_step_that_has_converged() -> None:
     groups[0, :, :, :2] = [0.1, 0.9]
     groups[1, 0, :, :2] = [0.4, 0.6]
     groups[1, 1, :, :2] = [0.1, 0.9]
-    stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=2, weights=(0.5, 0.5))
+    stopping = StoppingRule(DecisionRule(ISIC2018), margin_factor=1.0, n_views=2, weights=(0.5, 0.5))
     means, taken = stopped_means(stopping, groups)
     assert taken.tolist() == [1, 2]
     np.testing.assert_allclose(means[:, 1], [0.9, 0.75], atol=1e-7)
 
 
 def test_a_stored_rule_comes_back_and_one_of_whole_views_still_reads() -> None:
-    stopping = StoppingRule(DecisionRule(), margin_factor=1.5, n_views=8, weights=(0.25, 0.75))
+    stopping = StoppingRule(DecisionRule(ISIC2018), margin_factor=1.5, n_views=8, weights=(0.25, 0.75))
     stored = stopping.to_json()
-    assert StoppingRule.from_json(stored) == stopping
+    assert StoppingRule.from_json(stored, ISIC2018) == stopping
     del stored["weights"]
-    assert StoppingRule.from_json(stored).steps.n == 8
+    assert StoppingRule.from_json(stored, ISIC2018).steps.n == 8
 
 
 def test_stored_shares_sum_to_one() -> None:
@@ -89,9 +90,9 @@ def _ensemble(n_images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 def test_single_networks_need_fewer_forward_passes_than_whole_views_and_keep_the_bound() -> None:
     groups, labels, lesions = _ensemble(3000, 0)
     weights = (1 / 3, 1 / 3, 1 / 3)
-    fit = fit_stopping(DecisionRule(), groups[:1500], labels[:1500], lesions[:1500], weights)
+    fit = fit_stopping(DecisionRule(ISIC2018), groups[:1500], labels[:1500], lesions[:1500], weights)
     whole = groups[:1500].mean(axis=1, keepdims=True)
-    by_views = fit_stopping(DecisionRule(), whole, labels[:1500], lesions[:1500])
+    by_views = fit_stopping(DecisionRule(ISIC2018), whole, labels[:1500], lesions[:1500])
     assert (fit.n_steps, by_views.n_steps) == (24, 8)
     assert fit.mean_steps < 0.8 * 3 * by_views.mean_steps
     assert sum(fit.step_shares) == pytest.approx(1.0)

@@ -9,6 +9,7 @@ from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Label
 from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.errors import DataError
+from tests.support.class_lists import ISIC2018
 
 # Melanoma lesions a (two images) and b, nevi c and d, a BCC e; the decisions take b for a nevus,
 # d for a melanoma.
@@ -24,7 +25,7 @@ def found() -> dict:
     values = np.zeros((6, 7))
     values[np.arange(6), DECIDED] = 0.7
     values[:, 6] = 0.3
-    data = Labelled(LABELS, values, DECIDED, LESIONS)
+    data = Labelled(LABELS, values, DECIDED, LESIONS, ISIC2018)
     figures = evaluate(data, subgroups={"young": MASK}, n_resamples=20)
     wanted, guaranteed = [Target("MEL", 0.5, 0.4)], [Target("BCC", 0.9)]
     return summarise(data, figures, wanted, guaranteed, LEVELS, {"young": MASK})
@@ -98,12 +99,12 @@ def test_subgroups(found):
 
 def test_without_levels_there_is_no_triage():
     values = np.full((6, 7), 1 / 7)
-    data = Labelled(LABELS, values, DECIDED, LESIONS)
+    data = Labelled(LABELS, values, DECIDED, LESIONS, ISIC2018)
     found = summarise(data, evaluate(data, n_resamples=0))
     assert (found["triage"], found["targets"], found["guarantees"], found["subgroups"]) == (None, [], [], {})
     assert np.isnan(found["figures"]["bacc"]["low"])
     with pytest.raises(DataError, match="different classes"):
-        summarise(Labelled(LABELS, values, DECIDED, np.array(list("aaaabc"))), Figures({}))
+        summarise(Labelled(LABELS, values, DECIDED, np.array(list("aaaabc")), ISIC2018), Figures({}))
 
 
 def test_a_figure_that_no_resample_defines():
@@ -117,7 +118,7 @@ def test_a_figure_that_no_resample_defines():
 
 def test_alarms_and_levels_are_judged_by_what_is_guaranteed_of_them():
     values = np.eye(7)[LABELS]
-    data = Labelled(LABELS, values, DECIDED, LESIONS)
+    data = Labelled(LABELS, values, DECIDED, LESIONS, ISIC2018)
     fires = np.array([True, True, True, False, False, False])
     guaranteed = [
         {"level": "refer", "figure": "ppv", "guaranteed": 0.6},

@@ -7,8 +7,9 @@ import pytest
 
 from skinlesion_cli.decisions.evaluation.figures import Labelled, evaluate
 from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
+from skinlesion_cli.decisions.triage import malignant_probability
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 # Five images: two melanomas, a BCC, two nevi.
 LABELS = np.array([0, 0, 2, 1, 1])
@@ -17,7 +18,7 @@ LEVELS = np.array(["refer", "review", "routine", "review", "routine"])
 
 
 def test_levels_by_hand():
-    found = triage_figures(LABELS, RISK, LEVELS, np.arange(5), n_resamples=10)["levels"]
+    found = triage_figures(LABELS, RISK, LEVELS, np.arange(5), ISIC2018, n_resamples=10)["levels"]
     assert [found[level]["share"]["value"] for level in ("refer", "review", "routine")] == [0.2, 0.4, 0.4]
     assert [found[level]["risk"]["value"] for level in ("refer", "review", "routine")] == [1.0, 0.5, 0.5]
     assert [found[level]["share_of_malignant"]["value"] for level in found] == pytest.approx([1 / 3] * 3)
@@ -27,7 +28,7 @@ def test_levels_by_hand():
 
 
 def test_net_benefit_by_hand():
-    found = triage_figures(LABELS, RISK, LEVELS, np.arange(5), n_resamples=0)["net_benefit"]
+    found = triage_figures(LABELS, RISK, LEVELS, np.arange(5), ISIC2018, n_resamples=0)["net_benefit"]
     at = found["thresholds"].index(0.2)
     # Odds 1/4. Probability above 0.2: two malignant, one benign. Refer alone: one malignant. All: three and
     # two.
@@ -43,7 +44,9 @@ def test_net_benefit_by_hand():
 
 
 def test_the_worst_loss():
-    found = triage_figures(LABELS, RISK, LEVELS, np.arange(5), n_resamples=50)["worst_loss_to_probability"]
+    found = triage_figures(LABELS, RISK, LEVELS, np.arange(5), ISIC2018, n_resamples=50)[
+        "worst_loss_to_probability"
+    ]
     assert (found["threshold"], found["value"]) == (0.02, pytest.approx(0.2))
     assert found["low"] <= 0.2 <= found["high"]
 
@@ -52,9 +55,9 @@ def test_predictive_values_vary_with_prevalence_and_sensitivities_do_not():
     """Standard error of a predictive value, from draws within classes (too narrow) and from all lesions."""
     labels, values, lesions = synthetic.predictions(2000, 71)
     figures = evaluate(
-        Labelled(labels, values, values.argmax(axis=1), lesions), n_resamples=400, ranking=False
+        Labelled(labels, values, values.argmax(axis=1), lesions, ISIC2018), n_resamples=400, ranking=False
     )
-    called, ill = IS_MALIGNANT[values.argmax(axis=1)], IS_MALIGNANT[labels]
+    called, ill = ISIC2018.is_malignant[values.argmax(axis=1)], ISIC2018.is_malignant[labels]
     ppv = ill[called].mean()
     # Binomial, of images; lesions of several images make it wider.
     least = np.sqrt(ppv * (1 - ppv) / called.sum())
@@ -72,7 +75,7 @@ def test_predictive_values_vary_with_prevalence_and_sensitivities_do_not():
 def test_seven_of_seven_is_not_certain():
     labels = np.array([0] * 7 + [1] * 40)
     values = np.eye(7)[labels]
-    figures = evaluate(Labelled(labels, values, labels, np.arange(47)), n_resamples=50)
+    figures = evaluate(Labelled(labels, values, labels, np.arange(47), ISIC2018), n_resamples=50)
     mel = figures.estimate("sensitivity/MEL")
     # 0.025^(1/7) = 0.5904.
     assert (mel.value, mel.low, mel.high) == (1.0, pytest.approx(0.5904, abs=1e-4), 1.0)
@@ -83,9 +86,11 @@ def test_seven_of_seven_is_not_certain():
 
 def test_the_risk_of_a_level_is_what_was_drawn():
     labels, values, lesions = synthetic.predictions(1500, 72)
-    risk = malignant_probability(values)
+    risk = malignant_probability(values, ISIC2018)
     levels = np.where(risk > 0.5, "refer", np.where(risk > 0.05, "review", "routine"))
-    found = triage_figures(labels, risk, levels, lesions, n_resamples=300)["levels"]["refer"]["risk"]
-    ill = IS_MALIGNANT[labels]
+    found = triage_figures(labels, risk, levels, lesions, ISIC2018, n_resamples=300)["levels"]["refer"][
+        "risk"
+    ]
+    ill = ISIC2018.is_malignant[labels]
     assert found["value"] == pytest.approx(ill[levels == "refer"].mean())
     assert found["low"] < found["value"] < found["high"]

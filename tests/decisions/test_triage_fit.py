@@ -8,6 +8,7 @@ import pytest
 from skinlesion_cli.decisions.settings import TriageSettings
 from skinlesion_cli.decisions.triage_fit import conformal_minima, fit_levels
 from skinlesion_cli.errors import UsageError
+from tests.support.class_lists import ISIC2018
 
 
 def _images(melanomas: list[float], benign: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,7 +35,9 @@ def levels_of(risk: list[float], malignant: list[int], **settings: float):  # ty
     """Every image its own lesion, at confidence 0.95."""
     labels = np.where(np.array(malignant) == 1, 0, 1)
     nothing = np.zeros(len(risk), dtype=bool)
-    return fit_levels(labels, np.array(risk), np.arange(len(risk)), nothing, TriageSettings(**settings), 0.95)
+    return fit_levels(
+        labels, np.array(risk), np.arange(len(risk)), nothing, TriageSettings(**settings), 0.95, ISIC2018
+    )
 
 
 def test_refer_begins_where_the_predictive_value_still_holds() -> None:
@@ -70,10 +73,12 @@ def test_routine_ends_where_the_risk_still_holds() -> None:
 def test_raised_images_are_not_counted_as_routine() -> None:
     labels = np.array([1] * 1000 + [0] * 50)
     risk, raised = np.full(1050, 0.0015), np.arange(1050) >= 1000
-    levels, (_, routine) = fit_levels(labels, risk, np.arange(1050), raised, TriageSettings(), 0.95)
+    levels, (_, routine) = fit_levels(labels, risk, np.arange(1050), raised, TriageSettings(), 0.95, ISIC2018)
     assert (routine.granted, routine.lesions) == (True, 1000)
     none_raised = np.zeros(1050, dtype=bool)
-    levels, (_, routine) = fit_levels(labels, risk, np.arange(1050), none_raised, TriageSettings(), 0.95)
+    levels, (_, routine) = fit_levels(
+        labels, risk, np.arange(1050), none_raised, TriageSettings(), 0.95, ISIC2018
+    )
     assert (levels.routine_at_most, routine.granted, routine.guaranteed) == (-1.0, False, None)
 
 

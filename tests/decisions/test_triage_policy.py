@@ -9,8 +9,10 @@ from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.decisions.reasons import compared
 from skinlesion_cli.decisions.triage import DecisionRule, RiskLevels, apply_rule
 from skinlesion_cli.decisions.triage_policy import triage_policy
+from tests.support.class_lists import ISIC2018
 
 RULE = DecisionRule(
+    ISIC2018,
     alarms={"MEL": 0.18, "malignant": 0.25},
     levels=RiskLevels(refer_above=0.45, routine_at_most=0.02),
     conformal_minimum=(0.05, 0.80, 0.07, 0.02, 0.06, 0.01, 0.2),
@@ -34,17 +36,17 @@ def test_levels_come_in_the_order_in_which_they_apply() -> None:
 
 
 def test_only_what_the_calibration_holds_is_said() -> None:
-    bare = DecisionRule(levels=RiskLevels(0.45, 0.02))
+    bare = DecisionRule(ISIC2018, levels=RiskLevels(0.45, 0.02))
     assert triage_policy(bare, has_gate=False)[1].conditions == (
         "the malignant probability is above 0.020",
         "the decided class is MEL, BCC or AKIEC",
     )
-    nothing_routine = triage_policy(DecisionRule(levels=RiskLevels(0.45, -1.0)), has_gate=True)
+    nothing_routine = triage_policy(DecisionRule(ISIC2018, levels=RiskLevels(0.45, -1.0)), has_gate=True)
     assert [(each.level, len(each.conditions)) for each in nothing_routine] == [("refer", 1), ("review", 0)]
 
 
 def test_earlier_calibrations_review_before_they_refer() -> None:
-    rule = DecisionRule(malignant_threshold=0.3, conformal_minimum=(0.1,) * 7)
+    rule = DecisionRule(ISIC2018, malignant_threshold=0.3, conformal_minimum=(0.1,) * 7)
     levels = triage_policy(rule, has_gate=True)
     assert [each.level for each in levels] == ["review", "refer", "routine"]
     assert levels[1].conditions == (
@@ -52,7 +54,10 @@ def test_earlier_calibrations_review_before_they_refer() -> None:
         "the malignant probability is above 0.300",
     )
     assert levels[0].conditions[0] == "the quality gate flags the image"
-    assert [each.level for each in triage_policy(DecisionRule(), has_gate=False)] == ["refer", "routine"]
+    assert [each.level for each in triage_policy(DecisionRule(ISIC2018), has_gate=False)] == [
+        "refer",
+        "routine",
+    ]
 
 
 def test_each_condition_of_review_is_one_that_the_rule_applies() -> None:

@@ -18,11 +18,12 @@ from skinlesion_cli.decisions.triage import (
 )
 from skinlesion_cli.decisions.triage_fit import conformal_minima
 from tests.support import synthetic
+from tests.support.class_lists import ISIC2018
 
 
 def test_malignant_probability_by_hand():
     found = malignant_probability(
-        np.array([[0.1, 0.4, 0.2, 0.05, 0.25, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3, 0, 0, 0]])
+        np.array([[0.1, 0.4, 0.2, 0.05, 0.25, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3, 0, 0, 0]]), ISIC2018
     )
     assert found.tolist() == pytest.approx([0.35, 1.0])
     assert found.max() <= 1.0
@@ -38,25 +39,29 @@ def test_former_levels_one_by_one():
     decided = np.array([1, 1, 1, 1, 1, 0, 0])
     malignant = np.array([0.1, 0.5, 0.1, 0.1, 0.1, 0.9, 0.9])
     found = former_triage_levels(
-        decided, malignant, 0.3, sets("NV", "NV", "NV+MEL", "", "MEL", "MEL+BCC", "MEL+NV")
+        decided, malignant, 0.3, sets("NV", "NV", "NV+MEL", "", "MEL", "MEL+BCC", "MEL+NV"), ISIC2018
     )
     assert found.tolist() == ["routine", "refer", "review", "review", "review", "refer", "review"]
 
 
 def test_former_triage_reviews_a_flagged_image_whatever_else():
     found = former_triage_levels(
-        np.array([1, 0]), np.array([0.0, 1.0]), 0.3, sets("NV", "MEL"), np.array([True, True])
+        np.array([1, 0]), np.array([0.0, 1.0]), 0.3, sets("NV", "MEL"), ISIC2018, np.array([True, True])
     )
     assert found.tolist() == ["review", "review"]
 
 
 def test_at_the_operating_point_nothing_is_referred():
-    assert former_triage_levels(np.array([1]), np.array([0.3], np.float64), 0.3, None).tolist() == ["routine"]
-    assert former_triage_levels(np.array([1]), np.array([0.3000001]), 0.3, None).tolist() == ["refer"]
+    assert former_triage_levels(np.array([1]), np.array([0.3], np.float64), 0.3, None, ISIC2018).tolist() == [
+        "routine"
+    ]
+    assert former_triage_levels(np.array([1]), np.array([0.3000001]), 0.3, None, ISIC2018).tolist() == [
+        "refer"
+    ]
 
 
 def test_a_malignant_decision_refers_below_the_operating_point():
-    assert former_triage_levels(np.array([3]), np.array([0.1]), 0.3, None).tolist() == ["refer"]
+    assert former_triage_levels(np.array([3]), np.array([0.1]), 0.3, None, ISIC2018).tolist() == ["refer"]
 
 
 def test_conformal_minima_by_hand():
@@ -88,9 +93,9 @@ def test_conformal_sets_cover_every_class_on_new_lesions():
 
 def test_the_whole_rule_is_its_parts():
     _, values, _ = synthetic.predictions(200, 23)
-    rule = DecisionRule(thresholds={"MEL": 0.2, "AKIEC": 0.1}, malignant_threshold=0.3)
+    rule = DecisionRule(ISIC2018, thresholds={"MEL": 0.2, "AKIEC": 0.1}, malignant_threshold=0.3)
     found = apply_rule(rule, values)
-    assert (found.decisions.decided == decide(values, rule.thresholds).decided).all()
+    assert (found.decisions.decided == decide(values, rule.thresholds, ISIC2018).decided).all()
     assert found.conformal_sets is None
     assert set(found.triage) <= {"refer", "routine"}
 
@@ -109,9 +114,9 @@ def test_the_highest_malignant_probabilities_are_referred():
     # however probable malignancy was. Decided melanoma at 0.97, 0.90, 0.85, 0.6; a nevus at 0.2 and at 0.01.
     values = np.array([mixture(p) for p in (0.97, 0.90, 0.85, 0.6, 0.2, 0.01)])
     minima = (0.03, 0.09, 0.5, 0.5, 0.5, 0.5, 0.5)
-    former = apply_rule(DecisionRule(malignant_threshold=0.3, conformal_minimum=minima), values)
+    former = apply_rule(DecisionRule(ISIC2018, malignant_threshold=0.3, conformal_minimum=minima), values)
     assert former.triage.tolist() == ["refer", "review", "review", "review", "review", "routine"]
-    found = apply_rule(DecisionRule(levels=LEVELS, conformal_minimum=minima), values)
+    found = apply_rule(DecisionRule(ISIC2018, levels=LEVELS, conformal_minimum=minima), values)
     assert found.triage.tolist() == ["refer", "refer", "refer", "refer", "review", "routine"]
     ranks = {"refer": 2, "review": 1, "routine": 0}
     order = np.argsort(-found.malignant_probability)
@@ -136,6 +141,7 @@ def test_alarms_offsets_sets_and_flags_raise_and_say_why():
         [mixture(0.04), mixture(0.03), mixture(0.02, 2), mixture(0.01, 3, 4), mixture(0.0), mixture(0.0)]
     )
     rule = DecisionRule(
+        ISIC2018,
         class_offsets=(3.5, 0, 0, 0, 0, 0, 0),
         alarms={"MEL": 0.035, "malignant": 0.9},
         levels=LEVELS,

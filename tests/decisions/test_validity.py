@@ -12,8 +12,9 @@ import pytest
 from skinlesion_cli.decisions.policies.guaranteed import find
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target, TriageSettings
 from skinlesion_cli.decisions.statistics.lesions import votes
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, alarm_scores, malignant_probability
+from skinlesion_cli.decisions.triage import alarm_scores, malignant_probability
 from skinlesion_cli.decisions.triage_fit import fit_levels
+from tests.support.class_lists import ISIC2018
 
 N_POPULATION, N_SEEN, N_DRAWS = 20_000, 1_500, 1_000
 SETTINGS = FitSettings(
@@ -41,8 +42,8 @@ class Population:
         logits[:, 1] += 1.0
         logits[:, 3:] -= 6.0
         self.values = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        self.malignant = malignant_probability(self.values).astype(np.float64)
-        self.ill = IS_MALIGNANT[self.labels]
+        self.malignant = malignant_probability(self.values, ISIC2018).astype(np.float64)
+        self.ill = ISIC2018.is_malignant[self.labels]
         self.weight = 1.0 / self.sizes[self.codes]
 
     def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +66,8 @@ def test_all_guarantees_of_a_calibration_hold_together(
     """
     population, rng = Population(), np.random.default_rng(1)
     scores = {
-        name: alarm_scores(population.values, population.malignant, name) for name in ("MEL", "malignant")
+        name: alarm_scores(population.values, population.malignant, name, ISIC2018)
+        for name in ("MEL", "malignant")
     }
     positive = {"MEL": population.labels == 0, "malignant": population.ill}
     by_vote = {
@@ -75,11 +77,13 @@ def test_all_guarantees_of_a_calibration_hold_together(
     for draw in range(N_DRAWS):
         rows, codes = population.sample(rng)
         labels, values = population.labels[rows], population.values[rows]
-        alarms = find(labels, values, codes, SETTINGS)
+        alarms = find(labels, values, codes, SETTINGS, ISIC2018)
         raised = np.any([scores[name][rows] > theta for name, theta in alarms.alarms.items()], axis=0)
         confidence = SETTINGS.each_confidence(len(alarms.guarantees))
         malignant = population.malignant[rows]
-        levels, level_guarantees = fit_levels(labels, malignant, codes, raised, SETTINGS.triage, confidence)
+        levels, level_guarantees = fit_levels(
+            labels, malignant, codes, raised, SETTINGS.triage, confidence, ISIC2018
+        )
         statements = []
         for each in alarms.guarantees:
             name, theta = each.class_name, each.threshold

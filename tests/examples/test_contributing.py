@@ -158,13 +158,15 @@ def test_the_view_changes_no_mode_that_was_there(used, extended):
 def test_the_policy_made_the_thresholds(used, extended):
     body = artifact(used, "calibration/calibration.json")["body"]
     assert body["policy"] == "youden"
-    assert set(body["rule"]["thresholds"]) == {"MEL", "AKIEC"}
+    assert set(body["rule"]["thresholds"]) == {"MEL", "BCC", "AKIEC"}
     program = (
         "import numpy as np\n"
         "from skinlesion_cli.decisions.policies.youden import find\n"
         "from skinlesion_cli.decisions.settings import FitSettings\n"
         "p = np.full((4, 7), 0.01); p[:, 0] = 0.9, 0.6, 0.5, 0.1\n"
-        "def mel(*y): return find(np.array(y), p, np.arange(4), FitSettings()).thresholds['MEL']\n"
+        "from skinlesion_cli.taxonomy import shipped\n"
+        "seven = shipped('isic2018')\n"
+        "def mel(*y): return find(np.array(y), p, np.arange(4), FitSettings(), seven).thresholds['MEL']\n"
         "print(mel(0, 0, 1, 1) < 0.6, 0.6 - mel(0, 0, 1, 1) < 1e-9, mel(1, 1, 1, 1))\n"
     )
     done = run(extended, "-c", program, cwd=used)

@@ -15,6 +15,7 @@ from skinlesion_cli.inference import exporting
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import bench
 from skinlesion_cli.stages.bench import BenchSettings, _AsMeasured
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import run
 
 pytestmark = pytest.mark.command_line
@@ -122,7 +123,7 @@ def test_bench_of_an_adaptive_model_counts_the_steps_of_validation_not_of_its_ow
     from tests.support.tiny_models import make_workspace
 
     # A margin factor that nothing meets: the generated image itself gets all steps.
-    rule = StoppingRule(DecisionRule(), margin_factor=1e9, n_views=8, weights=(0.5, 0.5))
+    rule = StoppingRule(DecisionRule(ISIC2018), margin_factor=1e9, n_views=8, weights=(0.5, 0.5))
     shares = [0.75, 0.0, 0.0, 0.25, *[0.0] * 12]
     stopping = {"stopping_rule": rule.to_json(), "step_shares": shares}
     workspace = make_workspace(tmp_path / "ws", stopping=stopping)
@@ -141,7 +142,7 @@ def test_bench_of_an_adaptive_model_counts_the_steps_of_validation_not_of_its_ow
 
 
 def test_steps_as_measured_come_in_the_shares_given() -> None:
-    rule = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=4)
+    rule = StoppingRule(DecisionRule(ISIC2018), margin_factor=1.0, n_views=4)
     drawn, waiting, gone = _AsMeasured(rule, np.array([0.5, 0.0, 0.3, 0.2])), 20_000, []
     for n_steps in (1, 2, 3, 4):
         settled = drawn.converged(np.zeros((waiting, 7)), n_steps)

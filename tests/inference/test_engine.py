@@ -16,6 +16,7 @@ from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.engine import Engine, EngineMember
 from skinlesion_cli.inference.runtimes.base import Outputs, softmax
+from tests.support.class_lists import ISIC2018
 
 
 @pytest.mark.parametrize("name", [name for name in tta.VIEWS if tta.is_whole(name)])
@@ -195,7 +196,7 @@ def test_a_view_drawn_twice_counts_twice_and_runs_once() -> None:
 
 
 def test_converged_images_are_not_run_again() -> None:
-    stopping = StoppingRule(DecisionRule(), margin_factor=2.0, n_views=8)
+    stopping = StoppingRule(DecisionRule(ISIC2018), margin_factor=2.0, n_views=8)
     engine, runtime = _engine(tta.MODES["d4"], stopping)
     sure, unsure = _image(250, 0, 250, 0), _image(66, 64, 66, 64)
     found = engine.run([sure, unsure])
@@ -243,7 +244,7 @@ def test_the_engine_stops_where_the_fit_said(monkeypatch: pytest.MonkeyPatch) ->
     generator = np.random.default_rng(5)
     images = [_image(*generator.integers(0, 256, 4)) for _ in range(60)]
     by_view = np.stack([_engine((view,))[0].run(images).probabilities for view in tta.MODES["d4"]], axis=1)
-    stopping = StoppingRule(DecisionRule(thresholds={"MEL": 0.3}), margin_factor=2.0, n_views=8)
+    stopping = StoppingRule(DecisionRule(ISIC2018, thresholds={"MEL": 0.3}), margin_factor=2.0, n_views=8)
     means, views = stopped_means(stopping, by_view[:, None])
     found = _engine(tta.MODES["d4"], stopping)[0].run(images)
     assert 1.0 < views.mean() < 8.0
@@ -414,7 +415,7 @@ def _two_groups(stopping: StoppingRule | None) -> Engine:
 
 
 def test_looks_pass_through_the_networks_of_one_voice_at_a_time() -> None:
-    stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
+    stopping = StoppingRule(DecisionRule(ISIC2018), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
     engine = _two_groups(stopping)
     sure, unsure = _image(250, 0, 250, 0), _image(64, 64, 64, 64)
     found = engine.run([sure, unsure])
@@ -426,7 +427,7 @@ def test_looks_pass_through_the_networks_of_one_voice_at_a_time() -> None:
 
 
 def test_maps_cost_no_second_forward_pass_and_change_nothing() -> None:
-    stopping = StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
+    stopping = StoppingRule(DecisionRule(ISIC2018), margin_factor=1.0, n_views=8, weights=(0.5, 0.5))
     images = [_image(250, 0, 250, 0), _image(66, 64, 66, 64)]
     plain, mapped = _two_groups(stopping), _two_groups(stopping)
     found, with_maps = plain.run(images), mapped.run(images, keep_layers=True)
@@ -439,4 +440,6 @@ def test_maps_cost_no_second_forward_pass_and_change_nothing() -> None:
 
 def test_a_rule_for_other_member_groups_is_refused() -> None:
     with pytest.raises(ValueError, match="2 member groups, but a stopping rule for 3"):
-        _two_groups(StoppingRule(DecisionRule(), margin_factor=1.0, n_views=8, weights=(0.4, 0.3, 0.3)))
+        _two_groups(
+            StoppingRule(DecisionRule(ISIC2018), margin_factor=1.0, n_views=8, weights=(0.4, 0.3, 0.3))
+        )

@@ -32,7 +32,7 @@ def photograph(identity: str, lesion: str | None, triage: str, p_mel: float, **c
 
 
 def verdicts(*photographs: Prediction, rule: DecisionRule | None = None) -> dict[str, LesionVerdict]:
-    tally = LesionTally(ISIC2018, rule or DecisionRule())
+    tally = LesionTally(ISIC2018, rule or DecisionRule(ISIC2018))
     for each in photographs:
         tally.add(each)
     return {verdict.lesion: verdict for verdict in tally.verdicts()}
@@ -58,7 +58,7 @@ def test_the_class_is_decided_on_the_mean_by_the_rule_of_the_calibration() -> No
     assert verdicts(*both)["A"].decision == "NV"
     # The mean is 0.3.
     for threshold, decision in ((0.29, "MEL"), (0.31, "NV")):
-        rule = DecisionRule(thresholds={"MEL": threshold}, priority=("MEL",))
+        rule = DecisionRule(ISIC2018, thresholds={"MEL": threshold}, priority=("MEL",))
         assert verdicts(*both, rule=rule)["A"].decision == decision
 
 

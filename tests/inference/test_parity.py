@@ -151,11 +151,13 @@ def workspace_for(gated_workspace: Path, tmp_path_factory: pytest.TempPathFactor
             root = tmp_path_factory.mktemp("mode") / "ws"
             shutil.copytree(gated_workspace, root)
             views = tta.MODES["d4" if mode == tta.ADAPTIVE else mode]
-            rule = DecisionRule(thresholds=THRESHOLDS, malignant_threshold=0.5, conformal_minimum=(0.1,) * 7)
+            rule = DecisionRule(
+                ISIC2018, thresholds=THRESHOLDS, malignant_threshold=0.5, conformal_minimum=(0.1,) * 7
+            )
             stopping = StoppingRule(rule, margin_factor=0.3, n_views=8, weights=(0.5, 0.5))
             stored = {"stopping_rule": stopping.to_json()} if mode == tta.ADAPTIVE else None
             ensemble = replace(Ensemble.load(Workspace(root).ensemble), views=views)
-            calibration = Calibration(rule, "published", mode, views, stopping=stored, classes=ISIC2018)
+            calibration = Calibration(rule, "published", mode, views, stopping=stored)
             calibration.save(
                 Workspace(root).calibration, inputs={"ensemble": ensemble.save(Workspace(root).ensemble)}
             )

@@ -172,6 +172,7 @@ def test_an_older_table_makes_a_page_and_can_be_evaluated(tmp_path: Path) -> Non
         policy=(),
         facts={},
         model_sha256="",
+        classes=ISIC2018,
     )
     html = page(older("csv"), about)
     assert "=1+1.png" in html

@@ -17,8 +17,9 @@ from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.report.batch import BatchPage
 from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 
-RULE = DecisionRule(alarms={"MEL": 0.3}, levels=RiskLevels(refer_above=0.45, routine_at_most=0.02))
+RULE = DecisionRule(ISIC2018, alarms={"MEL": 0.3}, levels=RiskLevels(refer_above=0.45, routine_at_most=0.02))
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -111,6 +112,7 @@ def about(small_picture: bytes) -> BatchPage:
         policy=triage_policy(RULE, has_gate=True),
         facts={"model": "tiny"},
         model_sha256="ab",
+        classes=ISIC2018,
     )
 
 

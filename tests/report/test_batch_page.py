@@ -422,7 +422,7 @@ def test_lesions_come_together_worst_first(browser: Any, about: BatchPage, tmp_p
         predicted("a2.jpg", "refer", 0.9, "MEL", lesion="A"),
         predicted("c1.jpg", "routine", 0.05, lesion="C"),
     ]
-    tally = LesionTally(ISIC2018, DecisionRule())
+    tally = LesionTally(ISIC2018, DecisionRule(ISIC2018))
     for photograph in photographs:
         tally.add(photograph)
     lesions = {verdict.lesion: verdict for verdict in tally.verdicts()}

@@ -139,7 +139,7 @@ def test_counts_of_a_class_by_hand() -> None:
     # Of 10 melanomas 7 are called so and 1 is called nothing at all; of 30 nevi 4 are called melanoma.
     matrix[0, [0, 1, 7]] = 7, 2, 1
     matrix[1, [0, 1]] = 4, 26
-    assert class_counts(matrix.tolist(), "MEL") == {
+    assert class_counts(matrix.tolist(), "MEL", ISIC2018) == {
         "sensitivity": (7, 10),
         "specificity": (26, 30),
         "ppv": (7, 11),
@@ -153,7 +153,7 @@ def test_classes_with_few_lesions_are_named() -> None:
 
 
 def test_curves_differ_without_colour() -> None:
-    styles = [class_style(index) for index in range(7)]
+    styles = [class_style(index, ISIC2018) for index in range(7)]
     assert len({str(style["linestyle"]) for style in styles}) == 7
     assert len({style["marker"] for style in styles}) == 7
 

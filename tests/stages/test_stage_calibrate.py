@@ -11,7 +11,7 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
-from skinlesion_cli.decisions.policies.published import published_thresholds
+from skinlesion_cli.decisions.policies.published import PUBLISHED_TARGETS, published_thresholds
 from skinlesion_cli.decisions.probability_fit import fit
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target, TriageSettings
 from skinlesion_cli.decisions.thresholds import decide
@@ -41,11 +41,13 @@ def test_published_is_the_published_search_on_plain_probabilities(workspace: Wor
     run(workspace, FitSettings(policy="published"))
     calibration = Calibration.load(workspace.calibration)
     validation = Predictions.load(workspace.ensemble_predictions("val"))
-    wanted = published_thresholds(validation.labels, validation.probabilities).thresholds
+    wanted = published_thresholds(
+        validation.labels, validation.probabilities, PUBLISHED_TARGETS, ISIC2018
+    ).thresholds
     assert calibration.rule.thresholds == wanted
     assert calibration.rule.probability_calibration.method == "none"
     outcome = calibration.decide(validation.probabilities)
-    expected = decide(validation.probabilities, wanted, ("MEL", "AKIEC"))
+    expected = decide(validation.probabilities, wanted, ISIC2018, ("MEL", "AKIEC"))
     assert (outcome.decisions.decided == expected.decided).all()
     assert (calibration.guarantees, calibration.rule.alarms, calibration.rule.class_offsets) == ((), {}, ())
     assert [each["level"] for each in calibration.level_guarantees] == ["refer", "routine"]

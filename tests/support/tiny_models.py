@@ -74,16 +74,15 @@ def make_workspace(
     ensemble = Ensemble(tuple(members), "equal", tta.MODES["d4"], classes=ISIC2018)
     made = ensemble.save(workspace.ensemble)
     calibration = Calibration(
-        DecisionRule(thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.5),
+        DecisionRule(ISIC2018, thresholds={"MEL": 0.3, "AKIEC": 0.4}, malignant_threshold=0.5),
         "published",
         "adaptive" if stopping else "d4",
         tta.MODES["d4"],
         stopping=stopping,
-        classes=ISIC2018,
     )
     calibration.save(workspace.calibration, inputs={"ensemble": made})
     if metadata_fields:
-        rule = DecisionRule(thresholds={"MEL": 0.2, "AKIEC": 0.2}, malignant_threshold=0.2)
+        rule = DecisionRule(ISIC2018, thresholds={"MEL": 0.2, "AKIEC": 0.2}, malignant_threshold=0.2)
         replace(calibration, rule=rule).save(workspace.metadata_calibration, inputs={"ensemble": made})
     return root
 

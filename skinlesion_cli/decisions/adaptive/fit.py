@@ -15,6 +15,7 @@ from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.errors import DataError
+from skinlesion_cli.taxonomy import ClassList
 
 MOST_CHANGED = 0.005
 CONFIDENCE = 0.95
@@ -122,7 +123,7 @@ def fit_stopping(
 
     Parameters
     ----------
-    group_probabilities : float32 (n_images, n_groups, n_views, 7), in view order.
+    group_probabilities : float32 (n_images, n_groups, n_views, n_classes), in view order.
     weights : of the member groups.
 
     Raises
@@ -193,18 +194,19 @@ def fit_adaptive(
     lesion_ids: np.ndarray,
     settings: FitSettings,
     protects: Protects,
+    classes: ClassList,
 ) -> tuple[StoppingFit, np.ndarray]:
     """The stopping rule for these settings, and the probabilities that it leaves to decide on.
 
     It protects the decisions of a rule that is fitted on all steps. The rule in use is to be fitted on what
-    the stopping leaves, float32 (n_images, 7), so that thresholds are calibrated on the forward passes of
-    prediction; `decisions_changed_in_all` counts that change too.
+    the stopping leaves, float32 (n_images, n_classes), so that thresholds are calibrated on the forward
+    passes of prediction; `decisions_changed_in_all` counts that change too.
     """
     full = Steps(tuple(weights), group_probabilities.shape[2]).estimates(group_probabilities)[:, -1]
-    protected = fit_rule(labels, full, lesion_ids, settings).rule
+    protected = fit_rule(labels, full, lesion_ids, settings, classes).rule
     fitted = fit_stopping(protected, group_probabilities, labels, lesion_ids, weights, protects)
     probabilities, _ = stopped_means(fitted.stopping, group_probabilities)
-    in_use = fit_rule(labels, probabilities, lesion_ids, settings).rule
+    in_use = fit_rule(labels, probabilities, lesion_ids, settings, classes).rule
     before = apply_rule(protected, full).decisions.decided
     after = apply_rule(in_use, probabilities).decisions.decided
     return replace(fitted, decisions_changed_in_all=float((before != after).mean())), probabilities

@@ -92,18 +92,21 @@ class Steps:
 
         Parameters
         ----------
-        sums : float64 (n_images, n_groups, 7), probabilities of each group summed over the views seen so far.
+        sums : float64 (n_images, n_groups, n_classes), probabilities of each group summed over the views
+            seen so far.
 
         Returns
         -------
-        float32 (n_images, 7): the weighted mean of the groups run so far, each the mean of its views.
+        float32 (n_images, n_classes): the weighted mean of the groups run so far, each the mean of its views.
         """
         factor = self._shares[n_steps - 1] / np.maximum(self._seen[n_steps - 1], 1)
         result: np.ndarray = np.einsum("g,ngc->nc", factor, sums).astype(np.float32)
         return result
 
     def estimates(self, group_probabilities: np.ndarray) -> np.ndarray:
-        """The same after every step: (n_images, n_groups, n_views, 7) to float32 (n_images, n_steps, 7)."""
+        """The same after every step: (n_images, n_groups, n_views, n_classes) to float32 (n_images, n_steps,
+        n_classes).
+        """
         n_images, n_groups, _, n_classes = group_probabilities.shape
         sums = np.zeros((n_images, n_groups, n_classes))
         estimates = np.empty((n_images, self.n, n_classes), dtype=np.float32)

@@ -8,7 +8,7 @@ error. An image has converged when its probabilities are further from every boun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,14 +17,13 @@ import numpy as np
 from skinlesion_cli.decisions.adaptive.forward_passes import Steps
 from skinlesion_cli.decisions.thresholds import class_scores, decide, priority_order
 from skinlesion_cli.decisions.triage import (
-    IS_MALIGNANT,
     DecisionRule,
     RiskLevels,
     apply_rule,
     malignant_probability,
 )
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import CLASS_INDEX, MALIGNANT
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 Protects = Literal["decision", "triage"]
 PROTECTABLE: tuple[Protects, ...] = ("decision", "triage")
@@ -59,7 +58,9 @@ class StoppingRule:
         return Steps(self.weights, self.n_views)
 
     def converged(self, probabilities: np.ndarray, n_steps: int) -> np.ndarray:
-        """bool (n,): which estimates after the first `n_steps` steps, shape (n, 7), need no further one."""
+        """bool (n,): which estimates after the first `n_steps` steps, shape (n, n_classes), need no further
+        one.
+        """
         if n_steps >= self.steps.n:
             return np.ones(len(probabilities), dtype=bool)
         needed = self.margin_factor * self.steps.spreads[n_steps - 1]
@@ -69,7 +70,7 @@ class StoppingRule:
     def to_json(self) -> dict[str, Any]:
         """In JSON types."""
         return {
-            "rule": asdict(self.rule),
+            "rule": self.rule.to_json(),
             "margin_factor": self.margin_factor,
             "n_views": self.n_views,
             "weights": list(self.weights),
@@ -77,10 +78,10 @@ class StoppingRule:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> StoppingRule:
+    def from_json(cls, stored: Mapping[str, Any], classes: ClassList) -> StoppingRule:
         """What `to_json` wrote."""
         return cls(
-            rule=DecisionRule.from_json(stored["rule"]),
+            rule=DecisionRule.from_json(stored["rule"], classes),
             margin_factor=float(stored["margin_factor"]),
             n_views=int(stored["n_views"]),
             protects=stored["protects"],
@@ -112,12 +113,12 @@ def margin(
     odds = _log_odds(calibrated)
     ordered = np.sort(class_scores(np.maximum(calibrated, _LEAST), rule.class_offsets), axis=1)
     least: np.ndarray = ordered[:, -1] - ordered[:, -2]
-    for name in reversed(priority_order(rule.thresholds, rule.priority)):
-        index = CLASS_INDEX[name]
+    for name in reversed(priority_order(rule.thresholds, rule.priority, rule.classes)):
+        index = rule.classes.index[name]
         distance = odds[:, index] - _log_odds(rule.thresholds[name])
         # A class that fires makes all that is less important than it irrelevant.
         least = np.where(distance > 0, distance, np.minimum(least, -distance))
-    if protects == "decision":
+    if protects == "decision" or not rule.classes.has_malignant:
         return least
     if rule.levels is None:
         return _former_triage_margin(rule, calibrated, odds, least)
@@ -131,18 +132,18 @@ def _triage_margin(
     """Distance from another level. What raises `routine` to `review` matters only at low malignant
     probability.
     """
-    risk = malignant_probability(calibrated).astype(np.float64)
+    risk = malignant_probability(calibrated, rule.classes).astype(np.float64)
     risk_odds = _log_odds(risk)
     to_refer = np.abs(risk_odds - _log_odds(levels.refer_above))
     to_routine = np.abs(risk_odds - _log_odds(levels.routine_at_most))
     raising = decision
     for name, threshold in rule.alarms.items():
-        alarm = risk_odds if name == MALIGNANT else odds[:, CLASS_INDEX[name]]
+        alarm = risk_odds if name == MALIGNANT else odds[:, rule.classes.index[name]]
         raising = np.minimum(raising, np.abs(alarm - _log_odds(threshold)))
     if rule.conformal_minimum:
         over = odds - _log_odds(np.asarray(rule.conformal_minimum))
-        for classes in (IS_MALIGNANT, ~IS_MALIGNANT):
-            raising = np.minimum(raising, np.abs(over[:, classes].max(axis=1)))
+        for side in (rule.classes.is_malignant, ~rule.classes.is_malignant):
+            raising = np.minimum(raising, np.abs(over[:, side].max(axis=1)))
     below = np.minimum(to_routine, np.where(risk <= levels.routine_at_most, raising, np.inf))
     nearest: np.ndarray = np.where(risk > levels.refer_above, to_refer, np.minimum(to_refer, below))
     return nearest
@@ -152,15 +153,15 @@ def _former_triage_margin(
     rule: DecisionRule, calibrated: np.ndarray, odds: np.ndarray, least: np.ndarray
 ) -> np.ndarray:
     """The same under the triage of calibrations that were written before `RiskLevels`."""
-    decided = decide(calibrated, rule.thresholds, rule.priority, rule.class_offsets).decided
+    decided = decide(calibrated, rule.thresholds, rule.classes, rule.priority, rule.class_offsets).decided
     if rule.malignant_threshold is not None:
-        malignant = malignant_probability(calibrated).astype(np.float64)
+        malignant = malignant_probability(calibrated, rule.classes).astype(np.float64)
         away = np.abs(_log_odds(malignant) - _log_odds(rule.malignant_threshold))
-        least = np.where(IS_MALIGNANT[decided], least, np.minimum(least, away))
+        least = np.where(rule.classes.is_malignant[decided], least, np.minimum(least, away))
     if rule.conformal_minimum:
         over = odds - _log_odds(np.asarray(rule.conformal_minimum))
-        holds_malignant = over[:, IS_MALIGNANT].max(axis=1)
-        holds_benign = over[:, ~IS_MALIGNANT].max(axis=1)
+        holds_malignant = over[:, rule.classes.is_malignant].max(axis=1)
+        holds_benign = over[:, ~rule.classes.is_malignant].max(axis=1)
         least = np.minimum(least, np.minimum(np.abs(holds_malignant), np.abs(holds_benign)))
     return least
 
@@ -187,11 +188,12 @@ def stopped_means(stopping: StoppingRule, group_probabilities: np.ndarray) -> tu
 
     Parameters
     ----------
-    group_probabilities : float32 (n, n_groups, n_views, 7), of each member group view by view, in view order.
+    group_probabilities : float32 (n, n_groups, n_views, n_classes), of each member group view by view, in
+        view order.
 
     Returns
     -------
-    float32 (n, 7), the estimate after the steps taken; int64 (n,), how many those are.
+    float32 (n, n_classes), the estimate after the steps taken; int64 (n,), how many those are.
     """
     estimates = stopping.steps.estimates(group_probabilities)
     n_images, n_steps = estimates.shape[:2]
@@ -209,8 +211,12 @@ def stopped_means(stopping: StoppingRule, group_probabilities: np.ndarray) -> tu
 def changed(
     rule: DecisionRule, first: np.ndarray, second: np.ndarray, protects: Protects = "decision"
 ) -> np.ndarray:
-    """bool (n,): images of which what is protected differs between `first` and `second`, both (n, 7)."""
+    """bool (n,): images of which what is protected differs between `first` and `second`, both (n,
+    n_classes).
+    """
     one, other = apply_rule(rule, first), apply_rule(rule, second)
     differing = one.decisions.decided != other.decisions.decided
-    result: np.ndarray = differing if protects == "decision" else differing | (one.triage != other.triage)
+    if protects == "triage" and one.triage is not None and other.triage is not None:
+        differing = differing | (one.triage != other.triage)
+    result: np.ndarray = differing
     return result

@@ -10,8 +10,8 @@ import numpy as np
 from skinlesion_cli.decisions.probability_fit import ECE_BINS, sharpness
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.metrics import checked
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
-from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT
+from skinlesion_cli.decisions.triage import malignant_probability
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 RELIABILITY_BINS = 10
 _LEAST = 1e-6  # of a probability whose log odds are taken
@@ -93,16 +93,20 @@ def reliability(scores: np.ndarray, positive: np.ndarray, n_bins: int = RELIABIL
     return tuple(bins)
 
 
-def calibration_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """All of it: `by_class` (and `malignant`), `class_error` (their mean over the classes), the reliability
-    curve of the malignant probability, and the figures of `sharpness`."""
+def calibration_figures(labels: np.ndarray, probabilities: np.ndarray, classes: ClassList) -> dict[str, Any]:
+    """All of it: `by_class` (and `malignant`, where a class is), `class_error` (their mean over the
+    classes), the reliability curve of the malignant probability, and the figures of `sharpness`."""
     values, labels = checked(probabilities), np.asarray(labels)
-    by_class = {name: calibrated(values[:, i], labels == i) for i, name in enumerate(CLASS_NAMES)}
-    malignant, ill = malignant_probability(values).astype(np.float64), IS_MALIGNANT[labels]
+    by_class = {name: calibrated(values[:, i], labels == i) for i, name in enumerate(classes.codes)}
+    class_error = float(np.mean([each.error for each in by_class.values()]))
+    curve: tuple[Bin, ...] = ()
+    if classes.has_malignant:
+        malignant = malignant_probability(values, classes).astype(np.float64)
+        ill = classes.is_malignant[labels]
+        by_class[MALIGNANT], curve = calibrated(malignant, ill), reliability(malignant, ill)
     return {
         **asdict(sharpness(labels, values)),
-        "class_error": float(np.mean([each.error for each in by_class.values()])),
-        "by_class": {name: asdict(each) for name, each in by_class.items()}
-        | {MALIGNANT: asdict(calibrated(malignant, ill))},
-        "malignant_reliability": [asdict(each) for each in reliability(malignant, ill)],
+        "class_error": class_error,
+        "by_class": {name: asdict(each) for name, each in by_class.items()},
+        "malignant_reliability": [asdict(each) for each in curve],
     }

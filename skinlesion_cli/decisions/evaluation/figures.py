@@ -20,15 +20,14 @@ from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked, ratio
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, malignant_probability
+from skinlesion_cli.decisions.triage import malignant_probability
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 FEWEST_LESIONS = 10
 NET_BENEFIT_THRESHOLDS: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 _SHARES_OF_A_CLASS = ("sensitivity/", "specificity/", "malignant/sensitivity", "malignant/specificity")
 _NO_INTERVAL = (float("nan"), float("nan"))
-_COLUMNS = N_CLASSES + 1  # predicted classes, and "none"
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class Labelled:
     probabilities: np.ndarray
     decided: np.ndarray
     lesion_ids: np.ndarray
+    classes: ClassList
 
 
 @dataclass(frozen=True)
@@ -104,30 +104,30 @@ def evaluate(
     Names: `bacc`, `malignant_bacc`, `accuracy`, `sensitivity/MEL` and so on for `specificity`, `ppv`, `npv`,
     `auc`, `ap`; `macro_auc`; `malignant/auc`, `malignant/ap`, `malignant/sensitivity`, ... (decided malignant
     or not); `brier`, `log_loss`, `ece`; `net_benefit/0.10` of the malignant probability,
-    `net_benefit_all/0.10` of referring everyone. Net benefit: TP/n - FP/n · t/(1-t) (Vickers & Elkin, 2006).
+    `net_benefit_all/0.10` of referring everyone. All that is said of malignancy is NaN where no class is.
+    Net benefit: TP/n - FP/n · t/(1-t) (Vickers & Elkin, 2006).
 
     Raises
     ------
     DataError : no images.
     """
-    labels, values = np.asarray(data.labels), checked(data.probabilities)
+    labels, values, classes = np.asarray(data.labels), checked(data.probabilities), data.classes
     if len(labels) == 0:
         raise DataError("there are no labelled predictions to evaluate")
     lesions = group(data.lesion_ids, labels)
     groups = dict(subgroups or {})
-    sums = lesion_sums(_image_features(labels, values, np.asarray(data.decided), groups), lesions)
-    ranks = _rankings(labels, values, lesions) if ranking else {}
-    present = np.bincount(labels, minlength=N_CLASSES) > 0
+    sums = lesion_sums(_image_features(labels, values, np.asarray(data.decided), groups, classes), lesions)
+    ranks = _rankings(labels, values, lesions, classes) if ranking else {}
 
     def figures_of(weights: np.ndarray) -> dict[str, np.ndarray]:
-        values = _from_sums(weights @ sums, list(groups), present)
+        values = _from_sums(weights @ sums, list(groups), classes)
         for name, rank in ranks.items():
             auc, ap = rank.figures(weights)
             prefix, _, suffix = name.partition("/")
             values[f"{prefix}/auc" if not suffix else f"auc/{suffix}"] = auc
             values[f"{prefix}/ap" if not suffix else f"ap/{suffix}"] = ap
         if ranks:
-            aucs = np.stack([values[f"auc/{name}"] for name in CLASS_NAMES])
+            aucs = np.stack([values[f"auc/{name}"] for name in classes.codes])
             values["macro_auc"] = _mean_of_defined(aucs)
         return values
 
@@ -136,7 +136,7 @@ def evaluate(
     if n_resamples:
         within = Resamples(lesions, labels[lesions.first], n_resamples, seed)
         overall = Resamples(lesions, None, n_resamples, seed)
-        chunks = [_from_sums(weights @ sums, list(groups), present) for weights in within.weights()]
+        chunks = [_from_sums(weights @ sums, list(groups), classes) for weights in within.weights()]
         replicates = {
             name: np.concatenate([chunk[name] for chunk in chunks]) for name in once if _within_class(name)
         }
@@ -188,9 +188,10 @@ def _small(
             names = (f"net_benefit/{threshold:.2f}", f"net_benefit_all/{threshold:.2f}")
             intervals.update(dict.fromkeys(names, _NO_INTERVAL))
     share("accuracy", every, decided == labels)
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(data.classes.codes):
         against_the_rest("", f"/{name}", labels == index, decided == index)
-    ill, called = IS_MALIGNANT[labels], np.append(IS_MALIGNANT, False)[decided]
+    malignant = data.classes.is_malignant
+    ill, called = malignant[labels], np.append(malignant, False)[decided]
     against_the_rest("malignant/", "", ill, called)
     for group_name, mask in ({**groups, "": every}).items():
         inside = np.asarray(mask, dtype=bool)
@@ -202,12 +203,16 @@ def _small(
     return intervals
 
 
-def _rankings(labels: np.ndarray, values: np.ndarray, lesions: Lesions) -> dict[str, Ranking]:
+def _rankings(
+    labels: np.ndarray, values: np.ndarray, lesions: Lesions, classes: ClassList
+) -> dict[str, Ranking]:
     rankings = {
         f"class/{name}": Ranking.of(values[:, index], labels == index, lesions)
-        for index, name in enumerate(CLASS_NAMES)
+        for index, name in enumerate(classes.codes)
     }
-    rankings["malignant"] = Ranking.of(malignant_probability(values), IS_MALIGNANT[labels], lesions)
+    rankings["malignant"] = Ranking.of(
+        malignant_probability(values, classes), classes.is_malignant[labels], lesions
+    )
     return rankings
 
 
@@ -218,19 +223,24 @@ def _one_hot(codes: np.ndarray, n: int) -> np.ndarray:
 
 
 def _image_features(
-    labels: np.ndarray, values: np.ndarray, decided: np.ndarray, groups: Mapping[str, np.ndarray]
+    labels: np.ndarray,
+    values: np.ndarray,
+    decided: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    classes: ClassList,
 ) -> np.ndarray:
     """Columns whose sums over images give every figure; `_from_sums` takes them apart in the same order."""
-    rows = np.arange(len(labels))
-    column = np.where(decided < 0, N_CLASSES, decided)
-    confusion = _one_hot(labels * _COLUMNS + column, N_CLASSES * _COLUMNS)
-    truth = np.eye(N_CLASSES)[labels]
+    rows, n_classes = np.arange(len(labels)), classes.n_classes
+    column = np.where(decided < 0, n_classes, decided)
+    # The last column of the matrix is "none".
+    confusion = _one_hot(labels * (n_classes + 1) + column, n_classes * (n_classes + 1))
+    truth = np.eye(n_classes)[labels]
     confidence = values.max(axis=1)
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gap = (values.argmax(axis=1) == labels) - confidence
-    malignant = malignant_probability(values).astype(np.float64)
+    malignant = malignant_probability(values, classes).astype(np.float64)
     over = malignant[:, None] > np.array(NET_BENEFIT_THRESHOLDS)[None, :]
-    ill = IS_MALIGNANT[labels][:, None]
+    ill = classes.is_malignant[labels][:, None]
     blocks = [
         confusion,
         ((values - truth) ** 2).sum(axis=1)[:, None],
@@ -242,7 +252,7 @@ def _image_features(
     for mask in groups.values():
         inside = np.asarray(mask, dtype=bool)[:, None]
         right = (decided == labels)[:, None]
-        said = (np.append(IS_MALIGNANT, False)[column])[:, None]
+        said = (np.append(classes.is_malignant, False)[column])[:, None]
         blocks += [truth * inside, truth * (inside & right)]
         blocks += [inside & ill & said, inside & ill, inside & ~ill & ~said, inside & ~ill]
     return np.concatenate([np.asarray(block, dtype=np.float32) for block in blocks], axis=1)
@@ -254,33 +264,38 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     return ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
 
 
-def _from_sums(sums: np.ndarray, groups: list[str], present: np.ndarray) -> dict[str, np.ndarray]:
+def _from_sums(sums: np.ndarray, groups: list[str], classes: ClassList) -> dict[str, np.ndarray]:
     sums = sums.astype(np.float64)
-    taken = 0
+    n_classes, taken = classes.n_classes, 0
 
     def take(width: int) -> np.ndarray:
         nonlocal taken
         taken += width
         return sums[:, taken - width : taken]
 
-    matrix = take(N_CLASSES * _COLUMNS).reshape(-1, N_CLASSES, _COLUMNS)
-    values = _decision_figures(matrix)
+    matrix = take(n_classes * (n_classes + 1)).reshape(-1, n_classes, n_classes + 1)
+    values = _decision_figures(matrix, classes)
     n = matrix.sum(axis=(1, 2))
     values["brier"], values["log_loss"] = ratio(take(1)[:, 0], n), ratio(take(1)[:, 0], n)
     values["ece"] = ratio(np.abs(take(ECE_BINS)).sum(axis=1), n)
-    values |= _net_benefit(matrix, take(len(NET_BENEFIT_THRESHOLDS)), take(len(NET_BENEFIT_THRESHOLDS)))
+    hits, false = take(len(NET_BENEFIT_THRESHOLDS)), take(len(NET_BENEFIT_THRESHOLDS))
+    values |= _net_benefit(matrix, hits, false, classes)
     for name in groups:
-        support, right = take(N_CLASSES), take(N_CLASSES)
+        support, right = take(n_classes), take(n_classes)
         values[f"subgroup/{name}/bacc"] = _mean_of_defined(ratio(right, support).T)
         caught, ill, cleared, well = (take(1)[:, 0] for _ in range(4))
         values[f"subgroup/{name}/malignant_sensitivity"] = ratio(caught, ill)
         values[f"subgroup/{name}/malignant_specificity"] = ratio(cleared, well)
+    if not classes.has_malignant:
+        undefined = np.full(len(sums), np.nan)
+        values |= {name: undefined for name in values if "malignant" in name or "net_benefit" in name}
     return values
 
 
-def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """From confusion matrices (b, 7, 8)."""
-    support, said = matrix.sum(axis=2), matrix.sum(axis=1)[:, :N_CLASSES]
+def _decision_figures(matrix: np.ndarray, classes: ClassList) -> dict[str, np.ndarray]:
+    """From confusion matrices (b, n_classes, n_classes + 1)."""
+    n_classes, malignant = classes.n_classes, classes.is_malignant
+    support, said = matrix.sum(axis=2), matrix.sum(axis=1)[:, :n_classes]
     right = np.diagonal(matrix, axis1=1, axis2=2)
     n = support.sum(axis=1, keepdims=True)
     recall = ratio(right, support)
@@ -288,7 +303,7 @@ def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
     cleared = n - support - false_calls
     shares = {
         "bacc": _mean_of_defined(recall.T),
-        "malignant_bacc": _mean_of_defined(recall[:, IS_MALIGNANT].T),
+        "malignant_bacc": _mean_of_defined(recall[:, malignant].T),
         "accuracy": ratio(right.sum(axis=1), n[:, 0]),
     }
     by_class = {
@@ -298,11 +313,11 @@ def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
         "npv": ratio(cleared, n - said),
     }
     for figure, values in by_class.items():
-        shares |= {f"{figure}/{name}": values[:, index] for index, name in enumerate(CLASS_NAMES)}
-    ill = matrix[:, IS_MALIGNANT]
-    well = matrix[:, ~IS_MALIGNANT]
-    caught = ill[:, :, :N_CLASSES][:, :, IS_MALIGNANT].sum(axis=(1, 2))
-    alarmed = well[:, :, :N_CLASSES][:, :, IS_MALIGNANT].sum(axis=(1, 2))
+        shares |= {f"{figure}/{name}": values[:, index] for index, name in enumerate(classes.codes)}
+    ill = matrix[:, malignant]
+    well = matrix[:, ~malignant]
+    caught = ill[:, :, :n_classes][:, :, malignant].sum(axis=(1, 2))
+    alarmed = well[:, :, :n_classes][:, :, malignant].sum(axis=(1, 2))
     n_ill, n_well = ill.sum(axis=(1, 2)), well.sum(axis=(1, 2))
     shares["malignant/sensitivity"] = ratio(caught, n_ill)
     shares["malignant/specificity"] = ratio(n_well - alarmed, n_well)
@@ -311,9 +326,11 @@ def _decision_figures(matrix: np.ndarray) -> dict[str, np.ndarray]:
     return shares
 
 
-def _net_benefit(matrix: np.ndarray, hits: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
+def _net_benefit(
+    matrix: np.ndarray, hits: np.ndarray, false: np.ndarray, classes: ClassList
+) -> dict[str, np.ndarray]:
     n = matrix.sum(axis=(1, 2))
-    ill = matrix[:, IS_MALIGNANT].sum(axis=(1, 2))
+    ill = matrix[:, classes.is_malignant].sum(axis=(1, 2))
     shares = {}
     for column, threshold in enumerate(NET_BENEFIT_THRESHOLDS):
         odds = threshold / (1.0 - threshold)
@@ -323,7 +340,7 @@ def _net_benefit(matrix: np.ndarray, hits: np.ndarray, false: np.ndarray) -> dic
 
 
 def thresholded(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:
-    """Rows whose maximum is the decision, for scorers that take the argmax: float32 (n_images, 7).
+    """Rows whose maximum is the decision, for scorers that take the argmax: float32 (n_images, n_classes).
 
     (p + 2·e_decided) / 3: the decided class is at 2/3 or above, every other at 1/3 or below, rows sum to 1.
     """

@@ -18,9 +18,9 @@ from skinlesion_cli.decisions.evaluation.triage_figures import Interval
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.metrics import ratio
 from skinlesion_cli.decisions.statistics.resampling import Resamples, lesion_sums
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, LEVELS, REFER
+from skinlesion_cli.decisions.triage import LEVELS, REFER
 from skinlesion_cli.errors import DataError, UsageError
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, N_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 THRESHOLDS: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -30,15 +30,14 @@ def parse_prevalence(text: str) -> dict[str, float]:
 
     Raises
     ------
-    UsageError : an entry is not CLASS=SHARE, a class is unknown or named twice, or the shares exceed 1.
+    UsageError : an entry is not CLASS=SHARE, a class is named twice, or the shares exceed 1.
     """
     shares: dict[str, float] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = (part.strip() for part in entry.partition("="))
-        if name not in CLASS_INDEX or name in shares:
+        if not name or name in shares:
             raise UsageError(
-                f"--prevalence: {entry!r} does not name a class, or names it again",
-                "Classes: " + ", ".join(CLASS_NAMES),
+                f"--prevalence: {entry!r} does not name a class, or names it again", "Example: MEL=0.02"
             )
         try:
             shares[name] = float(value)
@@ -54,30 +53,34 @@ def parse_prevalence(text: str) -> dict[str, float]:
     return shares
 
 
-def class_weights(labels: np.ndarray, prevalence: Mapping[str, float]) -> np.ndarray:
-    """Weight of each class, float64 (7,); classes not named in `prevalence` share the rest as they do here.
+def class_weights(labels: np.ndarray, prevalence: Mapping[str, float], classes: ClassList) -> np.ndarray:
+    """Weight of each class, float64 (n_classes,); classes not named in `prevalence` share the rest as they
+    do here.
 
     Raises
     ------
     DataError : a class with a wanted share has no images here, or there is nothing that the rest could go to.
+    UsageError : a class is not in the list.
     """
-    here = np.bincount(labels, minlength=N_CLASSES) / len(labels)
-    lacking = [name for name, share in prevalence.items() if share > 0 and here[CLASS_INDEX[name]] == 0]
+    n_classes = classes.n_classes
+    position = {name: classes.require(name) for name in prevalence}
+    here = np.bincount(labels, minlength=n_classes) / len(labels)
+    lacking = [name for name, share in prevalence.items() if share > 0 and here[position[name]] == 0]
     if lacking:
         raise DataError(
             f"there are no images of {', '.join(lacking)}: figures at another prevalence of it are undefined",
             "Leave it out of --prevalence.",
         )
-    given = np.array([CLASS_INDEX[name] for name in prevalence], dtype=np.int64)
-    others = np.setdiff1d(np.arange(N_CLASSES), given)
+    given = np.array([position[name] for name in prevalence], dtype=np.int64)
+    others = np.setdiff1d(np.arange(n_classes), given)
     left, left_here = 1.0 - sum(prevalence.values()), here[others].sum()
     if left > 1e-9 and left_here == 0:
         raise DataError("the shares of --prevalence sum to less than 1, but no other class has images here")
-    wanted = np.zeros(N_CLASSES)
+    wanted = np.zeros(n_classes)
     wanted[given] = list(prevalence.values())
     if left_here > 0:
         wanted[others] = here[others] * max(left, 0.0) / left_here
-    return np.divide(wanted, here, out=np.zeros(N_CLASSES), where=here > 0)
+    return np.divide(wanted, here, out=np.zeros(n_classes), where=here > 0)
 
 
 def figures_at_prevalence(
@@ -87,6 +90,7 @@ def figures_at_prevalence(
     malignant: np.ndarray,
     lesion_ids: np.ndarray,
     prevalence: Mapping[str, float],
+    classes: ClassList,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -101,6 +105,7 @@ def figures_at_prevalence(
     `level/refer/risk` (share of malignant images among those of the level) and so on; `net_benefit/0.10` of
     referring by the malignant probability, `net_benefit_refer/0.10` of following `refer`,
     `net_benefit_all/0.10` of referring everyone.
+    Without a malignant class only those of the decided class.
     Intervals: percentiles of a bootstrap of whole lesions within their class, since the prevalence is given.
 
     Raises
@@ -108,11 +113,13 @@ def figures_at_prevalence(
     DataError : see `class_weights`.
     """
     labels, decided = np.asarray(labels), np.asarray(decided)
-    weights = class_weights(labels, prevalence)[labels]
-    lesions, ill = group(lesion_ids, labels), IS_MALIGNANT[labels]
+    weights = class_weights(labels, prevalence, classes)[labels]
+    lesions, ill = group(lesion_ids, labels), classes.is_malignant[labels]
     every = np.ones(len(labels))
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {"malignant_share": (ill * every, every)}
-    for index, name in enumerate(CLASS_NAMES):
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    if classes.has_malignant:
+        pairs["malignant_share"] = (ill * every, every)
+    for index, name in enumerate(classes.codes):
         said = decided == index
         pairs[f"ppv/{name}"] = (said & (labels == index), said)
         pairs[f"npv/{name}"] = (~said & (labels != index), ~said)
@@ -120,7 +127,7 @@ def figures_at_prevalence(
         at = np.asarray(levels) == level
         pairs[f"level/{level}/share"] = (at, every)
         pairs[f"level/{level}/risk"] = (at & ill, at)
-    for threshold in THRESHOLDS:
+    for threshold in THRESHOLDS if classes.has_malignant else ():
         worth = np.where(ill, 1.0, -threshold / (1.0 - threshold))
         over = np.asarray(malignant, dtype=np.float64) > threshold
         pairs[f"net_benefit/{threshold:.2f}"] = (over * worth, every)

@@ -16,7 +16,7 @@ from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.lesions import group
-from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 
 def summarise(
@@ -38,46 +38,54 @@ def summarise(
     alarms : bool (n_images,) by name, judged by targets of theirs instead of the decided class.
     level_guarantees : of `refer` and `routine`, see `triage_fit.LevelGuarantee`.
     """
-    labels = np.asarray(data.labels)
+    labels, classes = np.asarray(data.labels), data.classes
     lesions = group(data.lesion_ids, labels)
 
     def met(of: Sequence[Target]) -> list[dict[str, Any]]:
-        return [asdict(each) for each in targets_met(labels, data.decided, data.lesion_ids, of, alarms)]
+        judged = targets_met(labels, data.decided, data.lesion_ids, of, classes, alarms)
+        return [asdict(each) for each in judged]
 
     main = [name for name in figures.values if not name.startswith("subgroup/")]
     return {
         "support": {
             "images": len(labels),
             "lesions": lesions.n,
-            "images_by_class": _by_class(labels),
-            "lesions_by_class": _by_class(labels[lesions.first]),
-            "classes_without_images": list(metrics.missing_classes(labels)),
+            "images_by_class": _by_class(labels, classes),
+            "lesions_by_class": _by_class(labels[lesions.first], classes),
+            "classes_without_images": list(metrics.missing_classes(labels, classes)),
         },
         "figures": {name: asdict(figures.estimate(name)) for name in main},
         "argmax_bacc": metrics.balanced_accuracy(labels, metrics.scored_argmax(data.probabilities)),
-        "confusion_matrix": metrics.confusion_matrix(labels, data.decided),
-        "calibration": calibration_figures(labels, data.probabilities),
+        "confusion_matrix": metrics.confusion_matrix(labels, data.decided, classes.n_classes),
+        "calibration": calibration_figures(labels, data.probabilities, classes),
         "targets": met(targets),
         "guarantees": met(guaranteed),
         "level_guarantees": []
         if levels is None
-        else [asdict(kept) for kept in levels_kept(labels, levels, data.lesion_ids, level_guarantees)],
-        "triage": None if levels is None else _triage(levels, labels, lesions.codes),
+        else [
+            asdict(kept) for kept in levels_kept(labels, levels, data.lesion_ids, level_guarantees, classes)
+        ],
+        "triage": None if levels is None else _triage(levels, labels, lesions.codes, classes),
         "triage_figures": None
         if levels is None
         else triage_figures(
-            labels, triage.malignant_probability(data.probabilities), levels, data.lesion_ids
+            labels,
+            triage.malignant_probability(data.probabilities, classes),
+            levels,
+            data.lesion_ids,
+            classes,
         ),
         "subgroups": {name: _subgroup(name, mask, data, figures) for name, mask in (subgroups or {}).items()},
     }
 
 
-def _by_class(labels: np.ndarray) -> dict[str, int]:
-    return dict(zip(CLASS_NAMES, np.bincount(labels, minlength=N_CLASSES).tolist(), strict=True))
+def _by_class(labels: np.ndarray, classes: ClassList) -> dict[str, int]:
+    counts = np.bincount(labels, minlength=classes.n_classes)
+    return dict(zip(classes.codes, counts.tolist(), strict=True))
 
 
-def _triage(levels: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
-    ill = triage.IS_MALIGNANT[labels]
+def _triage(levels: np.ndarray, labels: np.ndarray, codes: np.ndarray, classes: ClassList) -> dict[str, Any]:
+    ill = classes.is_malignant[labels]
     levels_summary: dict[str, Any] = {}
     for level in triage.LEVELS:
         at = levels == level
@@ -96,8 +104,8 @@ def _subgroup(name: str, mask: np.ndarray, data: Labelled, figures: Figures) -> 
     return {
         "images": int(mask.sum()),
         "lesions": len(set(data.lesion_ids[mask])),
-        "malignant_images": int(triage.IS_MALIGNANT[labels].sum()),
-        "classes_without_images": list(metrics.missing_classes(labels)),
+        "malignant_images": int(data.classes.is_malignant[labels].sum()),
+        "classes_without_images": list(metrics.missing_classes(labels, data.classes)),
         **{
             figure: asdict(figures.estimate(f"subgroup/{name}/{figure}"))
             for figure in ("bacc", "malignant_sensitivity", "malignant_specificity")

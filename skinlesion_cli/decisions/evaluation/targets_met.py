@@ -12,8 +12,7 @@ from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import ratio
-from skinlesion_cli.decisions.triage import IS_MALIGNANT
-from skinlesion_cli.taxonomy import MALIGNANT
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def targets_met(
     decided: np.ndarray,
     lesion_ids: np.ndarray,
     targets: Sequence[Target],
+    classes: ClassList,
     alarms: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[TargetMet, ...]:
     """Judge each target, one vote per lesion.
@@ -82,9 +82,11 @@ def targets_met(
     for target in targets:
         name = target.class_name
         if name == MALIGNANT:
-            mine, called = IS_MALIGNANT[labels], np.append(IS_MALIGNANT, False)[decided]
+            malignant = classes.is_malignant
+            mine, called = malignant[labels], np.append(malignant, False)[decided]
         else:
-            mine, called = labels == target.class_index, decided == target.class_index
+            index = classes.require(name)
+            mine, called = labels == index, decided == index
         called = (alarms or {}).get(name, called)
         caught = lesion_share(called[mine], codes[mine])
         cleared = lesion_share(~called[~mine], codes[~mine])
@@ -97,10 +99,14 @@ def targets_met(
 
 
 def levels_kept(
-    labels: np.ndarray, levels: np.ndarray, lesion_ids: np.ndarray, guarantees: Sequence[Mapping[str, Any]]
+    labels: np.ndarray,
+    levels: np.ndarray,
+    lesion_ids: np.ndarray,
+    guarantees: Sequence[Mapping[str, Any]],
+    classes: ClassList,
 ) -> tuple[LevelKept, ...]:
     """Judge the guarantees of `refer` and `routine` (see `triage_fit.LevelGuarantee`)."""
-    lesions, ill = group(lesion_ids, labels), IS_MALIGNANT[labels]
+    lesions, ill = group(lesion_ids, labels), classes.is_malignant[labels]
     weight = 1.0 / lesions.sizes[lesions.codes]
     results = []
     for guarantee in guarantees:

@@ -13,7 +13,8 @@ from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import ratio
 from skinlesion_cli.decisions.statistics.resampling import Resamples, lesion_sums
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, LEVELS, REFER, REVIEW
+from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW
+from skinlesion_cli.taxonomy import ClassList
 
 # Chances of malignancy at which one would act: from 1 in 50 to 1 in 2.
 THRESHOLDS: tuple[float, ...] = tuple(float(t) for t in np.round(np.arange(0.02, 0.501, 0.02), 2))
@@ -34,6 +35,7 @@ def triage_figures(
     malignant: np.ndarray,
     levels: np.ndarray,
     lesion_ids: np.ndarray,
+    classes: ClassList,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def triage_figures(
     is exact, one vote per lesion.
     """
     labels, levels = np.asarray(labels), np.asarray(levels)
-    lesions, ill = group(lesion_ids, labels), IS_MALIGNANT[labels]
+    lesions, ill = group(lesion_ids, labels), classes.is_malignant[labels]
     at = {level: levels == level for level in LEVELS}
     seen = levels != LEVELS[-1]
     counts = [ill, ~ill]

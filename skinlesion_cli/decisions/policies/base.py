@@ -9,6 +9,7 @@ import numpy as np
 
 from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.settings import FitSettings, Target
+from skinlesion_cli.taxonomy import ClassList
 
 
 @dataclass(frozen=True)
@@ -56,27 +57,38 @@ class PolicyResult:
     search: Mapping[str, str] = field(default_factory=dict)
 
 
-Find = Callable[[np.ndarray, np.ndarray, np.ndarray, FitSettings], PolicyResult]
+Find = Callable[[np.ndarray, np.ndarray, np.ndarray, FitSettings, ClassList], PolicyResult]
 
 
-def _accept(_settings: FitSettings) -> None:
-    """Any settings will do."""
+def _accept(_settings: FitSettings, _classes: ClassList) -> None:
+    """Any settings and classes will do."""
+
+
+def _none(_classes: ClassList) -> tuple[Target, ...]:
+    """It follows no target."""
+    return ()
 
 
 @dataclass(frozen=True)
 class Policy:
     """How thresholds are found.
 
-    `find` gets labels, int64 (n_images,); calibrated probabilities (n_images, 7); lesion ids (n_images,); and
-    the settings. `check` raises UsageError for settings that it cannot work with. `targets`: what it aims at
-    unless `FitSettings.targets` says otherwise; None: it has none. `probability_method`: the calibration of
+    `find` gets labels, int64 (n_images,); calibrated probabilities (n_images, n_classes); lesion ids
+    (n_images,); the settings; and the classes. `check` raises UsageError for settings or classes that it
+    cannot work with. `default_targets`: what it aims at unless `FitSettings.targets` says otherwise.
+    `follows_targets`: it aims at targets at all. `probability_method`: the calibration of
     the probabilities that it searches on, unless another is asked for. `overrides`: its thresholds decide the
     class, and without one that fires the argmax does; otherwise the class is that of the best balanced
     accuracy.
     """
 
     find: Find
-    check: Callable[[FitSettings], None] = _accept
-    targets: tuple[Target, ...] | None = None
+    check: Callable[[FitSettings, ClassList], None] = _accept
+    follows_targets: bool = False
+    default_targets: Callable[[ClassList], tuple[Target, ...]] = _none
     probability_method: Method = "vector"
     overrides: bool = True
+
+    def method(self, settings: FitSettings) -> Method:
+        """The probability calibration in use: the one asked for, or the policy's own."""
+        return settings.probability_method or self.probability_method

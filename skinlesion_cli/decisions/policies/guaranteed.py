@@ -20,13 +20,14 @@ from dataclasses import replace
 import numpy as np
 
 from skinlesion_cli.decisions.policies.base import Guarantee, PolicyResult
-from skinlesion_cli.decisions.settings import DEFAULT_ALARMS, FitSettings, Target
+from skinlesion_cli.decisions.policies.published import PUBLISHED_TARGETS
+from skinlesion_cli.decisions.settings import FitSettings, Target
 from skinlesion_cli.decisions.statistics import bounds, lesion_means
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked
-from skinlesion_cli.decisions.triage import IS_MALIGNANT, alarm_scores, malignant_probability
+from skinlesion_cli.decisions.triage import alarm_scores, malignant_probability
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import MALIGNANT
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 NEVER = 1.0  # p > 1 does not happen: such an alarm never fires
 # Shares of an alarm's doubt: per lesion, per photograph, and for the specificity floor, which rests on
@@ -34,24 +35,49 @@ NEVER = 1.0  # p > 1 does not happen: such an alarm never fires
 _WITHOUT_FLOOR, _WITH_FLOOR = (0.5, 0.5, 0.0), (0.4, 0.4, 0.2)
 
 
+def default_targets(classes: ClassList) -> tuple[Target, ...]:
+    """The published sensitivity of the class that matters most, where the list has it and calls it
+    malignant.
+    """
+    first = PUBLISHED_TARGETS[0]
+    return (
+        (Target(first.class_name, first.sensitivity),) if first.class_name in classes.malignant_codes else ()
+    )
+
+
+def check(settings: FitSettings, classes: ClassList) -> None:
+    """An alarm is on a target that is named, or on malignancy."""
+    if not settings.targets and not classes.has_malignant:
+        raise UsageError(
+            f"no class of {classes.described} is malignant: there is nothing to raise an alarm for",
+            "Name the classes that need one with --target, or use --policy none.",
+        )
+
+
 def find(
-    labels: np.ndarray, probabilities: np.ndarray, lesion_ids: np.ndarray, settings: FitSettings
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    lesion_ids: np.ndarray,
+    settings: FitSettings,
+    classes: ClassList,
 ) -> PolicyResult:
     """The policy `guaranteed`: an alarm for each target, and one on the malignant probability."""
-    targets = DEFAULT_ALARMS if settings.targets is None else settings.targets
+    targets = default_targets(classes) if settings.targets is None else settings.targets
     names = [target.class_name for target in targets]
-    if MALIGNANT not in names:
+    if MALIGNANT not in names and classes.has_malignant:
         targets = (*targets, Target(MALIGNANT, settings.malignant_sensitivity))
     if len(set(names)) != len(names):
         raise UsageError("a class has two targets", "Give each class one target.")
     values, labels = checked(probabilities), np.asarray(labels)
     codes = group(lesion_ids, labels).codes
-    malignant = malignant_probability(values)
+    malignant = malignant_probability(values, classes)
     guarantees = tuple(
         guaranteed_alarm(
             target,
-            alarm_scores(values, malignant, target.class_name),
-            IS_MALIGNANT[labels] if target.class_name == MALIGNANT else labels == target.class_index,
+            alarm_scores(values, malignant, target.class_name, classes),
+            classes.is_malignant[labels]
+            if target.class_name == MALIGNANT
+            else labels == classes.index[target.class_name],
             codes,
             settings.each_confidence(len(targets)),
             settings.guarantee.horizon,

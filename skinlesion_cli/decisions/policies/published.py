@@ -8,14 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from skinlesion_cli.decisions.policies.base import PolicyResult
-from skinlesion_cli.decisions.settings import PUBLISHED_TARGETS, FitSettings, Target
+from skinlesion_cli.decisions.settings import FitSettings, Target
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.taxonomy import MALIGNANT
+from skinlesion_cli.taxonomy import DEFAULT, MALIGNANT, ClassList, shipped
 
+# What the published thresholds were tuned to, and which class wins where both fire.
+PUBLISHED_TARGETS: tuple[Target, ...] = (Target("MEL", 0.85, 0.85), Target("AKIEC", 0.75, 0.70))
+PUBLISHED_PRIORITY: tuple[str, ...] = tuple(target.class_name for target in PUBLISHED_TARGETS)
 PUBLISHED_GRID = np.linspace(0.01, 0.99, 199)
 PUBLISHED_FALLBACK_SPECIFICITY = 0.50
 PUBLISHED_FALLBACK_THRESHOLD = 0.5
+
+
+def default_targets(classes: ClassList) -> tuple[Target, ...]:
+    """The published targets, for the classes that it was published for; none for other lists."""
+    return PUBLISHED_TARGETS if classes.agrees_with(shipped(DEFAULT)) else ()
+
+
+def default_priority(classes: ClassList) -> tuple[str, ...]:
+    """The published order of precedence, as far as the list has these classes."""
+    return tuple(code for code in PUBLISHED_PRIORITY if code in classes.index)
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class PublishedSearch:
 
 
 def published_thresholds(
-    labels: np.ndarray, probabilities: np.ndarray, targets: Sequence[Target] = PUBLISHED_TARGETS
+    labels: np.ndarray, probabilities: np.ndarray, targets: Sequence[Target], classes: ClassList
 ) -> PublishedSearch:
     """The published search, each class alone against the rest (daorre1202/skin-lesion-classifier-CNN, 2026).
 
@@ -37,14 +50,13 @@ def published_thresholds(
 
     Parameters
     ----------
-    labels : int64 (n_images,). probabilities : (n_images, 7), compared in float64.
+    labels : int64 (n_images,). probabilities : (n_images, n_classes), compared in float64.
     """
     values = checked(probabilities)
     thresholds, rule = {}, {}
     for target in targets:
-        theta, found_by = _published_search(
-            np.asarray(labels) == target.class_index, values[:, target.class_index], target
-        )
+        index = classes.index[target.class_name]
+        theta, found_by = _published_search(np.asarray(labels) == index, values[:, index], target)
         thresholds[target.class_name], rule[target.class_name] = theta, found_by
     return PublishedSearch(thresholds, rule)
 
@@ -64,15 +76,25 @@ def _published_search(positive: np.ndarray, scores: np.ndarray, target: Target) 
 
 
 def find(
-    labels: np.ndarray, probabilities: np.ndarray, _lesion_ids: np.ndarray, settings: FitSettings
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    _lesion_ids: np.ndarray,
+    settings: FitSettings,
+    classes: ClassList,
 ) -> PolicyResult:
     """The policy `published`."""
-    search = published_thresholds(labels, probabilities, settings.targets or PUBLISHED_TARGETS)
+    targets = settings.targets or default_targets(classes)
+    search = published_thresholds(labels, probabilities, targets, classes)
     return PolicyResult(search.thresholds, search=search.rule)
 
 
-def check(settings: FitSettings) -> None:
-    """Its thresholds decide a class."""
+def check(settings: FitSettings, classes: ClassList) -> None:
+    """Its thresholds decide a class, and it was published for the classes of ISIC 2018."""
+    if not classes.agrees_with(shipped(DEFAULT)):
+        raise UsageError(
+            f"the policy `published` belongs to the classes of {DEFAULT}, not to {classes.described}",
+            "Use --policy guaranteed, with --target for the classes that need an alarm.",
+        )
     if any(target.class_name == MALIGNANT for target in settings.targets or ()):
         raise UsageError(
             f"the policy `published` has no threshold on {MALIGNANT}",

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from skinlesion_cli.decisions.calibration import Method
 from skinlesion_cli.decisions.policies import cost, guaranteed, none, published
 from skinlesion_cli.decisions.policies.base import Policy
-from skinlesion_cli.decisions.settings import DEFAULT_ALARMS, PUBLISHED_TARGETS, FitSettings, Target
+from skinlesion_cli.decisions.settings import FitSettings, Target, require_targets
 from skinlesion_cli.errors import UsageError
+from skinlesion_cli.taxonomy import ClassList
 
 POLICIES: dict[str, Policy] = {
-    "guaranteed": Policy(guaranteed.find, targets=DEFAULT_ALARMS, overrides=False),
+    "guaranteed": Policy(
+        guaranteed.find,
+        check=guaranteed.check,
+        follows_targets=True,
+        default_targets=guaranteed.default_targets,
+        overrides=False,
+    ),
     # The published search runs on plain probabilities.
     "published": Policy(
-        published.find, check=published.check, targets=PUBLISHED_TARGETS, probability_method="none"
+        published.find,
+        check=published.check,
+        follows_targets=True,
+        default_targets=published.default_targets,
+        probability_method="none",
     ),
     "cost": Policy(cost.find, check=cost.check),
     # A temperature leaves the order of the classes, and so the argmax, as it is.
@@ -23,28 +33,35 @@ CALIBRATED, ARGMAX = "calibrated", "argmax"
 DECISIONS = (CALIBRATED, ARGMAX)
 
 
-def policy_of(settings: FitSettings) -> Policy:
+def named_policy(name: str) -> Policy:
+    """A policy by its name.
+
+    Raises
+    ------
+    UsageError : there is no such policy.
+    """
+    if name not in POLICIES:
+        raise UsageError(f"no policy named {name!r}", "Known: " + ", ".join(POLICIES))
+    return POLICIES[name]
+
+
+def policy_of(settings: FitSettings, classes: ClassList) -> Policy:
     """The policy that these settings name.
 
     Raises
     ------
-    UsageError : there is no such policy, or it cannot work with these settings.
+    UsageError : there is no such policy, it cannot work with these settings or classes, or a target is of no
+        class.
     """
-    if settings.policy not in POLICIES:
-        raise UsageError(f"no policy named {settings.policy!r}", "Known: " + ", ".join(POLICIES))
-    policy = POLICIES[settings.policy]
-    policy.check(settings)
+    policy = named_policy(settings.policy)
+    require_targets(settings.targets or (), classes)
+    policy.check(settings, classes)
     return policy
 
 
-def probability_method(settings: FitSettings) -> Method:
-    """The probability calibration in use: the one asked for, or the policy's own."""
-    return settings.probability_method or policy_of(settings).probability_method
-
-
-def targets_of(settings: FitSettings) -> tuple[Target, ...]:
+def targets_of(settings: FitSettings, classes: ClassList) -> tuple[Target, ...]:
     """What is aimed at: the targets asked for, or the policy's own; none where it follows no target."""
-    policy = policy_of(settings)
-    if policy.targets is None:
+    policy = policy_of(settings, classes)
+    if not policy.follows_targets:
         return ()
-    return policy.targets if settings.targets is None else settings.targets
+    return policy.default_targets(classes) if settings.targets is None else settings.targets

@@ -10,21 +10,22 @@ from __future__ import annotations
 import numpy as np
 
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import CLASS_NAMES, N_CLASSES
+from skinlesion_cli.taxonomy import ClassList
 
 TIE = -1
+FEWEST_CLASSES = 2
 
 
 def checked(probabilities: np.ndarray) -> np.ndarray:
-    """The probabilities as float64 of shape (n_images, 7).
+    """The probabilities as float64 of shape (n_images, n_classes).
 
     Raises
     ------
     DataError : another shape, or a value that is not a finite number in [0, 1].
     """
     values = np.asarray(probabilities, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != N_CLASSES:
-        raise DataError(f"expected probabilities of shape (n_images, {N_CLASSES}), got {values.shape}")
+    if values.ndim != 2 or values.shape[1] < FEWEST_CLASSES:
+        raise DataError(f"expected probabilities of shape (n_images, n_classes), got {values.shape}")
     # Softmax rounded to float32 may end a hair above 1.
     bad = ~(np.isfinite(values) & (values >= 0.0) & (values <= 1.0 + 1e-6)).all(axis=1)
     if bad.any():
@@ -36,11 +37,13 @@ def checked(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum(values, 1.0)
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """int64 of shape (7, 8): rows are true classes, columns predicted ones; the last column is "none"."""
-    column = np.where(np.asarray(predicted) < 0, N_CLASSES, predicted)
-    flat = np.asarray(labels) * (N_CLASSES + 1) + column
-    return np.bincount(flat, minlength=N_CLASSES * (N_CLASSES + 1)).reshape(N_CLASSES, N_CLASSES + 1)
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """int64 of shape (n_classes, n_classes + 1): rows are true classes, columns predicted ones; the last
+    column is "none".
+    """
+    column = np.where(np.asarray(predicted) < 0, n_classes, predicted)
+    flat = np.asarray(labels) * (n_classes + 1) + column
+    return np.bincount(flat, minlength=n_classes * (n_classes + 1)).reshape(n_classes, n_classes + 1)
 
 
 def ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
@@ -52,15 +55,16 @@ def ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray:
     return result
 
 
-def recalls(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Sensitivity of every class: float64 of shape (7,), NaN for classes without images."""
-    matrix = confusion_matrix(labels, predicted)
+def recalls(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Sensitivity of every class: float64 of shape (n_classes,), NaN for classes without images."""
+    matrix = confusion_matrix(labels, predicted, n_classes)
     return ratio(np.diagonal(matrix), matrix.sum(axis=1))
 
 
 def sensitivity(labels: np.ndarray, predicted: np.ndarray, class_index: int) -> float:
     """Share of the images of a class that are decided as it; NaN without such images."""
-    return float(recalls(labels, predicted)[class_index])
+    mine = np.asarray(labels) == class_index
+    return float(ratio((np.asarray(predicted)[mine] == class_index).sum(), mine.sum()))
 
 
 def specificity(labels: np.ndarray, predicted: np.ndarray, class_index: int) -> float:
@@ -69,19 +73,20 @@ def specificity(labels: np.ndarray, predicted: np.ndarray, class_index: int) -> 
     return float(ratio((np.asarray(predicted)[others] != class_index).sum(), others.sum()))
 
 
-def missing_classes(labels: np.ndarray) -> tuple[str, ...]:
-    """Names of the classes without a single image; a BACC is told together with them."""
+def missing_classes(labels: np.ndarray, classes: ClassList) -> tuple[str, ...]:
+    """Codes of the classes without a single image; a BACC is told together with them."""
     present = set(np.unique(labels).tolist())
-    return tuple(name for index, name in enumerate(CLASS_NAMES) if index not in present)
+    return tuple(name for index, name in enumerate(classes.codes) if index not in present)
 
 
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Mean sensitivity over the classes that have images; NaN if there are none.
 
     A class without images is omitted, as in scikit-learn. Report `missing_classes` with the figure, which is
-    then not the BACC of all seven classes.
+    then not the BACC of all classes.
     """
-    sensitivities = recalls(labels, predicted)
+    n_classes = int(max(np.max(labels, initial=0), np.max(predicted, initial=0))) + 1
+    sensitivities = recalls(labels, predicted, n_classes)
     defined = sensitivities[~np.isnan(sensitivities)]
     return float(defined.mean()) if defined.size else float("nan")
 

@@ -1,7 +1,7 @@
 "use strict";
 // What the page decides without touching the document: order, filters, words, numbers, the exported table.
 globalThis.ReviewLogic = (() => {
-  const RANK = { refer: 0, review: 1, error: 2, routine: 3 };
+  const RANK = { refer: 0, review: 1, error: 2, routine: 3, predicted: 3 };
 
   const byWorst = (a, b) => RANK[a.level] - RANK[b.level] || (b.malignant ?? 0) - (a.malignant ?? 0) || a.index - b.index;
   const SORTS = {

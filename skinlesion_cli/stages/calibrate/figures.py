@@ -14,27 +14,31 @@ from skinlesion_cli.decisions.evaluation.difference import bacc_difference
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share
 from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures as by_level
 from skinlesion_cli.decisions.fit import CrossFitted
-from skinlesion_cli.decisions.policies.registry import probability_method
+from skinlesion_cli.decisions.policies.registry import policy_of
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
-from skinlesion_cli.taxonomy import CLASS_INDEX, CLASS_NAMES, MALIGNANT
+from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 
 def support(validation: Predictions) -> dict[str, Any]:
     """How many images and lesions there are, and lesions of each class."""
     lesions = group(validation.lesion_ids, validation.labels)
-    by_class = np.bincount(validation.labels[lesions.first], minlength=len(CLASS_NAMES))
+    by_class = np.bincount(validation.labels[lesions.first], minlength=validation.classes.n_classes)
     return {
         "images": len(validation.table),
         "lesions": lesions.n,
-        "lesions_by_class": dict(zip(CLASS_NAMES, by_class.tolist(), strict=True)),
+        "lesions_by_class": dict(zip(validation.classes.codes, by_class.tolist(), strict=True)),
     }
 
 
 def decision_figures(
-    labels: np.ndarray, lesion_ids: np.ndarray, unseen: CrossFitted, plain: np.ndarray
+    labels: np.ndarray,
+    lesion_ids: np.ndarray,
+    unseen: CrossFitted,
+    plain: np.ndarray,
+    classes: ClassList,
 ) -> dict[str, Any]:
     """Balanced accuracy of the argmax before calibration and of the decided class, cross-fitted; and their
     difference with its paired interval."""
@@ -42,52 +46,73 @@ def decision_figures(
     return {
         "argmax_bacc": metrics.balanced_accuracy(labels, before),
         "cross_fitted_bacc": metrics.balanced_accuracy(labels, unseen.decided),
-        "bacc_gain": asdict(bacc_difference(labels, lesion_ids, unseen.decided, before)),
+        "bacc_gain": asdict(bacc_difference(labels, lesion_ids, unseen.decided, before, classes)),
     }
 
 
 def probability_figures(
-    labels: np.ndarray, plain: np.ndarray, unseen: CrossFitted, settings: FitSettings
+    labels: np.ndarray,
+    plain: np.ndarray,
+    unseen: CrossFitted,
+    settings: FitSettings,
+    classes: ClassList,
 ) -> dict[str, Any]:
     """Before and after; after is cross-fitted: no image is judged by a fit that saw its lesion."""
     return {
-        "method": probability_method(settings),
-        "before": calibration_figures(labels, plain),
-        "after_cross_fitted": calibration_figures(labels, unseen.probabilities),
+        "method": policy_of(settings, classes).method(settings),
+        "before": calibration_figures(labels, plain, classes),
+        "after_cross_fitted": calibration_figures(labels, unseen.probabilities, classes),
     }
 
 
 def triage_figures(
-    labels: np.ndarray, lesion_ids: np.ndarray, unseen: CrossFitted, settings: FitSettings
+    labels: np.ndarray,
+    lesion_ids: np.ndarray,
+    unseen: CrossFitted,
+    settings: FitSettings,
+    classes: ClassList,
 ) -> dict[str, Any]:
-    """Cross-fitted figures of every level and alarm; one vote per lesion where an exact interval is given."""
+    """Cross-fitted figures of every level and alarm; one vote per lesion where an exact interval is given.
+
+    Without a malignant class there are no levels, and nothing is said of them.
+    """
     lesions = group(lesion_ids, labels)
-    malignant = triage.IS_MALIGNANT[labels]
-    risk = triage.malignant_probability(unseen.probabilities)
-    routine = votes(
-        (unseen.triage == triage.ROUTINE)[malignant].astype(float), lesions.codes[malignant], upper=True
-    )
-    missed = int(routine.sum())
+    malignant = classes.is_malignant[labels]
     coverage = {}
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(classes.codes):
         held = unseen.conformal_sets[labels == index, index]
         coverage[name] = float(held.mean()) if held.size else float("nan")
+    of_levels = {}
+    if unseen.triage is not None:
+        risk = triage.malignant_probability(unseen.probabilities, classes)
+        of_levels = {
+            **by_level(labels, risk, unseen.triage, lesion_ids, classes),
+            "malignant_lesions_in_routine": _missed(
+                (unseen.triage == triage.ROUTINE)[malignant], lesions.codes[malignant]
+            ),
+        }
     return {
-        **by_level(labels, risk, unseen.triage, lesion_ids),
-        "malignant_lesions_in_routine": {
-            "lesions": len(routine),
-            "missed": missed,
-            "share": float(metrics.ratio(missed, len(routine))),
-            "interval_95": list(binomial_interval(missed, len(routine))),
-        },
+        **of_levels,
         "alarms": {
             name: _alarm(
-                fires, malignant if name == MALIGNANT else labels == CLASS_INDEX[name], lesions.codes
+                fires, malignant if name == MALIGNANT else labels == classes.index[name], lesions.codes
             )
             for name, fires in unseen.alarms.items()
         },
         "conformal": {"coverage_wanted": settings.triage.coverage, "coverage_by_class": coverage},
         "mean_set_size": float(unseen.conformal_sets.sum(axis=1).mean()),
+    }
+
+
+def _missed(routine: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
+    """Of the malignant lesions, those of which at least half of the photographs are routine."""
+    votes_of = votes(routine.astype(float), codes, upper=True)
+    missed = int(votes_of.sum())
+    return {
+        "lesions": len(votes_of),
+        "missed": missed,
+        "share": float(metrics.ratio(missed, len(votes_of))),
+        "interval_95": list(binomial_interval(missed, len(votes_of))),
     }
 
 

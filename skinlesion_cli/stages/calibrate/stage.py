@@ -22,7 +22,7 @@ from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.decisions.adaptive.fit import CONFIDENCE, fit_adaptive
 from skinlesion_cli.decisions.adaptive.stopping import Protects
 from skinlesion_cli.decisions.fit import FittedRule, cross_fit, fit_rule
-from skinlesion_cli.decisions.policies.registry import targets_of
+from skinlesion_cli.decisions.policies.registry import policy_of, targets_of
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
@@ -93,28 +93,30 @@ def _fitted(
     assert ensemble.artifact is not None
     assert validation.artifact is not None
     validation.artifact.require_input("ensemble", ensemble.artifact)
-    labels, lesion_ids = validation.labels, validation.lesion_ids
+    labels, lesion_ids, classes = validation.labels, validation.lesion_ids, validation.classes
+    policy_of(fit_settings, classes)
     stopping, probabilities = None, validation.probabilities
     if settings.adaptive is not None:
         stopping, probabilities = _stopping(ensemble, validation, fit_settings, settings.adaptive)
-    fitted = fit_rule(labels, probabilities, lesion_ids, fit_settings)
-    unseen = cross_fit(labels, probabilities, lesion_ids, fit_settings)
+    fitted = fit_rule(labels, probabilities, lesion_ids, fit_settings, classes)
+    unseen = cross_fit(labels, probabilities, lesion_ids, fit_settings, classes)
     calibration = Calibration(
         rule=fitted.rule,
         policy=fit_settings.policy,
         tta_mode=tta_mode(ensemble.views) if stopping is None else tta.ADAPTIVE,
         views=ensemble.views,
-        targets=tuple(asdict(target) for target in targets_of(fit_settings)),
+        targets=tuple(asdict(target) for target in targets_of(fit_settings, classes)),
         guarantees=tuple(asdict(guarantee) for guarantee in fitted.guarantees),
         level_guarantees=tuple(asdict(guarantee) for guarantee in fitted.level_guarantees),
         confidence=fit_settings.guarantee.confidence,
         guarantee_settings=asdict(fit_settings.guarantee),
-        probability_figures=defined(figures.probability_figures(labels, probabilities, unseen, fit_settings)),
-        triage_figures=defined(figures.triage_figures(labels, lesion_ids, unseen, fit_settings)),
+        probability_figures=defined(
+            figures.probability_figures(labels, probabilities, unseen, fit_settings, classes)
+        ),
+        triage_figures=defined(figures.triage_figures(labels, lesion_ids, unseen, fit_settings, classes)),
         support=figures.support(validation)
-        | defined(figures.decision_figures(labels, lesion_ids, unseen, probabilities)),
+        | defined(figures.decision_figures(labels, lesion_ids, unseen, probabilities, classes)),
         stopping=stopping,
-        classes=validation.classes,
     )
     return calibration, fitted, {"ensemble": ensemble.artifact, "predictions": validation.artifact}
 
@@ -141,6 +143,7 @@ def _stopping(
         validation.lesion_ids,
         fit_settings,
         protects,
+        validation.classes,
     )
     return asdict(stopping_fit) | {
         "stopping_rule": stopping_fit.stopping.to_json(),

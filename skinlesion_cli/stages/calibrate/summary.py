@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.triage import REFER, ROUTINE
 from skinlesion_cli.decisions.triage_fit import LevelGuarantee
 from skinlesion_cli.result import StageResult, Table
-from skinlesion_cli.taxonomy import CLASS_NAMES, MALIGNANT
 
 TOO_WEAK = (
     "too weak to triage: every image would go to review; train longer, start from the bundled model "
     "(skinlesion train --init builtin --recipe fast), or calibrate on more images"
+)
+
+NO_TRIAGE = (
+    "no class of {classes} is malignant: there is no triage, and results have neither a malignant "
+    "probability nor a level"
 )
 
 
@@ -90,8 +94,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
     headline = [
         f"policy {calibration.policy} on {support['images']:,} validation images of "
         f"{support['lesions']:,} lesions",
-        f"guaranteed together for the population that the lesions come from, with confidence "
-        f"{calibration.confidence:.1%}:",
+        *_confidence(calibration, fitted),
         *(describe_guarantee(guarantee) for guarantee in fitted.guarantees),
         *(describe_level(guarantee) for guarantee in fitted.level_guarantees),
         _bacc(support),
@@ -105,8 +108,8 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
             f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
             f"{stop['triage_changed_share']:.1%} another triage level"
         )
-    levels = calibration.triage_figures["levels"]
-    usable = levels[REFER]["images"] + levels[ROUTINE]["images"] > 0
+    levels = calibration.triage_figures.get("levels")
+    usable = levels is None or levels[REFER]["images"] + levels[ROUTINE]["images"] > 0
     return StageResult(
         command="calibrate",
         headline=headline,
@@ -114,7 +117,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
             "policy": calibration.policy,
             "tta_mode": calibration.tta_mode,
             "views": list(calibration.views),
-            "rule": asdict(calibration.rule),
+            "rule": calibration.rule.to_json(),
             "confidence": calibration.confidence,
             "guarantees": list(calibration.guarantees),
             "level_guarantees": list(calibration.level_guarantees),
@@ -125,9 +128,22 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
         },
         tables=_tables(calibration),
         artifacts=[str(path)],
-        warnings=_warnings(fitted) + ([] if usable else [TOO_WEAK]),
+        warnings=[
+            *_warnings(fitted),
+            *([] if usable else [TOO_WEAK]),
+            *([NO_TRIAGE.format(classes=calibration.classes.described)] if levels is None else []),
+        ],
         next_command="skinlesion predict ./images --cam" if usable else None,
     )
+
+
+def _confidence(calibration: Calibration, fitted: FittedRule) -> list[str]:
+    if not (fitted.guarantees or fitted.level_guarantees):
+        return []
+    return [
+        f"guaranteed together for the population that the lesions come from, with confidence "
+        f"{calibration.confidence:.1%}:"
+    ]
 
 
 def _bacc(support: Mapping[str, Any]) -> str:
@@ -178,24 +194,20 @@ def _tables(calibration: Calibration) -> list[Table]:
             ["class", "mean before", "mean after", "observed", "intercept", "slope"],
             [
                 _class_row(name, before["by_class"][name], after["by_class"][name])
-                for name in (*CLASS_NAMES, MALIGNANT)
+                for name in after["by_class"]
             ],
         ),
-        Table(
-            "Triage on validation, cross-fitted (95 % by lesion)",
-            ["level", "of all images", "of malignant", "of benign", "malignant in it"],
-            [
-                [
-                    level,
-                    *(
-                        _interval(row[key])
-                        for key in ("share", "share_of_malignant", "share_of_benign", "risk")
-                    ),
-                ]
-                for level, row in figures["levels"].items()
-            ],
-        ),
+        *([_levels(figures["levels"])] if "levels" in figures else []),
     ]
+
+
+def _levels(levels: Mapping[str, Any]) -> Table:
+    keys = ("share", "share_of_malignant", "share_of_benign", "risk")
+    return Table(
+        "Triage on validation, cross-fitted (95 % by lesion)",
+        ["level", "of all images", "of malignant", "of benign", "malignant in it"],
+        [[level, *(_interval(row[key]) for key in keys)] for level, row in levels.items()],
+    )
 
 
 def _class_row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

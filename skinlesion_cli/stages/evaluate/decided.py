@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,52 +15,29 @@ from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.decisions.evaluation.figures import Labelled
 from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.stages.evaluate.judged import Judged
+from skinlesion_cli.stages.evaluate.mapping import named_list, onto
 from skinlesion_cli.stages.evaluate.settings import ENSEMBLE, EvaluateSettings
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Predictions with their final decision; `outcome` and `targets` only where a calibration decided."""
-
-    predictions: Predictions
-    probabilities: np.ndarray
-    decided: np.ndarray
-    how: str
-    targets: tuple[Target, ...]
-    guaranteed: tuple[Target, ...]
-    levels: np.ndarray | None
-    inputs: Mapping[str, Artifact | str]
-    notes: tuple[str, ...]
-    alarms: Mapping[str, np.ndarray] = field(default_factory=dict)
-    level_guarantees: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def ids(self) -> list[str]:
-        ids: list[str] = self.predictions.table["id"].tolist()
-        return ids
-
-    def labelled(self) -> Labelled:
-        p = self.predictions
-        return Labelled(p.labels, self.probabilities, self.decided, p.lesion_ids)
-
-    def at(self, rows: np.ndarray) -> Judged:
-        return replace(
-            self,
-            predictions=self.predictions.at(rows),
-            probabilities=self.probabilities[rows],
-            decided=self.decided[rows],
-            levels=None if self.levels is None else self.levels[rows],
-            alarms={name: fires[rows] for name, fires in self.alarms.items()},
-        )
+from skinlesion_cli.taxonomy import SHIPPED, shipped
 
 
 def judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> Judged:
-    """Read one source and decide on it."""
+    """Read one source and decide on it, by the classes that are asked for."""
+    judged = _judge(workspace, settings, source, decision)
+    return by_asked_classes(judged, settings)
+
+
+def by_asked_classes(judged: Judged, settings: EvaluateSettings) -> Judged:
+    """The same, mapped onto the list of `settings.classes`."""
+    asked = named_list(settings.classes)
+    return judged if asked is None else onto(judged, asked)
+
+
+def _judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> Judged:
     if decision not in (None, *DECISIONS):
         raise UsageError(f"no decision named {decision!r}", "Known: " + ", ".join(DECISIONS))
     if source.endswith(".csv"):
@@ -138,30 +113,36 @@ def _judge_table(
 ) -> Judged:
     if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
-    classes = class_list_of(workspace)
-    truth = external_predictions.find_truth(settings.truth, workspace.manifest, classes)
-    table = external_predictions.read_predictions(path, truth, settings.part, classes=classes)
+    of_labels = named_list(settings.classes) or class_list_of(workspace)
+    # Results of a finer model than the one that the labels are for are told by their columns.
+    candidates = (of_labels, class_list_of(workspace), *map(shipped, SHIPPED))
+    classes = external_predictions.list_of_table(path, candidates)
+    truth = external_predictions.find_truth(settings.truth, workspace.manifest, of_labels)
+    table = external_predictions.read_predictions(
+        path, truth, settings.part, classes=classes, label_classes=of_labels
+    )
     notes = table.notes
     if not table.lesions_known:
         notes += ("no lesion ids: every image was taken for a lesion of its own",)
     judged = plain(table.predictions, notes)
     if table.decided is None or decision == ARGMAX:
-        return judged
+        return onto(judged, table.label_classes)
     judged = replace(judged, decided=table.decided, levels=table.levels, how="decision column")
     calibration = _calibration_of(table.model_sha256, workspace)
     if calibration is None:
-        return judged
+        return onto(judged, table.label_classes)
     guaranteed, targets = _guaranteed(calibration), tuple(Target(**target) for target in calibration.targets)
     if calibration.rule.alarms and table.alarms is None:
         # Without its alarms a table cannot show whether what is guaranteed of them holds.
         guaranteed, targets = (), ()
-    return replace(
+    judged = replace(
         judged,
         targets=targets,
         guaranteed=guaranteed,
         alarms=_alarms(table.alarms, tuple(calibration.rule.alarms)),
         level_guarantees=() if table.levels is None else calibration.level_guarantees,
     )
+    return onto(judged, table.label_classes)
 
 
 def _alarms(cells: np.ndarray | None, names: tuple[str, ...]) -> dict[str, np.ndarray]:

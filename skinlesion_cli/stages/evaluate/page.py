@@ -24,7 +24,6 @@ from skinlesion_cli.explain.overlay import blend, steps
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.report.evaluation import Mistake, page, worst
 from skinlesion_cli.report.plots_operating import operating_points
-from skinlesion_cli.taxonomy import CLASS_NAMES
 
 NAME = "report.html"
 _SHOWN = 12
@@ -46,24 +45,29 @@ def write_evaluation_report(
     not there (predictions from elsewhere), the errors are listed without pictures.
     """
     labels, decided = np.asarray(data.labels), np.asarray(data.decided)
-    rows = worst(labels, decided, data.probabilities, _SHOWN)
+    rows = worst(labels, decided, data.probabilities, _SHOWN, data.classes)
     bundle = _bundle(workspace, artifact)
-    names = [*CLASS_NAMES, "none"]
-    shown = _pictures(workspace, bundle, [ids[row] for row in rows], labels[rows], decided[rows])
+    names = [*data.classes.codes, "none"]
+    # Maps are of the classes of the model, which may be finer than those that are judged.
+    drawing = bundle if bundle is not None and bundle.classes.agrees_with(data.classes) else None
+    shown = _pictures(workspace, drawing, [ids[row] for row in rows], labels[rows], decided[rows])
     mistakes = [
         Mistake(
             id=ids[row],
             label=names[labels[row]],
             decided=names[decided[row]],
             p_label=float(data.probabilities[row, labels[row]]),
-            p_decided=float(data.probabilities[row, min(decided[row], len(CLASS_NAMES) - 1)]),
+            p_decided=float(data.probabilities[row, min(decided[row], data.classes.n_classes - 1)]),
             picture=picture,
         )
         for row, picture in zip(rows, shown, strict=True)
     ]
-    drawn = dict(pictures) | {"operating-points.png": operating_points(labels, data.probabilities, decided)}
+    drawn = dict(pictures) | {
+        "operating-points.png": operating_points(labels, data.probabilities, decided, data.classes)
+    }
     html = page(
         defined(body),
+        data.classes,
         drawn,
         mistakes,
         int((labels != decided).sum()),
@@ -108,7 +112,7 @@ def _pictures(
         size = max(1, round(width * _HEIGHT_PX / height)), _HEIGHT_PX
         small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         parts = [small]
-        if predictor is not None and decision < len(CLASS_NAMES):
+        if predictor is not None and 0 <= decision < predictor.bundle.classes.n_classes:
             maps = _maps(predictor, source, [int(decision), int(label)])
             parts += [blend(small, steps(heat, *size)) for heat in maps]
         content = BytesIO()

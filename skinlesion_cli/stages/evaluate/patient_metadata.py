@@ -12,7 +12,8 @@ from skinlesion_cli.artifacts.workspace import Workspace, with_metadata
 from skinlesion_cli.decisions.evaluation import figures as judging
 from skinlesion_cli.decisions.policies.registry import ARGMAX
 from skinlesion_cli.errors import ArtifactError
-from skinlesion_cli.stages.evaluate.decided import Judged, calibrated, plain
+from skinlesion_cli.stages.evaluate.decided import by_asked_classes, calibrated, plain
+from skinlesion_cli.stages.evaluate.judged import Judged
 from skinlesion_cli.stages.evaluate.settings import ENSEMBLE, EvaluateSettings
 
 COMPARED = ("bacc", "malignant_bacc", "macro_auc", "malignant/auc", "log_loss")
@@ -40,6 +41,7 @@ def metadata_gain(
         if has_calibration
         else plain(predictions, ())
     )
+    informed = by_asked_classes(informed, settings)
     place = {identity: row for row, identity in enumerate(informed.ids)}
     missing = [identity for identity in judged.ids if identity not in place]
     if missing:

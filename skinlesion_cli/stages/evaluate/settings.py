@@ -22,6 +22,7 @@ class EvaluateSettings(StageSettings):
     `decision` : `calibrated` or `argmax`; None: calibrated where there is a calibration of this ensemble.
     `against` : what to compare with, image by image: another source, `argmax` for the same without
     thresholds, or the file of another calibration of the ensemble.
+    `classes` : judge by these coarser classes instead of the model's own: a shipped list, or a YAML file.
     `thresholded` : in the official table, the decision is the maximum of its row.
     `prevalence` : class -> share in another population, for which predictive values, risks and net benefit
     are computed too. `beside` : folders of earlier evaluations, whose figures are shown beside these.
@@ -34,6 +35,7 @@ class EvaluateSettings(StageSettings):
     decision: Annotated[str, one_of(DECISIONS)] | None = None
     against: str | None = None
     truth: Path | None = None
+    classes: str | None = None
     thresholded: bool = False
     n_resamples: NonNegativeInt = 2000
     seed: NonNegativeInt = 0

@@ -25,18 +25,19 @@ from skinlesion_cli.decisions.evaluation.summary import summarise
 from skinlesion_cli.decisions.policies.registry import ARGMAX
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.triage import malignant_probability
-from skinlesion_cli.errors import DataError
+from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.report.plots_evaluation import draw
 from skinlesion_cli.result import StageResult, Table
-from skinlesion_cli.stages.evaluate.decided import Judged, calibrated, judge
+from skinlesion_cli.stages.evaluate.decided import by_asked_classes, calibrated, judge
+from skinlesion_cli.stages.evaluate.judged import Judged
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
 from skinlesion_cli.stages.evaluate.patient_metadata import metadata_gain
 from skinlesion_cli.stages.evaluate.settings import EvaluateSettings
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from skinlesion_cli.taxonomy import DEFAULT, ClassList, shipped
 
 # The official scorer gives this image no weight.
 UNSCORED = frozenset({"ISIC_0035068"})
@@ -55,7 +56,18 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
         names = ["evaluation.json", "challenge.csv", PAGE]
         _check_output(settings, settings.output, names if settings.report else names[:2])
     everything = judge(workspace, settings, settings.source, settings.decision)
-    scored = ~everything.predictions.table["id"].isin(UNSCORED).to_numpy()
+    classes = everything.predictions.classes
+    # The challenge, its table and its scorer are about these classes.
+    official = classes.agrees_with(shipped(DEFAULT))
+    if settings.thresholded and not official:
+        raise UsageError(
+            f"--thresholded is about the table of the ISIC 2018 challenge, not about {classes.described}",
+            "Leave out --thresholded.",
+        )
+    for name in settings.prevalence or ():
+        classes.require(name)
+    unscored = UNSCORED if official else frozenset()
+    scored = ~everything.predictions.table["id"].isin(unscored).to_numpy()
     judged = everything.at(np.flatnonzero(scored))
     notes = list(judged.notes)
     if not scored.all():
@@ -92,7 +104,11 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
         "beside": [_stored_figures(folder) for folder in settings.beside],
         "notes": [*notes, *subgroup_notes],
     }
-    if not settings.thresholded and body["argmax_bacc"] < body["figures"]["bacc"]["value"] - 0.01:
+    if (
+        official
+        and not settings.thresholded
+        and body["argmax_bacc"] < body["figures"]["bacc"]["value"] - 0.01
+    ):
         notes.append(
             f"challenge.csv is scored by the maximum of its rows: BACC {body['argmax_bacc']:.3f}, not "
             f"{body['figures']['bacc']['value']:.3f}; with --thresholded the decided class is the maximum"
@@ -103,14 +119,15 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     files = draw(
         judged.labelled(), figures, {target.class_name: target.sensitivity for target in judged.targets}
     )
-    values = everything.probabilities
-    if settings.thresholded:
-        values = judging.thresholded(values, everything.decided)
-    files["challenge.csv"] = challenge_csv(everything.ids, values, CLASS_NAMES)
+    if official:
+        values = everything.probabilities
+        if settings.thresholded:
+            values = judging.thresholded(values, everything.decided)
+        files["challenge.csv"] = challenge_csv(everything.ids, values, classes.codes)
     if settings.output is not None:
         _check_output(settings, folder, files)
     with exclusive(folder, "evaluate"):
-        artifact = write_evaluation(folder, body, files, inputs=judged.inputs)
+        artifact = write_evaluation(folder, body, files, inputs=judged.inputs, classes=classes)
         reports = []
         if settings.report:
             with reporter.task("writing the report"):
@@ -123,7 +140,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
                     print_page(reports[0], settings.report_pdf)
                 reports.append(settings.report_pdf)
     paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
-    return _result(defined(body), paths, [*notes, *subgroup_notes])
+    return _result(defined(body), paths, [*notes, *subgroup_notes], classes)
 
 
 def _at_prevalence(settings: EvaluateSettings, judged: Judged) -> dict[str, Any] | None:
@@ -134,9 +151,10 @@ def _at_prevalence(settings: EvaluateSettings, judged: Judged) -> dict[str, Any]
         data.labels,
         data.decided,
         judged.levels,
-        malignant_probability(data.probabilities),
+        malignant_probability(data.probabilities, data.classes),
         data.lesion_ids,
         settings.prevalence,
+        data.classes,
         settings.n_resamples,
         settings.seed,
     )
@@ -191,7 +209,7 @@ def _compare(
     else:
         if settings.against.endswith(".json"):
             predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
-            other = calibrated(workspace, predictions, Path(settings.against))
+            other = by_asked_classes(calibrated(workspace, predictions, Path(settings.against)), settings)
         else:
             other = judge(workspace, settings, settings.against, None)
         place = {identity: row for row, identity in enumerate(other.ids)}
@@ -204,7 +222,17 @@ def _compare(
     # The same lesions, labels and seed: the same draws, so that differences are paired.
     shared = replace(other.labelled(), lesion_ids=judged.predictions.lesion_ids)
     theirs = judging.evaluate(shared, n_resamples=settings.n_resamples, seed=settings.seed)
-    names = [*COMPARED, *(f"sensitivity/{name}" for name in CLASS_NAMES)]
+    classes = judged.predictions.classes
+    if other.predictions.classes.codes != classes.codes:
+        raise DataError(
+            f"{settings.against} is about {other.predictions.classes.described}, "
+            f"not about {classes.described}",
+            "Judge both by one list with --classes.",
+        )
+    names = [
+        *(name for name in COMPARED if classes.has_malignant or "malignant" not in name),
+        *(f"sensitivity/{code}" for code in classes.codes),
+    ]
     return {
         "against": settings.against,
         "their_decision": other.how,
@@ -214,15 +242,15 @@ def _compare(
     }
 
 
-def _result(body: dict[str, Any], paths: list[str], warnings: list[str]) -> StageResult:
+def _result(body: dict[str, Any], paths: list[str], warnings: list[str], classes: ClassList) -> StageResult:
     missing = body["support"]["classes_without_images"]
     if missing:
         warnings = [*warnings, f"no images of {', '.join(missing)}: BACC is the mean of the other classes"]
     return StageResult(
         command="evaluate",
-        headline=evaluation_tables.headline(body),
+        headline=evaluation_tables.headline(body, classes),
         figures=body,
-        tables=[Table(*parts) for parts in evaluation_tables.tables(body)],
+        tables=[Table(*parts) for parts in evaluation_tables.tables(body, classes)],
         artifacts=paths,
         warnings=warnings,
     )

@@ -47,7 +47,7 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     copies = _copies(manifest.table)
     near = _near_duplicates(workspace, split)
     title = f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions ({split.strategy} split)"
-    atomic_write(workspace.class_distribution, class_distribution(counts, title))
+    atomic_write(workspace.class_distribution, class_distribution(counts, title, manifest.classes))
     n_patients = len(set(manifest.table["patient_id"]) - {""})
     in_split = set(split.table["id"])
     left_out = [identity for identity in manifest.table["id"] if identity not in in_split]

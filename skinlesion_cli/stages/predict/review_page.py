@@ -87,6 +87,7 @@ def write_report(
     calibration = bundle.calibration
     about = BatchPage(
         title=f"Predictions of {output.name}",
+        classes=bundle.classes,
         thumbnail=small,
         thumbnail_url=lambda identity: f"{thumbnails.name}/{thumbnail_name(identity)}",
         overlay_url=lambda cam: f"{overlays.name}/{cam}" if overlays else "",

@@ -47,12 +47,16 @@ def result(
     headline = [f"{counted(tally.images, 'image')} predicted by {model}: {classes or 'none'}"]
     if tally.images:
         levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
-        headline.append(f"triage: {levels}; {figures['mean_forward_passes']:g} forward passes per image")
-        headline.append("an image gets the first level that fits:")
-        headline += [f"  {each.level}: {each.sentence}" for each in policy]
-        if tally.with_metadata:
-            headline.append(f"{counted(tally.with_metadata, 'image')} with patient metadata, instead:")
-            headline += [f"  {each.level}: {each.sentence}" for each in informed_policy]
+        passes = f"{figures['mean_forward_passes']:g} forward passes per image"
+        if bundle.classes.has_malignant:
+            headline.append(f"triage: {levels}; {passes}")
+            headline.append("an image gets the first level that fits:")
+            headline += [f"  {each.level}: {each.sentence}" for each in policy]
+            if tally.with_metadata:
+                headline.append(f"{counted(tally.with_metadata, 'image')} with patient metadata, instead:")
+                headline += [f"  {each.level}: {each.sentence}" for each in informed_policy]
+        else:
+            headline.append(f"no triage: no class of {bundle.classes.described} is malignant; {passes}")
     artifacts = [] if settings.output == STDOUT else [str(settings.output)]
     if plan.overlays is not None:
         artifacts.append(str(plan.overlays))
@@ -93,16 +97,22 @@ def result(
     )
 
 
+def _has_level(verdict: LesionVerdict) -> bool:
+    """Whether it was triaged, or could not be read; without a malignant class it is neither."""
+    return verdict.triage is not None or verdict.decision is None
+
+
 def with_lesions(
     result: StageResult, lesions: Lesions, verdicts: dict[str, LesionVerdict], path: Path
 ) -> StageResult:
     """The result with what was found by lesion."""
-    counts = Counter(verdict.triage or ERROR for verdict in verdicts.values())
+    counts = Counter(verdict.triage or ERROR for verdict in verdicts.values() if _has_level(verdict))
     levels = {level: counts[level] for level in (*LEVELS, ERROR) if level != ERROR or counts[level]}
     words = ", ".join(f"{count} {level}" for level, count in levels.items() if count)
+    said = [f"{len(verdicts)} lesions: {words}" if words else f"{len(verdicts)} lesions", f"  {GROUP_RULE}"]
     return replace(
         result,
-        headline=[*result.headline, f"{len(verdicts)} lesions: {words}", f"  {GROUP_RULE}"],
+        headline=[*result.headline, *said],
         figures={**result.figures, "lesions": len(verdicts), "lesion_triage": levels},
         artifacts=[*result.artifacts, str(path)],
         warnings=[*result.warnings, *lesions.warnings()],

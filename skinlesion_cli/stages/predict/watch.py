@@ -109,7 +109,7 @@ def _predict(
         table.write(prediction.to_row(codes) for prediction in predictions)
         for prediction in predictions:
             tally.add(prediction)
-    levels = ", ".join(f"{n} {level}" for level, n in tally.triage.items())
+    levels = ", ".join(f"{n} {level or 'predicted'}" for level, n in tally.triage.items())
     failed = f"; {tally.failed} could not be read: {tally.name_failures()}" if tally.failed else ""
     reporter.note(f"{len(sources)} new images: {levels or 'none predicted'}{failed}")
 
