@@ -16,6 +16,7 @@ skinlesion evaluate
 skinlesion evaluate --against argmax --thresholded
 skinlesion evaluate --source densenet121 --part val
 skinlesion evaluate --source ours.csv --against theirs.csv --truth truth.csv
+skinlesion evaluate --classes melanoma
 skinlesion evaluate --prevalence MEL=0.02,BCC=0.03 --beside ./earlier-evaluation
 """
 
@@ -26,6 +27,10 @@ AGAINST = "Compare image by image with argmax, the file of another calibration, 
 PREVALENCE = (
     "Also compute predictive values, risks, triage shares and net benefit for a population with these class "
     "shares, such as MEL=0.02,BCC=0.03; the other classes share the rest as in the data."
+)
+CLASSES = (
+    "Judge by these coarser classes, whose probabilities are sums of the model's: {names}, or a YAML file. "
+    "Default: the classes of the labels."
 )
 BESIDE = "Folder of an earlier evaluation to show beside this one, such as another dataset. Repeatable."
 
@@ -47,6 +52,9 @@ def evaluate(
     truth: Annotated[
         Path | None,
         typer.Option(help="CSV with labels (and lesion_id) for a table. Default: the manifest."),
+    ] = None,
+    classes: Annotated[
+        str | None, choices.suggested("--classes", help=CLASSES, known="taxonomy.shipped.SHIPPED")
     ] = None,
     thresholded: Annotated[
         bool,
@@ -83,6 +91,7 @@ def evaluate(
         decision=decision,
         against=against,
         truth=truth,
+        classes=classes,
         thresholded=thresholded,
         n_resamples=resamples,
         seed=seed,

@@ -1,4 +1,4 @@
 """From probabilities to decisions: pure functions on arrays, no disk, no torch.
 
-Arrays go in, frozen dataclasses come out. Class indexes follow `taxonomy.CLASS_NAMES`.
+Arrays go in, frozen dataclasses come out. Class indexes follow the class list that is passed.
 """

@@ -53,7 +53,7 @@ def test_the_manifest_counts_classes_and_lesions_and_keeps_the_order_asked_for()
     assert (found.class_counts["NV"], found.class_counts["DF"], found.n_lesions) == (2, 0, 3)
     assert found.rows(["c", "a"])["label"].tolist() == ["NV", "MEL"]
     with pytest.raises(ArtifactError, match="lacks the columns label"):
-        check(TABLE.drop(columns="label"), ISIC2018, ISIC2018)
+        check(TABLE.drop(columns="label"), ISIC2018)
 
 
 def test_what_rests_on_a_manifest_wants_it_written_first(tmp_path):

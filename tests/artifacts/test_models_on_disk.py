@@ -227,7 +227,7 @@ def test_a_recipe_that_was_changed_by_hand(tmp_path):
 
 def test_an_ensemble_has_members():
     with pytest.raises(ArtifactError, match="without members"):
-        Ensemble((), "equal", VIEWS)
+        Ensemble((), "equal", VIEWS, classes=ISIC2018)
 
 
 def test_without_a_stopping_rule_the_mean_is_over_all_views():
