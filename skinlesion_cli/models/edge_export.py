@@ -17,7 +17,6 @@ from skinlesion_cli.artifacts.edge_exports import install_hint
 from skinlesion_cli.errors import SkinLesionError, UsageError
 from skinlesion_cli.models.network import LesionNet
 from skinlesion_cli.models.onnx_export import quiet
-from skinlesion_cli.taxonomy import N_CLASSES
 
 # In half precision it would be another network than the one that was evaluated.
 _FLOAT32: dict[str, dict[str, Any]] = {
@@ -61,7 +60,7 @@ def export_edge(network: LesionNet, kind: str, size_px: int, target: Path) -> No
                     kind,
                     network.spec.timm_name,
                     checkpoint=str(checkpoint),
-                    num_classes=N_CLASSES,
+                    num_classes=network.classifier.out_features,
                     input_size=(3, size_px, size_px),
                     normalize=True,
                     mean=tuple(mean),

@@ -77,7 +77,7 @@ def own_folders(folder: Path) -> tuple[Path, str]:
 MAKERS = {"melanoma": melanoma_table, "isic2019": isic2019_layout, "clinic": own_folders}
 
 
-@pytest.fixture(scope="session", params=["melanoma"])
+@pytest.fixture(scope="session", params=MAKERS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """From labels to an ensemble: download, train for one epoch, ensemble."""
     from skinlesion_cli.stages import ensemble

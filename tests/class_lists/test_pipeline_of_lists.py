@@ -6,13 +6,18 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.class_list import StoredClassList, class_list_of
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.models.network import restore_network
 from tests.class_lists.conftest import Made
 
@@ -69,3 +74,67 @@ def test_network_history_and_predictions_have_the_classes_of_the_list(made: Made
     table = pd.read_csv(stored.artifact.payloads["table"])
     assert table.columns.tolist() == ["id", "lesion_id", "label", "fold", *(f"p_{code}" for code in codes)]
     assert set(stored.labels.tolist()) <= set(range(len(codes)))
+
+
+@pytest.fixture(scope="session")
+def predicted(made: Made) -> pd.DataFrame:
+    """Calibrated, evaluated on the test images, and predicted with a page; the table of predictions."""
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages.calibrate import stage as calibrate
+    from skinlesion_cli.stages.evaluate import stage as evaluate
+    from skinlesion_cli.stages.evaluate.settings import EvaluateSettings
+    from skinlesion_cli.stages.predict import stage as predict
+    from skinlesion_cli.stages.predict.settings import PredictSettings
+
+    root, reporter = made.workspace.root, SilentReporter()
+    calibrate.run(calibrate.CalibrateSettings(workspace=root, fit=load_policy(None)), reporter)
+    evaluate.run(EvaluateSettings(workspace=root, part="test", output=root / "evaluation"), reporter)
+    predict.run(
+        PredictSettings(
+            workspace=root,
+            inputs=(str(made.images),),
+            output=root / "results.csv",
+            report=True,
+            device="cpu",
+            runtime="torch",
+        ),
+        reporter,
+    )
+    return pd.read_csv(root / "results.csv", keep_default_na=False)
+
+
+def test_calibration_decisions_and_pages_name_the_classes_of_the_list(
+    made: Made, predicted: pd.DataFrame
+) -> None:
+    codes, malignant, _ = EXPECTED[made.classes.name]
+    calibration = Calibration.load(made.workspace.calibration)
+    assert calibration.classes == made.classes
+    columns = [f"p_{code}" for code in codes]
+    assert [name for name in predicted.columns if name.startswith("p_")] == columns
+    assert (predicted["status"] == "ok").all()
+    values = predicted[columns].astype(float)
+    np.testing.assert_allclose(values.sum(axis=1), 1.0, atol=1e-4)
+    of_malignant = values[[f"p_{code}" for code in malignant]].sum(axis=1).clip(upper=1.0)
+    np.testing.assert_allclose(predicted["malignant_probability"].astype(float), of_malignant, atol=1e-5)
+    assert set(predicted["decision"]) <= set(codes)
+    assert set(predicted["triage"]) <= {"refer", "review", "routine"}
+    page = (made.workspace.root / "results-report.html").read_text()
+    assert all(code in page for code in set(predicted["decision"]))
+    assert Bundle.load(made.workspace).classes == made.classes
+
+
+def test_figures_are_those_of_the_list(made: Made, predicted: pd.DataFrame) -> None:
+    codes = EXPECTED[made.classes.name][0]
+    stored = json.loads((made.workspace.root / "evaluation" / "evaluation.json").read_text())
+    assert stored["class_order"] == list(codes)
+    assert not (made.workspace.root / "evaluation" / "challenge.csv").exists()
+
+
+def test_a_pack_holds_the_list(made: Made, predicted: pd.DataFrame, tmp_path) -> None:
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages import pack
+
+    pack.run(pack.PackSettings(workspace=made.workspace.root, output=tmp_path / "packed"), SilentReporter())
+    packed = Workspace(tmp_path / "packed")
+    assert not packed.classes.exists()
+    assert class_list_of(packed) == Bundle.load(packed).classes == made.classes
