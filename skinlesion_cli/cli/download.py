@@ -10,6 +10,7 @@ import typer
 from skinlesion_cli.cli import options
 from skinlesion_cli.cli.choices import one_of, suggested
 from skinlesion_cli.cli.root import StageCall, command
+from skinlesion_cli.errors import unknown_name
 
 EXAMPLE = """
 skinlesion download
@@ -53,6 +54,24 @@ CLASSES = (
 SHOW_CLASSES = "Print this class list as YAML, to start your own from, and exit: {names}."
 
 
+def _show_classes(ctx: typer.Context, name: str | None) -> None:
+    """Print a class list instead of running the command."""
+    if name is None or ctx.resilient_parsing:
+        return
+    from skinlesion_cli.taxonomy.shipped import SHIPPED, shipped_text
+
+    if name not in SHIPPED:
+        raise typer.BadParameter(unknown_name(name, SHIPPED))
+    typer.echo(shipped_text(name), nl=False)
+    raise typer.Exit
+
+
+def _show_classes_option() -> Any:
+    option = suggested("--show-classes", help=SHOW_CLASSES, known="taxonomy.shipped.SHIPPED")
+    option.callback, option.is_eager = _show_classes, True
+    return option
+
+
 @command("download", example=EXAMPLE, section="Pipeline")
 def download(
     source: Annotated[Path | None, typer.Option("--from", help=SOURCE)] = None,
@@ -80,20 +99,12 @@ def download(
     classes: Annotated[
         str | None, suggested("--classes", help=CLASSES, known="taxonomy.shipped.SHIPPED")
     ] = None,
-    show_classes: Annotated[
-        str | None,
-        one_of("--show-classes", help=SHOW_CLASSES, known="taxonomy.shipped.SHIPPED"),
-    ] = None,
+    show_classes: Annotated[str | None, _show_classes_option()] = None,
     seed: options.SeedOption = 42,
     *,
     workspace: Path,
 ) -> StageCall[Any]:
     """Import a dataset into the workspace and split it by lesion. Without --from, fetch ISIC 2018 Task 3."""
-    if show_classes is not None:
-        from skinlesion_cli.taxonomy.shipped import shipped_text
-
-        typer.echo(shipped_text(show_classes), nl=False)
-        raise typer.Exit
     from skinlesion_cli.stages.download import append as appending
     from skinlesion_cli.stages.download import stage
 
