@@ -18,6 +18,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
+from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import restore_network
 from tests.class_lists.conftest import Made
 
@@ -138,3 +139,48 @@ def test_a_pack_holds_the_list(made: Made, predicted: pd.DataFrame, tmp_path) ->
     packed = Workspace(tmp_path / "packed")
     assert not packed.classes.exists()
     assert class_list_of(packed) == Bundle.load(packed).classes == made.classes
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"targets": ("MELA:sensitivity=0.9",)}, {"costs": ("MELA=3",), "overrides": {"policy": "cost"}}],
+    ids=("target", "cost"),
+)
+def test_a_class_that_the_list_lacks_is_refused_with_those_that_it_has(made: Made, wrong: dict) -> None:
+    from skinlesion_cli.progress import SilentReporter
+    from skinlesion_cli.stages.calibrate import stage as calibrate
+
+    settings = calibrate.CalibrateSettings(workspace=made.workspace.root, fit=load_policy(None, **wrong))
+    with pytest.raises(UsageError) as refused:
+        calibrate.run(settings, SilentReporter())
+    told = f"{refused.value.message} {refused.value.hint}"
+    assert "MELA" in told
+    assert all(code in told for code in EXPECTED[made.classes.name][1][:3])
+
+
+def test_maps_are_of_the_classes_of_the_model(made: Made, predicted: pd.DataFrame) -> None:
+    from skinlesion_cli.stages.explain.stage import ExplainSettings
+
+    codes = EXPECTED[made.classes.name][0]
+    settings = ExplainSettings(workspace=made.workspace.root, inputs=("x.jpg",), output=made.workspace.root)
+    assert settings.class_indexes(made.classes) is None
+    everything = settings.model_copy(update={"classes": ("all",)})
+    assert everything.class_indexes(made.classes) == list(range(len(codes)))
+    last = settings.model_copy(update={"classes": (codes[-1],)})
+    assert last.class_indexes(made.classes) == [len(codes) - 1]
+    with pytest.raises(UsageError, match=codes[-1]):
+        settings.model_copy(update={"classes": ("MELA",)}).class_indexes(made.classes)
+
+
+def test_completion_follows_the_workspace(made: Made) -> None:
+    from types import SimpleNamespace
+
+    from skinlesion_cli.cli import choices
+
+    codes = EXPECTED[made.classes.name][0]
+    context = SimpleNamespace(params={"workspace": made.workspace.root})
+    assert choices.classes(context, "") == list(codes)
+    assert choices.classes_or_all(context, "a") == ["all"]
+    assert choices.targets(context, codes[0]) == [f"{codes[0]}:sensitivity="]
+    of_bundled = SimpleNamespace(params={"model": "builtin"})
+    assert choices.classes(of_bundled, "A") == ["AKIEC"]

@@ -65,8 +65,6 @@ OPEN = [
         "Recipes: default, fast, light, published",
     ),
     (("train", "--arch", "tiny", "--set", "epoch=3"), "did you mean 'epochs'"),
-    (("calibrate", "--target", "MELA:sensitivity=0.9"), "MEL, NV, BCC, AKIEC, BKL, DF, VASC"),
-    (("calibrate", "--policy", "cost", "--cost", "NV=3"), "MEL, BCC, AKIEC"),
     (("predict", ".", "--shard", "4/3"), "Example: --shard 3/16"),
 ]
 

@@ -88,13 +88,13 @@ class ExplainSettings(StageSettings):
 
 def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
-    source = locate_model(Workspace(settings.workspace), settings.model)
     if settings.classes:
-        settings.class_indexes(class_list_of(source))  # a slip in a name is told before anything is loaded
+        # A slip in a name is told before anything is loaded.
+        settings.class_indexes(class_list_of(locate_model(Workspace(settings.workspace), settings.model)))
     check_named(settings.inputs)
     output_checks.check_folder(settings.output, [TABLE], own_files.has_header(COLUMNS), settings.inputs)
     output_checks.check_mirror(settings.output, settings.output / TABLE, settings.inputs)
-    bundle = Bundle.load(source)
+    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
     classes = settings.class_indexes(bundle.classes)
     # A backward pass needs torch.
     runtime = settings.runtime if is_closed(settings.method) else "torch"
