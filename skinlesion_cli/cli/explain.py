@@ -43,7 +43,7 @@ def explain(
         one_of("--method", help=METHOD, known="explain.methods.METHODS"),
     ] = "fused",
     cam_tta: Annotated[bool, typer.Option("--cam-tta", help=CAM_TTA)] = False,
-    style: options.CamStyleOption = "overlay",
+    style: options.CamStyleOption = "side-by-side",
     raw: Annotated[str | None, one_of("--raw", help=RAW, known="explain.writer.RAW_KINDS")] = None,
     check: Annotated[
         bool,

@@ -1,4 +1,4 @@
-"""A map laid over its image, at the image's own size and orientation.
+"""A map laid over its image, at the image's own size and orientation; small images are enlarged.
 
 Everything goes through lookup tables of 256 steps: an overlay costs a few milliseconds and no figure.
 """
@@ -18,6 +18,10 @@ STYLES: Final = ("overlay", "contour", "side-by-side")
 _COLOUR_MAP = "viridis"  # perceptually uniform, and far from the hues of skin
 _MAX_ALPHA = 0.62
 _LEVELS = (0.25, 0.5, 0.75)
+_HALF = (0.5,)
+# The shorter side of a drawing, unless the longer one would become longer than the second number.
+MIN_SIDE_PX: Final = 400
+_MAX_ENLARGED_PX = 4000
 _UNDER_LEGEND = (226, 200, 188)  # some skin
 _INK, _FAINT = (20, 20, 20), (110, 110, 110)
 
@@ -25,19 +29,18 @@ _INK, _FAINT = (20, 20, 20), (110, 110, 110)
 @dataclass(frozen=True)
 class Caption:
     """What the colours cannot say. `titles` are the same statement, longest first; the first that fits is
-    used."""
+    used. `magnitude` is the map's maximum, in `unit`; an empty unit is one without a name."""
 
     titles: tuple[str, ...]
     magnitude: float
+    unit: str = ""
 
 
 @cache
-def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Colour (256, 3) times alpha, and 256 - alpha (256,), both uint16 with 256 as one."""
-    strength = np.linspace(0.0, 1.0, 256)
+def _alpha() -> list[int]:
+    """Opacity of the colours at each step of the map, 0 to 255."""
     # Weak places stay uncovered, so that the lesion itself can be seen.
-    alpha = np.round(256 * _MAX_ALPHA * strength**0.8).astype(np.uint16)
-    return (_ramp().astype(np.uint16) * alpha[:, None]), 256 - alpha
+    return [round(255 * _MAX_ALPHA * (step / 255) ** 0.8) for step in range(256)]
 
 
 @cache
@@ -60,26 +63,33 @@ def steps(heat: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def blend(image: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Strong places in colour, the rest as it is: uint8 like `image`; `strength` as `steps` gives it."""
-    coloured, rest = _tables()
-    result: np.ndarray = ((image * rest[strength][..., None] + coloured[strength]) >> 8).astype(np.uint8)
-    return result
+    levels = Image.fromarray(strength)
+    colours = levels.copy()
+    colours.putpalette(_ramp().tobytes())
+    opaque = levels.point(_alpha())
+    return np.asarray(Image.composite(colours.convert("RGB"), Image.fromarray(image), opaque))
 
 
-def contours(image: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Lines at a quarter, half and three quarters of the maximum; every other pixel as it is."""
+def contours(
+    image: np.ndarray,
+    strength: np.ndarray,
+    levels: tuple[float, ...] = _LEVELS,
+    colour: tuple[int, int, int] | None = None,
+) -> np.ndarray:
+    """Lines at shares of the maximum, in one colour or in those of the map; every other pixel as it is."""
     drawn = image.copy()
     line_px = max(1, round(min(image.shape[:2]) / 250))
-    for level in _LEVELS:
+    for level in levels:
         inside = strength >= round(level * 255)
         edge = np.zeros_like(inside)
         edge[:-1] |= inside[:-1] != inside[1:]
         edge[:, :-1] |= inside[:, :-1] != inside[:, 1:]
-        for _ in range(line_px):
+        for _ in range(line_px - 1 if colour else line_px):
             wider = edge.copy()
             wider[1:] |= edge[:-1]
             wider[:, 1:] |= edge[:, :-1]
             edge = wider
-        drawn[edge] = _ramp()[round(level * 255)]
+        drawn[edge] = colour or _ramp()[round(level * 255)]
     return drawn
 
 
@@ -93,21 +103,40 @@ def render(image: np.ndarray, heat: np.ndarray, caption: Caption, style: str = "
 
     Returns
     -------
-    RGB image; its rows 0..height are the image at its own size, pixel on pixel.
+    RGB image. Where the image has at least `MIN_SIDE_PX` on its shorter side, the first rows are the image at
+        its own size, pixel on pixel; a smaller one is enlarged to that.
     """
+    image = enlarged(image)
     height, width = image.shape[:2]
     strength = steps(heat, width, height)
     if style == "contour":
         picture = contours(image, strength)
     elif style == "side-by-side":
-        picture = np.concatenate([image, blend(image, strength)], axis=1)
+        picture = np.concatenate([image, _with_half(image, strength)], axis=1)
     else:
-        picture = blend(image, strength)
+        picture = _with_half(image, strength)
     strip = _strip(picture.shape[1], caption, contour=style == "contour")
     canvas = Image.new("RGB", (picture.shape[1], height + strip.height), "white")
     canvas.paste(Image.fromarray(picture), (0, 0))
     canvas.paste(strip, (0, height))
     return canvas
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """An image, uint8 (height, width, 3), with at least `MIN_SIDE_PX` on its shorter side, unless that would
+    make the longer one very long."""
+    height, width = image.shape[:2]
+    factor = min(MIN_SIDE_PX / min(height, width), _MAX_ENLARGED_PX / max(height, width))
+    if factor <= 1:
+        return image
+    size = round(width * factor), round(height * factor)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def _with_half(image: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """The map in colours, and a white line around what has at least half of its maximum."""
+    coloured = blend(image, strength)
+    return contours(coloured, strength, _HALF, (255, 255, 255)) if strength.any() else coloured
 
 
 @cache
@@ -117,7 +146,7 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _strip(width: int, caption: Caption, *, contour: bool) -> Image.Image:
     """Title, and under it the legend: the colours from 0 to the map's maximum."""
-    font = _font(min(max(width // 34, 11), 40))
+    font = _font(max(width // 36, 14))
     ascent_px = round(font.getbbox("Ag")[3])
     gap = max(3, ascent_px // 4)
     strip = Image.new("RGB", (width, 2 * ascent_px + 4 * gap), "white")
@@ -131,7 +160,7 @@ def _strip(width: int, caption: Caption, *, contour: bool) -> Image.Image:
     if caption.magnitude <= 0.0:
         pen.text((gap, top - gap), "all zero: no place speaks for it", fill=(176, 0, 32), font=font)
         return strip
-    right = f"max {caption.magnitude:.2g}"
+    right = f"{caption.magnitude:.2g} {caption.unit}".rstrip()
     left_px, right_px = pen.textlength("0", font=font), pen.textlength(right, font=font)
     start, stop = round(left_px + 2 * gap), round(width - right_px - 2 * gap)
     pen.text((gap, top - gap), "0", fill=_FAINT, font=font)
@@ -142,8 +171,7 @@ def _strip(width: int, caption: Caption, *, contour: bool) -> Image.Image:
         colours = _ramp()[bar] if contour else blend(np.full((1, 256, 3), _UNDER_LEGEND, np.uint8), bar)
         ramp = Image.fromarray(colours).resize((stop - start, ascent_px))
         strip.paste(ramp, (start, top - gap + 1))
-        if contour:
-            for level in _LEVELS:
-                x = start + round(level * (stop - start))
-                pen.line((x, top - gap + 1, x, top - gap + ascent_px), fill="white", width=1)
+        for level in _LEVELS if contour else _HALF:
+            x = start + round(level * (stop - start))
+            pen.line((x, top - gap + 1, x, top - gap + ascent_px), fill="white", width=max(1, ascent_px // 8))
     return strip

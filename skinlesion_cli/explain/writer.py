@@ -22,7 +22,7 @@ from skinlesion_cli.artifacts.maps import MapRecord, relative_path
 from skinlesion_cli.artifacts.output_checks import refuse_foreign_overlay
 from skinlesion_cli.errors import ImageError
 from skinlesion_cli.explain.cam import combined, resized
-from skinlesion_cli.explain.methods import DEFAULT, closed_maps
+from skinlesion_cli.explain.methods import DEFAULT, closed_maps, is_closed
 from skinlesion_cli.explain.overlay import STYLES, Caption, render
 from skinlesion_cli.explain.placement import placement
 from skinlesion_cli.explain.thumbnails import write_thumbnail
@@ -169,12 +169,13 @@ class OverlayWriter:
         other = "" if record.decision == name else f", decided {record.decision}"
         return Caption(
             titles=(
-                f"{name} ({self.class_list.titles[name]})  p {p}, {limit}{other}",
-                f"{name}  p {p}, {limit}{other}",
-                f"{name}  p {p}{short}{other}",
+                f"{name} {p}  {self.class_list.titles[name]}, {limit}{other}",
+                f"{name} {p}  {limit}{other}",
+                f"{name} {p}{short}{other}",
                 f"{name} {p}",
             ),
             magnitude=record.magnitude,
+            unit="logits" if is_closed(self.method) else "",
         )
 
     def _save(self, record: MapRecord, pixels: Pixels, heat: np.ndarray) -> MapRecord:

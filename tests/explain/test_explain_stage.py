@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ExitCode, UsageError
 from skinlesion_cli.explain.member_maps import member_maps
+from skinlesion_cli.explain.overlay import enlarged
 from skinlesion_cli.inference.loading import load_engine
 from skinlesion_cli.inference.tta import MODES
 from skinlesion_cli.progress import SilentReporter
@@ -51,7 +52,7 @@ def test_one_overlay_an_image(workspace: Path, images: Path, tmp_path: Path) -> 
         *(f"b/image {k:03d}.jpg" for k in (1, 3)),
     ]
     assert all(row["class"] == row["decision"] for row in rows)
-    assert all(Image.open(tmp_path / row["overlay"]).size[0] == 64 for row in rows)
+    assert all(Image.open(tmp_path / row["overlay"]).size[0] == 2 * 533 for row in rows)
     assert result.exit_code is ExitCode.PARTIAL
     assert "broken.jpg (not_an_image" in result.warnings[0]
 
@@ -121,8 +122,8 @@ def test_library_grad_cam_is_the_same_over_the_ensemble(
 
 def test_styles_of_predicted_overlays(workspace: Path, images: Path, tmp_path: Path) -> None:
     name = images / "a" / "image 000.jpg"
-    original, drawn = np.asarray(Image.open(name)), {}
-    assert original.shape == (48, 64, 3)
+    original, drawn = enlarged(np.asarray(Image.open(name))), {}
+    assert original.shape == (400, 533, 3)
     for style in ("overlay", "contour", "side-by-side"):
         output = tmp_path / f"{style}.csv"
         config = PredictSettings(
@@ -138,13 +139,13 @@ def test_styles_of_predicted_overlays(workspace: Path, images: Path, tmp_path: P
         (overlay,) = (tmp_path / f"{style}-cam").rglob("*.png")
         drawn[style] = np.asarray(Image.open(overlay))
     assert {style: picture.shape[1] for style, picture in drawn.items()} == {
-        "overlay": 64, "contour": 64, "side-by-side": 128,
+        "overlay": 533, "contour": 533, "side-by-side": 1066,
     }  # fmt: skip
-    assert all(picture.shape[0] > 48 for picture in drawn.values())  # the caption is below
-    left, right = drawn["side-by-side"][:48, :64], drawn["side-by-side"][:48, 64:]
+    assert all(picture.shape[0] > 400 for picture in drawn.values())  # the caption is below
+    left, right = drawn["side-by-side"][:400, :533], drawn["side-by-side"][:400, 533:]
     np.testing.assert_array_equal(left, original)
-    np.testing.assert_array_equal(right, drawn["overlay"][:48])
-    changed = {style: (drawn[style][:48] != original).any(axis=2).mean() for style in ("overlay", "contour")}
+    np.testing.assert_array_equal(right, drawn["overlay"][:400])
+    changed = {style: (drawn[style][:400] != original).any(axis=2).mean() for style in ("overlay", "contour")}
     assert 0 < changed["contour"] < 0.5 < changed["overlay"]
     with pytest.raises(UsageError, match="there is no 'fancy'"):
         predict.run(

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from skinlesion_cli.artifacts.maps import relative_path
-from skinlesion_cli.explain.overlay import Caption, blend, contours, render, steps
+from skinlesion_cli.explain.overlay import Caption, blend, contours, enlarged, render, steps
 from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.explain.writer import OverlayWriter
 from skinlesion_cli.inference.runtimes.base import Outputs, deviation
 from skinlesion_cli.taxonomy import DISCLAIMER
 from tests.support.class_lists import ISIC2018
 
-IMAGE = np.random.default_rng(1).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(1).integers(0, 256, (420, 560, 3), dtype=np.uint8)
 HEAT = np.zeros((4, 4), np.float32)
 HEAT[3, 3] = 2.0
 CAPTION = Caption(("MEL p 0.62, threshold 0.34",), 2.0)
@@ -26,10 +26,10 @@ CAPTION = Caption(("MEL p 0.62, threshold 0.34",), 2.0)
 
 def test_picture_is_the_image_at_its_size_where_nothing_speaks() -> None:
     drawn = np.asarray(render(IMAGE, HEAT, CAPTION))
-    assert drawn.shape[1] == 120
-    assert drawn.shape[0] > 90  # the caption is below, not over the image
-    np.testing.assert_array_equal(drawn[:10, :10], IMAGE[:10, :10])
-    assert np.abs(drawn[80:90, 110:].astype(int) - IMAGE[80:, 110:]).mean() > 20
+    assert drawn.shape[1] == 560
+    assert drawn.shape[0] > 420  # the caption is below, not over the image
+    np.testing.assert_array_equal(drawn[:40, :40], IMAGE[:40, :40])
+    assert np.abs(drawn[400:420, 530:].astype(int) - IMAGE[400:, 530:]).mean() > 20
 
 
 def test_strongest_place_is_where_the_map_says() -> None:
@@ -41,24 +41,51 @@ def test_strongest_place_is_where_the_map_says() -> None:
 def test_all_zero_map_leaves_the_image_and_says_so() -> None:
     nothing = np.zeros((2, 2), np.float32)
     drawn = np.asarray(render(IMAGE, nothing, Caption(("MEL",), 0.0)))
-    np.testing.assert_array_equal(drawn[:90], IMAGE)
-    red = (drawn[90:, :, 0].astype(int) - drawn[90:, :, 1]) > 100
+    np.testing.assert_array_equal(drawn[:420], IMAGE)
+    red = (drawn[420:, :, 0].astype(int) - drawn[420:, :, 1]) > 100
     assert red.any(), "the caption has no red text"
-    other = np.asarray(render(IMAGE, HEAT, CAPTION))[90:]
+    other = np.asarray(render(IMAGE, HEAT, CAPTION))[420:]
     assert not ((other[..., 0].astype(int) - other[..., 1]) > 100).any()
 
 
 def test_contours_change_lines_only() -> None:
-    drawn = contours(IMAGE, steps(HEAT, 120, 90))
+    drawn = contours(IMAGE, steps(HEAT, 560, 420))
     changed = (drawn != IMAGE).any(axis=2)
     assert 0 < changed.mean() < 0.1
 
 
 def test_side_by_side_has_the_untouched_image_left() -> None:
     drawn = np.asarray(render(IMAGE, HEAT, CAPTION, "side-by-side"))
-    assert drawn.shape[1] == 240
-    np.testing.assert_array_equal(drawn[:90, :120], IMAGE)
-    np.testing.assert_array_equal(drawn[:90, 120:], blend(IMAGE, steps(HEAT, 120, 90)))
+    assert drawn.shape[1] == 1120
+    np.testing.assert_array_equal(drawn[:420, :560], IMAGE)
+    strength = steps(HEAT, 560, 420)
+    coloured = blend(IMAGE, strength)
+    line = (drawn[:420, 560:] != coloured).any(axis=2)
+    # A white line where the map has half of its maximum, and nothing else.
+    assert 0 < line.mean() < 0.01
+    assert (drawn[:420, 560:][line] == 255).all()
+    assert np.abs(strength[line].astype(int) - 128).max() < 16
+
+
+def test_a_small_image_is_enlarged_and_a_strip_is_not_drawn_out() -> None:
+    assert enlarged(np.zeros((90, 120, 3), np.uint8)).shape == (400, 533, 3)
+    assert enlarged(np.zeros((120, 90, 3), np.uint8)).shape == (533, 400, 3)
+    # Ten times as long as wide: at 400 pixels it would be 8000 long.
+    assert enlarged(np.zeros((100, 2000, 3), np.uint8)).shape == (200, 4000, 3)
+    assert enlarged(IMAGE) is IMAGE
+    assert render(np.zeros((90, 120, 3), np.uint8), HEAT, CAPTION).width == 533
+
+
+@pytest.mark.parametrize("size", [(100, 100), (400, 300), (3000, 2000)])
+def test_the_shortest_caption_fits_at_any_size(size: tuple[int, int]) -> None:
+    # The last title is drawn whether it fits or not: white is left at the right of it.
+    caption = Caption(("BCC 0.95 " + "long " * 400, "BCC 0.95"), 2.0, "logits")
+    drawn = np.asarray(render(np.zeros((*size, 3), np.uint8), HEAT, caption))
+    height = max(size[0], 400 * size[0] // min(size)) if min(size) < 400 else size[0]
+    title = drawn[height + 2 : height + (drawn.shape[0] - height) // 2]
+    ink = (title < 128).all(axis=2).any(axis=0).nonzero()[0]
+    # Readable: the eight characters take a tenth of the width or more.
+    assert drawn.shape[1] * 0.1 < np.ptp(ink) < drawn.shape[1] * 0.9
 
 
 def test_thumbnail_has_the_image_left_and_the_map_right() -> None:
@@ -125,11 +152,11 @@ def test_records_tell_the_magnitude_before_scaling(tmp_path: Path) -> None:
     assert (first.class_name, first.magnitude, first.total, first.all_zero) == ("MEL", 2.0, 3.0, False)
     assert (second.class_name, second.magnitude, second.all_zero) == ("NV", 0.0, True)
     with Image.open(tmp_path / "x" / "a.jpg.cam.png") as picture:
-        assert picture.size[0] == 120
+        assert picture.size[0] == 560
         assert picture.text["skinlesion:magnitude"] == "2"
         assert picture.text["skinlesion:model_sha256"] == "ab" * 32
         assert picture.text["Disclaimer"] == DISCLAIMER
-    assert Image.open(tmp_path / "b.jpg.cam.png").size[1] < 90  # read by the function: 40 rows and a caption
+    assert Image.open(tmp_path / "b.jpg.cam.png").size[0] == 4000  # read by the function: 40 rows, enlarged
 
 
 def test_every_class_on_request(tmp_path: Path) -> None:
@@ -145,11 +172,11 @@ def test_every_class_on_request(tmp_path: Path) -> None:
 def test_raw_maps(tmp_path: Path) -> None:
     record = _written(tmp_path / "png", raw="png16")[0]
     values = np.asarray(Image.open(tmp_path / "png" / record.raw))
-    assert (values.dtype, values.shape, values.max()) == (np.uint16, (90, 120), 65535)
+    assert (values.dtype, values.shape, values.max()) == (np.uint16, (420, 560), 65535)
     record = _written(tmp_path / "npz", raw="npz")[0]
     with np.load(tmp_path / "npz" / record.raw, allow_pickle=False) as stored:
         np.testing.assert_array_equal(stored["map"], [[0.0, 1.0], [0.0, 2.0]])
-        assert stored["size_px"].tolist() == [90, 120]
+        assert stored["size_px"].tolist() == [420, 560]
 
 
 def test_no_file_is_left_half_written(tmp_path: Path) -> None:

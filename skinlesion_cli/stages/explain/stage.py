@@ -65,7 +65,7 @@ class ExplainSettings(StageSettings):
     classes: tuple[str, ...] = ()
     method: Annotated[str, one_of(METHODS)] = DEFAULT
     cam_tta: bool = False
-    style: Annotated[str, one_of(STYLES)] = STYLES[0]
+    style: Annotated[str, one_of(STYLES)] = "side-by-side"
     raw: Annotated[str, one_of(RAW_KINDS)] | None = None
     device: Annotated[str, one_of(DEVICES)] = "auto"
     runtime: Annotated[str, one_of(RUNTIMES, also=(AUTO,))] = AUTO
