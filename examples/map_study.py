@@ -126,7 +126,8 @@ def main() -> None:
         areas = {}
         if number < options.changed:
             score = partial(probability, engine.members, decided)
-            areas = {name: sanity.deletion_insertion(pixels, heat, score) for name, heat in maps.items()}
+            curves = sanity.perturbation_curves(pixels, list(maps.values()), score)
+            areas = {name: (each.deletion, each.insertion) for name, each in zip(maps, curves, strict=True)}
         for name, heat in maps.items():
             gain = (np.nan, np.nan)
             if areas:

@@ -10,8 +10,9 @@ raise it faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -22,6 +23,9 @@ from skinlesion_cli.explain.cam import resized
 # Probability of one class, float (n,), of images uint8 (n, s, s, 3).
 Score = Callable[[np.ndarray], np.ndarray]
 _STEPS = 10
+_SHARES = np.linspace(0.0, 1.0, _STEPS + 1)
+# Of the pixels, for the one figure that is said in words; a tenth or several.
+ERASED_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -55,33 +59,65 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.spearmanr(one, other).statistic)
 
 
-def deletion_insertion(image: np.ndarray, heat: np.ndarray, score: Score) -> tuple[float, float]:
-    """Areas under the deletion curve (lower is better) and the insertion curve (higher is better).
+@dataclass(frozen=True)
+class Curves:
+    """Probability of one class while an image is erased, or brought back, in the order of a map.
+
+    Attributes
+    ----------
+    deleted, inserted : float64 (11,), after 0, 10, ... 100 % of the pixels.
+    """
+
+    deleted: np.ndarray
+    inserted: np.ndarray
+
+    @property
+    def deletion(self) -> float:
+        """Area under the deletion curve, 0 to 1 (trapezoid rule); lower is better."""
+        return float(np.trapezoid(self.deleted, _SHARES))
+
+    @property
+    def insertion(self) -> float:
+        """Area under the insertion curve, 0 to 1 (trapezoid rule); higher is better."""
+        return float(np.trapezoid(self.inserted, _SHARES))
+
+    @property
+    def drop(self) -> float:
+        """How far the probability falls, -1 to 1, when `ERASED_SHARE` of the pixels are erased."""
+        return float(self.deleted[0] - self.deleted[round(ERASED_SHARE * _STEPS)])
+
+
+def perturbation_curves(image: np.ndarray, heats: Sequence[np.ndarray], score: Score) -> list[Curves]:
+    """Deletion and insertion curves of an image in the order of each map.
 
     Parameters
     ----------
-    image : uint8 (s, s, 3). heat : float (h, w); the larger,
-        the sooner a place is taken away or brought back.
+    image : uint8 (s, s, 3). heats : each float (h, w); the larger a value,
+        the sooner its place is erased or brought back.
     score : the class's probability of images like this one.
 
-    What is taken away is replaced by a blurred image, which is still an image of skin; grey would be news to
-    the network. Areas are means over the share of pixels changed, 0 to 1 in tenths (trapezoid rule).
+    What is erased is replaced by a blurred image, which is still an image of skin; grey would be news to
+    the network. All curves begin or end at the same two images, which are scored once.
     """
     side_y, side_x = image.shape[:2]
-    grown = resized(heat, side_x, side_y, Image.Resampling.BILINEAR).ravel()
-    order = np.argsort(-grown, kind="stable")
     blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(max(side_x, side_y) / 10)))
-    shares = np.linspace(0.0, 1.0, _STEPS + 1)
-    variants = []
-    for start, goal in ((image, blurred), (blurred, image)):
-        for share in shares:
-            changed = start.reshape(-1, 3).copy()
-            taken = order[: round(share * len(order))]
-            changed[taken] = goal.reshape(-1, 3)[taken]
-            variants.append(changed.reshape(image.shape))
+    variants = [image, blurred]
+    for heat in heats:
+        grown = resized(heat, side_x, side_y, Image.Resampling.BILINEAR).ravel()
+        order = np.argsort(-grown, kind="stable")
+        for start, goal in ((image, blurred), (blurred, image)):
+            for share in _SHARES[1:-1]:
+                changed = start.reshape(-1, 3).copy()
+                erased = order[: round(share * len(order))]
+                changed[erased] = goal.reshape(-1, 3)[erased]
+                variants.append(changed.reshape(image.shape))
     scores = np.asarray(score(np.stack(variants)), dtype=np.float64)
-    deleted, inserted = scores[: len(shares)], scores[len(shares) :]
-    return float(np.trapezoid(deleted, shares)), float(np.trapezoid(inserted, shares))
+    whole, gone = scores[:1], scores[1:2]
+    between = scores[2:].reshape(len(heats), 2, _STEPS - 1)
+    return [
+        Curves(np.concatenate([whole, deleted, gone]), np.concatenate([gone, inserted, whole]))
+        for deleted, inserted in between
+    ]
 
 
 def centre_map(side: int) -> np.ndarray:

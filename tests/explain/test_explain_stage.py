@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -174,9 +176,30 @@ def test_wrong_choices_are_refused(workspace: Path, images: Path, tmp_path: Path
             )
 
 
+class Counting(SilentReporter):
+    """Keeps the totals and the steps of each task."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, float | None] = {}
+        self.steps: dict[str, float] = {}
+
+    @contextmanager
+    def task(self, description: str, total: float | None = None, unit: str = "") -> Iterator[Counting]:
+        self.current = description
+        self.totals[description], self.steps[description] = total, 0
+        yield self
+
+    def advance(self, steps: float = 1) -> None:
+        self.steps[self.current] += steps
+
+    def describe(self, text: str) -> None:
+        pass
+
+
 def test_check_gives_both_tests_with_support(workspace: Path, images: Path) -> None:
+    progress = Counting()
     result = explain_check.run(
-        explain_check.CheckSettings(workspace=workspace, inputs=[str(images)], n_images=3), SilentReporter()
+        explain_check.CheckSettings(workspace=workspace, inputs=[str(images)], n_images=3), progress
     )
     figures = result.figures
     assert figures["images"] == 3
@@ -188,3 +211,14 @@ def test_check_gives_both_tests_with_support(workspace: Path, images: Path) -> N
     assert set(areas) == {"map", "random places", "centre of the image"}
     assert all(0 <= areas[name][kind]["mean"] <= 1 for name in areas for kind in ("deletion", "insertion"))
     assert len(result.figures["verdicts"]) >= 3
+    assert figures["erasure"]["finding"] == "too few to say"
+    assert figures["erasure"]["n_images"] == 3
+    assert figures["conclusion"] in result.headline
+    # Two members; each step counts up to what it announced.
+    assert progress.steps == {
+        "predicting": 3,
+        "mapping": 2 * 3,
+        "mapping shuffled networks": 3 * len(shuffled),
+        "erasing": 3,
+    }
+    assert progress.totals == progress.steps | {"predicting": None}

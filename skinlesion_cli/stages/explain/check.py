@@ -22,19 +22,26 @@ from skinlesion_cli.explain.cam import combined
 from skinlesion_cli.explain.member_maps import member_maps
 from skinlesion_cli.explain.methods import DEFAULT, METHODS
 from skinlesion_cli.explain.sanity import MeanOf, mean_of
-from skinlesion_cli.explain.shuffling import cascading
+from skinlesion_cli.explain.shuffling import cascading, n_shuffles
 from skinlesion_cli.inference.engine import Engine, EngineMember, ToInput
+from skinlesion_cli.inference.loading import gpu_is_there
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.models.devices import NAMES as DEVICES
-from skinlesion_cli.parallel import in_batches
-from skinlesion_cli.progress import Reporter
+from skinlesion_cli.parallel import available_cores, in_batches, in_order
+from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.stages.explain.check_verdicts import (
+    ErasureTest,
+    conclusion,
+    gain_verdict,
+    randomisation_verdict,
+)
 
 _VIEWS = ("identity",)
 _BATCH = 8
-# Adebayo et al. judge by eye; half of perfect agreement is this project's line.
-_MAX_CORRELATION = 0.5
+# By what an image is erased: the map itself, and what it has to beat.
+_ORDERS = ("map", "random places", "centre of the image")
 
 
 class CheckSettings(StageSettings):
@@ -51,27 +58,42 @@ class CheckSettings(StageSettings):
 
 
 def run(settings: CheckSettings, reporter: Reporter) -> StageResult:
-    """Both tests, each with its interval over images; the verdict is in words."""
+    """Both tests, each with its interval over images, and one sentence that concludes."""
     check_named(settings.inputs)
     bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
     predictor = Predictor.of_bundle(bundle, device=settings.device, runtime="torch")
-    images, decided, failed = _predicted(settings, predictor)
     whole = predictor.engine
     engine = Engine(whole.members, whole.weights, _VIEWS, whole.to_input)
-    with reporter.task("explaining", unit="images"):
-        maps = _maps(engine.members, engine.to_input, images, decided, settings.method)
-    with reporter.task("shuffling parameters", unit="networks"):
-        randomised = _randomised(engine, images, decided, settings)
-    with reporter.task("deletion and insertion", total=len(images), unit="images") as task:
-        areas = []
-        for index, image in enumerate(images):
-            areas.append(_areas(engine, image, maps[index], int(decided[index]), settings.seed + index))
+    with reporter.task("predicting", unit="images") as task:
+        images, decided, failed = _predicted(settings, predictor, task)
+    n_shuffled = sum(n_shuffles(_network(member)) for member in engine.members)
+    reporter.note(
+        f"checking the maps of {len(images)} images: against {n_shuffled} shuffled networks, then by erasing "
+        "parts of each image"
+    )
+    n_maps = len(images) * len(engine.members)
+    with reporter.task("mapping", total=n_maps, unit="maps") as task:
+        before = [_maps(m, engine.to_input, images, decided, settings.method, task) for m in engine.members]
+    maps = combined(before, [member.weight for member in engine.members])
+    total = n_shuffled * len(images)
+    with reporter.task("mapping shuffled networks", total=total, unit="maps") as task:
+        randomised = _randomised(engine, images, decided, before, settings, task)
+
+    def curves(index: int) -> list[sanity.Curves]:
+        return _curves(engine, images[index], maps[index], int(decided[index]), settings.seed + index)
+
+    on_gpu = gpu_is_there(settings.device)
+    threads = 1 if on_gpu else available_cores()
+    with reporter.task("erasing", total=len(images), unit="images") as task:
+        of_images = []
+        for each in in_order(range(len(images)), curves, threads=threads):
+            of_images.append(each)
             task.advance()
-    return _result(settings, bundle, maps, randomised, np.array(areas), failed)
+    return _result(settings, bundle, maps, randomised, of_images, failed)
 
 
 def _predicted(
-    settings: CheckSettings, predictor: Predictor
+    settings: CheckSettings, predictor: Predictor, task: Task
 ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """The images that could be read, the class decided for each, int64 (n,),
     and those that could not be read.
@@ -85,6 +107,7 @@ def _predicted(
     sources = islice(expand(settings.inputs, settings.listed), settings.n_images)
     for part in in_batches(sources, _BATCH):
         batch = predictor.run(part)
+        task.advance(len(part))
         failed += [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
         images += [resize_square(image, predictor.target_px) for image in batch.images]
         if batch.decided is not None:
@@ -97,60 +120,67 @@ def _predicted(
     return images, np.concatenate(decided), failed
 
 
+def _network(member: EngineMember) -> Any:
+    """The network of a member that torch runs."""
+    return member.runtime.network  # type: ignore[attr-defined]
+
+
 def _maps(
-    members: Sequence[EngineMember],
+    member: EngineMember,
     to_input: ToInput,
     images: Sequence[np.ndarray],
     classes: np.ndarray,
     method: str,
+    task: Task,
 ) -> np.ndarray:
-    weights = [member.weight for member in members]
+    """Maps of one member, float32 (n, h, w)."""
     maps = []
     for at in range(0, len(images), _BATCH):
         part = slice(at, at + _BATCH)
-        maps.append(
-            combined(
-                [member_maps(to_input, m, images[part], classes[part], method, _VIEWS) for m in members],
-                weights,
-            )
-        )
+        maps.append(member_maps(to_input, member, images[part], classes[part], method, _VIEWS))
+        task.advance(len(maps[-1]))
     return np.concatenate(maps)
 
 
 def _randomised(
-    engine: Engine, images: Sequence[np.ndarray], classes: np.ndarray, settings: CheckSettings
+    engine: Engine,
+    images: Sequence[np.ndarray],
+    classes: np.ndarray,
+    trained: Sequence[np.ndarray],
+    settings: CheckSettings,
+    task: Task,
 ) -> list[tuple[str, str, MeanOf]]:
-    """Member, what was shuffled (and all after it), and the correlation with the maps before."""
+    """Member, what was shuffled (and all after it), and the correlation with the trained member's maps."""
     from skinlesion_cli.inference.runtimes.torch import TorchRuntime
 
     correlations_by_layer = []
-    for member in engine.members:
-        alone = replace(member, weight=1.0)
-        before = _maps([alone], engine.to_input, images, classes, settings.method)
-        network = member.runtime.network  # type: ignore[attr-defined]
-        for name, shuffled in cascading(network, settings.seed):
+    for member, before in zip(engine.members, trained, strict=True):
+        for name, shuffled in cascading(_network(member), settings.seed):
             other = replace(
                 member,
-                weight=1.0,
                 runtime=TorchRuntime(shuffled, str(member.runtime.device)),  # type: ignore[attr-defined]
                 classifier=shuffled.classifier.weight.detach().cpu().numpy(),
             )
-            after = _maps([other], engine.to_input, images, classes, settings.method)
+            after = _maps(other, engine.to_input, images, classes, settings.method, task)
             pairs = zip(before, after, strict=True)
             correlations = np.array([sanity.rank_correlation(one, two) for one, two in pairs])
             correlations_by_layer.append((member.name, name, mean_of(correlations)))
     return correlations_by_layer
 
 
-def _areas(engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed: int) -> list[float]:
-    """Deletion and insertion of the map, of random places and of the centre."""
+def _curves(
+    engine: Engine, image: np.ndarray, heat: np.ndarray, index: int, seed: int
+) -> list[sanity.Curves]:
+    """Deletion and insertion curves of the map, of random places and of the centre."""
 
     def score(variants: np.ndarray) -> np.ndarray:
-        return engine.run(list(variants)).probabilities[:, index]
+        # In batches: dozens of large images at once would need gigabytes.
+        parts = in_batches(variants, _BATCH)
+        return np.concatenate([engine.run(part).probabilities[:, index] for part in parts])
 
     side = heat.shape[0]
     others = (sanity.random_map(side, np.random.default_rng(seed)), sanity.centre_map(side))
-    return [area for m in (heat, *others) for area in sanity.deletion_insertion(image, m, score)]
+    return sanity.perturbation_curves(image, (heat, *others), score)
 
 
 def _result(
@@ -158,26 +188,34 @@ def _result(
     bundle: Bundle,
     maps: np.ndarray,
     randomised: list[tuple[str, str, MeanOf]],
-    areas: np.ndarray,
+    curves: Sequence[Sequence[sanity.Curves]],
     failed: list[str],
 ) -> StageResult:
     side = maps.shape[1]
     zero = int((maps.max(axis=(1, 2)) == 0).sum())
-    names = ("map", "random places", "centre of the image")
+    areas = {
+        "deletion": np.array([[each.deletion for each in of_image] for of_image in curves]),
+        "insertion": np.array([[each.insertion for each in of_image] for of_image in curves]),
+    }
+    drops = np.array([[each.drop for each in of_image] for of_image in curves])
     tested = {
-        name: {"deletion": mean_of(areas[:, 2 * i]), "insertion": mean_of(areas[:, 2 * i + 1])}
-        for i, name in enumerate(names)
+        name: {kind: mean_of(values[:, column]) for kind, values in areas.items()}
+        for column, name in enumerate(_ORDERS)
     }
     gains = {
-        f"{kind} against {name}": mean_of(sign * (areas[:, column] - areas[:, 2 * i + column]))
-        for i, name in ((1, names[1]), (2, names[2]))
-        for kind, sign, column in (("deletion", -1, 0), ("insertion", 1, 1))
+        name: {
+            "deletion": mean_of(areas["deletion"][:, column] - areas["deletion"][:, 0]),
+            "insertion": mean_of(areas["insertion"][:, 0] - areas["insertion"][:, column]),
+        }
+        for column, name in enumerate(_ORDERS[1:], start=1)
     }
     ends = [mean for member, _, mean in {m: (m, n, v) for m, n, v in randomised}.values()]
+    erasure = ErasureTest.of_drops(drops[:, 0], drops[:, 1])
+    concluded = conclusion(erasure, ends)
     verdicts = [
-        _verdict_randomised(ends),
-        _verdict_gain("random places", gains),
-        _verdict_gain("the centre of the image", gains, names[2]),
+        randomisation_verdict(ends),
+        gain_verdict("random places", gains["random places"]),
+        gain_verdict("the centre of the image", gains["centre of the image"]),
     ]
     if zero:
         verdicts.append(f"{zero} of {len(maps)} maps are all zero: no region supports the decided class.")
@@ -207,13 +245,20 @@ def _result(
         "deletion_insertion": {
             name: {kind: asdict(mean) for kind, mean in two.items()} for name, two in tested.items()
         },
-        "gain": {name: asdict(mean) for name, mean in gains.items()},
+        "gain": {
+            f"{kind} against {name}": asdict(mean)
+            for name, by_kind in gains.items()
+            for kind, mean in by_kind.items()
+        },
+        "erasure": {"share": sanity.ERASED_SHARE, "finding": erasure.finding.value, **asdict(erasure)},
+        "conclusion": concluded,
         "verdicts": verdicts,
     }
     return StageResult(
         command="explain --check",
         headline=[
             f"{settings.method} of {bundle.model_id} on {len(maps)} images, maps of {side} x {side} places",
+            concluded,
             *verdicts,
         ],
         figures=figures,
@@ -226,32 +271,3 @@ def _result(
 def _cells(mean: MeanOf) -> tuple[str, str]:
     value = "undefined" if mean.mean is None else f"{mean.mean:.3f}"
     return value, "undefined" if mean.low is None else f"{mean.low:.3f} to {mean.high:.3f}"
-
-
-def _verdict_randomised(ends: Sequence[MeanOf]) -> str:
-    means = [mean.mean for mean in ends if mean.mean is not None]
-    if not means:
-        return "Parameter randomisation: undefined, the shuffled networks' maps are the same everywhere."
-    highest = max(means)
-    if highest < _MAX_CORRELATION:
-        return (
-            f"Parameter randomisation: passed; all shuffled, maps correlate {highest:.2f} with the "
-            "trained ones."
-        )
-    return (
-        "Parameter randomisation: FAILED; with all parameters shuffled the maps still correlate "
-        f"{highest:.2f} "
-        "with the trained ones. They show the image more than what the network learned."
-    )
-
-
-def _verdict_gain(what: str, gains: dict[str, MeanOf], name: str = "random places") -> str:
-    parts = []
-    for kind in ("deletion", "insertion"):
-        gain = gains[f"{kind} against {name}"]
-        if gain.low is None or gain.high is None:
-            parts.append(f"{kind} undefined (too few images)")
-        else:
-            how = "better" if gain.low > 0 else "worse" if gain.high < 0 else "no different"
-            parts.append(f"{kind} {how} ({gain.mean:+.3f})")
-    return f"Against {what}: " + ", ".join(parts) + "."
