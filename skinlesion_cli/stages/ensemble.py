@@ -25,6 +25,8 @@ from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.taxonomy.mapping import ClassMapping, mapping_between
+from skinlesion_cli.taxonomy.shipped import SHIPPED, shipped
 
 IDENTITY = "identity"
 HINT = "Train it first: `skinlesion train --arch NAME`."
@@ -180,15 +182,31 @@ def _read_tables(workspace: Workspace, settings: EnsembleSettings) -> _Members:
         )
     classes = class_list_of(workspace)
     truth = external_predictions.find_truth(settings.truth, workspace.manifest, classes)
-    tables = [external_predictions.read_predictions(path, truth, classes=classes) for path in settings.tables]
+    tables, mapped = [], []
+    for path in settings.tables:
+        # A model of finer classes counts by sums of its probabilities; its columns tell which classes it has.
+        fine = external_predictions.list_of_table(path, (classes, *map(shipped, SHIPPED)))
+        table = external_predictions.read_predictions(path, truth, classes=fine, label_classes=classes)
+        if not fine.agrees_with(classes):
+            mapping = mapping_between(fine, classes)
+            mapped += [f"{table.predictions.source}: {sentence}" for sentence in mapping.sentences()]
+            table = replace(table, predictions=_coarser(table.predictions, mapping))
+        tables.append(table)
     names = [table.predictions.source for table in tables]
     if len(set(names)) < len(names):
         raise UsageError(f"tables need names of their own: {name_items(names)}")
     order = tables[0].predictions.table["id"].tolist()
     notes = ["nothing tells whether the tables' models were trained on these images: make sure they were not"]
+    notes += mapped
     if not all(table.lesions_known for table in tables):
         notes.append("no lesion ids: every image was taken for a lesion of its own")
     return _Members([_in_order(table.predictions, order) for table in tables], notes, [None] * len(tables))
+
+
+def _coarser(predictions: Predictions, mapping: ClassMapping) -> Predictions:
+    # Sums of float32 may end a hair above 1.
+    values = np.minimum(mapping.probabilities(predictions.view_probabilities), np.float32(1.0))
+    return replace(predictions, view_probabilities=values, classes=mapping.coarse)
 
 
 def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:

@@ -152,3 +152,39 @@ def test_an_unknown_list_is_refused_and_a_shipped_one_is_printed(tmp_path: Path)
     assert printed.exit_code == 0
     (tmp_path / "mine.yaml").write_text(printed.stdout)
     assert download.class_list(str(tmp_path / "mine.yaml")) == MELANOMA
+
+
+def test_an_ensemble_of_tables_sums_a_finer_model_along_its_parents(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws")
+    StoredClassList(MELANOMA).save(workspace.classes)
+    (tmp_path / "truth.csv").write_text("id,label\na,melanoma\nb,nevus\n")
+    (tmp_path / "seven.csv").write_text(
+        "id,p_MEL,p_NV,p_BCC,p_AKIEC,p_BKL,p_DF,p_VASC\na,0.5,0.25,0.25,0,0,0,0\nb,0.25,0.25,0.25,0.25,0,0,0\n"
+    )
+    (tmp_path / "two.csv").write_text("id,p_MEL,p_OTHER\na,0.75,0.25\nb,0.25,0.75\n")
+    result = ensemble.run(
+        ensemble.EnsembleSettings(
+            workspace=workspace.root,
+            tables=(tmp_path / "seven.csv", tmp_path / "two.csv"),
+            truth=tmp_path / "truth.csv",
+            method="equal",
+            export=False,
+        ),
+        SilentReporter(),
+    )
+    assert any("seven" in warning and "OTHER of melanoma" in warning for warning in result.warnings)
+    stored = Predictions.load(workspace.ensemble_predictions("val"))
+    assert stored.classes == MELANOMA
+    # (0.5 + 0.75) / 2 and (0.25 + 0.25) / 2
+    np.testing.assert_allclose(stored.probabilities, [[0.625, 0.375], [0.25, 0.75]], atol=1e-6)
+    (tmp_path / "seven_of_two.csv").write_text("id,p_BEN,p_MAL\na,0.5,0.5\nb,0.5,0.5\n")
+    with pytest.raises(DataError, match="malignancy"):
+        ensemble.run(
+            ensemble.EnsembleSettings(
+                workspace=workspace.root,
+                tables=(tmp_path / "seven_of_two.csv",),
+                truth=tmp_path / "truth.csv",
+                export=False,
+            ),
+            SilentReporter(),
+        )

@@ -37,6 +37,7 @@ from skinlesion_cli.models.training.tuning import Tuning
 from skinlesion_cli.stages.train.initial import start_from_model
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
+from skinlesion_cli.taxonomy.shipped import shipped
 
 PRECISION = "stored_precision"
 
@@ -120,6 +121,11 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         raise UsageError(
             f"freeze_stages {recipe.freeze_stages} would freeze all of {job.settings.arch}",
             f"It has {n_stages(network.backbone)} stages, the last of which is the classifier.",
+        )
+    if recipe.augmentation == "published" and not job.classes.agrees_with(shipped("isic2018")):
+        job.reporter.note(
+            "the published augmentation was made for the classes of isic2018; with other classes nothing "
+            "that was published of it holds"
         )
     counts = job.data.counts(job.train_ids)
     sampler_power = recipe.sampler_power if recipe.sampler == "weighted" else None
