@@ -7,12 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import forking
 from tests.support.limits import HANG_S
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,21 +127,61 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def skinlesion():
+def command_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """Socket of the process that forks itself for every command; None where that cannot be.
+
+    `SKINLESION_TEST_FORK=0` starts an interpreter for every command instead.
+    """
+    if not forking.AVAILABLE or os.environ.get("SKINLESION_TEST_FORK") == "0":
+        yield None
+        return
+    # Paths of sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="skinlesion") as folder:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.forking", f"{folder}/commands"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield f"{folder}/commands"
+        server.stdin.close()
+        server.wait(HANG_S)
+
+
+@pytest.fixture(scope="session")
+def skinlesion(command_server: str | None):
     """Run the command as a user would, in a process of its own; returns the finished process."""
 
     def run(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str):
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        return subprocess.run(
-            [sys.executable, "-m", "skinlesion_cli", *map(str, arguments)],
-            cwd=cwd,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            env=os.environ
+        variables = (
+            os.environ
             | {"PYTHONPATH": paths, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-            | environment,
+            | environment
         )
+        words = [str(argument) for argument in arguments]
+        # What the interpreter itself reads needs a new one.
+        if command_server is None or any(name.startswith("PYTHON") for name in environment):
+            return subprocess.run(
+                [sys.executable, "-m", "skinlesion_cli", *words],
+                cwd=cwd,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=HANG_S,
+                env=variables,
+            )
+        with ExitStack() as files:
+            given, out, err = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+            given.write(stdin.encode())
+            given.seek(0)
+            streams = [stream.fileno() for stream in (given, out, err)]
+            code = forking.call(command_server, words, str(cwd or Path.cwd()), variables, streams)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(words, code, out.read().decode(), err.read().decode())
 
     return run

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping
 from typing import Any
-
-# On import albumentations looks up its newest version on the network, unless this is set.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
 import cv2
