@@ -11,6 +11,7 @@ Only where processes can be forked and descriptors sent (`AVAILABLE`).
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -18,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 
 AVAILABLE = hasattr(os, "fork") and hasattr(os, "pidfd_open")
@@ -73,6 +75,20 @@ def _run(request: dict, streams: Sequence[int]) -> None:
     main()
 
 
+def _leave(code: object) -> None:
+    """End as the interpreter does: threads, exit functions, streams. What is loaded is not taken apart."""
+    if not isinstance(code, int | None):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code or 0)
+
+
 def _supervise(connection: socket.socket) -> None:
     """Fork the command, end it if whoever asked is gone, and answer with its exit code."""
     content, streams, _, _ = socket.recv_fds(connection, _MOST_BYTES, 3)
@@ -80,8 +96,11 @@ def _supervise(connection: socket.socket) -> None:
     child = os.fork()
     if child == 0:
         connection.close()
-        _run(request, streams)
-        sys.exit(0)
+        try:
+            _run(request, streams)
+        except SystemExit as ended:
+            _leave(ended.code)
+        _leave(None)
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(child)
