@@ -19,7 +19,6 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.fit import CrossFitted, cross_fit
 from skinlesion_cli.decisions.settings import FitSettings
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support.class_lists import ISIC2018
 from tests.support.limits import HANG_S
 
@@ -64,9 +63,9 @@ def test_the_card_has_the_figures_that_scikit_learn_finds(card, stored_predictio
     p = stored_predictions.probabilities
     bacc = balanced_accuracy_score(stored_predictions.labels, p.argmax(axis=1))
     assert f"argmax, 8 views, all 10,015 images | {bacc:.3f} (" in card
-    auc = np.mean([roc_auc_score(stored_predictions.labels == c, p[:, c]) for c in range(len(CLASS_NAMES))])
+    auc = np.mean([roc_auc_score(stored_predictions.labels == c, p[:, c]) for c in range(7)])
     assert f"Mean of the AUC over classes {auc:.3f} (" in card
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(ISIC2018.codes):
         mine = stored_predictions.labels == index
         recall = (p[mine].argmax(axis=1) == index).mean()
         lesions = stored_predictions.table["lesion_id"][mine].nunique()
@@ -84,7 +83,7 @@ def test_it_is_used_where_no_model_was_begun_and_says_so(skinlesion, tmp_path):
     assert len(rows) == len(list(images.rglob("*.jpg")))
     assert {row["model"].partition(":")[0] for row in rows} == {"builtin"}
     for row in rows:
-        assert sum(float(row[f"p_{name}"]) for name in CLASS_NAMES) == pytest.approx(1.0, abs=1e-5)
+        assert sum(float(row[f"p_{name}"]) for name in ISIC2018.codes) == pytest.approx(1.0, abs=1e-5)
         assert (tmp_path / "predictions-cam" / row["overlay"]).is_file()
 
 
@@ -125,7 +124,7 @@ def cross_fitted(stored_predictions: Predictions) -> tuple[Calibration, CrossFit
 def test_its_probabilities_mean_what_they_say(stored_predictions, cross_fitted):
     _, unseen, _ = cross_fitted
     labels, p = stored_predictions.labels, unseen.probabilities.astype(float)
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(ISIC2018.codes):
         assert p[:, index].mean() == pytest.approx((labels == index).mean(), rel=0.10), name
     malignant = np.isin(labels, [0, 2, 3])
     risk = p[:, [0, 2, 3]].sum(axis=1)

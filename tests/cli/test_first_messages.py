@@ -12,7 +12,6 @@ from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.inference import tta
 from skinlesion_cli.result import counted
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support.class_lists import ISIC2018
 from tests.support.command_line import assert_refused, run
 
@@ -56,7 +55,7 @@ def test_a_wrong_suffix_is_refused_before_the_model_is_read(
 
 def test_a_calibration_that_leaves_all_to_review_says_so_and_does_not_lead_to_predict(tmp_path: Path) -> None:
     """Four lesions of every class, and probabilities that say nothing."""
-    names = [CLASS_NAMES[number % 7] for number in range(28)]
+    names = [ISIC2018.codes[number % 7] for number in range(28)]
     table = pd.DataFrame(
         {
             "id": [f"i{number}" for number in range(28)],

@@ -36,7 +36,7 @@ def test_figures(tmp_path):
     result = dataset.run(InfoSettings(workspace=make(tmp_path, split="grouped")), SilentReporter())
     figures = result.figures
     assert (figures["images"], figures["lesions"]) == (28, 14)
-    assert figures["class_counts"] == dict.fromkeys(tiny_datasets.CLASS_NAMES, 4)
+    assert figures["class_counts"] == dict.fromkeys(ISIC2018.codes, 4)
     assert figures["images_per_lesion"] == {"2": 14}
     assert figures["lesions_by_part"] == {"train": 7, "val": 7, "test": 0}
     assert figures["image_sizes_px"] == {"64x48": 27, "32x20": 1}
@@ -81,7 +81,7 @@ def test_the_picture_is_drawn_and_the_same_each_time(tmp_path):
 
 
 def test_a_picture_of_nothing_is_still_a_picture():
-    nothing = {part: dict.fromkeys(tiny_datasets.CLASS_NAMES, 0) for part in ("train", "val", "test")}
+    nothing = {part: dict.fromkeys(ISIC2018.codes, 0) for part in ("train", "val", "test")}
     Image.open(io.BytesIO(class_distribution(nothing, "empty", ISIC2018))).verify()
 
 

@@ -26,6 +26,7 @@ from skinlesion_cli.errors import ArtifactError, DataError, SkinLesionError, Usa
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.support import tiny_datasets
+from tests.support.class_lists import ISIC2018
 from tests.support.http_server import OfficialServer
 from tests.support.limits import HANG_S
 
@@ -63,12 +64,12 @@ def test_everything_from_the_server(server, zips, tmp_path):
     workspace, manifest, split = load(tmp_path)
     assert result.figures["images"] == 42
     assert result.figures["lesions"] == 14 + 14
-    assert manifest.class_counts == dict.fromkeys(tiny_datasets.CLASS_NAMES, 6)
+    assert manifest.class_counts == dict.fromkeys(ISIC2018.codes, 6)
     # Two lesions a class, one to each side; the official validation and test sets where they belong.
     assert result.figures["split"]["class_counts"] == {
-        "train": dict.fromkeys(tiny_datasets.CLASS_NAMES, 2),
-        "val": dict.fromkeys(tiny_datasets.CLASS_NAMES, 3),
-        "test": dict.fromkeys(tiny_datasets.CLASS_NAMES, 1),
+        "train": dict.fromkeys(ISIC2018.codes, 2),
+        "val": dict.fromkeys(ISIC2018.codes, 3),
+        "test": dict.fromkeys(ISIC2018.codes, 1),
     }
     assert set(split.ids("test")) == set(tiny_datasets.TEST)
     for row in manifest.table.itertuples():
@@ -207,6 +208,7 @@ from tests.support import tiny_datasets
 from skinlesion_cli.cli.app import main
 from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.stages.download import stage
+from tests.support.class_lists import ISIC2018
 files = tiny_datasets.catalogue({name: b"" for name in tiny_datasets.official_zips()})
 stage.run = functools.partial(stage.run, files=files, patience=Patience())
 sys.argv = ["skinlesion", "download", "--quiet", "-w", sys.argv[1], "--base-url", sys.argv[2]]

@@ -15,7 +15,6 @@ from skinlesion_cli.artifacts.evaluation import challenge_csv
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.evaluate import stage
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import synthetic
 from tests.support.class_lists import ISIC2018
 
@@ -49,11 +48,11 @@ def test_same_figures(scorer, tmp_path: Path, thresholded: bool):
     ids = [f"ISIC_{number:07d}" for number in range(len(labels))]
     ids[10] = "ISIC_0035068"
     decided = np.where(values[:, 0] > 0.2, 0, values.argmax(axis=1))
-    source = pd.DataFrame({"image": ids, "label": np.array(CLASS_NAMES)[labels], "lesion_id": lesions})
-    for index, name in enumerate(CLASS_NAMES):
+    source = pd.DataFrame({"image": ids, "label": np.array(ISIC2018.codes)[labels], "lesion_id": lesions})
+    for index, name in enumerate(ISIC2018.codes):
         source[f"p_{name}"] = values[:, index]
     if thresholded:
-        source["decision"] = np.array(CLASS_NAMES)[decided]
+        source["decision"] = np.array(ISIC2018.codes)[decided]
     source.to_csv(tmp_path / "predictions.csv", index=False)
     truth = tmp_path / "truth.csv"
     truth.write_bytes(challenge_csv(ids, np.eye(7, dtype=np.float32)[labels], ISIC2018.codes))
@@ -72,12 +71,12 @@ def test_same_figures(scorer, tmp_path: Path, thresholded: bool):
     assert score.overall == pytest.approx(found["bacc"]["value"], abs=1e-6)
     if thresholded:
         # 2/3 and more against 1/3 and less: the scorer's p > 0.5 is the decision.
-        for name in CLASS_NAMES:
+        for name in ISIC2018.codes:
             row = score.per_category.loc[name]
             assert row["sensitivity"] == pytest.approx(found[f"sensitivity/{name}"]["value"], abs=1e-6)
             assert row["specificity"] == pytest.approx(found[f"specificity/{name}"]["value"], abs=1e-6)
     else:
-        for name in CLASS_NAMES:
+        for name in ISIC2018.codes:
             assert score.per_category.loc[name, "auc"] == pytest.approx(
                 found[f"auc/{name}"]["value"], abs=1e-6
             )

@@ -13,7 +13,6 @@ from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.metrics import scored_argmax
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
 from skinlesion_cli.errors import DataError
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import synthetic
 from tests.support.class_lists import ISIC2018
 
@@ -39,7 +38,7 @@ def test_values_are_scikit_learns(data, figures):
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(y, data.decided), abs=1e-6)
     assert found["log_loss"] == pytest.approx(metrics.log_loss(y, p, labels=range(7)), abs=1e-5)
     assert found["macro_auc"] == pytest.approx(metrics.roc_auc_score(y, p, multi_class="ovr"), abs=1e-6)
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(ISIC2018.codes):
         mine, said = y == index, data.decided == index
         assert found[f"auc/{name}"] == pytest.approx(metrics.roc_auc_score(mine, p[:, index]), abs=1e-6)
         assert found[f"ap/{name}"] == pytest.approx(

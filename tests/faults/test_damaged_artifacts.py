@@ -23,7 +23,7 @@ from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.schema import canonical_json
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import assert_refused, contents, files_below, run
 
 pytestmark = pytest.mark.command_line
@@ -57,7 +57,7 @@ def newer(path: Path) -> None:
 
 
 def of_other_classes(path: Path) -> None:
-    rewritten(path, lambda envelope: envelope.update(class_order=list(reversed(CLASS_NAMES))))
+    rewritten(path, lambda envelope: envelope.update(class_order=list(reversed(ISIC2018.codes))))
 
 
 def of_another_kind(path: Path) -> None:
@@ -242,7 +242,7 @@ def test_stored_predictions_that_are_no_numbers_are_refused(
 def test_tables_with_what_is_no_probability_are_refused(
     arguments: tuple[str, str], value: str, tmp_path: Path
 ) -> None:
-    header = ",".join(["id", *(f"p_{name}" for name in CLASS_NAMES), "label"])
+    header = ",".join(["id", *(f"p_{name}" for name in ISIC2018.codes), "label"])
     (tmp_path / "p.csv").write_text(f"{header}\ngood,0,1,0,0,0,0,0,NV\nbad,0,1,{value},0,0,0,0,NV\n")
     done = run(*arguments, tmp_path / "p.csv", "-w", tmp_path / "ws")
     assert_refused(done, 1, " for bad")

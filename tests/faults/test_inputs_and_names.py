@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import assert_refused, contents, files_below, probabilities, rows_of, run
 
 pytestmark = pytest.mark.command_line
@@ -121,7 +121,7 @@ ODD_IDS = ("NA", "001", "1e5", "null", "-0")
 
 
 def test_odd_ids_come_out_of_evaluate_as_they_went_in(tmp_path: Path) -> None:
-    lines = [",".join(["id", *(f"p_{name}" for name in CLASS_NAMES), "label", "lesion_id"])]
+    lines = [",".join(["id", *(f"p_{name}" for name in ISIC2018.codes), "label", "lesion_id"])]
     lines += [f"{identity},0.4,0.6,0,0,0,0,0,NV,{identity}" for identity in ODD_IDS]
     (tmp_path / "p.csv").write_text("\n".join(lines) + "\n")
     done = run(
@@ -150,11 +150,11 @@ def test_odd_ids_come_into_a_dataset_as_they_are(images: Path, tmp_path: Path) -
 LONG_ROW = {
     "download": ("image,label\na,MEL,\nb,NV,\n", ("download", "--from", "{}")),
     "evaluate": (
-        "id," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",label\na,0,1,0,0,0,0,0,NV,9\n",
+        "id," + ",".join(f"p_{name}" for name in ISIC2018.codes) + ",label\na,0,1,0,0,0,0,0,NV,9\n",
         ("evaluate", "--source", "{}"),
     ),
     "ensemble": (
-        "id," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",label\na,0,1,0,0,0,0,0,NV,9\n",
+        "id," + ",".join(f"p_{name}" for name in ISIC2018.codes) + ",label\na,0,1,0,0,0,0,0,NV,9\n",
         ("ensemble", "--predictions", "{}"),
     ),
 }

@@ -17,7 +17,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import rows_of, run
 
 pytestmark = pytest.mark.command_line
@@ -35,7 +35,7 @@ def old_rows(path: Path) -> dict[str, dict[str, str]]:
 def assert_same_results(found: dict[str, dict[str, str]], expected: dict[str, dict[str, str]]) -> None:
     assert list(found) == list(expected) == ["lesion 0.png", "lesion 1.png", "lesion 2.png"]
     for identity, row in expected.items():
-        for name in CLASS_NAMES:
+        for name in ISIC2018.codes:
             assert float(found[identity][f"p_{name}"]) == pytest.approx(
                 float(row[f"p_{name}"]), abs=TOLERANCE
             )

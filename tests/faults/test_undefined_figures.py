@@ -11,12 +11,12 @@ import pytest
 from test_damaged_artifacts import rewritten
 
 from skinlesion_cli.artifacts.predictions import Predictions
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import assert_refused, contents, files_below, run
 
 pytestmark = pytest.mark.command_line
 
-HEADER = ",".join(["id", *(f"p_{name}" for name in CLASS_NAMES), "label", "lesion_id"]) + "\n"
+HEADER = ",".join(["id", *(f"p_{name}" for name in ISIC2018.codes), "label", "lesion_id"]) + "\n"
 
 
 def keep_classes(path: Path, names: set[str]) -> None:
@@ -43,9 +43,9 @@ def test_evaluate_says_undefined_of_classes_without_images(tmp_path: Path) -> No
     # Two of the three are right; of the six other classes nothing can be said.
     assert figures["sensitivity/NV"]["value"] == pytest.approx(2 / 3)
     assert figures["bacc"]["value"] == pytest.approx(2 / 3)
-    others = [name for name in CLASS_NAMES if name != "NV"]
+    others = [name for name in ISIC2018.codes if name != "NV"]
     assert {figures[f"sensitivity/{name}"]["value"] for name in others} == {None}
-    assert {figures[f"auc/{name}"]["value"] for name in CLASS_NAMES} == {None}
+    assert {figures[f"auc/{name}"]["value"] for name in ISIC2018.codes} == {None}
     assert figures["macro_auc"]["value"] is None
     assert told["figures"]["support"]["classes_without_images"] == others
     assert any(warning.startswith("no images of MEL, BCC") for warning in told["warnings"])

@@ -12,7 +12,6 @@ from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.inference.lesion_verdict import LesionTally, LesionVerdict
 from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.stages.predict.groups import ByFolder, ByTable, lesions_of
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import tiny_models
 from tests.support.class_lists import ISIC2018
 from tests.support.command_line import run
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.command_line
 
 
 def photograph(identity: str, lesion: str | None, triage: str, p_mel: float, **changes) -> Prediction:
-    probabilities = dict.fromkeys(CLASS_NAMES, 0.0) | {"MEL": p_mel, "NV": 1.0 - p_mel}
+    probabilities = dict.fromkeys(ISIC2018.codes, 0.0) | {"MEL": p_mel, "NV": 1.0 - p_mel}
     values = {
         "probabilities": probabilities,
         "malignant_probability": p_mel,

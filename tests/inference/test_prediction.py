@@ -17,7 +17,6 @@ from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.report.batch import BatchPage, page
 from skinlesion_cli.stages import merge
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support.class_lists import ISIC2018, TABLE
 
 OLDER = Path(__file__).parent / "older_tables"
@@ -54,7 +53,7 @@ MADE = Prediction(
     row=7,
     id="=a.jpg",
     probabilities=dict(
-        zip(CLASS_NAMES, (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.015625), strict=True)
+        zip(ISIC2018.codes, (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.015625), strict=True)
     ),
     argmax="MEL",
     decision="MEL",

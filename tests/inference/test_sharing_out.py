@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 
 pytestmark = pytest.mark.command_line
 
@@ -299,7 +299,7 @@ def test_torch_and_onnxruntime_give_the_same_probabilities(
 
     def numbers(table: bytes) -> np.ndarray:
         rows = csv.DictReader(table.decode().splitlines())
-        return np.array([[float(row[f"p_{name}"]) for name in CLASS_NAMES] for row in rows])
+        return np.array([[float(row[f"p_{name}"]) for name in ISIC2018.codes] for row in rows])
 
     assert output.read_bytes() != whole  # two programs, not one
     np.testing.assert_allclose(numbers(output.read_bytes()), numbers(whole), atol=1e-5, rtol=0)

@@ -16,7 +16,6 @@ from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.report.batch import BatchPage
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support.class_lists import ISIC2018
 
 RULE = DecisionRule(ISIC2018, alarms={"MEL": 0.3}, levels=RiskLevels(refer_above=0.45, routine_at_most=0.02))
@@ -73,7 +72,7 @@ def predicted(
 ) -> Prediction:
     """A prediction with 0.4 for the decided class and 0.1 for each other."""
     values: dict[str, Any] = {
-        "probabilities": {name: 0.4 if name == decision else 0.1 for name in CLASS_NAMES},
+        "probabilities": {name: 0.4 if name == decision else 0.1 for name in ISIC2018.codes},
         "argmax": decision,
         "decision": decision,
         "malignant_probability": malignant,

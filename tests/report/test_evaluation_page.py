@@ -19,7 +19,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.report.evaluation import class_counts, counted, few_words
 from skinlesion_cli.report.plots_evaluation import class_style
 from skinlesion_cli.stages.evaluate import stage
-from skinlesion_cli.taxonomy import CLASS_NAMES, DISCLAIMER
+from skinlesion_cli.taxonomy import DISCLAIMER
 from tests.support.class_lists import ISIC2018
 from tests.support.tiny_models import make_workspace
 
@@ -49,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {"sha256": "0" * 64, "age_years": "", "sex": "", "site": "<b>back</b>", "part": "test"}
     known = table.drop(columns="fold").assign(file=table["id"], source="made", **facts)
     Manifest(known, "none", "none", classes=ISIC2018).save(workspace.manifest)
-    values = [[given.get(name, 0.0) for name in CLASS_NAMES] for _, given in IMAGES.values()]
+    values = [[given.get(name, 0.0) for name in ISIC2018.codes] for _, given in IMAGES.values()]
     views = np.repeat(np.array(values, np.float32)[:, None], 8, axis=1)
     Predictions(table, views, MODES["d4"], "ensemble", "test", classes=ISIC2018).save(
         workspace.ensemble_predictions("test"),
@@ -111,7 +111,7 @@ def test_worst_errors_come_first_and_names_with_html_are_inert(browser: Any, wri
 def test_a_table_from_elsewhere_whose_name_is_html(browser: Any, tmp_path: Path) -> None:
     source = tmp_path / "<img src=x onerror=\"document.title='run'\">.csv"
     source.write_text(
-        f"image,{','.join(CLASS_NAMES)},label\n<script>bad()</script>,1,0,0,0,0,0,0,NV\nb,1,0,0,0,0,0,0,MEL\n"
+        f"image,{','.join(ISIC2018.codes)},label\n<script>bad()</script>,1,0,0,0,0,0,0,NV\nb,1,0,0,0,0,0,0,MEL\n"
     )
     config = stage.EvaluateSettings(
         workspace=tmp_path / "ws", source=str(source), n_resamples=0, output=tmp_path / "e", report=True

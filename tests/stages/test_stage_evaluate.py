@@ -23,8 +23,8 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.evaluate import stage as evaluate
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import made_workspace
+from tests.support.class_lists import ISIC2018
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def run(workspace: Workspace, **settings):
 
 def official(folder: Path) -> tuple[list[str], np.ndarray]:
     table = pd.read_csv(folder / "challenge.csv", dtype={"image": str})
-    assert table.columns.tolist() == ["image", *CLASS_NAMES]
-    return table["image"].tolist(), table[list(CLASS_NAMES)].to_numpy()
+    assert table.columns.tolist() == ["image", *ISIC2018.codes]
+    return table["image"].tolist(), table[list(ISIC2018.codes)].to_numpy()
 
 
 def test_everything_is_written_and_hangs_together(workspace: Workspace, tmp_path: Path):
@@ -136,7 +136,7 @@ def test_one_member_and_a_paired_comparison(workspace: Workspace):
 
 
 def test_a_table_with_decisions(tmp_path: Path):
-    header = "id,status," + ",".join(f"p_{name}" for name in CLASS_NAMES) + ",decision,label,lesion_id\n"
+    header = "id,status," + ",".join(f"p_{name}" for name in ISIC2018.codes) + ",decision,label,lesion_id\n"
     rows = [
         "a,ok,0.2,0.8,0,0,0,0,0,MEL,MEL,L1",
         "b,ok,0.1,0.9,0,0,0,0,0,NV,NV,L2",
@@ -155,7 +155,7 @@ def test_a_table_with_decisions(tmp_path: Path):
 
 
 def test_the_image_that_the_challenge_does_not_score(tmp_path: Path):
-    header = "image," + ",".join(CLASS_NAMES) + ",label\n"
+    header = "image," + ",".join(ISIC2018.codes) + ",label\n"
     (tmp_path / "p.csv").write_text(
         header + "ISIC_0035068,1,0,0,0,0,0,0,NV\nISIC_1,0,1,0,0,0,0,0,NV\nISIC_2,1,0,0,0,0,0,0,MEL\n"
     )
@@ -202,7 +202,7 @@ def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarante
         [
             "id",
             "status",
-            *(f"p_{name}" for name in CLASS_NAMES),
+            *(f"p_{name}" for name in ISIC2018.codes),
             "decision",
             "triage",
             "alarm",
@@ -210,7 +210,8 @@ def test_a_prediction_table_is_judged_with_its_decisions_triage_and_the_guarante
         ]
     )
     certain = {
-        name: ",".join("1.0" if name == other else "0.0" for other in CLASS_NAMES) for name in CLASS_NAMES
+        name: ",".join("1.0" if name == other else "0.0" for other in ISIC2018.codes)
+        for name in ISIC2018.codes
     }
     rows = [
         f"in/A_{i}.jpg,ok,{certain[argmax]},{decision},{level},{'MEL|malignant' if i in (0, 3) else ''},"

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from skinlesion_cli.cli.app import app
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 
 
 def run(*arguments: object) -> Result:
@@ -41,7 +41,7 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 
 def probabilities(row: dict[str, str]) -> tuple[str, ...]:
     """The seven probabilities as they were written."""
-    return tuple(row[f"p_{name}"] for name in CLASS_NAMES)
+    return tuple(row[f"p_{name}"] for name in ISIC2018.codes)
 
 
 def files_below(folder: Path) -> list[str]:

@@ -12,7 +12,6 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.inference.tta import MODES
-from skinlesion_cli.taxonomy import CLASS_NAMES
 from tests.support import synthetic
 from tests.support.class_lists import ISIC2018
 
@@ -34,7 +33,7 @@ def make(
             {
                 "id": [f"{part}_{row:05d}" for row in range(len(labels))],
                 "lesion_id": [f"{part}-{lesion}" for lesion in lesions],
-                "label": [CLASS_NAMES[label] for label in labels],
+                "label": [ISIC2018.codes[label] for label in labels],
                 "fold": "",
             }
         )

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from skinlesion_cli.data.download.isic2018_files import OfficialFile
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 
 
 def jpeg(seed: int, size: tuple[int, int] = (64, 48), quality: int = 90) -> bytes:
@@ -21,7 +21,7 @@ def jpeg(seed: int, size: tuple[int, int] = (64, 48), quality: int = 90) -> byte
     return file.getvalue()
 
 
-def ground_truth(labels: dict[str, str], classes: tuple[str, ...] = CLASS_NAMES) -> str:
+def ground_truth(labels: dict[str, str], classes: tuple[str, ...] = ISIC2018.codes) -> str:
     rows = [",".join(["image", *classes])]
     rows += [
         ",".join([i, *("1.0" if name == label else "0.0" for name in classes)]) for i, label in labels.items()
@@ -37,9 +37,9 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-TRAINING = {f"ISIC_{number:07d}": CLASS_NAMES[number % 7] for number in range(28)}
-VALIDATION = {f"ISIC_1{number:06d}": CLASS_NAMES[number % 7] for number in range(7)}
-TEST = {f"ISIC_2{number:06d}": CLASS_NAMES[number % 7] for number in range(7)}
+TRAINING = {f"ISIC_{number:07d}": ISIC2018.codes[number % 7] for number in range(28)}
+VALIDATION = {f"ISIC_1{number:06d}": ISIC2018.codes[number % 7] for number in range(7)}
+TEST = {f"ISIC_2{number:06d}": ISIC2018.codes[number % 7] for number in range(7)}
 # Two images a lesion, both of one class: lesion 0 has images 0 and 7, lesion 14 has 14 and 21, and so on.
 LESION_OF = {image: f"HAM_{number - 7 * (number // 7 % 2):07d}" for number, image in enumerate(TRAINING)}
 GROUPINGS = "image,lesion_id,diagnosis_confirm_type\n" + "".join(

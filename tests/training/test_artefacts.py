@@ -7,7 +7,7 @@ import pytest
 
 from skinlesion_cli.data.training import artefacts
 from skinlesion_cli.data.training.augmentation import make_augmentation
-from skinlesion_cli.taxonomy import CLASS_NAMES
+from tests.support.class_lists import ISIC2018
 
 GREY = np.full((96, 128, 3), 128, dtype=np.uint8)
 ALL = [
@@ -75,7 +75,7 @@ def test_varied_draws_each_artefact_about_as_often_as_it_says(monkeypatch):
 
     for draw in ALL:
         monkeypatch.setattr(artefacts, draw.__name__, counted(draw))
-    augment = make_augmentation("varied", 32, dict.fromkeys(CLASS_NAMES, 10))
+    augment = make_augmentation("varied", 32, dict.fromkeys(ISIC2018.codes, 10))
     results = [augment(GREY, 0, seed) for seed in range(400)]
     assert {result.shape for result in results} == {(32, 32, 3)}
     shares = {

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from skinlesion_cli.data.reading.listing import Listing
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.taxonomy import SCC_NAMES, plain_name
+from skinlesion_cli.taxonomy import plain_name
 from skinlesion_cli.taxonomy.class_list import ClassList
 from skinlesion_cli.taxonomy.shipped import shipped
 
@@ -115,7 +115,17 @@ class SourceOptions:
         return known
 
 
-_SCC_NAMES = frozenset(plain_name(name) for name in SCC_NAMES)
+# Invasive squamous cell carcinoma has no place among the seven classes of ISIC 2018.
+_SCC_NAMES = frozenset(
+    {
+        "scc",
+        "squamous cell carcinoma",
+        "squamous cell carcinomas",
+        "squamous cell carcinoma nos",
+        "squamous cell carcinoma invasive",
+        "invasive squamous cell carcinoma",
+    }
+)
 _ACTINIC_KERATOSIS = "actinic keratosis"
 
 
