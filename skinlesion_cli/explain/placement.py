@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from skinlesion_cli.explain.cam import resized
 
@@ -74,6 +73,8 @@ def likely_lesion(image: np.ndarray) -> np.ndarray | None:
     ----------
     image : uint8 (height, width, 3), upright RGB.
     """
+    from scipy import ndimage  # predictions without maps must not wait for it
+
     picture = Image.fromarray(image).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX, reducing_gap=2.0)
     pixels = np.asarray(picture, dtype=np.float32)
     blue = ndimage.gaussian_filter(pixels[..., 2], _SMOOTHING_PX)
@@ -96,6 +97,8 @@ def likely_lesion(image: np.ndarray) -> np.ndarray | None:
 
 def _dark_corners(brightness: np.ndarray) -> np.ndarray:
     """What the round field of a dermatoscope leaves black, with its soft edge: bool (h, w)."""
+    from scipy import ndimage  # predictions without maps must not wait for it
+
     regions, _ = ndimage.label(ndimage.gaussian_filter(brightness, 1.0) < _DARK_CORNER)
     at_edge = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
     corners: np.ndarray = np.isin(regions, at_edge[at_edge > 0])
@@ -125,5 +128,7 @@ def _middle() -> np.ndarray:
 
 def _grown(lesion: np.ndarray) -> np.ndarray:
     """A mask and what is nearer to it than 5 % of the side."""
+    from scipy import ndimage  # predictions without maps must not wait for it
+
     near: np.ndarray = ndimage.distance_transform_edt(~lesion) <= _GROWN_SHARE * _SIDE_PX
     return near
