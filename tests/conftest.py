@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import forking
 from tests.support.limits import HANG_S
+from tests.support.tiny_training import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -123,6 +124,22 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("generated")
     make_images.make(folder, 105, seed=1, width=96, height=72, official=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_folder(skinlesion, generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished workspace, made by the commands themselves. To be copied, not changed."""
+    folder = tmp_path_factory.mktemp("trained") / "folder"
+    folder.mkdir()
+    for arguments in (
+        ("download", "--from", generated, "--split", "grouped"),
+        ("train", *TINY, "--epochs", 2),
+        ("ensemble",),
+        ("calibrate", "--policy", "published"),
+    ):
+        done = skinlesion(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
     return folder
 
 

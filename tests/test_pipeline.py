@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,38 +17,15 @@ import pytest
 from PIL import Image
 
 from tests.support.limits import HANG_S
+from tests.support.tiny_training import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = [
-    *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-    *(
-        "--recipe",
-        "light",
-        "--set",
-        "harmonise_px=null",
-        "--workers",
-        "0",
-        "--weights",
-        "none",
-        "--arch",
-        "tiny",
-    ),
-]
 
 
 @pytest.fixture(scope="module")
-def workspace(skinlesion, generated, tmp_path_factory) -> Path:
-    """A finished workspace, made by the commands themselves."""
-    folder = tmp_path_factory.mktemp("chain")
-    for arguments in (
-        ("download", "--from", generated, "--split", "grouped"),
-        ("train", *SMALL, "--epochs", 2),
-        ("ensemble",),
-        ("calibrate", "--policy", "published"),
-    ):
-        done = skinlesion(*arguments, cwd=folder)
-        assert done.returncode == 0, done.stderr
-    return folder
+def workspace(trained_folder, tmp_path_factory) -> Path:
+    """A folder with a finished workspace, made by the commands themselves."""
+    return Path(shutil.copytree(trained_folder, tmp_path_factory.mktemp("chain") / "folder"))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -171,7 +149,7 @@ def test_network_trained_again_is_refused_by_the_old_ensemble(skinlesion, worksp
 
     copy = tmp_path / "w"
     shutil.copytree(workspace / "skinlesion-workspace", copy)
-    done = skinlesion("train", *SMALL, "--epochs", 1, "--fresh", "-w", copy)
+    done = skinlesion("train", *TINY, "--epochs", 1, "--fresh", "-w", copy)
     assert done.returncode == 0, done.stderr
     done = skinlesion("predict", ROOT / "examples" / "images", "-w", copy, "-o", tmp_path / "o.csv")
     assert done.returncode == 4
@@ -179,7 +157,7 @@ def test_network_trained_again_is_refused_by_the_old_ensemble(skinlesion, worksp
 
 
 def test_other_settings_do_not_overwrite_a_trained_network(skinlesion, workspace):
-    done = skinlesion("train", *SMALL, "--epochs", 3, cwd=workspace)
+    done = skinlesion("train", *TINY, "--epochs", 3, cwd=workspace)
     assert done.returncode == 4
     assert "--fresh" in done.stderr
 
@@ -187,7 +165,7 @@ def test_other_settings_do_not_overwrite_a_trained_network(skinlesion, workspace
 def test_the_same_training_again_does_nothing(skinlesion, workspace):
     checkpoint = workspace / "skinlesion-workspace" / "models" / "tiny" / "checkpoint.json"
     before = checkpoint.stat().st_mtime_ns
-    done = skinlesion("train", *SMALL, "--epochs", 2, cwd=workspace)
+    done = skinlesion("train", *TINY, "--epochs", 2, cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert checkpoint.stat().st_mtime_ns == before
 
@@ -204,7 +182,7 @@ def test_killed_training_leaves_no_half_artifact(skinlesion, workspace, generate
     """kill -9 at some moment: whatever has a final name is whole, and the same command finishes."""
     done = skinlesion("download", "--from", generated, "--split", "grouped", "-w", tmp_path / "w")
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-m", "skinlesion_cli", "train", *SMALL, "--epochs", "40"]
+    command = [sys.executable, "-m", "skinlesion_cli", "train", *TINY, "--epochs", "40"]
     process = subprocess.Popen(
         [*command, "-w", str(tmp_path / "w")],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

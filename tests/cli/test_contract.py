@@ -14,27 +14,10 @@ from skinlesion_cli.cli import boundary, envelope
 from skinlesion_cli.cli.app import app
 from skinlesion_cli.errors import ExitCode, Interruption
 from tests.cli.conftest import COMMANDS, Places, Run
+from tests.support.tiny_training import TINY
 
 SCHEMA = json.loads(envelope.SCHEMA_FILE.read_text("utf-8"))
 Arguments = tuple[object, ...]
-
-TINY = [
-    *("--set", "input_size_px=32", "--set", "progressive_sizes_px=[]", "--set", "cache_size_px=40"),
-    *(
-        "--recipe",
-        "light",
-        "--set",
-        "harmonise_px=null",
-        "--workers",
-        "0",
-        "--weights",
-        "none",
-        "--arch",
-        "tiny",
-        "--epochs",
-        "1",
-    ),
-]
 
 
 def with_dataset(workspace: Path, new: Path) -> Path:
@@ -61,7 +44,7 @@ SUCCESSES: dict[str, Callable[[Places, Path], Arguments]] = {
     "pack": lambda at, out: ("-o", out / "packed", "-w", at.finished),
     "predict": lambda at, out: (at.images, "-o", out / "rows.csv", "-w", at.finished, "--runtime", "torch"),
     "select": lambda at, out: (at.images, "-n", 2, "-o", out / "list.csv", "-w", at.finished),
-    "train": lambda at, out: (*TINY, "-w", at.dataset),
+    "train": lambda at, out: (*TINY, "--epochs", 1, "-w", at.dataset),
 }
 # What each command says where it cannot: arguments, exit code, and words of the message.
 FAILURES: dict[str, tuple[Arguments, int, str]] = {
