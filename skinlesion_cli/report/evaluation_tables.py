@@ -52,7 +52,7 @@ def per_thousand(body: Mapping[str, Any]) -> list[str]:
     def risk(level: Mapping[str, Any]) -> str:
         figure = level["risk"]
         if figure["value"] is None:
-            return "nobody is in it"
+            return "share of malignant images undefined"
         share = f"{figure['value']:.1%}"
         if figure["low"] is not None:
             share += f", {figure['low']:.1%} to {figure['high']:.1%}"

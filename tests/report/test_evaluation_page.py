@@ -167,12 +167,39 @@ def test_figures_stay_on_one_line(browser: Any, written: Path) -> None:
     assert "image sensitivity" in texts(browser, "thead")[0]
 
 
-def test_axe_finds_nothing_in_an_evaluation(browser: Any, written: Path) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_an_evaluation(browser: Any, written: Path, scheme: str) -> None:
     axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
-    browser.get((written / "report.html").as_uri())
-    # The page forbids scripts; what the driver runs is not the page's.
-    browser.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
-    violations = browser.execute_async_script(
-        "axe.run(document).then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes[0].html])))"
-    )
-    assert violations == []
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        browser.get((written / "report.html").as_uri())
+        ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(34, 38, 43)"}[scheme]
+        # The page forbids scripts; what the driver runs is not the page's.
+        browser.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+        violations = browser.execute_async_script(
+            "axe.run(document).then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes[0].html])))"
+        )
+        assert violations == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.parametrize("width", [400, 1000])
+def test_an_evaluation_never_scrolls_sideways_as_a_whole(browser: Any, written: Path, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.get((written / "report.html").as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        # A wide table scrolls by itself, and the name of its row stays where it is.
+        moved = "const s = document.querySelector('.scroll'); s.scrollLeft = 9999; return s.scrollLeft"
+        assert browser.execute_script(moved) > 0
+        inset = (
+            "const s = document.querySelector('.scroll');"
+            "return s.querySelector('tr > th').getBoundingClientRect().left - s.getBoundingClientRect().left"
+        )
+        assert browser.execute_script(inset) == pytest.approx(0, abs=1)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
