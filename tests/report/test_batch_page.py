@@ -355,6 +355,18 @@ def test_the_large_view_shows_image_and_map_at_the_same_size(
     facts = shown.execute_script("return document.getElementById('largeFacts').innerText")
     assert "NV HAM_7, distance 0.31" in facts
     assert "maximum of the map 0.50" in facts
+    # One above the other on a narrow screen, the colour bar below the map stays in sight.
+    metrics = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    shown.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        below = (
+            "return [...document.querySelectorAll('#panes img')].every((i) =>"
+            " i.getBoundingClientRect().bottom <= i.closest('.pane').getBoundingClientRect().bottom + 0.5)"
+        )
+        becomes(shown, "return innerWidth", 400)
+        becomes(shown, below, True)
+    finally:
+        shown.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_the_large_view_zooms_pans_and_decides(shown: Any) -> None:

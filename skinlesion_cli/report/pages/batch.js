@@ -396,7 +396,9 @@
     const [width, height] = natural(first);
     const [mapWidth, mapHeight] = map?.dataset.ready && !map.dataset.half ? [map.naturalWidth, map.naturalHeight] : [0, 1];
     const box = first.closest(".pane");
-    const at = L.placed(box.clientWidth, box.clientHeight, width / height, mapWidth, mapHeight);
+    // A longer caption leaves its picture less room; both take the lesser.
+    const room = Math.min(...[...document.querySelectorAll("#panes .pane")].map((each) => each.clientHeight));
+    const at = L.placed(box.clientWidth, room, width / height, mapWidth, mapHeight);
     for (const one of [first, map]) {
       if (!one?.dataset.ready) continue;
       const right = one === map && (one.dataset.half || at.halves === 2);
