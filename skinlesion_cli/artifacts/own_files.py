@@ -43,7 +43,7 @@ def _first_columns_of_parquet(path: Path) -> tuple[str, ...] | None:
         return None
     try:
         return tuple(pq.read_schema(path).names[: len(_FIRST_COLUMNS)])
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return None
 
 

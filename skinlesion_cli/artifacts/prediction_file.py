@@ -319,5 +319,5 @@ def _read_parquet(path: Path, table: ColumnSet) -> Iterator[dict[str, Any]]:
                     yield from map(table.renamed, batch.to_pylist())
             except ValueError as error:
                 raise ArtifactError(f"{path.name} is no table of predictions: {error}") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None

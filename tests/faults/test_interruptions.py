@@ -102,9 +102,9 @@ LONG = {
     "evaluate": (("evaluate",), "stages.evaluate.stage.judging.evaluate", "evaluation"),
     "gate": (("gate",), "stages.quality_gate.read_image", "calibration"),
     "export": (("export",), "models.onnx_export.to_graph", "models"),
-    "predict": (("predict", IN, "-o", f"{OUT}/a.csv"), "inference.predictor.load", OUT),
-    "explain": (("explain", IN, "-o", OUT), "inference.predictor.load", OUT),
-    "select": (("select", IN, "-o", f"{OUT}/a.csv"), "inference.predictor.load", OUT),
+    "predict": (("predict", IN, "-o", f"{OUT}/a.csv"), "inference.sources.load", OUT),
+    "explain": (("explain", IN, "-o", OUT), "inference.sources.load", OUT),
+    "select": (("select", IN, "-o", f"{OUT}/a.csv"), "inference.sources.load", OUT),
     "bench": (("bench", "--seconds", "0.1"), "stages.bench.statistics", "models"),
 }
 

@@ -218,7 +218,7 @@ def test_metadata_stays_with_its_image_while_others_stop() -> None:
             return super().logits(images)
 
     member = EngineMember("corner", 1.0, Preprocessing(input_size_px=16), Takes(), np.zeros((7, 1)), ("age",))
-    stopping = StoppingRule(DecisionRule(), margin_factor=2.0, n_views=8)
+    stopping = StoppingRule(DecisionRule(ISIC2018), margin_factor=2.0, n_views=8)
     engine = Engine([member], np.ones(1), tta.MODES["d4"], lambda image, _: image, stopping=stopping)
     patients = [PatientMetadata(age_years=10.0), PatientMetadata(age_years=20.0)]
     # As above, the first image stops after one forward pass.

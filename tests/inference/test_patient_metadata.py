@@ -32,6 +32,7 @@ from skinlesion_cli.stages.predict.groups import ByFolder, Lesions
 from skinlesion_cli.stages.predict.patients import Patients
 from skinlesion_cli.stages.predict.settings import PredictSettings
 from tests.support import tiny_models
+from tests.support.class_lists import ISIC2018
 from tests.support.command_line import assert_refused, probabilities, rows_of, run
 
 FIELDS = ("age", "sex", "site")
@@ -315,7 +316,7 @@ def test_the_region_of_a_dicom_sequence_goes_before_the_body_part() -> None:
 
 def test_a_stopping_rule_stops_with_metadata_as_it_does_alone(tmp_path: Path) -> None:
     # Every estimate is far enough from every border after the first step.
-    rule = StoppingRule(DecisionRule(), margin_factor=0.0, n_views=8, weights=(0.5, 0.5))
+    rule = StoppingRule(DecisionRule(ISIC2018), margin_factor=0.0, n_views=8, weights=(0.5, 0.5))
     stopping = {"stopping_rule": rule.to_json(), "step_shares": [1.0, *[0.0] * 15]}
     root = tiny_models.make_workspace(tmp_path / "ws", stopping=stopping, metadata_fields=FIELDS)
     adaptive = Predictor.of_bundle(Bundle.load(Workspace(root)), runtime="torch")
@@ -376,7 +377,9 @@ def test_calibrating_at_home_fits_both_calibrations(workspace: Path, tmp_path: P
     alone, informed = (Predictions.load(ours.ensemble_predictions(part)) for part in ("val", "val-metadata"))
     assert (alone.view_probabilities != informed.view_probabilities).any(axis=(1, 2)).all()
     # What the second was fitted to is what the model predicts of an image with its age.
-    raw = replace(bundle, metadata_calibration=replace(bundle.metadata_calibration, rule=DecisionRule()))
+    raw = replace(
+        bundle, metadata_calibration=replace(bundle.metadata_calibration, rule=DecisionRule(ISIC2018))
+    )
     predictor = Predictor.of_bundle(raw, runtime="torch")
     row = predictor.predict([tmp_path / "in" / "s2.png"], [PatientMetadata(age_years=32.0)])[0]
     at = informed.table["id"].tolist().index("s2")

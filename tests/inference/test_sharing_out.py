@@ -229,8 +229,9 @@ def test_a_ray_cluster_writes_the_same_bytes_though_a_worker_dies(
 
     def workers(_client: int) -> list[int]:
         of_nodes = [ray_actors_of(node) for node in nodes]
-        assert [len(actors) for actors in of_nodes] == [1, 1]
-        return of_nodes[1]
+        # Ray spreads them over the nodes where it can; on a busy machine both may be on one.
+        assert sum(map(len, of_nodes)) == 2
+        return of_nodes[1] or of_nodes[0]
 
     errors = kill_one_worker(
         tiny_workspace, tmp_path / "all.csv", names, workers, "--backend", "ray", "--address", address
