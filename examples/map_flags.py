@@ -10,12 +10,11 @@ on the mask. The 400 lesions that served to choose the constants of the likely l
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from map_candidates import at_size
-from map_study import grown_mask, measured, sample
+from map_study import arguments, grown_mask, measured, sample
 from PIL import Image
 
 from skinlesion_cli.artifacts.bundle import Bundle, locate_model
@@ -63,15 +62,8 @@ def report(rows: np.ndarray, model: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--masks", type=Path, required=True, help="ISIC_..._segmentation.png")
-    parser.add_argument("--metadata", type=Path, required=True, help="with lesion_id, image_id and dx")
-    parser.add_argument("--model", default="builtin")
+    parser = arguments(__doc__)
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--count", type=int, default=400, help="lesions (default 400)")
     options = parser.parse_args()
     bundle = Bundle.load(locate_model(Workspace(Path("none")), options.model))
     predictor = Predictor.of_bundle(bundle, device="cpu", runtime=options.runtime)

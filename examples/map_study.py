@@ -88,15 +88,21 @@ def interval(values: np.ndarray, rng: np.random.Generator) -> str:
     return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
-def main() -> None:
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every study of maps on lesions with outlines asks for."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--masks", type=Path, required=True, help="ISIC_..._segmentation.png")
     parser.add_argument("--metadata", type=Path, required=True, help="with lesion_id, image_id and dx")
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--count", type=int, default=400, help="lesions (default 400)")
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--changed", type=int, default=30, help="of them for deletion and insertion")
     parser.add_argument("--slow", action="store_true", help="also candidates that need more forward passes")
     parser.add_argument("--seed", type=int, default=0)

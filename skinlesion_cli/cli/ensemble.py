@@ -58,7 +58,7 @@ def ensemble(
     workspace: Path,
 ) -> StageCall[Any]:
     """Combine networks by their predictions for the validation images, stored or from CSVs."""
-    from skinlesion_cli.stages import ensemble as stage
+    from skinlesion_cli.stages.ensemble import stage
 
     names = list(members or ())
     tables = [*(predictions or ()), *(map(Path, names) if predictions else ())]

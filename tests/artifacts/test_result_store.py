@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import prediction_file
+from skinlesion_cli.artifacts import own_files, prediction_file
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from tests.support.class_lists import TABLE
 
@@ -192,6 +192,16 @@ def test_what_is_no_parquet_is_refused(content: bytes | None, tmp_path):
         (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"a\.parquet"):
         list(prediction_file.read_rows(tmp_path / "a.parquet", "parquet", TABLE))
+
+
+def test_a_parquet_table_whose_column_names_are_no_text_is_refused(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"row": ["x"], "damaged": ["y"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"damaged", b"dam\x94ged"))
+    assert not own_files.is_prediction_table(path)
+    with pytest.raises(ArtifactError, match=r"a\.parquet"):
+        list(prediction_file.read_rows(path, "parquet", TABLE))
 
 
 def test_a_parquet_table_of_something_else_is_refused(tmp_path):

@@ -80,8 +80,8 @@ MAKERS = {"melanoma": melanoma_table, "isic2019": isic2019_layout, "clinic": own
 @pytest.fixture(scope="session", params=MAKERS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """From labels to an ensemble: download, train for one epoch, ensemble."""
-    from skinlesion_cli.stages import ensemble
     from skinlesion_cli.stages.download import stage as download
+    from skinlesion_cli.stages.ensemble import stage as ensemble
     from skinlesion_cli.stages.train import stage as train
 
     folder = tmp_path_factory.mktemp(request.param)

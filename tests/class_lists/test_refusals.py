@@ -18,9 +18,9 @@ from skinlesion_cli.data.sources.base import SourceOptions
 from skinlesion_cli.data.sources.registry import read_source
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.download import append
 from skinlesion_cli.stages.download import stage as download
+from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.taxonomy.shipped import shipped
 from tests.class_lists.conftest import isic2019_layout
 from tests.support.class_lists import ISIC2018

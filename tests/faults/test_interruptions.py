@@ -97,7 +97,7 @@ LONG = {
         "models.training.trainer.Trainer.train_step",
         "models",
     ),
-    "ensemble": (("ensemble", "--method", "equal"), "stages.ensemble._merge", "ensemble"),
+    "ensemble": (("ensemble", "--method", "equal"), "stages.ensemble.stage._merge", "ensemble"),
     "calibrate": (("calibrate",), "stages.calibrate.stage.cross_fit", "calibration"),
     "evaluate": (("evaluate",), "stages.evaluate.stage.judging.evaluate", "evaluation"),
     "gate": (("gate",), "stages.quality_gate.read_image", "calibration"),

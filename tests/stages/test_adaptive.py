@@ -17,8 +17,8 @@ from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.evaluate import stage as evaluate
 from tests.support.made_workspace import make
 

@@ -13,8 +13,8 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.evaluate import stage as evaluate
 from skinlesion_cli.stages.info import stage as info
 from skinlesion_cli.stages.info.settings import InfoSettings

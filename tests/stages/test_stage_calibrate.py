@@ -17,8 +17,8 @@ from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Ta
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage
+from skinlesion_cli.stages.ensemble import stage as ensemble
 from tests.support import made_workspace
 from tests.support.class_lists import ISIC2018
 

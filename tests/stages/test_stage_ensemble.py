@@ -14,7 +14,7 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble as stage
+from skinlesion_cli.stages.ensemble import stage
 from tests.support import made_workspace
 
 

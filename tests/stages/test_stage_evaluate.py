@@ -20,8 +20,8 @@ from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.evaluate import stage as evaluate
 from tests.support import made_workspace
 from tests.support.class_lists import ISIC2018

@@ -30,8 +30,8 @@ from skinlesion_cli.errors import ArtifactError, ExitCode, SkinLesionError, Usag
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.progress import SilentReporter
-from skinlesion_cli.stages import ensemble
 from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.train import fitting, jobs
 from skinlesion_cli.stages.train import stage as train
 from tests.support import tiny_models

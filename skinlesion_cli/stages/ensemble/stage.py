@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
 from skinlesion_cli.artifacts import external_predictions, member_predictions
-from skinlesion_cli.artifacts.class_list import class_list_of, require_same_classes
+from skinlesion_cli.artifacts.class_list import require_same_classes
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
@@ -25,8 +25,7 @@ from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table
-from skinlesion_cli.taxonomy.mapping import ClassMapping, mapping_between
-from skinlesion_cli.taxonomy.shipped import SHIPPED, shipped
+from skinlesion_cli.stages.ensemble.tables import read_tables
 
 IDENTITY = "identity"
 HINT = "Train it first: `skinlesion train --arch NAME`."
@@ -56,19 +55,21 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
     """
     workspace = Workspace(settings.workspace)
     if settings.tables:
-        found = _read_tables(workspace, settings)
-        names, views = [p.source for p in found.validation], external_predictions.VIEWS
+        if settings.members:
+            raise UsageError(
+                f"tables and trained networks do not mix: {name_items(settings.members)}",
+                "Name the one or the other.",
+            )
+        validation, notes = read_tables(workspace, settings.tables, settings.truth)
+        single_view: list[float | None] = [None] * len(validation)
+        names, views = [p.source for p in validation], external_predictions.VIEWS
     else:
         names, views = _members(workspace, settings.members), tta.MODES[settings.tta_mode]
         read = [member_predictions.read_validation(workspace, name) for name in names]
-        found = _Members(
-            [with_views(predictions, views) for predictions in read],
-            [],
-            [_single_view(predictions) for predictions in read],
-        )
-    validation = found.validation
+        validation, notes = [with_views(predictions, views) for predictions in read], []
+        single_view = [_single_view(predictions) for predictions in read]
     require_same(validation)
-    ensemble = _fit(settings.method, validation, views, found.single_view)
+    ensemble = _fit(settings.method, validation, views, single_view)
     with exclusive(workspace.ensemble.parent, "ensemble"):
         sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
         networks = _networks(ensemble, validation)
@@ -90,11 +91,11 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
         if settings.export
         else {}
     )
-    notes = [
+    notes += [
         f"{name} has no ONNX graph and predicts with torch, more slowly: {why}"
         for name, why in not_exported.items()
     ]
-    return _result(ensemble, paths, [*found.notes, *notes])
+    return _result(ensemble, paths, notes)
 
 
 def _fit(
@@ -156,13 +157,6 @@ def _cross_fitted_bacc(labels: np.ndarray, stack: np.ndarray, lesion_ids: np.nda
     return metrics.balanced_accuracy(labels, predicted)
 
 
-@dataclass(frozen=True)
-class _Members:
-    validation: list[Predictions]
-    notes: list[str]
-    single_view: list[float | None]
-
-
 def _single_view(predictions: Predictions) -> float | None:
     """Balanced accuracy on the images as they are; None where that view was not stored, or it is
     undefined.
@@ -171,52 +165,6 @@ def _single_view(predictions: Predictions) -> float | None:
         return None
     of_view = predictions.view_probabilities[:, predictions.views.index(IDENTITY)]
     return _defined(metrics.balanced_accuracy(predictions.labels, of_view.argmax(axis=1)))
-
-
-def _read_tables(workspace: Workspace, settings: EnsembleSettings) -> _Members:
-    """Predictions from CSVs, rows in the order of the first one."""
-    if settings.members:
-        raise UsageError(
-            f"tables and trained networks do not mix: {name_items(settings.members)}",
-            "Name the one or the other.",
-        )
-    classes = class_list_of(workspace)
-    truth = external_predictions.find_truth(settings.truth, workspace.manifest, classes)
-    tables, mapped = [], []
-    for path in settings.tables:
-        # A model of finer classes counts by sums of its probabilities; its columns tell which classes it has.
-        fine = external_predictions.list_of_table(path, (classes, *map(shipped, SHIPPED)))
-        table = external_predictions.read_predictions(path, truth, classes=fine, label_classes=classes)
-        if not fine.agrees_with(classes):
-            mapping = mapping_between(fine, classes)
-            mapped += [f"{table.predictions.source}: {sentence}" for sentence in mapping.sentences()]
-            table = replace(table, predictions=_coarser(table.predictions, mapping))
-        tables.append(table)
-    names = [table.predictions.source for table in tables]
-    if len(set(names)) < len(names):
-        raise UsageError(f"tables need names of their own: {name_items(names)}")
-    order = tables[0].predictions.table["id"].tolist()
-    notes = ["nothing tells whether the tables' models were trained on these images: make sure they were not"]
-    notes += mapped
-    if not all(table.lesions_known for table in tables):
-        notes.append("no lesion ids: every image was taken for a lesion of its own")
-    return _Members([_in_order(table.predictions, order) for table in tables], notes, [None] * len(tables))
-
-
-def _coarser(predictions: Predictions, mapping: ClassMapping) -> Predictions:
-    # Sums of float32 may end a hair above 1.
-    values = np.minimum(mapping.probabilities(predictions.view_probabilities), np.float32(1.0))
-    return replace(predictions, view_probabilities=values, classes=mapping.coarse)
-
-
-def _in_order(predictions: Predictions, ids: list[str]) -> Predictions:
-    """Rows in this order, where both name the same images; else as they are, for `require_same` to refuse."""
-    mine = predictions.table["id"].tolist()
-    if mine == ids or set(mine) != set(ids):
-        return predictions
-    place = {identity: row for row, identity in enumerate(mine)}
-    rows = [place[identity] for identity in ids]
-    return predictions.at(rows)
 
 
 def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
