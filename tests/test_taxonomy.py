@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from skinlesion_cli.taxonomy import (
     shipped,
     shipped_text,
 )
+from skinlesion_cli.taxonomy.shipped import class_list
 
 OWN = """\
 name: clinic
@@ -269,3 +271,22 @@ def test_the_code_decides_before_parents_and_parents_before_the_title() -> None:
         "fine", (entry("A"), entry("C", parents=("nowhere", "A", "B")), entry("D", parents=("A",)))
     )
     assert mapping_between(moved, coarse).positions == (0, 0, 0)
+
+
+def test_a_list_is_found_by_its_name_or_its_file(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(shipped_text("melanoma"), encoding="utf-8")
+    assert class_list("melanoma").codes == ("MEL", "OTHER")
+    assert class_list(str(tmp_path / "own.yaml")).codes == ("MEL", "OTHER")
+    # Without a suffix it is a name, and a misspelt one is answered with the names that there are.
+    with pytest.raises(UsageError, match="melanom") as refused:
+        class_list("melanom")
+    assert "isic2019" in (refused.value.hint or "")
+
+
+def test_sums_of_float32_stay_at_most_one() -> None:
+    mapping = mapping_between(shipped("isic2018"), shipped("melanoma"))
+    # Six times 1/6 rounded up, as float32: their exact sum is above 1.
+    sixth = np.nextafter(np.float32(1 / 6), np.float32(1))
+    p = np.array([[0.0, *[sixth] * 6]], np.float32)
+    assert float(p.astype(np.float64).sum()) > 1.0
+    assert mapping.probabilities(p).max() == 1.0

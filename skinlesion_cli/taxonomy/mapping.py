@@ -35,11 +35,13 @@ class ClassMapping:
         return matrix
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """(..., n_fine) to (..., n_coarse), of the same dtype; rows keep their sum. Summed in float64."""
+        """(..., n_fine) to (..., n_coarse), of the same dtype; rows keep their sum. Summed in float64, and at
+        most 1, which rounding to float32 can exceed by a hair.
+        """
         import numpy as np
 
         values = np.asarray(probabilities)
-        mapped: np.ndarray = (values.astype(np.float64) @ self.matrix).astype(values.dtype)
+        mapped: np.ndarray = np.minimum(values.astype(np.float64) @ self.matrix, 1.0).astype(values.dtype)
         return mapped
 
     def labels(self, labels: np.ndarray) -> np.ndarray:

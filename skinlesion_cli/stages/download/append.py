@@ -28,11 +28,11 @@ from skinlesion_cli.stages.download.duplicates import notes_about_copies
 from skinlesion_cli.stages.download.stage import (
     DownloadSettings,
     attribution_text,
-    class_list,
     next_command,
     sides_table,
 )
 from skinlesion_cli.taxonomy.class_list import ClassList
+from skinlesion_cli.taxonomy.shipped import class_list
 
 # Ids of the ISIC archive name one photograph, whichever dataset it is handed out in;
 # other names may come again.

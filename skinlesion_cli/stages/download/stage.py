@@ -34,18 +34,7 @@ from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table
 from skinlesion_cli.stages.download.duplicates import notes_about, notes_about_copies, pair_table
 from skinlesion_cli.taxonomy.class_list import ClassList
-from skinlesion_cli.taxonomy.reading import read_class_list
-from skinlesion_cli.taxonomy.shipped import SHIPPED, shipped
-
-
-def class_list(name: str) -> ClassList:
-    """A shipped class list by name, or that of a YAML file.
-
-    Raises
-    ------
-    UsageError : it is neither, or the file holds no class list.
-    """
-    return shipped(name) if name in SHIPPED else read_class_list(Path(name))
+from skinlesion_cli.taxonomy.shipped import DEFAULT, class_list
 
 
 def next_command(split: Split, arch: str = "efficientnet_lite0") -> str:
@@ -122,7 +111,7 @@ def run(
         # Before anything is made: a slip of the pen must not leave an empty workspace behind.
         require_there(settings.source)
     notes: list[str] = []
-    classes = class_list(settings.classes or SHIPPED[0])
+    classes = class_list(settings.classes or DEFAULT)
     with exclusive(workspace.dataset, "download"):
         before = _sources_by_id(workspace)
         manifest = _dataset(settings, classes, workspace, reporter, files, patience or Patience(), notes)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from skinlesion_cli.artifacts import external_predictions
 from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -54,8 +52,7 @@ def read_tables(
 
 
 def _coarser(predictions: Predictions, mapping: ClassMapping) -> Predictions:
-    # Sums of float32 may end a hair above 1.
-    values = np.minimum(mapping.probabilities(predictions.view_probabilities), np.float32(1.0))
+    values = mapping.probabilities(predictions.view_probabilities)
     return replace(predictions, view_probabilities=values, classes=mapping.coarse)
 
 

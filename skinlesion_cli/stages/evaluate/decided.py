@@ -20,9 +20,10 @@ from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.stages.evaluate.judged import Judged
-from skinlesion_cli.stages.evaluate.mapping import named_list, onto
+from skinlesion_cli.stages.evaluate.mapping import onto
 from skinlesion_cli.stages.evaluate.settings import ENSEMBLE, EvaluateSettings
 from skinlesion_cli.taxonomy import SHIPPED, shipped
+from skinlesion_cli.taxonomy.shipped import class_list
 
 
 def judge(workspace: Workspace, settings: EvaluateSettings, source: str, decision: str | None) -> Judged:
@@ -33,7 +34,7 @@ def judge(workspace: Workspace, settings: EvaluateSettings, source: str, decisio
 
 def by_asked_classes(judged: Judged, settings: EvaluateSettings) -> Judged:
     """The same, mapped onto the list of `settings.classes`."""
-    asked = named_list(settings.classes)
+    asked = None if settings.classes is None else class_list(settings.classes)
     return judged if asked is None else onto(judged, asked)
 
 
@@ -113,7 +114,7 @@ def _judge_table(
 ) -> Judged:
     if decision == CALIBRATED:
         raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
-    of_labels = named_list(settings.classes) or class_list_of(workspace)
+    of_labels = class_list_of(workspace) if settings.classes is None else class_list(settings.classes)
     # Results of a finer model than the one that the labels are for are told by their columns.
     candidates = (of_labels, class_list_of(workspace), *map(shipped, SHIPPED))
     classes = external_predictions.list_of_table(path, candidates)

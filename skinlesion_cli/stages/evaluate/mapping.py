@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
 
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.policies.registry import ARGMAX
@@ -14,25 +11,10 @@ from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.stages.evaluate.judged import Judged
 from skinlesion_cli.taxonomy import (
     MALIGNANT,
-    SHIPPED,
     ClassList,
     ClassMapping,
     mapping_between,
-    read_class_list,
-    shipped,
 )
-
-
-def named_list(name: str | None) -> ClassList | None:
-    """A class list by the name of a shipped one, or from a YAML file.
-
-    Raises
-    ------
-    UsageError : it is neither.
-    """
-    if name is None:
-        return None
-    return shipped(name) if name in SHIPPED or not Path(name).suffix else read_class_list(Path(name))
 
 
 def onto(judged: Judged, coarse: ClassList) -> Judged:
@@ -99,13 +81,7 @@ def _mapped(predictions: Predictions, mapping: ClassMapping) -> Predictions:
     return replace(
         predictions,
         table=predictions.table.assign(label=predictions.table["label"].map(counts_as)),
-        view_probabilities=_at_most_one(mapping.probabilities(predictions.view_probabilities)),
-        group_probabilities=None if groups is None else _at_most_one(mapping.probabilities(groups)),
+        view_probabilities=mapping.probabilities(predictions.view_probabilities),
+        group_probabilities=None if groups is None else mapping.probabilities(groups),
         classes=mapping.coarse,
     )
-
-
-def _at_most_one(probabilities: np.ndarray) -> np.ndarray:
-    """Sums of float32 may end a hair above 1."""
-    result: np.ndarray = np.minimum(probabilities, np.float32(1.0))
-    return result
