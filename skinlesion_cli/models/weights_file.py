@@ -144,9 +144,10 @@ def _fill(network: LesionNet, state: dict[str, torch.Tensor], name: str) -> str:
 def _without_prefix(
     state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The tensors without the prefix under which most of the network's own tensors are stored.
+    """The tensors without the prefix under which most of those that could be the network's own are stored.
 
-    The names of all others, such as those of a second head, stay as they are.
+    The names of all others, such as those of a second head, stay as they are; so do all names where no prefix
+    has most of them, as in the weights of another network whose blocks happen to end in the same names.
     """
     prefixes: Counter[str] = Counter()
     for key, tensor in state.items():
@@ -156,8 +157,10 @@ def _without_prefix(
             if suffix in own and own[suffix].shape == tensor.shape:
                 prefixes[key.removesuffix(suffix)] += 1
                 break
-    prefix = prefixes.most_common(1)[0][0] if prefixes else ""
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items()} if prefix else state
+    prefix, count = prefixes.most_common(1)[0] if prefixes else ("", 0)
+    if not prefix or 2 * count <= prefixes.total():
+        return state
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
 
 
 def translated(network: LesionNet, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
