@@ -58,10 +58,10 @@ def describe_level(guarantee: LevelGuarantee) -> str:
     """Where a level lies, and what is guaranteed of the images in it."""
     if guarantee.figure == "ppv":
         where = f"  refer (malignant probability above {guarantee.limit:.3f}): "
-        bound, wanted = "at least", "a malignant share of at least"
+        bound = "at least"
     else:
         where = f"  routine (malignant probability of at most {max(guarantee.limit, 0.0):.3f}): "
-        bound, wanted = "at most", "a malignant share of at most"
+        bound = "at most"
     if guarantee.guaranteed is None or guarantee.measured is None:
         kept = "no image is in it"
     else:
@@ -71,7 +71,10 @@ def describe_level(guarantee: LevelGuarantee) -> str:
         )
     if guarantee.granted:
         return where + kept
-    return f"{where}{kept}, NOT {wanted} {guarantee.target:.2f}: too few lesions, or no limit reaches it"
+    return (
+        f"{where}{kept}; a malignant share of {bound} {guarantee.target:.2f} CANNOT be guaranteed: there are "
+        "too few lesions, or no limit reaches it"
+    )
 
 
 def with_metadata(result: StageResult, informed: Calibration, path: Path) -> StageResult:
@@ -163,9 +166,9 @@ def _warnings(fitted: FittedRule) -> list[str]:
         for name, rule in fitted.search.items()
         if rule != "target"
     ]
-    consequence = {"refer": "the limit is the wanted share itself", "routine": "no image is routine"}
+    consequence = {"refer": "the target itself is used as the limit", "routine": "no image is routine"}
     warnings += [
-        f"{guarantee.level}: the wanted share of malignant images is not guaranteed; "
+        f"{guarantee.level}: the target share of malignant images is not guaranteed; "
         f"{consequence[guarantee.level]}"
         for guarantee in fitted.level_guarantees
         if not guarantee.granted
