@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--workspace", type=Path, required=True, help="holds the images and their sizes")
     parser.add_argument("--side", type=int, default=224, help="only images of this width and height; 0: all")
+    parser.add_argument("--images", type=int, default=3000, help="at most so many of them, drawn with seed 0")
     parser.add_argument("--runtime", choices=list(RUNTIMES), default="torch")
     parser.add_argument("--shown", nargs="+", choices=list(SHOWN), default=list(SHOWN))
     parser.add_argument("--output", type=Path, required=True, help="JSON; finished rows there are kept")
@@ -123,9 +124,13 @@ def main() -> None:
         sizes = [Image.open(own.images / file).size for file in rows["file"]]
         chosen = np.array([size == (options.side, options.side) for size in sizes])
         rows, probabilities = rows[chosen].reset_index(drop=True), probabilities[chosen]
+    if len(rows) > options.images:
+        drawn = np.sort(np.random.default_rng(0).choice(len(rows), options.images, replace=False))
+        rows, probabilities = rows.iloc[drawn].reset_index(drop=True), probabilities[drawn]
     done = json.loads(options.output.read_text()) if options.output.exists() else {}
-    if done.get("model_sha256") != bundle.sha256 or done.get("side_px") != options.side:
-        done = {"model_sha256": bundle.sha256, "side_px": options.side, "images": len(rows), "rows": []}
+    this = {"model_sha256": bundle.sha256, "side_px": options.side, "images": len(rows)}
+    if any(done.get(key) != value for key, value in this.items()):
+        done = {**this, "rows": []}
     known = {entry["shown"] for entry in done["rows"]}
     # As they are, they were predicted when the networks had been trained.
     base = probabilities

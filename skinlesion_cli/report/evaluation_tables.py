@@ -53,9 +53,9 @@ def per_thousand(body: Mapping[str, Any]) -> list[str]:
         figure = level["risk"]
         if figure["value"] is None:
             return "share of malignant images undefined"
-        share = f"{figure['value']:.1%}"
+        share = f"{100 * figure['value']:.1f} %"
         if figure["low"] is not None:
-            share += f", {figure['low']:.1%} to {figure['high']:.1%}"
+            share += f", {100 * figure['low']:.1f} to {100 * figure['high']:.1f} %"
         return f"{1000 * level['share']['value'] * figure['value']:.0f} of them malignant ({share})"
 
     return [
@@ -204,7 +204,9 @@ def _share(value: float | None) -> str:
 def _at_prevalence(body: Mapping[str, Any]) -> TextTable:
     prevalence, figures = body["at_prevalence"]["prevalence"], body["at_prevalence"]["figures"]
     here = {name: body["support"]["images_by_class"][name] / body["support"]["images"] for name in prevalence}
-    wanted = ", ".join(f"{name} {share:.1%} (here {here[name]:.1%})" for name, share in prevalence.items())
+    wanted = ", ".join(
+        f"{name} {100 * share:.1f} % (here {100 * here[name]:.1f} %)" for name, share in prevalence.items()
+    )
     rows = [
         [name.replace("/", " "), shown(figure)]
         for name, figure in figures.items()
