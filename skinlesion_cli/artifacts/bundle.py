@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,8 +21,10 @@ from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import payload_files
 from skinlesion_cli.artifacts.files import sha256_bytes
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
+from skinlesion_cli.artifacts.training_images import StoredTrainingImages
 from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER, Workspace
 from skinlesion_cli.config.schema import canonical_json
+from skinlesion_cli.decisions.fingerprints import FingerprintSet
 from skinlesion_cli.decisions.quality_gate import QualityGate
 from skinlesion_cli.errors import ArtifactError
 from skinlesion_cli.taxonomy.class_list import ClassList
@@ -38,7 +41,9 @@ class Bundle:
 
     `model_id` is the readable name, `sha256` the exact identity.
 
-    `gate` judges the quality of images; None where none was fitted. `is_bundled`: it came with the package.
+    `gate` judges the quality of images; None where none was fitted. `training_images` recognises the images
+    that the model has seen in training; None where they were not listed. `is_bundled`: it came with the
+    package.
     `metadata_calibration` decides on images of whose patients something is known; None where the networks
     take no patient metadata, or were not calibrated with it: they are then given none.
     """
@@ -51,6 +56,7 @@ class Bundle:
     gate: QualityGate | None = None
     is_bundled: bool = False
     metadata_calibration: Calibration | None = None
+    training_images: FingerprintSet | None = None
 
     @property
     def classes(self) -> ClassList:
@@ -59,7 +65,8 @@ class Bundle:
 
     @classmethod
     def load(cls, workspace: Workspace, *, with_gate: bool = True) -> Bundle:
-        """The finished ensemble of a workspace or packed model; without its quality gate if not `with_gate`.
+        """The finished ensemble of a workspace or packed model; if not `with_gate`, without what
+        `skinlesion gate` writes.
 
         Raises
         ------
@@ -90,10 +97,12 @@ class Bundle:
         )
         has_gate = with_gate and os.path.lexists(workspace.gate)
         gate = StoredQualityGate.load(_inside(workspace, workspace.gate)) if has_gate else None
+        seen = _training_images(workspace, members) if with_gate else None
         parts = [member.artifact.sha256 for member in members if member.artifact]
         parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
         parts += [informed.artifact.sha256] if informed is not None and informed.artifact is not None else []
         parts += [gate.artifact.sha256] if gate is not None and gate.artifact is not None else []
+        parts += [seen.artifact.sha256] if seen is not None and seen.artifact is not None else []
         digest = sha256_bytes(canonical_json(parts))
         names = "+".join(member.name for member in ensemble.members)
         is_bundled = workspace == _package_folder()
@@ -106,6 +115,7 @@ class Bundle:
             gate=gate.gate if gate is not None else None,
             is_bundled=is_bundled,
             metadata_calibration=informed,
+            training_images=seen.fingerprints if seen is not None else None,
         )
 
 
@@ -185,7 +195,7 @@ def copy_model(
     envelopes += [path for member in bundle.members if (path := exports.graph_beside(member)) is not None]
     envelopes += [source.ensemble, source.calibration]
     # The table of cases says nothing of whose lesions they are; the ids of the lesions stay behind.
-    optional = (source.metadata_calibration, source.gate, source.cases)
+    optional = (source.metadata_calibration, source.gate, source.cases, source.training_images)
     envelopes += [path for path in optional if path.exists()]
     if with_predictions:
         envelopes.append(source.ensemble_predictions("val"))
@@ -207,6 +217,14 @@ def _metadata_calibration(workspace: Workspace, ensemble: Ensemble) -> Calibrati
         calibration.artifact.require_input("ensemble", ensemble.artifact)
     calibration.require_views(ensemble.views)
     return calibration
+
+
+def _training_images(workspace: Workspace, members: Sequence[Checkpoint]) -> StoredTrainingImages | None:
+    if not os.path.lexists(workspace.training_images):
+        return None
+    stored = StoredTrainingImages.load(_inside(workspace, workspace.training_images))
+    stored.require_networks(members)
+    return stored
 
 
 def _member(workspace: Workspace, member: Member) -> Checkpoint:

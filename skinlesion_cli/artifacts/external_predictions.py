@@ -28,7 +28,7 @@ from skinlesion_cli.taxonomy.class_list import ClassList
 
 VIEWS: tuple[str, ...] = ("outside",)
 _ID_COLUMNS = ("id", "image", "image_id", "isic_id", "filename", "file", "image_name", "path")
-_KNOWN_COLUMNS = ("label", "lesion_id", "decision", "status", "triage", "alarm", "model_sha256")
+_KNOWN_COLUMNS = ("label", "lesion_id", "decision", "status", "triage", "alarm", "notes", "model_sha256")
 _SUFFIX = re.compile(r"\.(jpe?g|jfif|png|tiff?|bmp|webp|gif|dcm|dicom|heic|avif|jp2|jxl)$", re.IGNORECASE)
 _SUM_TOLERANCE = 1e-3
 # A probability rounded to two decimals is off by this at most.
@@ -58,6 +58,7 @@ class ExternalPredictions:
     levels : (n_images,), triage levels of the column `triage`; None without that column.
     alarms : (n_images,), texts of the column `alarm` (empty: none); None without that column.
     label_classes : the list that the labels are of; that of the predictions may be finer.
+    image_notes : (n_images,), texts of the column `notes` (empty: none); None without that column.
     model_sha256 : the model that every row names; empty where they name none, or several.
     notes : what a reader of the figures has to know: how ids were matched, what was left out or renormalised.
     """
@@ -68,6 +69,7 @@ class ExternalPredictions:
     label_classes: ClassList
     levels: np.ndarray | None = None
     alarms: np.ndarray | None = None
+    image_notes: np.ndarray | None = None
     model_sha256: str = ""
     notes: tuple[str, ...] = ()
 
@@ -348,6 +350,7 @@ def read_predictions(
         truth.classes,
         _levels(table, path.name),
         _texts(table, "alarm"),
+        _texts(table, "notes"),
         model_sha256=models.pop() if len(models) == 1 else "",
         notes=(*notes, *renormalised, *matched),
     )

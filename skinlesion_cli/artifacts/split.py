@@ -64,6 +64,14 @@ class Split(StoredArtifact):
         """Ids that a network trains on and ids that judge it: of this fold, or of the one split."""
         return (self.ids("train"), self.ids("val")) if fold is None else self.fold_ids(fold)
 
+    def seen_ids(self) -> list[str]:
+        """Ids of all images that a network is trained on, or that decisions are fitted to: all but the test
+        part.
+        """
+        seen = (self.table["part"] != "test") | (self.table["fold"] != "")
+        ids: list[str] = self.table.loc[seen, "id"].tolist()
+        return ids
+
     @property
     def n_folds(self) -> int:
         return len({fold for fold in self.table["fold"] if fold != ""})

@@ -184,3 +184,8 @@ class Workspace:
     def case_ids(self) -> Path:
         """Which lesions the rows of that table are; not packed."""
         return self.root / "calibration" / "case-ids.json"
+
+    @property
+    def training_images(self) -> Path:
+        """Fingerprints of the images that the model has seen in training."""
+        return self.root / "calibration" / "training-images.json"

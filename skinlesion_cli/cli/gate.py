@@ -24,8 +24,11 @@ def gate(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Fit the quality gate: blurred, dark, hairy, inked or unfamiliar images are then flagged for review."""
-    from skinlesion_cli.stages import quality_gate as stage
+    """Fit the quality gate: blurred, dark, hairy, inked or unfamiliar images are then flagged for review.
+
+    It also lists the training images, so that `predict` says which images the model has seen in training.
+    """
+    from skinlesion_cli.stages.quality_gate import stage
 
     return StageCall(
         stage.run, stage.GateSettings(workspace=workspace, false_alarm_rate=false_alarm_rate, images=images)

@@ -17,17 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.fft import dctn
 
 from skinlesion_cli.data.groups import connected
-from skinlesion_cli.data.preprocess import resize_square
-from skinlesion_cli.data.reading.images import read_image
-from skinlesion_cli.errors import DataError, ImageError, name_items
-from skinlesion_cli.parallel import available_cores, in_order
+from skinlesion_cli.data.spectrum import N_FREQUENCIES, read_spectra
 from skinlesion_cli.progress import Reporter
 
-_SIDE_PX = 64
-_FREQUENCIES = 24
 _HASH_FREQUENCIES = 8
 _N_BITS = _HASH_FREQUENCIES**2 - 1  # without the mean
 MAX_DISTANCE_BITS = 10
@@ -66,15 +60,9 @@ def find_pairs(
     DataError : images cannot be read; they are named.
     """
     ordered = sorted(rows)
-    spectra = _spectra(ordered, images_folder, reporter)
+    files = [file for _, file in ordered]
+    spectra = read_spectra(files, images_folder, reporter, "looking for near duplicates")
     return pairs_of([identity for identity, _ in ordered], spectra, max_distance_bits, min_correlation)
-
-
-def spectrum(image: np.ndarray) -> np.ndarray:
-    """Low and middle frequencies of an image (uint8, height x width x 3): float32 of shape (24, 24)."""
-    grey = resize_square(image, _SIDE_PX) @ np.array([0.299, 0.587, 0.114])
-    result: np.ndarray = dctn(grey, norm="ortho")[:_FREQUENCIES, :_FREQUENCIES].astype(np.float32)
-    return result
 
 
 def pairs_of(
@@ -112,30 +100,9 @@ def merged_lesions(lesion_of: Mapping[str, str], pairs: Sequence[Pair]) -> dict[
     return {identity: leader[lesion] for identity, lesion in lesion_of.items()}
 
 
-def _spectra(rows: Sequence[tuple[str, str]], images_folder: Path, reporter: Reporter) -> np.ndarray:
-    spectra = np.empty((len(rows), _FREQUENCIES, _FREQUENCIES), dtype=np.float32)
-    problems: list[str] = []
-
-    def read(row: int) -> str | None:
-        try:
-            spectra[row] = spectrum(read_image(images_folder / rows[row][1], target_px=_SIDE_PX))
-        except ImageError as error:
-            return f"{rows[row][1]} ({error.message})"
-        return None
-
-    with reporter.task("looking for near duplicates", total=len(rows), unit="images") as task:
-        for problem in in_order(range(len(rows)), read, threads=available_cores()):
-            task.advance()
-            if problem is not None:
-                problems.append(problem)
-    if problems:
-        raise DataError(f"these images cannot be read: {name_items(problems)}")
-    return spectra
-
-
 def _turned(spectra: np.ndarray, view: int) -> np.ndarray:
     """The spectra of one of eight orientations: 4 transposes, then 2 flips rows, 1 flips columns."""
-    alternating = np.where(np.arange(_FREQUENCIES) % 2, -1, 1).astype(np.float32)
+    alternating = np.where(np.arange(N_FREQUENCIES) % 2, -1, 1).astype(np.float32)
     turned = spectra.transpose(0, 2, 1) if view & 4 else spectra
     turned = turned * alternating[None, None, :] if view & 1 else turned
     return turned * alternating[None, :, None] if view & 2 else turned
@@ -149,7 +116,7 @@ def _bits(spectra: np.ndarray) -> np.ndarray:
 
 def _details(spectra: np.ndarray) -> np.ndarray:
     """Middle frequencies, scaled to length 1: a dot product is their correlation (0 for a flat image)."""
-    radius = np.hypot(*np.indices((_FREQUENCIES, _FREQUENCIES)))
-    middle = spectra[:, (radius >= _DETAIL_FROM) & (radius < _FREQUENCIES)]
+    radius = np.hypot(*np.indices((N_FREQUENCIES, N_FREQUENCIES)))
+    middle = spectra[:, (radius >= _DETAIL_FROM) & (radius < N_FREQUENCIES)]
     result: np.ndarray = middle / np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-6)
     return result

@@ -18,6 +18,8 @@ from skinlesion_cli.taxonomy.class_list import ClassList
 
 OK: Final = "ok"
 ERROR: Final = "error"
+# The note of an image that the model has seen in training.
+IN_TRAINING: Final = "in the model's training data"
 _SEPARATOR = "|"
 # Starts the name of the column of a class's probability, as in `ClassList.column`; no other column has it.
 _PROBABILITY = "p_"
@@ -111,9 +113,8 @@ class Prediction:
     )
     notes: tuple[str, ...] | None = _column(
         "names",
-        "what was done or assumed when the image was read (colours converted, first frame of an "
-        "animation), joined "
-        "by `|`; empty for an ordinary image",
+        "what was done or assumed when the image was read (colours converted, first frame of an animation), "
+        f"and `{IN_TRAINING}`, joined by `|`; empty for an ordinary image",
         added_later=True,
     )
     forward_passes: int | None = _column(
@@ -172,6 +173,11 @@ class Prediction:
     def source(self) -> str:
         """The image as it was named: the id."""
         return self.id
+
+    @property
+    def in_training(self) -> bool:
+        """Whether the image is one that the model has seen in training."""
+        return IN_TRAINING in (self.notes or ())
 
     @classmethod
     def failed(cls, id: str, error: ImageError, **origin: Any) -> Prediction:
@@ -264,6 +270,11 @@ class Prediction:
 
 
 _FIELDS = fields(Prediction)
+
+
+def is_in_training(notes: str) -> bool:
+    """Whether a cell of the column `notes` says that the model has seen the image in training."""
+    return IN_TRAINING in notes.split(_SEPARATOR)
 
 
 def codes_of(columns: Iterable[str]) -> tuple[str, ...]:

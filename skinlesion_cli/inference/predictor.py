@@ -1,8 +1,8 @@
 """The one way to run a model on images; every command and the Python interface use it.
 
 A `Predictor` holds all that decides a prediction: the networks, their runtime, the test-time views, how
-images are decoded, the quality gate and the decision rule. Whoever asks,
-the same image gets the same `Prediction`.
+images are decoded, the quality gate and the decision rule. Whoever asks, the same image gets the same
+`Prediction`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.inputs import load
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.loaded import LoadedImage
+from skinlesion_cli.data.spectrum import spectrum
 from skinlesion_cli.decisions.quality_gate import Verdict
 from skinlesion_cli.decisions.triage import Outcome
 from skinlesion_cli.errors import ArtifactError, ImageError, name_items
 from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
 from skinlesion_cli.inference.loading import choose_tta, load_engine
-from skinlesion_cli.inference.prediction import Prediction
+from skinlesion_cli.inference.prediction import IN_TRAINING, Prediction
 from skinlesion_cli.inference.similar import SimilarCases, pooled_member
 from skinlesion_cli.inference.sources import DecodedImage, ImageLike, Source, load_source, sources_of
 from skinlesion_cli.parallel import in_batches
@@ -69,7 +70,7 @@ class Predictor:
 
     Attributes
     ----------
-    bundle : networks, ensemble, calibration and quality gate.
+    bundle : networks, ensemble, calibration, quality gate, and fingerprints of the training images.
     engine : the networks on their runtime, with the test-time views.
     target_px : pixels a side that decoding leaves (a large JPEG is decoded
         at reduced scale; see `read_image`).
@@ -285,6 +286,7 @@ class Predictor:
         failed_checks = [() if verdict is None else verdict.failed for verdict in verdicts]
         outcome = calibration.decide(output.probabilities, flagged, failed_checks)
         similar = self._similar(output)
+        in_training = self._in_training([image.pixels for image in images.values()])
         return outcome, {
             index: Prediction.decided(
                 sources[index].id,
@@ -293,7 +295,7 @@ class Predictor:
                 self.bundle.classes,
                 forward_passes=int(output.forward_passes[row]),
                 quality=verdicts[row],
-                notes=self._notes(sources[index], image) or None,
+                notes=(*self._notes(sources[index], image), *in_training[row]) or None,
                 similar=similar[row] if similar else None,
                 patient_data=patients[index].known if self.takes_metadata else None,
                 **self.origin,
@@ -306,6 +308,13 @@ class Predictor:
         if not image.not_understood or not self.takes_metadata or source.patient is not None:
             return image.notes
         return (*image.notes, f"taken as not known: {', '.join(image.not_understood)}")
+
+    def _in_training(self, images: Sequence[np.ndarray]) -> list[tuple[str, ...]]:
+        """The note of each image that the model has seen in training."""
+        if self.bundle.training_images is None:
+            return [()] * len(images)
+        contained = self.bundle.training_images.contains(np.stack([spectrum(image) for image in images]))
+        return [(IN_TRAINING,) if each else () for each in contained]
 
     def _similar(self, output: BatchOutput) -> list[dict[str, Any]]:
         if self.similar is None or output.pooled_features is None:

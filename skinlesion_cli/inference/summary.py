@@ -22,7 +22,9 @@ class Tally:
         self.decisions: Counter[str] = Counter()
         self.triage: Counter[str] = Counter()
         self.images = self.failed = self.flagged = self.forward_passes = self.with_metadata = 0
+        self.in_training = 0
         self.first_failed: list[str] = []
+        self.first_in_training: list[str] = []
 
     def add(self, prediction: Prediction) -> None:
         """Count one prediction."""
@@ -37,11 +39,18 @@ class Tally:
         self.flagged += bool(prediction.flagged)
         self.forward_passes += prediction.forward_passes or 0
         self.with_metadata += bool(prediction.patient_data)
+        if prediction.in_training:
+            self.in_training += 1
+            if len(self.first_in_training) < _SHOWN:
+                self.first_in_training.append(prediction.id)
 
     def name_failures(self) -> str:
         """The first few that failed, and how many there are."""
-        more = f" ... ({self.failed} in all)" if self.failed > _SHOWN else ""
-        return ", ".join(self.first_failed) + more
+        return _named(self.first_failed, self.failed)
+
+    def name_in_training(self) -> str:
+        """The first few that the model has seen in training, and how many there are."""
+        return _named(self.first_in_training, self.in_training)
 
     def figures(self) -> dict[str, Any]:
         """In JSON types; the mean number of forward passes is None where nothing was predicted."""
@@ -52,8 +61,13 @@ class Tally:
             "triage": {level: self.triage[level] for level in LEVELS},
             "flagged": self.flagged,
             "with_patient_metadata": self.with_metadata,
+            "in_training": self.in_training,
             "mean_forward_passes": round(self.forward_passes / self.images, 3) if self.images else None,
         }
+
+
+def _named(first: Sequence[str], count: int) -> str:
+    return ", ".join(first) + (f" ... ({count} in all)" if count > _SHOWN else "")
 
 
 class Numbering:

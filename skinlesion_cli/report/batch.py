@@ -16,7 +16,7 @@ from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.triage_policy import LevelRule
 from skinlesion_cli.explain.placement import MOSTLY
 from skinlesion_cli.inference.lesion_verdict import LesionVerdict, lesion_severity
-from skinlesion_cli.inference.prediction import ERROR, Prediction
+from skinlesion_cli.inference.prediction import ERROR, IN_TRAINING, Prediction
 from skinlesion_cli.inference.similar import describe_similar
 from skinlesion_cli.report.page import data_uri, facts_table, render, script_json
 from skinlesion_cli.taxonomy import ClassList
@@ -146,6 +146,7 @@ def _cells(prediction: Prediction, about: BatchPage, *, embed: bool) -> dict[str
         "set": list(prediction.conformal_set or ()),
         "similar": _similar(prediction),
         "quality": ", ".join(CHECK_WORDS.get(check, check) for check in prediction.quality or ()),
+        "inTraining": IN_TRAINING if prediction.in_training else "",
         "mapFlags": _map_flags(prediction),
         "magnitude": _rounded(prediction.overlay_magnitude),
         "thumb": thumb,

@@ -148,6 +148,12 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
                     bundle.sha256,
                 ]
             )
+    copies = [predictions[index].id for index in chosen if predictions[index].in_training]
+    warnings = [f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else []
+    if copies:
+        warnings.append(
+            f"{len(copies)} of the images to label are in the training data already: {name_items(copies)}"
+        )
     whose = "views" if len(predictor.engine.members) == 1 else "networks"
     return StageResult(
         command="select",
@@ -170,7 +176,7 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
             "model_sha256": bundle.sha256,
         },
         artifacts=[str(settings.output)],
-        warnings=[f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else [],
+        warnings=warnings,
         exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
     )
 

@@ -75,6 +75,7 @@ def test_a_split_is_read_with_its_own_manifest_only(tmp_path):
         (["a"], ["b"]),
     )
     assert found.fitted_and_judged(0) == (["b"], ["a"])
+    assert found.seen_ids() == ["a", "b"]
     in_memory = Manifest(TABLE, "none", "none", classes=ISIC2018)
     assert Split.load(tmp_path / "split.json", in_memory).ids("test") == ["c"]
     Manifest(TABLE, "none", "another", classes=ISIC2018).save(tmp_path / "other.json")

@@ -100,7 +100,7 @@ LONG = {
     "ensemble": (("ensemble", "--method", "equal"), "stages.ensemble.stage._merge", "ensemble"),
     "calibrate": (("calibrate",), "stages.calibrate.stage.cross_fit", "calibration"),
     "evaluate": (("evaluate",), "stages.evaluate.stage.judging.evaluate", "evaluation"),
-    "gate": (("gate",), "stages.quality_gate.read_image", "calibration"),
+    "gate": (("gate",), "stages.quality_gate.stage.read_image", "calibration"),
     "export": (("export",), "models.onnx_export.to_graph", "models"),
     "predict": (("predict", IN, "-o", f"{OUT}/a.csv"), "inference.sources.load", OUT),
     "explain": (("explain", IN, "-o", OUT), "inference.sources.load", OUT),

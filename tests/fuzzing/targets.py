@@ -20,6 +20,7 @@ import numpy as np
 
 from skinlesion_cli.artifacts import envelope, external_predictions, own_files, prediction_file
 from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.training_images import StoredTrainingImages
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.config.policy import load_policy
@@ -28,6 +29,7 @@ from skinlesion_cli.data.reading.archives import open_archive
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.data.sources import labels_csv
 from skinlesion_cli.data.sources.base import SourceOptions
+from skinlesion_cli.decisions.fingerprints import FingerprintSet
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.inference.prediction import Prediction
 from skinlesion_cli.inference.summary import Tally
@@ -115,6 +117,11 @@ def _originals() -> dict[str, bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         root = tiny_models.make_workspace(Path(folder) / "ws", archs=("tiny",))
+        (member,) = Bundle.load(Workspace(root)).members
+        assert member.artifact is not None
+        codes = np.arange(64, dtype=np.uint8).reshape(2, 32)
+        seen = StoredTrainingImages(FingerprintSet(codes), 2, (member.artifact.sha256,))
+        seen.save(Workspace(root).training_images)
         return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 

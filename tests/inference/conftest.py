@@ -30,3 +30,25 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support import tiny_models
 
     return tiny_models.make_images(tmp_path_factory.mktemp("images") / "in", 40)
+
+
+@pytest.fixture(scope="session")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished model of a tiny network beside 330 generated images in three folds, after `gate`.
+
+    `in` are the images, `ws` is the workspace, and `gate.json` what the command printed.
+    """
+    import make_images
+
+    from tests.support import tiny_models
+    from tests.support.command_line import run
+
+    folder = tmp_path_factory.mktemp("gated")
+    make_images.make(folder / "in", 330, seed=3, width=64, height=48, official=True)
+    options = ("--split", "kfold", "--folds", 3, "-w", folder / "ws", "--quiet")
+    assert run("download", "--from", folder / "in", *options).exit_code == 0
+    tiny_models.make_workspace(folder / "ws", archs=("tiny",))
+    done = run("gate", "-w", folder / "ws", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    (folder / "gate.json").write_text(done.stdout)
+    return folder

@@ -251,6 +251,7 @@
 
   function flags(row) {
     const said = [];
+    if (row.inTraining) said.push(row.inTraining);
     if (row.quality) said.push(`quality: ${row.quality}`);
     for (const flag of row.mapFlags || []) said.push(flag);
     if (row.set.length) said.push(`plausible: ${row.set.join(", ")}`);

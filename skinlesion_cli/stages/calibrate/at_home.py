@@ -59,12 +59,14 @@ class _Seen:
     """The views of one image, float32 (n_members, n_views, 7); or why it could not be read.
 
     `informed` : the same with what is known of the patient; None where the model takes no patient metadata.
+    `in_training` : the model knows the image from its training.
     """
 
     record: Record
     views: np.ndarray | None
     informed: np.ndarray | None = None
     error: str = ""
+    in_training: bool = False
 
 
 def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
@@ -85,6 +87,7 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
     collection = read_source(settings.on, "auto", SourceOptions(classes=bundle.classes))
     _refuse_trained_on(collection, source)
     seen = _predicted(bundle, collection, settings, reporter)
+    _refuse([one.record.id for one in seen if one.in_training], "are in the training data of the model")
     failed = [f"{one.record.id} ({one.error})" for one in seen if one.views is None]
     usable = [one for one in seen if one.views is not None]
     if len(usable) < _FEWEST_IMAGES:
@@ -154,10 +157,13 @@ def _refuse_trained_on(collection: Collection, source: Workspace) -> None:
         bare_id(identity) for identity in Predictions.load(source.ensemble_predictions("val")).table["id"]
     }
     known = [record.id for record in collection.records if bare_id(record.id) in trained_on]
-    if known:
+    _refuse(known, "have the ids of images that the model was trained on")
+
+
+def _refuse(ids: Sequence[str], problem: str) -> None:
+    if ids:
         raise DataError(
-            f"{len(known)} of these images have the ids of images that the model was trained on: "
-            f"{name_items(known)}",
+            f"{len(ids)} of these images {problem}: {name_items(ids)}",
             "Calibrate on images that it has not seen.",
         )
 
@@ -178,14 +184,14 @@ def _predicted(
         batch = alone.run([image], keep_views=True)
         if batch.output is None or batch.output.view_probabilities is None:
             return _Seen(record, None, error=batch.predictions[0].error or "unreadable")
-        views = batch.output.view_probabilities[:, :, 0]
+        views, in_training = batch.output.view_probabilities[:, :, 0], batch.predictions[0].in_training
         if not predictor.takes_metadata:
-            return _Seen(record, views)
+            return _Seen(record, views, in_training=in_training)
         patient, _ = PatientMetadata.of_texts(record.age_years, record.sex, record.site)
         known = predictor.run([replace(image, patient=patient)], keep_views=True).output
         assert known is not None
         assert known.view_probabilities is not None
-        return _Seen(record, views, known.view_probabilities[:, :, 0])
+        return _Seen(record, views, known.view_probabilities[:, :, 0], in_training=in_training)
 
     seen = []
     with reporter.task("predicting", total=len(collection.records), unit="images") as task:

@@ -13,12 +13,14 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
+from skinlesion_cli.artifacts.external_predictions import ExternalPredictions
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
-from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.errors import ArtifactError, UsageError, name_items
+from skinlesion_cli.inference.prediction import is_in_training
 from skinlesion_cli.stages.evaluate.judged import Judged
 from skinlesion_cli.stages.evaluate.mapping import onto
 from skinlesion_cli.stages.evaluate.settings import ENSEMBLE, EvaluateSettings
@@ -125,6 +127,7 @@ def _judge_table(
     notes = table.notes
     if not table.lesions_known:
         notes += ("no lesion ids: every image was taken for a lesion of its own",)
+    notes += _about_training(table)
     judged = plain(table.predictions, notes)
     if table.decided is None or decision == ARGMAX:
         return onto(judged, table.label_classes)
@@ -144,6 +147,19 @@ def _judge_table(
         level_guarantees=() if table.levels is None else calibration.level_guarantees,
     )
     return onto(judged, table.label_classes)
+
+
+def _about_training(table: ExternalPredictions) -> tuple[str, ...]:
+    if table.image_notes is None:
+        return ()
+    ids = table.predictions.table["id"]
+    seen = [identity for identity, cell in zip(ids, table.image_notes, strict=True) if is_in_training(cell)]
+    if not seen:
+        return ()
+    return (
+        f"{len(seen):,} of {len(ids):,} images are in the training data of the model that predicted them, so "
+        f"that the figures are too good: {name_items(seen)}",
+    )
 
 
 def _alarms(cells: np.ndarray | None, names: tuple[str, ...]) -> dict[str, np.ndarray]:

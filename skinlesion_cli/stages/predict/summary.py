@@ -76,6 +76,11 @@ def result(
         warnings.append(
             f"{tally.flagged} images failed a check of the quality gate and are flagged for review"
         )
+    if tally.in_training:
+        warnings.append(
+            f"{tally.in_training} of {counted(tally.images, 'image')} are in the training data of the model: "
+            f"{tally.name_in_training()}. What it says of them is no evidence of how well it works"
+        )
     return StageResult(
         command="predict",
         headline=headline,

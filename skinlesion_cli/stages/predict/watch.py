@@ -111,7 +111,10 @@ def _predict(
             tally.add(prediction)
     levels = ", ".join(f"{n} {level or 'predicted'}" for level, n in tally.triage.items())
     failed = f"; {tally.failed} could not be read: {tally.name_failures()}" if tally.failed else ""
-    reporter.note(f"{len(sources)} new images: {levels or 'none predicted'}{failed}")
+    seen = (
+        f"; {tally.in_training} in the training data: {tally.name_in_training()}" if tally.in_training else ""
+    )
+    reporter.note(f"{len(sources)} new images: {levels or 'none predicted'}{failed}{seen}")
 
 
 def _folder(settings: PredictSettings) -> Path:

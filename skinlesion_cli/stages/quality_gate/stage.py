@@ -1,28 +1,26 @@
 """Fit the quality gate on training images, and measure its false alarms on validation images.
 
-The features that this takes also make the table of similar cases.
+The features that this takes also make the table of similar cases, and the training images are listed by
+fingerprints.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, PositiveInt
 
 from skinlesion_cli.artifacts.bundle import Bundle
-from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
-from skinlesion_cli.artifacts.similar_cases import CaseIds, StoredCases
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
@@ -38,13 +36,13 @@ from skinlesion_cli.decisions.quality_gate import (
     fit_features,
     fit_gate,
 )
-from skinlesion_cli.decisions.similar_cases import N_COUNTED, fit_cases
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
-from skinlesion_cli.errors import DataError
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.stages.quality_gate.similar_cases import cases_tables, write_cases
+from skinlesion_cli.stages.quality_gate.training_images import read_training_images
 
 
 class GateSettings(StageSettings):
@@ -66,7 +64,8 @@ class _Measured:
 
 
 def run(settings: GateSettings, reporter: Reporter) -> StageResult:
-    """Write `calibration/gate.json`; from then on `predict` judges every image.
+    """Write `calibration/gate.json` and `calibration/training-images.json`; from then on `predict` judges
+    every image, and says which ones the model has seen in training.
 
     Where the workspace has a finished ensemble, the gate also looks at the features of its first network:
     those of a third of the lesions that this network was not trained on describe what is familiar, a second
@@ -103,6 +102,10 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
         of_unseen = [part.features for part in (familiar, limiting, judged_on) if part.features is not None]
         if network is not None and predictor is None:
             of_unseen = [_features(workspace, everything, unseen, network)]
+    seen, about_seen = read_training_images(
+        workspace.images, everything, parts, network.bundle if network is not None else None, reporter
+    )
+    warnings += about_seen
     model = None
     if predictor is not None and familiar.features is not None:
         model = fit_features(predictor.engine.members[0].name, familiar.features)
@@ -134,12 +137,15 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     with exclusive(workspace.gate.parent, "gate"):
         assert parts.artifact is not None
         StoredQualityGate(gate, figures).save(workspace.gate, inputs={"split": parts.artifact})
+        if seen is not None:
+            seen.save(workspace.training_images, inputs={"split": parts.artifact})
+        else:
+            workspace.training_images.unlink(missing_ok=True)
         cases = None
         if network is not None:
             rows = everything.rows(unseen)
-            cases = _write_cases(
-                workspace, network, rows, np.concatenate(of_unseen), parts.artifact, warnings
-            )
+            cases = write_cases(workspace, network, rows, np.concatenate(of_unseen), parts.artifact, warnings)
+    n_recognised = len(seen.fingerprints.codes) if seen is not None else 0
     rate = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
     looks_at = "pixels alone" if model is None else f"pixels and the features of {model.network}"
     return StageResult(
@@ -147,66 +153,22 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
         headline=[
             f"quality gate of {looks_at}, fitted on {len(fitted_on.statistics):,} training images; false "
             "alarms on "
-            f"{len(verdicts):,} images that it was not fitted on: {rate}"
+            f"{len(verdicts):,} images that it was not fitted on: {rate}",
+            f"`predict` recognises {n_recognised:,} images that the model was trained or calibrated on",
         ],
-        figures=figures | {"similar_cases": cases},
+        figures=figures | {"similar_cases": cases, "recognised_training_images": n_recognised},
         tables=[
             Table("False alarms", ["check", "images"], [[c, by_check[c]] for c in gate.checks]),
-            *_cases_tables(cases),
+            *cases_tables(cases),
         ],
-        artifacts=[str(workspace.gate), *([str(workspace.cases)] if cases else [])],
+        artifacts=[
+            str(workspace.gate),
+            *([str(workspace.training_images)] if seen is not None else []),
+            *([str(workspace.cases)] if cases else []),
+        ],
         warnings=warnings,
         next_command="skinlesion predict ./images",
     )
-
-
-def _write_cases(
-    workspace: Workspace,
-    predictor: Predictor,
-    rows: pd.DataFrame,
-    features: np.ndarray,
-    split: Artifact,
-    warnings: list[str],
-) -> dict[str, Any] | None:
-    """Write the table of similar cases and its ids; None, and a warning, where there are too few lesions.
-
-    `rows` are those of the manifest, in the order of `features`, float32 (n_images, n_features).
-    """
-    checkpoint = predictor.bundle.members[0]
-    labels = rows["label"].map(predictor.bundle.classes.index).to_numpy(np.int64)
-    try:
-        fitted = fit_cases(
-            checkpoint.name, features, labels, rows["lesion_id"].tolist(), predictor.bundle.classes.n_classes
-        )
-    except DataError as error:
-        for path in (workspace.case_ids, workspace.cases):
-            path.unlink(missing_ok=True)
-        warnings.append(f"no table of similar cases: {error.message}")
-        return None
-    assert checkpoint.artifact is not None
-    figures = {
-        "network": checkpoint.name,
-        "images": len(rows),
-        "lesions": fitted.table.n_lesions,
-        "same_label_share": fitted.table.agreement(predictor.bundle.classes),
-    }
-    # Ids of another table would be refused: without them it is read as that of a packed model.
-    workspace.case_ids.unlink(missing_ok=True)
-    made = StoredCases(fitted.table, checkpoint.artifact.sha256, figures).save(
-        workspace.cases, inputs={"split": split, "checkpoint": checkpoint.artifact}
-    )
-    images = rows["id"].iloc[fitted.images].tolist()
-    CaseIds(fitted.lesion_ids, tuple(images)).save(workspace.case_ids, inputs={"cases": made})
-    return figures
-
-
-def _cases_tables(cases: Mapping[str, Any] | None) -> list[Table]:
-    if cases is None:
-        return []
-    title = f"Similar cases: {cases['lesions']:,} lesions; of the {N_COUNTED} nearest to one, same class"
-    shares = cases["same_label_share"].items()
-    rows = [[name, "undefined" if share is None else f"{share:.2f}"] for name, share in shares]
-    return [Table(title, ["class", "mean share"], rows)]
 
 
 def _predictor(workspace: Workspace) -> Predictor | None:
