@@ -13,6 +13,7 @@ compares it with other methods on lesions whose outlines are known.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -80,8 +81,7 @@ def _grown(maps: np.ndarray, side: int) -> np.ndarray:
     """Maps (n, h, w) as float32 (n, side, side), bilinear."""
     if maps.shape[1:] == (side, side):
         return maps
-    wanted = [resized(heat, side, side, Image.Resampling.BILINEAR) for heat in maps]
-    return np.stack(wanted) if wanted else np.zeros((0, side, side), np.float32)
+    return resized(maps, side, side, Image.Resampling.BILINEAR)
 
 
 def in_frame(maps: np.ndarray, side: int) -> np.ndarray:
@@ -108,7 +108,20 @@ def combined(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndar
     return np.asarray(np.sum(total, axis=0), dtype=np.float32)
 
 
-def resized(heat: np.ndarray, width: int, height: int, how: Image.Resampling) -> np.ndarray:
-    """A map as float32 (height, width); values are interpolated, not scaled."""
-    image = Image.fromarray(np.ascontiguousarray(heat, dtype=np.float32))
-    return np.asarray(image.resize((width, height), how))
+def resized(maps: np.ndarray, width: int, height: int, how: Image.Resampling) -> np.ndarray:
+    """One map (h, w) or several (n, h, w) as float32 (height, width) or (n, height, width).
+
+    Values are interpolated, not scaled, with the coefficients of Pillow: the same as `Image.resize`, but for
+    a map of a few places two small matrix products are several times faster.
+    """
+    down = _interpolation(maps.shape[-2], height, how)
+    across = _interpolation(maps.shape[-1], width, how)
+    result: np.ndarray = down @ np.asarray(maps, dtype=np.float32) @ across.T
+    return result
+
+
+@lru_cache(maxsize=32)
+def _interpolation(n_places: int, side: int, how: Image.Resampling) -> np.ndarray:
+    """What each of `side` pixels takes of each of `n_places` values of a line, float32 (side, n_places)."""
+    each = Image.fromarray(np.eye(n_places, dtype=np.float32))
+    return np.asarray(each.resize((n_places, side), how))

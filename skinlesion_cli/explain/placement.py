@@ -9,12 +9,14 @@ ISIC 2018; `examples/map_flags.py` measures it on others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from skinlesion_cli.explain.cam import resized
+from skinlesion_cli.explain.opencv import opencv
 
 MOSTLY: Final = 0.5
 _SIDE_PX = 96
@@ -73,12 +75,11 @@ def likely_lesion(image: np.ndarray) -> np.ndarray | None:
     ----------
     image : uint8 (height, width, 3), upright RGB.
     """
-    from scipy import ndimage  # predictions without maps must not wait for it
-
-    picture = Image.fromarray(image).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX, reducing_gap=2.0)
-    pixels = np.asarray(picture, dtype=np.float32)
-    blue = ndimage.gaussian_filter(pixels[..., 2], _SMOOTHING_PX)
-    inside = ~_dark_corners(pixels.mean(axis=2))
+    cv2 = opencv()
+    pixels = cv2.resize(image, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
+    red, green, blue = cv2.split(pixels)
+    inside = ~_dark_corners((red + green + blue) / 3)
+    blue = _smoothed(blue, _SMOOTHING_PX)
     values = blue[inside]
     if not len(values) or values.var() == 0:
         return None
@@ -86,25 +87,53 @@ def likely_lesion(image: np.ndarray) -> np.ndarray | None:
     if separability < _LEAST_SEPARABILITY:
         return None
     dark, light = values[values <= threshold].mean(), values[values > threshold].mean()
-    regions, count = ndimage.label((blue <= threshold + _TOWARDS_SKIN * (light - dark)) & inside)
-    if not count:
+    regions = _regions((blue <= threshold + _TOWARDS_SKIN * (light - dark)) & inside)
+    central = np.bincount(regions.ravel(), weights=_middle().ravel())[1:]
+    if not len(central):
         return None
-    central = ndimage.sum_labels(_middle(), regions, np.arange(1, count + 1))
-    lesion: np.ndarray = ndimage.binary_fill_holes(regions == 1 + int(central.argmax()))
+    lesion = _without_holes(regions == 1 + int(central.argmax()))
     border = np.concatenate([lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1]])
     return None if border.mean() > _MOST_OF_BORDER else lesion
 
 
 def _dark_corners(brightness: np.ndarray) -> np.ndarray:
     """What the round field of a dermatoscope leaves black, with its soft edge: bool (h, w)."""
-    from scipy import ndimage  # predictions without maps must not wait for it
-
-    regions, _ = ndimage.label(ndimage.gaussian_filter(brightness, 1.0) < _DARK_CORNER)
-    at_edge = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
-    corners: np.ndarray = np.isin(regions, at_edge[at_edge > 0])
-    if corners.any():
-        corners = ndimage.binary_dilation(corners, iterations=3)
+    dark = _smoothed(brightness, 1.0) < _DARK_CORNER
+    if not dark.any():
+        return dark
+    cv2 = opencv()
+    regions = _regions(dark)
+    is_corner = np.zeros(regions.max() + 1, np.uint8)
+    is_corner[np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])] = 1
+    is_corner[0] = 0
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    corners: np.ndarray = cv2.dilate(is_corner[regions], cross, iterations=3) > 0
     return corners
+
+
+def _smoothed(values: np.ndarray, deviation_px: float) -> np.ndarray:
+    """Gaussian filter of float32 (h, w), cut off at four standard deviations."""
+    cv2 = opencv()
+    size_px = 2 * round(4 * deviation_px) + 1
+    result: np.ndarray = cv2.GaussianBlur(
+        values, (size_px, size_px), deviation_px, borderType=cv2.BORDER_REFLECT
+    )
+    return result
+
+
+def _regions(mask: np.ndarray) -> np.ndarray:
+    """The connected regions of a mask: their numbers from 1 on, and 0 outside, int32 (h, w)."""
+    # Two places are neighbours where they share a side.
+    regions: np.ndarray = opencv().connectedComponents(mask.astype(np.uint8), connectivity=4)[1]
+    return regions
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """A mask, bool (h, w), and all that it encloses."""
+    outside = np.pad(mask, 1).astype(np.uint8)
+    opencv().floodFill(outside, None, (0, 0), 2)
+    filled: np.ndarray = outside[1:-1, 1:-1] != 2
+    return filled
 
 
 def _otsu(values: np.ndarray) -> tuple[float, float]:
@@ -119,6 +148,7 @@ def _otsu(values: np.ndarray) -> tuple[float, float]:
     return float(edges[best + 1]), float(between[best] / values.var())
 
 
+@cache
 def _middle() -> np.ndarray:
     """Weight of a place: 1 in the middle, falling off towards the border, (96, 96)."""
     place = (np.arange(_SIDE_PX) + 0.5) / _SIDE_PX * 2 - 1
@@ -128,7 +158,7 @@ def _middle() -> np.ndarray:
 
 def _grown(lesion: np.ndarray) -> np.ndarray:
     """A mask and what is nearer to it than 5 % of the side."""
-    from scipy import ndimage  # predictions without maps must not wait for it
-
-    near: np.ndarray = ndimage.distance_transform_edt(~lesion) <= _GROWN_SHARE * _SIDE_PX
+    cv2 = opencv()
+    away = cv2.distanceTransform((~lesion).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near: np.ndarray = away <= _GROWN_SHARE * _SIDE_PX
     return near

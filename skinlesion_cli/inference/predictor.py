@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.data.metadata import NOTHING_KNOWN, PatientMetadata
 from skinlesion_cli.data.preprocess import decode_target_px
 from skinlesion_cli.data.quality import statistics
-from skinlesion_cli.data.reading.inputs import load
+from skinlesion_cli.data.reading.inputs import ImageInput, load
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
 from skinlesion_cli.data.reading.loaded import LoadedImage
 from skinlesion_cli.data.spectrum import spectrum
@@ -29,7 +30,7 @@ from skinlesion_cli.inference.engine import BatchOutput, Engine, Stopping
 from skinlesion_cli.inference.loading import choose_tta, load_engine
 from skinlesion_cli.inference.prediction import IN_TRAINING, Prediction
 from skinlesion_cli.inference.similar import SimilarCases, pooled_member
-from skinlesion_cli.inference.sources import DecodedImage, ImageLike, Source, load_source, sources_of
+from skinlesion_cli.inference.sources import ImageLike, Source, load_source, sources_of
 from skinlesion_cli.parallel import in_batches
 
 _BATCH = 16
@@ -44,6 +45,7 @@ class PredictedBatch:
     predictions : one of each source, in order; some may be errors.
     decoded : indexes of the sources that could be read; the other attributes are of these alone, in order.
     images : their pixels as they were decoded, uint8 (height, width, 3).
+    reduced : whether they were decoded at a reduced scale.
     output : of the engine; None where no source could be read.
     decided, probabilities : the class decided on, int64 (n,), and calibrated probabilities, float32
         (n, n_classes); None where no source could be read.
@@ -52,6 +54,7 @@ class PredictedBatch:
     predictions: tuple[Prediction, ...]
     decoded: tuple[int, ...] = ()
     images: tuple[np.ndarray, ...] = ()
+    reduced: tuple[bool, ...] = ()
     output: BatchOutput | None = None
     decided: np.ndarray | None = None
     probabilities: np.ndarray | None = None
@@ -199,10 +202,20 @@ class Predictor:
         """
         return load_source(source, self.max_pixels, self.target_px)
 
-    def decode_in_full(self, source: Source, decoded: np.ndarray) -> np.ndarray:
-        """The image at its own size: `decoded` itself where nothing larger can have been read."""
-        if isinstance(source, DecodedImage) or min(decoded.shape[:2]) < 2 * self.target_px:
-            return decoded
+    def in_full(
+        self, sources: Sequence[Source], batch: PredictedBatch
+    ) -> list[np.ndarray | Callable[[], np.ndarray]]:
+        """The decoded images of a batch of sources at their own size. Those that were decoded at a reduced
+        scale are functions that read them, so that no more than one large image is in memory at a time.
+        """
+        return [
+            partial(self._in_full, source) if reduced and isinstance(source, ImageInput) else pixels
+            for source, pixels, reduced in zip(
+                (sources[index] for index in batch.decoded), batch.images, batch.reduced, strict=True
+            )
+        ]
+
+    def _in_full(self, source: ImageInput) -> np.ndarray:
         return load(source, max_pixels=self.max_pixels).pixels
 
     def run(
@@ -255,6 +268,7 @@ class Predictor:
             tuple(everything[index] for index in range(len(sources))),
             tuple(images),
             tuple(image.pixels for image in images.values()),
+            tuple(image.reduced for image in images.values()),
             BatchOutput.joined(outputs, order) if len(outputs) > 1 else outputs[0],
             np.concatenate([outcome.decisions.decided for outcome in outcomes])[order],
             np.concatenate([outcome.probabilities for outcome in outcomes])[order],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.explain.cam import class_maps, combined, fused_maps, in_frame
+from skinlesion_cli.explain.cam import class_maps, combined, fused_maps, in_frame, resized
 from skinlesion_cli.explain.methods import METHODS, checked_method, is_closed, library_maps
 from skinlesion_cli.inference.runtimes.base import Outputs
 from skinlesion_cli.models.backbones import BACKBONES
@@ -25,6 +26,15 @@ def test_each_image_has_its_own_class() -> None:
     features = np.ones((2, 1, 1, 1), np.float32)
     classifier = np.arange(7, dtype=np.float32)[:, None]
     np.testing.assert_array_equal(class_maps(features, classifier, np.array([2, 5]))[:, 0, 0], [2.0, 5.0])
+
+
+@pytest.mark.parametrize("how", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+def test_resizing_agrees_with_pillow(how: Image.Resampling) -> None:
+    maps = np.random.default_rng(0).random((2, 7, 9), np.float32)
+    for width, height in ((40, 31), (9, 7), (4, 3)):
+        expected = [Image.fromarray(heat).resize((width, height), how) for heat in maps]
+        np.testing.assert_allclose(resized(maps, width, height, how), np.stack(expected), atol=1e-5)
+        np.testing.assert_allclose(resized(maps[1], width, height, how), expected[1], atol=1e-5)
 
 
 def test_changing_the_frame_keeps_the_sum() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from skinlesion_cli.artifacts.maps import relative_path
 from skinlesion_cli.explain.overlay import Caption, blend, contours, enlarged, render, steps
+from skinlesion_cli.explain.png import png
 from skinlesion_cli.explain.thumbnails import thumbnail
 from skinlesion_cli.explain.writer import OverlayWriter
 from skinlesion_cli.inference.runtimes.base import Outputs, deviation
@@ -25,7 +26,7 @@ CAPTION = Caption(("MEL p 0.62, threshold 0.34",), 2.0)
 
 
 def test_picture_is_the_image_at_its_size_where_nothing_speaks() -> None:
-    drawn = np.asarray(render(IMAGE, HEAT, CAPTION))
+    drawn = render(IMAGE, HEAT, CAPTION)
     assert drawn.shape[1] == 560
     assert drawn.shape[0] > 420  # the caption is below, not over the image
     np.testing.assert_array_equal(drawn[:40, :40], IMAGE[:40, :40])
@@ -40,11 +41,11 @@ def test_strongest_place_is_where_the_map_says() -> None:
 
 def test_all_zero_map_leaves_the_image_and_says_so() -> None:
     nothing = np.zeros((2, 2), np.float32)
-    drawn = np.asarray(render(IMAGE, nothing, Caption(("MEL",), 0.0)))
+    drawn = render(IMAGE, nothing, Caption(("MEL",), 0.0))
     np.testing.assert_array_equal(drawn[:420], IMAGE)
     red = (drawn[420:, :, 0].astype(int) - drawn[420:, :, 1]) > 100
     assert red.any(), "the caption has no red text"
-    other = np.asarray(render(IMAGE, HEAT, CAPTION))[420:]
+    other = render(IMAGE, HEAT, CAPTION)[420:]
     assert not ((other[..., 0].astype(int) - other[..., 1]) > 100).any()
 
 
@@ -55,7 +56,7 @@ def test_contours_change_lines_only() -> None:
 
 
 def test_side_by_side_has_the_untouched_image_left() -> None:
-    drawn = np.asarray(render(IMAGE, HEAT, CAPTION, "side-by-side"))
+    drawn = render(IMAGE, HEAT, CAPTION, "side-by-side")
     assert drawn.shape[1] == 1120
     np.testing.assert_array_equal(drawn[:420, :560], IMAGE)
     strength = steps(HEAT, 560, 420)
@@ -73,19 +74,44 @@ def test_a_small_image_is_enlarged_and_a_strip_is_not_drawn_out() -> None:
     # Ten times as long as wide: at 400 pixels it would be 8000 long.
     assert enlarged(np.zeros((100, 2000, 3), np.uint8)).shape == (200, 4000, 3)
     assert enlarged(IMAGE) is IMAGE
-    assert render(np.zeros((90, 120, 3), np.uint8), HEAT, CAPTION).width == 533
+    assert render(np.zeros((90, 120, 3), np.uint8), HEAT, CAPTION).shape[1] == 533
 
 
 @pytest.mark.parametrize("size", [(100, 100), (400, 300), (3000, 2000)])
 def test_the_shortest_caption_fits_at_any_size(size: tuple[int, int]) -> None:
     # The last title is drawn whether it fits or not: white is left at the right of it.
     caption = Caption(("BCC 0.95 " + "long " * 400, "BCC 0.95"), 2.0, "logits")
-    drawn = np.asarray(render(np.zeros((*size, 3), np.uint8), HEAT, caption))
+    drawn = render(np.zeros((*size, 3), np.uint8), HEAT, caption)
     height = max(size[0], 400 * size[0] // min(size)) if min(size) < 400 else size[0]
     title = drawn[height + 2 : height + (drawn.shape[0] - height) // 2]
     ink = (title < 128).all(axis=2).any(axis=0).nonzero()[0]
     # Readable: the eight characters take a tenth of the width or more.
     assert drawn.shape[1] * 0.1 < np.ptp(ink) < drawn.shape[1] * 0.9
+
+
+def test_png_is_read_back_as_it_was() -> None:
+    from io import BytesIO
+
+    facts = PngImagePlugin.PngInfo()
+    facts.add_itxt("Disclaimer", "nicht für Diagnosen")
+    for pixels in (IMAGE, IMAGE[:1, :3], np.zeros((7, 5, 3), np.uint8)):
+        content = png(np.ascontiguousarray(pixels), facts)
+        picture = PngImagePlugin.PngImageFile(BytesIO(content))
+        picture.verify()  # the checksums of all chunks
+        picture = Image.open(BytesIO(content))
+        np.testing.assert_array_equal(np.asarray(picture), pixels)
+        assert (picture.mode, picture.text) == ("RGB", {"Disclaimer": "nicht für Diagnosen"})
+    # A picture of one colour takes next to nothing.
+    assert len(png(np.full((400, 400, 3), 90, np.uint8), facts)) < 6000
+
+
+def test_colours_are_viridis_and_keep_their_share() -> None:
+    grey = np.full((1, 3, 3), 100, np.uint8)
+    drawn = blend(grey, np.array([[0, 128, 255]], np.uint8))
+    # Viridis at 128 and 255 of 255: (33, 145, 140) and (253, 231, 37). Shares 0.62 (128 / 255)^0.8 = 0.3572
+    # and 0.62: 100 + 0.3572 (33 - 100), and so on.
+    expected = [[100, 100, 100], [76.1, 116.1, 114.3], [194.9, 181.2, 60.9]]
+    np.testing.assert_allclose(drawn[0].astype(float), expected, atol=1.5)
 
 
 def test_thumbnail_has_the_image_left_and_the_map_right() -> None:

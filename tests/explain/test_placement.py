@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion_cli.explain.placement import likely_lesion, placement
+from skinlesion_cli.explain.placement import _grown, likely_lesion, placement
 
 SKIN, LESION = (220, 180, 160), (120, 80, 60)
 
@@ -35,6 +35,23 @@ def test_black_corners_are_no_lesion() -> None:
     lesion = likely_lesion(image)
     assert lesion is not None
     assert lesion.mean() == pytest.approx(0.0707, abs=0.015)
+
+
+def test_a_bright_middle_belongs_to_the_lesion_around_it() -> None:
+    image = drawn((0.5, 0.5, 0.25))
+    y, x = (np.mgrid[0:192, 0:192] + 0.5) / 192
+    image[np.hypot(y - 0.5, x - 0.5) < 0.1] = SKIN
+    lesion = likely_lesion(image)
+    assert lesion is not None
+    assert lesion[48, 48]
+    assert lesion.mean() == pytest.approx(np.pi * 0.25**2, abs=0.02)
+
+
+def test_a_lesion_grows_by_five_percent_of_the_side() -> None:
+    lesion = np.zeros((96, 96), bool)
+    lesion[48, 48] = True
+    # 4.8 places: of whole-numbered distances, those with dy^2 + dx^2 <= 23.04 are 69.
+    assert _grown(lesion).sum() == 69
 
 
 def test_shares_of_a_map_of_two_places() -> None:

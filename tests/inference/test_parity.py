@@ -318,6 +318,22 @@ def test_limits_hold_for_everybody(inputs: list[Path], workspace_for: Any) -> No
     assert reasons == ["too_large", "too_large", "too_large", "blank"]
 
 
+def test_only_what_was_decoded_at_a_reduced_scale_is_read_again(
+    inputs: list[Path], workspace_for: Any
+) -> None:
+    predictor = Predictor.of_bundle(
+        Bundle.load(Workspace(workspace_for("none"))), device="cpu", runtime="torch"
+    )
+    names = ("small.png", "broken.jpg", "large.jpg")
+    sources = [ImageInput(name, inputs[0] / name) for name in names]
+    batch = predictor.run(sources)
+    assert (batch.decoded, batch.reduced) == ((0, 2), (False, True))
+    small, large = predictor.in_full(sources, batch)
+    assert small is batch.images[0]
+    assert callable(large)
+    assert large().shape == (1800, 2400, 3)
+
+
 def test_a_folder_gives_one_prediction_per_image_and_an_empty_one_is_refused(
     inputs: list[Path], workspace_for: Any, tmp_path: Path
 ) -> None:

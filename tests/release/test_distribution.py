@@ -158,7 +158,7 @@ def test_heavy_parts_stay_extras(built: Built):
     lines = built.metadata.get_all("Requires-Dist")
     base = {re.match(r"[\w.-]+", line)[0] for line in lines if "extra ==" not in line}
     assert base == {
-        "accelerate", "albumentations", "filelock", "grad-cam", "httpx2", "huggingface-hub", "jinja2",
+        "accelerate", "albumentations", "filelock", "grad-cam", "httpx2", "huggingface-hub", "isal", "jinja2",
         "joblib", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "opencv-python-headless",
         "packaging", "pandas", "pillow", "platformdirs", "pydantic", "pyyaml", "rich", "safetensors",
         "scikit-learn", "scipy", "simplejpeg", "timm", "torch", "torchvision", "typer",

@@ -114,10 +114,13 @@ def load_image(
     if _is_dicom(source, name):
         return decode_dicom(source, max_pixels=max_pixels, min_side_px=min_side_px, frame=frame)
     data = source if isinstance(source, bytes) else read_bytes(source)
+    scale = 1
     with _opened(data, name, max_pixels, min_side_px, frame) as (image, header):
         if header is not None:
-            side_px = None if target_px is None else round(target_px * reduced_margin)
-            pixels, notes = _from_jpeg(image, data, header, side_px)
+            if target_px is not None:
+                side_px = round(target_px * reduced_margin)
+                scale = jpegs.reduced_scale(header.width, header.height, side_px)
+            pixels, notes = _from_jpeg(image, data, header, scale)
         else:
             image.load()
             if min(image.size) < 1:
@@ -126,7 +129,7 @@ def load_image(
         orientation = _orientation(image)
         if image.format in _ANIMATED and getattr(image, "is_animated", False):
             notes.append("an animation: only its first frame is read")
-    return LoadedImage(_upright(pixels, orientation), tuple(notes))
+    return LoadedImage(_upright(pixels, orientation), tuple(notes), reduced=scale != 1)
 
 
 def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX) -> None:
@@ -302,10 +305,7 @@ def _check_whole(image: Any, kind: FileKind, data: bytes, max_pixels: int) -> No
         completeness.check_tiff(data, image, max_pixels)
 
 
-def _from_jpeg(
-    image: Any, data: bytes, header: jpegs.JpegHeader, side_px: int | None
-) -> tuple[np.ndarray, list[str]]:
-    scale = 1 if side_px is None else jpegs.reduced_scale(header.width, header.height, side_px)
+def _from_jpeg(image: Any, data: bytes, header: jpegs.JpegHeader, scale: int) -> tuple[np.ndarray, list[str]]:
     decoded = jpegs.decode_jpeg(data, header, scale=scale)
     profile = image.info.get("icc_profile")
     if decoded.shape[2] == 4:

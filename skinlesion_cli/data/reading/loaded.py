@@ -19,9 +19,11 @@ class LoadedImage:
     notes : what was done or assumed on the way, one short sentence each; empty for an ordinary image.
     patient : what the file says of the patient (DICOM alone does).
     not_understood : what it says of the patient in words that are not known, as `field 'text'`.
+    reduced : it was decoded at a reduced scale: the file has more pixels.
     """
 
     pixels: np.ndarray
     notes: tuple[str, ...] = ()
     patient: PatientMetadata = NOTHING_KNOWN
     not_understood: tuple[str, ...] = ()
+    reduced: bool = False

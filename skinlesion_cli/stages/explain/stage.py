@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated, Any
@@ -171,10 +170,7 @@ class _Explainer:
             return len(sources), [], failed
         ids = [sources[index].id for index in batch.decoded]
         # Maps are of what was predicted; they are drawn over the image at its own size.
-        images = [
-            partial(self.predictor.decode_in_full, sources[index], image)
-            for index, image in zip(batch.decoded, batch.images, strict=True)
-        ]
+        images = self.predictor.in_full(sources, batch)
         decided, probabilities = batch.decided, batch.probabilities
         if at_once:
             drawn = self.writer.write(ids, images, batch.output.layers, decided, probabilities)

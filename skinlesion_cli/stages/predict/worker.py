@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from skinlesion_cli.artifacts.bundle import Bundle
@@ -108,11 +108,7 @@ class Worker:
             return predictions
         records = self.overlays.write(
             [sources[index].id for index in batch.decoded],
-            # Functions that read them, so that no more than one large image is in memory at a time.
-            [
-                partial(self.predictor.decode_in_full, sources[index], image)
-                for index, image in zip(batch.decoded, batch.images, strict=True)
-            ],
+            self.predictor.in_full(sources, batch),
             batch.output.layers,
             batch.decided,
             batch.probabilities,
