@@ -19,11 +19,13 @@ from scipy import ndimage
 from torch import nn
 
 from skinlesion_cli.explain.cam import fused_maps, resized
+from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.runtimes.base import Outputs
 
 WIDTH, HEIGHT = 100, 75  # maps and masks are compared at this size
 ZOOM = 0.75
 CHOSEN = "fused (default)"
+WHOLE_VIEWS = tuple(view for view in tta.ZOOM if tta.is_whole(view))
 
 
 class Network:
@@ -45,6 +47,10 @@ class Network:
             inputs = ((images - self.net.mean) / self.net.std).permute(0, 3, 1, 2)
             finer = self.finer.forward_features(inputs)
         return outputs, finer[0].numpy()
+
+    def of_view(self, pixels: np.ndarray, view: str) -> Outputs:
+        """All outputs for one image as a view shows it."""
+        return self.runtime.outputs(tta.apply(view, pixels[None]))
 
     def at_sixteen(self, pixels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Activations and gradient of `weights @ logits` at the layer of stride 16, both (c, 2 h, 2 w)."""
@@ -96,6 +102,9 @@ def candidates(
         classes, classifier = np.array([decided]), network.classifier
         own, mean = classifier[decided], classifier[decided] - classifier.mean(axis=0)
         maps[CHOSEN].append(at_size(fused_maps(outputs, classifier, classes)[0]))
+        views = [fused_maps(network.of_view(pixels, view), classifier, classes) for view in WHOLE_VIEWS]
+        turned_back = [tta.invert(view, heat)[0] for view, heat in zip(WHOLE_VIEWS, views, strict=True)]
+        maps["fused, mean of 4 views"].append(at_size(np.mean(turned_back, axis=0)))
         fused = fused_maps(outputs._replace(features=fine[None]), classifier, classes)[0]
         maps["fused, dilated"].append(at_size(fused))
         maps["last features (Grad-CAM)"].append(at_size(cam(own, coarse).clip(0)))

@@ -5,9 +5,10 @@ arXiv:1610.02391) of the last features needs no backward pass: the gradient of l
 feature map c is w_kc / (h w) everywhere, so the map is ReLU(sum_c w_kc A_c) / (h w).
 
 Its 7 x 7 places at 224 px are coarse, and each sees most of the image, so that the map spreads far beyond
-the lesion. `fused_maps` multiplies it by how much each place differs from the rest of the image, in the same
-features and in those of the layer with 14 x 14 places, which see less of the image. `examples/map_study.py`
-compares it with other methods on lesions whose outlines are known.
+the lesion, and trained networks tend to collect what they see in the same few places of every image.
+`fused_maps` smooths it and multiplies it by how much each place differs from the rest of the image, in the
+same features and in those of the layer with 14 x 14 places, which see less of the image.
+`examples/map_study.py` compares it with other methods on lesions whose outlines are known.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def fused_maps(outputs: Outputs, classifier: np.ndarray, classes: np.ndarray) ->
     """Grad-CAM with its sum distributed over the places of a finer layer.
 
     With C the signed map sum_c w_kc A_c, E the distance of the last features at a place from their mean over
-    the image, and D the same distance in the finer layer (`Outputs.detail`), the weight of a place is the
-    geometric mean of ReLU(C) E and of D, each less its mean over the image and not below zero.
+    the image, S their product ReLU(C) E, smoothed (`_spread`), and D the distance in the finer layer
+    (`Outputs.detail`), the weight of a place is sqrt(S) D, where S and D are taken less their means over the
+    image and not below zero.
 
     Parameters
     ----------
@@ -61,8 +63,8 @@ def fused_maps(outputs: Outputs, classifier: np.ndarray, classes: np.ndarray) ->
     """
     coarse = class_maps(outputs.features, classifier, classes)
     side = max(coarse.shape[1], outputs.detail.shape[1])
-    evidence = _above_mean(_grown(coarse * deviation(outputs.features), side))
-    weights = np.sqrt(evidence * _above_mean(_grown(outputs.detail, side)))
+    evidence = _above_mean(_grown(_spread(coarse * deviation(outputs.features)), side))
+    weights = np.sqrt(evidence) * _above_mean(_grown(outputs.detail, side))
     sums = weights.sum(axis=(1, 2))
     flat = sums <= 0
     weights[flat] = in_frame(coarse[flat], side)
@@ -70,6 +72,24 @@ def fused_maps(outputs: Outputs, classifier: np.ndarray, classes: np.ndarray) ->
     ratio = np.divide(coarse.sum(axis=(1, 2)), sums, out=np.zeros_like(sums), where=sums > 0)
     result: np.ndarray = weights * ratio[:, None, None]
     return result
+
+
+def _spread(maps: np.ndarray) -> np.ndarray:
+    """Maps (n, h, w) with half of the value of every place spread over its neighbours, on each axis.
+
+    Where in its field a place of the last features saw what speaks for the class is not known. Beyond the
+    border there is nothing: places there count less, as part of what they see is padding.
+    """
+    down, across = (_neighbourhood(side) for side in maps.shape[1:])
+    result: np.ndarray = down @ maps @ across
+    return result
+
+
+@lru_cache(maxsize=32)
+def _neighbourhood(n_places: int) -> np.ndarray:
+    """Half of each place in a line and a quarter of either neighbour, float32 (n_places, n_places)."""
+    beside = np.eye(n_places, k=1) + np.eye(n_places, k=-1)
+    return (0.5 * np.eye(n_places) + 0.25 * beside).astype(np.float32)
 
 
 def _above_mean(maps: np.ndarray) -> np.ndarray:

@@ -125,13 +125,24 @@ def test_fused_map_by_hand() -> None:
     detail = np.array([[[4.0, 2.0], [1.0, 1.0]]], np.float32)
     classifier = np.zeros((7, 1), np.float32)
     classifier[2] = 1.0
-    found = fused_maps(_outputs(features, detail), classifier, np.array([2]))
-    np.testing.assert_allclose(found, [[[1.0, 0.0], [0.0, 0.0]]])
-    # Two places support the class alike; the detail is 4 and 1 above its mean: 2 to 1 after the root.
+    maps = fused_maps(_outputs(features, detail), classifier, np.array([2]))
+    np.testing.assert_allclose(maps, [[[1.0, 0.0], [0.0, 0.0]]])
+    # Two places support the class alike; the detail is 4 and 1 above its mean.
     features = np.array([[[[4.0, 4.0], [0.0, 0.0]]]], np.float32)
     detail = np.array([[[8.0, 5.0], [2.0, 1.0]]], np.float32)
-    found = fused_maps(_outputs(features, detail), classifier, np.array([2]))
-    np.testing.assert_allclose(found, [[[4 / 3, 2 / 3], [0.0, 0.0]]], rtol=1e-6)
+    maps = fused_maps(_outputs(features, detail), classifier, np.array([2]))
+    np.testing.assert_allclose(maps, [[[1.6, 0.4], [0.0, 0.0]]], rtol=1e-6)
+
+
+def test_fused_map_looks_for_detail_around_the_place_that_supports_the_class() -> None:
+    features = np.zeros((1, 1, 3, 3), np.float32)
+    features[0, 0, 1, 1] = 9.0
+    # Grad-CAM 9 / 9 = 1 in the middle, distance 8. The product 8 becomes 2 in the middle, 1 at its sides and
+    # 1/2 in the corners; less their mean 8/9, 10/9, 1/9 and nothing. The detail, less its mean 3: 2 in the
+    # middle, 12 at the right, 4 in a corner. So the middle is to the right as sqrt(10) 2 to 12.
+    detail = np.array([[[7.0, 0.0, 0.0], [0.0, 5.0, 15.0], [0.0, 0.0, 0.0]]], np.float32)
+    maps = fused_maps(_outputs(features, detail), np.ones((7, 1), np.float32), np.array([0]))
+    np.testing.assert_allclose(maps, [[[0, 0, 0], [0, 0.345143, 0.654857], [0, 0, 0]]], rtol=1e-5)
 
 
 def test_fused_map_has_the_sum_of_grad_cam_on_the_finer_grid() -> None:
