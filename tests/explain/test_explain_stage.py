@@ -148,7 +148,8 @@ def test_styles_of_predicted_overlays(workspace: Path, images: Path, tmp_path: P
     np.testing.assert_array_equal(left, original)
     np.testing.assert_array_equal(right, drawn["overlay"][:400])
     changed = {style: (drawn[style][:400] != original).any(axis=2).mean() for style in ("overlay", "contour")}
-    assert 0 < changed["contour"] < 0.5 < changed["overlay"]
+    # Lines change few pixels; colours all places where the map is not zero.
+    assert 0 < changed["contour"] < 0.2 < changed["overlay"]
     with pytest.raises(UsageError, match="there is no 'fancy'"):
         predict.run(
             PredictSettings(
