@@ -26,7 +26,9 @@ from joblib import Parallel, delayed
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+from robustness import networks_of  # noqa: E402
 
 from skinlesion_cli.artifacts.bundle import Bundle, resolve_model  # noqa: E402
 from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
@@ -166,6 +168,8 @@ def number(estimate: Estimate, sign: str = "") -> str:
     """Value and interval, or that it is undefined."""
     if np.isnan(estimate.value):
         return "undefined"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:{sign}.3f} (too few for an interval)"
     return f"{estimate.value:{sign}.3f} ({estimate.low:{sign}.3f} to {estimate.high:{sign}.3f})"
 
 
@@ -262,8 +266,8 @@ def main() -> None:
     bundle = Bundle.load(packed)
     stored = Predictions.load(packed.ensemble_predictions("val"))
     robustness = json.loads(options.robustness.read_text(encoding="utf-8"))
-    if robustness["model_sha256"] != bundle.sha256:
-        parser.error(f"{options.robustness} was measured on another model")
+    if robustness["networks"] != networks_of(bundle):
+        parser.error(f"{options.robustness} was measured on other networks")
     environment = Environment(
         loader=FileSystemLoader(HERE),
         undefined=StrictUndefined,

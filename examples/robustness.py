@@ -34,18 +34,23 @@ from skinlesion_cli.decisions.evaluation.figures import Figures
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.inference.stored_views import view_probabilities
 
-BASE = "as they are"
+BASE = "unchanged"
 SHOWN: dict[str, Change] = {
     BASE: CHANGES[BASE],
     "shrunk to 0.6": scaled(0.6),
     "shrunk to 0.75": scaled(0.75),
     "enlarged to 1.5": scaled(1.5),
     "enlarged to 2": scaled(2.0),
-    "all brought to 150 x 150": CHANGES["all brought to 150 x 150"],
+    "all resized to 150 x 150": CHANGES["all resized to 150 x 150"],
     "blurred, sigma 1 px": CHANGES["blurred, sigma 1 px"],
     "JPEG quality 70": CHANGES["JPEG quality 70"],
 }
 _BATCH = 32
+
+
+def networks_of(bundle: Bundle) -> list[str]:
+    """What the rows are of: the hash of each network. Calibration and quality gate have no part in them."""
+    return [member.artifact.sha256 for member in bundle.members if member.artifact]
 
 
 def of_fold(
@@ -128,7 +133,7 @@ def main() -> None:
         drawn = np.sort(np.random.default_rng(0).choice(len(rows), options.images, replace=False))
         rows, probabilities = rows.iloc[drawn].reset_index(drop=True), probabilities[drawn]
     done = json.loads(options.output.read_text()) if options.output.exists() else {}
-    this = {"model_sha256": bundle.sha256, "side_px": options.side, "images": len(rows)}
+    this = {"networks": networks_of(bundle), "side_px": options.side, "images": len(rows)}
     if any(done.get(key) != value for key, value in this.items()):
         done = {**this, "rows": []}
     known = {entry["shown"] for entry in done["rows"]}
