@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.training.small import small_recipe
 
 PER_CLASS = 8
 OWN_CODES = tuple(f"C{number:02d}" for number in range(12))
+BENIGN = ("NEV", "SEB", "FIB")
 MALIGNANT_OF_OWN = ("C01", "C07", "C11")
 OWN_YAML = "name: clinic\nclasses:\n" + "".join(
     f"  - code: {code}\n    title: finding {code.lower()}\n"
@@ -74,18 +76,46 @@ def own_folders(folder: Path) -> tuple[Path, str]:
     return folder / "photographs", str(folder / "clinic.yaml")
 
 
-MAKERS = {"melanoma": melanoma_table, "isic2019": isic2019_layout, "clinic": own_folders}
+def benign_folders(folder: Path) -> tuple[Path, str]:
+    """Three kinds, none of them malignant."""
+    (folder / "benign.yaml").write_text(
+        "name: benign\nclasses:\n"
+        + "".join(f"  - {{code: {code}, title: kind {code.lower()}, malignant: false}}\n" for code in BENIGN)
+    )
+    for number, code in enumerate(BENIGN):
+        kind = folder / "photographs" / code
+        kind.mkdir(parents=True)
+        for image in range(PER_CLASS):
+            (kind / f"{image}.jpg").write_bytes(jpeg(100 * number + image))
+    return folder / "photographs", str(folder / "benign.yaml")
+
+
+MAKERS = {
+    "melanoma": melanoma_table,
+    "isic2019": isic2019_layout,
+    "clinic": own_folders,
+}
 
 
 @pytest.fixture(scope="session", params=MAKERS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A workspace of each list that has malignant classes."""
+    return workspace_of(MAKERS[request.param], tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="session")
+def benign(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A workspace of a list without malignant classes."""
+    return workspace_of(benign_folders, tmp_path_factory.mktemp("benign"))
+
+
+def workspace_of(maker: Callable[[Path], tuple[Path, str]], folder: Path) -> Made:
     """From labels to an ensemble: download, train for one epoch, ensemble."""
     from skinlesion_cli.stages.download import stage as download
     from skinlesion_cli.stages.ensemble import stage as ensemble
     from skinlesion_cli.stages.train import stage as train
 
-    folder = tmp_path_factory.mktemp(request.param)
-    source, classes = MAKERS[request.param](folder)
+    source, classes = maker(folder)
     workspace = Workspace(folder / "workspace")
     reporter = SilentReporter()
     download.run(

@@ -21,6 +21,7 @@ from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import restore_network
 from tests.class_lists.conftest import Made
+from tests.support.command_line import run
 
 EXPECTED = {
     "melanoma": (("MEL", "OTHER"), ("MEL",), [8, 8]),
@@ -122,6 +123,25 @@ def test_calibration_decisions_and_pages_name_the_classes_of_the_list(
     page = (made.workspace.root / "results-report.html").read_text()
     assert all(code in page for code in set(predicted["decision"]))
     assert Bundle.load(made.workspace).classes == made.classes
+
+
+def test_a_list_without_malignant_classes_is_predicted_without_triage(benign: Made) -> None:
+    root, output = benign.workspace.root, benign.workspace.root / "results.csv"
+    done = run("calibrate", "-w", root, "--policy", "none", "--quiet")
+    assert done.exit_code == 0, done.output
+    options = ("-w", root, "-o", output, "--report", "--runtime", "torch", "--device", "cpu")
+    done = run("predict", benign.images, *options)
+    assert done.exit_code == 0, done.output
+    assert "no triage: no class of" in done.stdout
+    table = pd.read_csv(output, keep_default_na=False)
+    assert len(table) == 24
+    assert [name for name in table.columns if name.startswith("p_")] == ["p_NEV", "p_SEB", "p_FIB"]
+    assert set(table["decision"]) <= {"NEV", "SEB", "FIB"}
+    assert set(table["triage"]) == set(table["malignant_probability"]) == {""}
+    page = (root / "results-report.html").read_text()
+    assert page.count("data-level=") == 3
+    assert 'data-level="predicted"' in page
+    assert not any(word in page for word in ('class="policy"', "worst first</option>", 'data-level="refer"'))
 
 
 def test_figures_are_those_of_the_list(made: Made, predicted: pd.DataFrame) -> None:

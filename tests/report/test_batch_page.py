@@ -17,6 +17,7 @@ from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionTally
 from skinlesion_cli.report.batch import BatchPage, page, severity
 from skinlesion_cli.report.page import script_json
 from skinlesion_cli.taxonomy import DISCLAIMER
+from skinlesion_cli.taxonomy.class_list import ClassList, DiagnosticClass
 from tests.report.conftest import failed, opened, predicted
 from tests.support.class_lists import ISIC2018
 
@@ -541,6 +542,77 @@ def test_focus_goes_through_the_page_in_its_order(shown: Any) -> None:
         *("sort", "class", "state", "text", "export", "help", "worst.jpg", "accept"),
     ]
     assert seen[13:20] == ["accept", "disagree", "SELECT", "note", "accept", "disagree", "SELECT"]
+
+
+@pytest.fixture
+def untriaged(browser: Any, about: BatchPage, tmp_path: Path) -> Any:
+    """The page of a model that distinguishes no malignant class, and more classes than there are digits."""
+    kinds = [DiagnosticClass(f"K{number}", f"kind {number}", False, "#8a6f4e") for number in range(11)]
+    benign = ClassList("benign", tuple(kinds))
+    shown = [
+        replace(
+            predicted(identity, "", 0.0, "K1", quality=quality, flagged=bool(quality)),
+            probabilities={code: p if code == "K1" else (1 - p) / 10 for code in benign.codes},
+            malignant_probability=None,
+            triage=None,
+            triage_reason="",
+        )
+        for identity, p, quality in (("sure.jpg", 0.9, ()), ("unsure.jpg", 0.4, ("too_dark",)))
+    ]
+    path = tmp_path / "out-report.html"
+    changed = replace(about, classes=benign, thresholds={}, policy=())
+    path.write_text(page([*shown, failed("broken.jpg", "truncated")], changed), encoding="utf-8")
+    return opened(browser, path)
+
+
+def test_a_page_without_triage_has_no_controls_for_it(untriaged: Any) -> None:
+    texts = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
+    assert untriaged.execute_script(texts, ".tile") == ["3all", "2predicted", "1error"]
+    assert untriaged.execute_script(texts, "#sort option") == ["least sure first", "name"]
+    assert untriaged.execute_script(texts, ".policy, .tick, .reason, .card .chip:not(.error)") == []
+    assert names(untriaged) == ["broken.jpg", "unsure.jpg", "sure.jpg"]
+    # Eleven bars fit, without a gap above the buttons.
+    gaps = (
+        "return [...document.querySelectorAll('.card:not(.error)')].map((c) => c.querySelector('.actions')"
+        ".getBoundingClientRect().top - c.querySelector('.flags').getBoundingClientRect().bottom)"
+    )
+    assert all(5 <= gap <= 30 for gap in untriaged.execute_script(gaps))
+    visible = untriaged.execute_script(
+        "document.querySelector('details').open = true; return document.body.innerText"
+    )
+    assert not re.search(
+        r"refer\b|review\b(?! \(CSV\)|\n)|routine|malignant probability|undefined|NaN", visible
+    )
+    assert "distinguishes no malignant class" in visible
+    assert "quality: too dark" in visible
+    untriaged.execute_script("document.querySelector('.tile.predicted').click()")
+    assert names(untriaged) == ["unsure.jpg", "sure.jpg"]
+    choose(untriaged, "sort", "id")
+    assert names(untriaged) == ["sure.jpg", "unsure.jpg"]
+
+
+def test_keys_of_a_page_without_triage(untriaged: Any) -> None:
+    becomes(untriaged, CURRENT, "broken.jpg")
+    press(untriaged, "d")
+    becomes(untriaged, CURRENT, "unsure.jpg")
+    press(untriaged, "9")  # the ninth class
+    becomes(untriaged, CURRENT, "sure.jpg")
+    press(untriaged, ENTER)
+    becomes(untriaged, "return document.getElementById('large').open", True)
+    said = untriaged.execute_script("return document.getElementById('largeFacts').innerText")
+    assert said.startswith("K1\n")
+    assert "malignant" not in said
+    press(untriaged, "a", ESCAPE)
+    becomes(untriaged, text_of("#said"), "all images of this list are reviewed")
+    assert reviews(untriaged) == {
+        "broken.jpg": ("disagree", ""),
+        "unsure.jpg": ("disagree", "K8"),
+        "sure.jpg": ("accept", "K1"),
+    }
+    # Only keys that exist are listed; the pictures beside the page are missing here.
+    keys = "return document.querySelectorAll('#keys tr')[2].cells[0].textContent"
+    assert untriaged.execute_script(keys).split() == list("123456789")
+    assert all("ERR_FILE_NOT_FOUND" in entry["message"] for entry in untriaged.get_log("browser"))
 
 
 def test_print_lays_out_every_image_without_controls(shown: Any) -> None:

@@ -9,7 +9,8 @@
   const byId = new Map(rows.map((row) => [row.id, row]));
   const gallery = $("gallery");
   const CARD_MIN = 336;
-  const CARD_HEIGHT = 410 + (GROUPED ? 22 : 0) + (data.similar ? 20 : 0);
+  // A line for each class, and what not every page has: why it has its level, its lesion, similar cases.
+  const CARD_HEIGHT = 275 + 14 * CLASSES.length + (data.triaged ? 37 : 0) + (GROUPED ? 22 : 0) + (data.similar ? 20 : 0);
   const GAP = 12;
   const SPARE_ROWS = 2;
   const MOST_PRINTED = 500;
@@ -75,7 +76,7 @@
 
   // The list
 
-  const filters = { level: "", sort: GROUPED ? "lesion" : "worst", class: "", state: "", text: "" };
+  const filters = { level: "", sort: GROUPED ? "lesion" : data.triaged ? "worst" : "unsure", class: "", state: "", text: "" };
   let view = [];
   let columns = 1;
   let width = CARD_MIN;
@@ -272,9 +273,11 @@
 
   function heading(row) {
     const said = element("div", "said");
-    said.append(element("b", "", row.decision || ""), element("span", `chip ${row.level}`, row.level));
+    said.append(element("b", "", row.decision || ""));
+    // Without triage an image that was read has no level.
+    if (data.triaged || row.level === "error") said.append(element("span", `chip ${row.level}`, row.level));
     if (row.level !== "error") {
-      const more = [`malignant ${L.probability(row.malignant)}`];
+      const more = data.triaged ? [`malignant ${L.probability(row.malignant)}`] : [];
       if (row.fired) more.push("by threshold");
       if (row.argmax !== row.decision) more.push(`argmax ${row.argmax}`);
       said.append(element("small", "", more.join(", ")));
@@ -299,7 +302,8 @@
     card.append(heading(row));
     if (row.level === "error") card.append(element("div", "message", row.error));
     else {
-      card.append(line("reason", row.reason), bars(row), line("flags", flags(row)));
+      if (data.triaged) card.append(line("reason", row.reason));
+      card.append(bars(row), line("flags", flags(row)));
       if (data.similar) card.append(line("similar", row.similar[0] || ""));
     }
     card.append(actions(row, place));
@@ -425,7 +429,7 @@
     const facts = $("largeFacts");
     facts.replaceChildren(heading(row));
     if (GROUPED) facts.append(lesionLine(row));
-    facts.append(element("p", row.level === "error" ? "message" : "reason", row.error || row.reason));
+    if (row.error || row.reason) facts.append(element("p", row.level === "error" ? "message" : "reason", row.error || row.reason));
     if (row.level !== "error") facts.append(bars(row), element("p", "flags", flags(row)));
     if (row.magnitude !== undefined && row.magnitude !== null) {
       facts.append(element("p", "flags", `maximum of the map ${row.magnitude.toPrecision(2)} (logits)`));
@@ -487,7 +491,7 @@
     j: () => go(current + 1), k: () => go(current - 1), home: () => go(0), end: () => go(view.length - 1),
     arrowright: () => go(current + 1), arrowleft: () => go(current - 1),
   };
-  CLASSES.forEach((name, k) => { EVERYWHERE[String(k + 1)] = () => choose(name); });
+  CLASSES.slice(0, 9).forEach((name, k) => { EVERYWHERE[String(k + 1)] = () => choose(name); });
   const IN_LIST = {
     arrowdown: () => go(current + columns), arrowup: () => go(current - columns),
     n: () => drawn.get(current)?.querySelector(".note").focus(), enter: enlarge, "?": () => $("keys").showModal(),
