@@ -15,16 +15,16 @@ Of ISIC 2018 and ISIC 2017, in images of 224 x 224 pixels, with a limit of 224:
 
                                            with its original         with another lesion
     change                          lowest     1 %  median  recognised   99 %  highest
-    JPEG of quality 70                 244     245     252      100.0%    203      228
-    JPEG of quality 30                 218     232     247       99.8%    202      224
-    enlarged to 600 x 450              246     249     254      100.0%    202      227
-    reduced to 112 x 112               243     247     253      100.0%    202      227
-    brighter by 20 %, paler            209     228     251       99.7%    204      223
-    warmer colours                     236     242     253      100.0%    203      226
-    turned by 90 degrees               247     249     254      100.0%    202      228
-    mirrored, JPEG of quality 70       244     245     253      100.0%    203      228
-    cropped by 1 % a side              204     212     240       95.1%    204      222
-    cropped by 5 % a side              135     142     177        0.3%    201      216
+    JPEG of quality 70                 244     245     252      100.0 %   203      228
+    JPEG of quality 30                 218     232     247       99.8 %   202      224
+    enlarged to 600 x 450              246     249     254      100.0 %   202      227
+    reduced to 112 x 112               243     247     253      100.0 %   202      227
+    brighter by 20 %, paler            209     228     251       99.7 %   204      223
+    warmer colours                     236     242     253      100.0 %   203      226
+    turned by 90 degrees               247     249     254      100.0 %   202      228
+    mirrored, JPEG of quality 70       244     245     253      100.0 %   203      228
+    cropped by 1 % a side              204     212     240       95.1 %   204      222
+    cropped by 5 % a side              135     142     177        0.3 %   201      216
 
     All images, each against those of every other lesion: images whose highest agreement is
         0 to 159:     20
@@ -67,6 +67,7 @@ from skinlesion_cli.decisions.fingerprints import (  # noqa: E402
     fingerprints_of,
 )
 from skinlesion_cli.progress import SilentReporter  # noqa: E402
+from skinlesion_cli.result import percent  # noqa: E402
 
 TARGET_PX = 224
 _BLOCK = 256
@@ -195,7 +196,7 @@ def main() -> None:
         other = of_others(changed, all_lesions[sample], signs, all_lesions)
         share = (own >= MIN_AGREEMENT).mean()
         print(
-            f"{name:<30} {quantiles(own)} {share:>11.1%} {np.quantile(other, 0.99, method='lower'):>6} "
+            f"{name:<30} {quantiles(own)} {percent(share):>12} {np.quantile(other, 0.99, method='lower'):>5} "
             f"{other.max():>8}",
             flush=True,
         )

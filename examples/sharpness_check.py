@@ -35,6 +35,7 @@ from skinlesion_cli.data.preprocess import to_input  # noqa: E402
 from skinlesion_cli.data.reading.images import read_image  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.models.network import restore_network  # noqa: E402
+from skinlesion_cli.result import percent  # noqa: E402
 from skinlesion_cli.taxonomy import shipped  # noqa: E402
 
 ISIC2018 = shipped("isic2018")
@@ -139,7 +140,7 @@ def main() -> None:
         difference = found.difference(reference, "bacc")
         print(
             f"| {name} | {between(found.estimate('bacc'))} | {between(difference, '+')} "
-            f"| {same:.1%} | {malignant:.1%} |",
+            f"| {percent(same)} | {percent(malignant)} |",
             flush=True,
         )
     assert base is not None

@@ -14,6 +14,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share, 0 to 1, in percent: `71.9 %`.
+
+    >>> percent(0.719), percent(0.95, 0)
+    ('71.9 %', '95 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
 @dataclass(frozen=True)
 class Table:
     """A small table of a result; every row has one cell a column."""

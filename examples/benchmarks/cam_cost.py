@@ -96,7 +96,10 @@ def main() -> None:
     print(f"{'':28}{'CPU ms/image':>14}{'against predict':>18}{'wall ms/image':>16}")
     for name in ways:
         ratio = cpu[name] / cpu["predict"] - 1
-        print(f"{name:28}{1000 * cpu[name] / count:14.1f}{ratio:+17.1%} {1000 * wall[name] / count:15.1f}")
+        print(
+            f"{name:28}{1000 * cpu[name] / count:14.1f}{100 * ratio:+15.1f} % "
+            f"{1000 * wall[name] / count:15.1f}"
+        )
 
 
 if __name__ == "__main__":

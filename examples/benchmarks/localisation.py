@@ -95,9 +95,15 @@ def main() -> None:
             mass = [grown[mask].sum() / grown.sum() for mask in (for_lesion, dilated)]
             found.append((*mass, for_lesion.mean(), dilated.mean(), record["decision"] == place["label"]))
     lesion, dilated_mass, area, dilated_area, right = np.mean(found, axis=0)
-    print(f"{len(found)} maps of {len(records)} are not all zero; {right:.0%} of the decisions are right")
-    print(f"share of positive CAM mass on the lesion {lesion:.1%} (area {area:.1%})")
-    print(f"the same, lesion dilated by half a place {dilated_mass:.1%} (area {dilated_area:.1%})")
+    print(
+        f"{len(found)} maps of {len(records)} are not all zero; "
+        f"{100 * right:.0f} % of the decisions are right"
+    )
+    print(f"share of positive CAM mass on the lesion {100 * lesion:.1f} % (area {100 * area:.1f} %)")
+    print(
+        f"the same, lesion dilated by half a place {100 * dilated_mass:.1f} % "
+        f"(area {100 * dilated_area:.1f} %)"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from skinlesion_cli.result import percent
 from skinlesion_cli.taxonomy import ClassList
 
 # Title, columns, rows.
@@ -53,9 +54,9 @@ def per_thousand(body: Mapping[str, Any]) -> list[str]:
         figure = level["risk"]
         if figure["value"] is None:
             return "share of malignant images undefined"
-        share = f"{100 * figure['value']:.1f} %"
+        share = percent(figure["value"])
         if figure["low"] is not None:
-            share += f", {100 * figure['low']:.1f} to {100 * figure['high']:.1f} %"
+            share += f", {100 * figure['low']:.1f} to {percent(figure['high'])}"
         return f"{1000 * level['share']['value'] * figure['value']:.0f} of them malignant ({share})"
 
     return [
@@ -205,7 +206,7 @@ def _at_prevalence(body: Mapping[str, Any]) -> TextTable:
     prevalence, figures = body["at_prevalence"]["prevalence"], body["at_prevalence"]["figures"]
     here = {name: body["support"]["images_by_class"][name] / body["support"]["images"] for name in prevalence}
     wanted = ", ".join(
-        f"{name} {100 * share:.1f} % (here {100 * here[name]:.1f} %)" for name, share in prevalence.items()
+        f"{name} {percent(share)} (here {percent(here[name])})" for name, share in prevalence.items()
     )
     rows = [
         [name.replace("/", " "), shown(figure)]

@@ -44,7 +44,7 @@ def test_sharpness_table(workspace, monkeypatch, capsys):
     first = next(line for line in lines if line.startswith("| unchanged | 0"))
     cells = [cell.strip() for cell in first.strip("|").split("|")]
     assert float(cells[1]) == pytest.approx(result.figures["val_bacc"], abs=5e-4)
-    assert cells[3:6] == ["+0.000", "+0.000 to +0.000", "100.0%"]
+    assert cells[3:6] == ["+0.000", "+0.000 to +0.000", "100.0 %"]
     assert sum(line.startswith("| blurred") for line in lines) == 2
 
 

@@ -15,6 +15,7 @@ from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.errors import DataError
+from skinlesion_cli.result import percent
 from skinlesion_cli.taxonomy import ClassList
 
 MOST_CHANGED = 0.005
@@ -166,7 +167,7 @@ def _least_careful(trajectories: _Trajectories, most_changed: float) -> float:
         needed = fewest_lesions(most_changed)
         raise DataError(
             f"{lesions.n} validation lesions are too few to stop early: to show that at most "
-            f"{most_changed:.1%} of "
+            f"{percent(most_changed)} of "
             f"the decisions change, at least {needed} lesions are needed",
             "Use --tta d4, or add more validation images.",
         )

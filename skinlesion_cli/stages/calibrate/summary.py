@@ -12,7 +12,7 @@ from skinlesion_cli.decisions.fit import FittedRule
 from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.triage import REFER, ROUTINE
 from skinlesion_cli.decisions.triage_fit import LevelGuarantee
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, percent
 
 TOO_WEAK = (
     "too weak to triage: every image would go to review; train longer, start from the bundled model "
@@ -108,8 +108,8 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
             f"adaptive: {stop['mean_steps']:.2f} of {stop['n_steps']} steps (a network at a view) on "
             f"average; {stop['changed_images']} of {stop['images']:,} images get another "
             f"{stop['stopping_rule']['protects']} than on all steps (at most "
-            f"{stop['upper_bound']:.2%} of lesions, confidence {stop['confidence']:.0%}), "
-            f"{stop['triage_changed_share']:.1%} another triage level"
+            f"{percent(stop['upper_bound'], 2)} of lesions, confidence {percent(stop['confidence'], 0)}), "
+            f"{percent(stop['triage_changed_share'])} another triage level"
         )
     levels = calibration.triage_figures.get("levels")
     usable = levels is None or levels[REFER]["images"] + levels[ROUTINE]["images"] > 0
@@ -141,11 +141,11 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
 
 
 def _confidence(calibration: Calibration, fitted: FittedRule) -> list[str]:
-    if not (fitted.guarantees or fitted.level_guarantees):
+    if calibration.confidence is None or not (fitted.guarantees or fitted.level_guarantees):
         return []
     return [
         f"guaranteed together for the population that the lesions come from, with confidence "
-        f"{calibration.confidence:.1%}:"
+        f"{percent(calibration.confidence)}:"
     ]
 
 

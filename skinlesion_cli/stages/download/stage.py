@@ -31,7 +31,7 @@ from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
 from skinlesion_cli.errors import SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, percent
 from skinlesion_cli.stages.download.duplicates import notes_about, notes_about_copies, pair_table
 from skinlesion_cli.taxonomy.class_list import ClassList
 from skinlesion_cli.taxonomy.shipped import DEFAULT, class_list
@@ -291,7 +291,7 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]
     n_test = Counter(parts.values())["test"]
     notes.append(
         f"the published split ignores lesions and patients: {leaking['test']:,} of {n_test:,} test images "
-        f"({leaking['test'] / max(n_test, 1):.0%}) show one that is in train or validation too, and "
+        f"({percent(leaking['test'] / max(n_test, 1), 0)}) show one that is in train or validation too, and "
         f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
     )
     return leaking

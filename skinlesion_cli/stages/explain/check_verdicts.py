@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from skinlesion_cli.explain.sanity import ERASED_SHARE, MeanOf
+from skinlesion_cli.result import percent
 
 # Adebayo et al. judge by eye; half of perfect agreement is this project's line.
 MAX_CORRELATION = 0.5
@@ -78,7 +79,7 @@ def conclusion(test: ErasureTest, shuffled: Sequence[MeanOf]) -> str:
     finding = test.finding
     less = finding is Finding.LESS
     sentence = (
-        f"Erasing the strongest {100 * ERASED_SHARE:.0f} % of the map lowers the probability of the "
+        f"Erasing the strongest {percent(ERASED_SHARE, 0)} of the map lowers the probability of the "
         f"decided class {'less' if less else 'more'} than erasing random places in "
         f"{test.n_higher if less else test.n_lower} of {test.n_images} images "
         f"({test.mean_drop:.2f} against {test.mean_drop_random:.2f} on average): "

@@ -40,7 +40,7 @@ from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter, Task
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, percent
 from skinlesion_cli.stages.quality_gate.similar_cases import cases_tables, write_cases
 from skinlesion_cli.stages.quality_gate.training_images import read_training_images
 
@@ -146,7 +146,11 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
             rows = everything.rows(unseen)
             cases = write_cases(workspace, network, rows, np.concatenate(of_unseen), parts.artifact, warnings)
     n_recognised = len(seen.fingerprints.codes) if seen is not None else 0
-    rate = "undefined" if share is None else f"{share:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    rate = (
+        "undefined"
+        if share is None
+        else f"{percent(share)} (95 % interval {percent(low)} to {percent(high)})"
+    )
     looks_at = "pixels alone" if model is None else f"pixels and the features of {model.network}"
     return StageResult(
         command="gate",

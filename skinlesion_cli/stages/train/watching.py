@@ -12,6 +12,7 @@ from skinlesion_cli.artifacts.files import atomic_write
 from skinlesion_cli.models.training.history import history_columns, sensitivity_column
 from skinlesion_cli.models.training.trainer import EpochTime
 from skinlesion_cli.report.curves import training_curves
+from skinlesion_cli.result import percent
 from skinlesion_cli.stages.train.job import Job
 from skinlesion_cli.stages.train.tracking import Logs, open_logs
 from skinlesion_cli.taxonomy.class_list import ClassList
@@ -69,7 +70,7 @@ class Watcher:
                 for name in self._job.classes.malignant_codes
             },
             "images/s": images / max(time.training_s, 1e-9),
-            "waiting": f"{time.waiting_s / max(time.training_s, 1e-9):.0%}",
+            "waiting": percent(time.waiting_s / max(time.training_s, 1e-9), 0),
             "left": duration(left_s),
         }
 
