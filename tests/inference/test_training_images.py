@@ -24,6 +24,8 @@ from skinlesion_cli.errors import ArtifactError, DataError
 from skinlesion_cli.inference.prediction import IN_TRAINING
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.calibrate import at_home
+from skinlesion_cli.stages.predict import watch
+from skinlesion_cli.stages.predict.settings import PredictSettings
 from tests.support.command_line import assert_refused, rows_of, run
 from tests.support.scenes import altered, scene
 
@@ -81,6 +83,60 @@ def test_an_image_of_the_training_is_recognised_however_it_was_stored(
     assert "mirrored.jpg, recoloured.jpg, turned.png" in warning
     page = (tmp_path / "out-report.html").read_text("utf-8")
     assert page.count(IN_TRAINING) == 3
+
+
+def test_explain_warns_of_them_too(model: Path, files: Path, tmp_path: Path) -> None:
+    done = run("explain", files, "-w", model, "-o", tmp_path / "maps", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["figures"]["in_training"] == 3
+    (warning,) = [each for each in said["warnings"] if "training data" in each]
+    assert "3 of 5 images" in warning
+    assert "mirrored.jpg, recoloured.jpg, turned.png" in warning
+
+
+def test_select_warns_of_those_that_it_chose(model: Path, files: Path, tmp_path: Path) -> None:
+    done = run("select", files, "-w", model, "-o", tmp_path / "list.csv", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    (warning,) = [each for each in json.loads(done.stdout)["warnings"] if "training data" in each]
+    assert warning.startswith("3 of the images to label ")
+    with (tmp_path / "list.csv").open(newline="", encoding="utf-8") as file:
+        chosen = [row["image"] for row in csv.DictReader(file)]
+    # Named in the order of the list.
+    seen = [name for name in chosen if name in ("mirrored.jpg", "recoloured.jpg", "turned.png")]
+    assert ", ".join(seen) in warning
+    assert len(chosen) == 5
+
+
+def test_select_of_new_images_does_not_warn(model: Path, files: Path, tmp_path: Path) -> None:
+    done = run("select", files / "new.jpg", "-w", model, "-o", tmp_path / "list.csv", "--json", "--quiet")
+    assert done.exit_code == 0, done.output
+    assert not any("training data" in each for each in json.loads(done.stdout)["warnings"])
+
+
+class _Ended(BaseException):
+    """Ends a watch."""
+
+
+def test_a_watch_notes_them_as_they_arrive(model: Path, files: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(SilentReporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    looks = iter(range(2))
+
+    def pause(_seconds: float) -> None:
+        if next(looks, None) is None:
+            raise _Ended
+
+    settings = PredictSettings(workspace=model, inputs=(str(files),), output=tmp_path / "out.csv")
+    with pytest.raises(_Ended):
+        watch.run(settings, Notes(), pause=pause)
+    (arrived,) = [each for each in notes if "new images" in each]
+    assert arrived.startswith("5 new images: ")
+    assert "3 in the training data: mirrored.jpg, recoloured.jpg, turned.png" in arrived
 
 
 def test_the_python_interface_says_the_same_of_pixels(model: Path) -> None:

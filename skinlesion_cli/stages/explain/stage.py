@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated, Any
@@ -40,7 +40,7 @@ from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult
+from skinlesion_cli.result import StageResult, counted
 from skinlesion_cli.taxonomy.class_list import ClassList
 
 TABLE = "maps.csv"
@@ -88,7 +88,7 @@ class ExplainSettings(StageSettings):
 def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     """Write one overlay per image and class, and the table `maps.csv`; a bad file costs its own maps only."""
     if settings.classes:
-        # A slip in a name is told before anything is loaded.
+        # A misspelt name is reported before anything is loaded.
         settings.class_indexes(class_list_of(locate_model(Workspace(settings.workspace), settings.model)))
     check_named(settings.inputs)
     output_checks.check_folder(settings.output, [TABLE], own_files.has_header(COLUMNS), settings.inputs)
@@ -123,6 +123,7 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     passed_over: Counter[str] = Counter()
     zero: list[str] = []
     failed: list[str] = []
+    in_training: list[str] = []
     with (
         exclusive(settings.output, "explain"),
         atomic_file(settings.output / TABLE, "w") as file,
@@ -132,20 +133,31 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
         table.writeheader()
         batches = in_batches(expand(settings.inputs, settings.listed, passed_over=passed_over), _BATCH)
         explain = _Explainer(settings, predictor, writer)
-        for size, records, errors in in_order(batches, explain, threads=explain.threads):
-            for record in records:
+        for explained in in_order(batches, explain, threads=explain.threads):
+            for record in explained.records:
                 table.writerow({key: escape_formula(value) for key, value in record.row().items()})
                 if record.all_zero:
                     zero.append(f"{record.id} ({record.class_name})")
-            failed += errors
-            n_images += size - len(errors)
-            task.advance(size)
+            failed += explained.failed
+            in_training += explained.in_training
+            n_images += explained.n_inputs - len(explained.failed)
+            task.advance(explained.n_inputs)
         if not n_images and not failed:
             raise UsageError(
                 "there are no images in " + (name_items(settings.inputs) or "the list"),
                 "Name image files, folders or archives.",
             )
-    return _result(settings, bundle, n_images, zero, failed, passed_over)
+    return _result(settings, bundle, n_images, zero, failed, in_training, passed_over)
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """A batch: how many inputs it had, its maps, what failed and why, and ids that were trained on."""
+
+    n_inputs: int
+    records: Sequence[MapRecord]
+    failed: Sequence[str]
+    in_training: Sequence[str]
 
 
 class _Explainer:
@@ -161,20 +173,21 @@ class _Explainer:
             for _ in range(self.threads):
                 self._copies.put([_copied(member) for member in predictor.engine.members])
 
-    def __call__(self, sources: Sequence[ImageInput]) -> tuple[int, list[MapRecord], list[str]]:
-        """The number of images, their maps, and those that could not be read."""
+    def __call__(self, sources: Sequence[ImageInput]) -> _Explained:
+        """Draw their maps."""
         at_once = is_closed(self.settings.method) and not self.settings.cam_tta
         batch = self.predictor.run(sources, keep_layers=at_once)
         failed = [f"{p.id} ({p.error})" for p in batch.predictions if p.status == ERROR]
         if batch.output is None or batch.decided is None or batch.probabilities is None:
-            return len(sources), [], failed
+            return _Explained(len(sources), [], failed, [])
+        seen = [p.id for p in batch.predictions if p.in_training]
         ids = [sources[index].id for index in batch.decoded]
         # Maps are of what was predicted; they are drawn over the image at its own size.
         images = self.predictor.in_full(sources, batch)
         decided, probabilities = batch.decided, batch.probabilities
         if at_once:
             drawn = self.writer.write(ids, images, batch.output.layers, decided, probabilities)
-            return len(sources), *_drawn(drawn, failed)
+            return _Explained(len(sources), *_drawn(drawn, failed), seen)
         engine = self.predictor.engine
         views = engine.views if self.settings.cam_tta else ("identity",)
         records: list[MapRecord | Undrawn] = []
@@ -187,7 +200,7 @@ class _Explainer:
                 ]
             of_all = combined(maps, self.writer.weights)
             records += self.writer.write_maps(ids, images, of_all, explained, decided, probabilities)
-        return len(sources), *_drawn(records, failed)
+        return _Explained(len(sources), *_drawn(records, failed), seen)
 
     @contextmanager
     def _members(self) -> Iterator[Sequence[EngineMember]]:
@@ -226,6 +239,7 @@ def _result(
     n_images: int,
     zero: list[str],
     failed: list[str],
+    in_training: list[str],
     passed_over: Counter[str],
 ) -> StageResult:
     which = ", ".join(settings.classes) or "the decided class"
@@ -234,16 +248,23 @@ def _result(
         warnings.append(f"{len(failed)} images could not be read: {name_items(failed)}")
     if zero:
         warnings.append(f"{len(zero)} maps are all zero, so no region supports the class: {name_items(zero)}")
+    if in_training:
+        warnings.append(
+            f"{len(in_training)} of {counted(n_images, 'image')} are in the training data of the model: "
+            f"{name_items(in_training)}. Their maps are no evidence of how it works on new images"
+        )
     return StageResult(
         command="explain",
         headline=[
-            f"{n_images} images explained with {settings.method} for {which}, by {bundle.model_id}",
+            f"{counted(n_images, 'image')} explained with {settings.method} for {which}, "
+            f"by {bundle.model_id}",
             *summary_lines(passed_over),
         ],
         figures={
             "images": n_images,
             "failed": len(failed),
             "all_zero": len(zero),
+            "in_training": len(in_training),
             "passed_over": dict(passed_over),
             "method": settings.method,
             "views": "as calibrated" if settings.cam_tta else "identity",
