@@ -22,7 +22,7 @@ skinlesion calibrate --policy cost --cost MEL=20 --cost BCC=5 --cost AKIEC=5
 """
 ADAPTIVE = (
     "Let prediction stop averaging views of an image once further forward passes are unlikely to change "
-    "its decision, or its triage level either: {names}."
+    "its decision (decision), or its decision and triage level (triage): {names}."
 )
 TARGET = "Sensitivity that the alarm of a class has to reach, and optionally specificity. Repeatable."
 POLICY = "How alarms or thresholds are chosen: {names}. Default: guaranteed."
@@ -53,7 +53,8 @@ def calibrate(
         int | None,
         typer.Option(
             min=1,
-            help="New lesions for the second figure of each guarantee. Default: as many as were seen.",
+            help="Number of new lesions that the second figure of each guarantee is for. Default: as many as "
+            "in the validation data.",
         ),
     ] = None,
     probabilities: Annotated[

@@ -23,7 +23,9 @@ skinlesion download --from ./isic2019 --classes isic2019 --split grouped
 skinlesion download --show-classes melanoma
 skinlesion download --from ./mine.csv --images ./photos --map "common mole=NV"
 """
-SOURCE = "Dataset on disk: a folder (with zips or images) or a table. Default: fetch ISIC 2018 Task 3."
+SOURCE = (
+    "Dataset on disk: a folder (with zip archives or images) or a table. Default: fetch ISIC 2018 Task 3."
+)
 FORMAT = "Layout of --from: {names}."
 PARTS = "Parts of the official data, separated by commas: training, validation, test. Default: all three."
 SPLIT = (
@@ -31,12 +33,12 @@ SPLIT = (
     "lesion; grouped is 60/20/20 by lesion; kfold is by lesion; published is by image, which leaks "
     "lesions: for comparison only."
 )
-CHECK = "Look for photographs that occur under two lesion ids."
-MOVE = "Look for them, and keep each pair on one side of the split."
-APPEND = "Add --from to the existing dataset; new lesions go to training, or get a fold each."
+CHECK = "Report photographs that occur under two lesion ids."
+MOVE = "As --check-duplicates, and keep each pair on the same side of the split."
+APPEND = "Add --from to the existing dataset; new lesions go to the training part, or are assigned to folds."
 BASE_URL = "Fetch from this address (a mirror) instead of the official ones."
 DRY_RUN = "Show what would be fetched and how large it is; change nothing."
-IGNORE = "Accept files with other hashes; their content is still checked."
+IGNORE = "Accept downloaded files whose hashes differ; their content is still checked."
 LINK = "Hard-link images instead of copying them, where the file system allows it."
 SCC = "Count squamous cell carcinoma as AKIEC. Default: drop its images."
 MAP = "Class of a label in --from: NAME=CLASS, or NAME=skip to drop its images. Repeatable."

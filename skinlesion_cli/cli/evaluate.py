@@ -67,7 +67,7 @@ def evaluate(
         Path | None,
         typer.Option(
             "--report-pdf",
-            help="Also print that page, which it implies, to this file; needs Chromium or Chrome.",
+            help="Also print that page to this PDF file; implies --report and needs Chromium or Chrome.",
         ),
     ] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples, clustered by lesion.")] = 2000,

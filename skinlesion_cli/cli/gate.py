@@ -18,7 +18,7 @@ skinlesion gate --false-alarm-rate 0.01
 @command("gate", example=EXAMPLE, section="Pipeline")
 def gate(
     false_alarm_rate: Annotated[
-        float, typer.Option(help="Share of good images that may be flagged by any of the checks.")
+        float, typer.Option(help="Share of good images that all checks together may flag.")
     ] = 0.02,
     images: Annotated[int, typer.Option(min=200, help="Maximum number of images to fit on.")] = 4000,
     *,

@@ -21,8 +21,9 @@ ModelOption = Annotated[
     str | None,
     suggested(
         "--model",
-        help="builtin (the bundled model), the folder of a packed model, or hf://OWNER/NAME (of the hub; "
-        "also with @ and a revision). Default: the workspace's own, or the bundled one if none was begun.",
+        help="builtin (the bundled model), the folder of a packed model, or hf://OWNER/NAME "
+        "(from the Hugging Face hub; @REVISION may follow). Default: the model of the workspace, or the "
+        "bundled one if it has none yet.",
         known="artifacts.bundle.MODEL_NAMES",
     ),
 ]

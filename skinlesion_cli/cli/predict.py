@@ -26,12 +26,12 @@ INPUTS = (
     "@LIST files; - reads a list from stdin. Names in lists end with a newline or NUL."
 )
 OUTPUT = "Table to write: .csv, .jsonl or .parquet; - streams JSON lines to stdout."
-FORMAT = "Format of the table: {names}. Default: by its suffix."
+FORMAT = "Format of the table: {names}. Default: from the suffix of --output."
 RESUME = "Continue an unfinished run; its finished rows are kept."
 OVERWRITE = "Discard the rows of an unfinished run."
 TTA = (
-    "Test-time augmentation: {names}. flips averages 4 views, d4 8, zoom 8 (half of them of the middle "
-    "alone), crops 16 at four scales, published 10 random rounds; adaptive takes as many as an image "
+    "Test-time augmentation: {names}. flips averages 4 views, d4 8, zoom 8 (half of them of the centre "
+    "only), crops 16 at four scales, published 10 random rounds; adaptive takes as many as an image "
     "needs. Default: the mode that was calibrated."
 )
 FORCE = "Accept a --tta mode that was not calibrated; every row says so."
@@ -43,32 +43,34 @@ ADDRESS = "Dask scheduler (tcp://HOST:8786), or Ray cluster (HOST:6379; default:
 WORKERS = "Number of threads or processes. Default: the number of available cores."
 SHARD = "i/N: predict the i-th of N shares; join them with `skinlesion merge`."
 BATCH = (
-    "Images per batch, the unit in which work is distributed, written and resumed. Default: 2, on a GPU 32."
+    "Images per batch, the unit in which work is distributed, written and resumed. Default: 2, or 32 on a "
+    "GPU."
 )
 REPORT = "Also write a page for reviewing the results in a browser, offline; implies --cam."
-PDF = "Also print the page of --report, which it implies, to this file; needs Chromium or Chrome."
-LINKS = "Follow symbolic links below folders; links that lead in circles get a row each."
+PDF = "Also print the page of --report to this PDF file; implies --report and needs Chromium or Chrome."
+LINKS = "Follow symbolic links inside folders; a link that leads back into its own folder gets an error row."
 SIMILAR = (
-    "Find the labelled lesions most like each image, among those that the network was not trained on: "
-    "name so many, and count the labels of the nearest 20. The bundled model has labels alone, no ids."
+    "Name this many of the labelled lesions most like each image, among those that the network was not "
+    "trained on, and count the labels of the nearest 20; 0 turns it off. The bundled model knows their "
+    "labels only, not their ids."
 )
 GROUP = (
-    "Several photographs of one lesion: a CSV of image and lesion_id, or `folder` (each folder is a lesion). "
-    "Also writes one verdict per lesion: mean probabilities, and the worst level and alarms of any "
-    "photograph, since a sign seen once counts. Guarantees for refer and routine hold for photographs, not "
-    "for lesions."
+    "Group photographs of the same lesion, by a CSV with the columns image and lesion_id, or by `folder` "
+    "(each folder is a lesion). Also writes one verdict per lesion: mean probabilities, and the worst triage "
+    "level and all alarms of its photographs, since a sign that shows once counts. Guarantees for "
+    "refer and routine hold for photographs, not for lesions."
 )
 PATIENTS = (
     "Age, sex and body site, for networks that were trained with --metadata: a CSV with a column image, "
-    "lesion_id or patient_id, and any of age, sex, site; cells may be empty. What it leaves open is taken "
-    "from DICOM files."
+    "lesion_id or patient_id, and any of age, sex, site; cells may be empty. Values that it lacks are "
+    "taken from DICOM files."
 )
 WATCH = (
-    "Keep looking into one folder, and predict every image that arrives once it is complete: the table "
-    "grows, the page of --report is written again, and a second start continues it. SIGTERM or Ctrl-C ends "
+    "Keep watching one folder, and predict every new image as soon as it is complete: the table grows, the "
+    "page of --report is rewritten, and the same command continues after a restart. SIGTERM or Ctrl-C ends "
     "it."
 )
-INTERVAL = "Seconds between two looks of --watch. A file is complete when two looks find it unchanged."
+INTERVAL = "Seconds between two checks of --watch. A file is complete once two checks find it unchanged."
 PIXELS = "Refuse images with more pixels than this."
 
 

@@ -15,7 +15,7 @@ from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_item
 from skinlesion_cli.inference.prediction import Prediction, codes_of, table_with
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult
+from skinlesion_cli.result import StageResult, counted
 
 
 class MergeSettings(StageSettings):
@@ -66,7 +66,7 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
         headline=[f"{total} rows of {len(records)} shards"],
         figures=tally.figures() | {"shards": len(records), "model_sha256": run_of["model_sha256"]},
         artifacts=[str(settings.output)],
-        warnings=[f"{tally.failed} images could not be read: {tally.name_failures()}"]
+        warnings=[f"{counted(tally.failed, 'image')} could not be read: {tally.name_failures()}"]
         if tally.failed
         else [],
         exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,

@@ -30,7 +30,7 @@ from skinlesion_cli.inference.runtimes.registry import RUNTIMES
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult
+from skinlesion_cli.result import StageResult, counted
 
 COLUMNS = (
     "rank",
@@ -149,7 +149,7 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
                 ]
             )
     copies = [predictions[index].id for index in chosen if predictions[index].in_training]
-    warnings = [f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else []
+    warnings = [f"{counted(len(failed), 'image')} could not be read: {name_items(failed)}"] if failed else []
     if copies:
         warnings.append(
             f"{len(copies)} of the images to label are in the training data already: {name_items(copies)}"

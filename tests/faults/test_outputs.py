@@ -404,7 +404,7 @@ def test_an_image_that_vanishes_before_its_overlay_is_drawn_costs_its_own_row(
     else:
         done = run("explain", "big", "--class", "MEL", "--class", "NV", "-o", "o-cam", "-w", tiny_workspace)
         assert done.exit_code == 3, done.output
-        assert "1 images could not be read: 1.jpg (missing: " in done.output
+        assert "1 image could not be read: 1.jpg (missing: " in done.output
         with (here / "o-cam" / "maps.csv").open(newline="") as file:
             names = [row["id"] for row in csv.DictReader(file)]
         assert sorted(names) == ["0.jpg", "0.jpg", "2.jpg", "2.jpg", "3.jpg", "3.jpg"]

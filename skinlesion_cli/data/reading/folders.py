@@ -28,7 +28,7 @@ def describe(passed_over: Counter[str]) -> str:
 
 def summary_lines(passed_over: Counter[str]) -> list[str]:
     """What a summary says of files that were passed over: one line, or none."""
-    return [f"files passed over, which are not images: {describe(passed_over)}"] if passed_over else []
+    return [f"skipped files that are not images: {describe(passed_over)}"] if passed_over else []
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult
+from skinlesion_cli.result import StageResult, counted
 from skinlesion_cli.stages.calibrate import stage
 
 _FEWEST_IMAGES = 20
@@ -112,14 +112,15 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
         )
     packed = Bundle.load(target)
     labels = Counter(one.record.label for one in usable)
-    counted = ", ".join(f"{labels[name]} {name}" for name in bundle.classes.codes if labels[name])
+    by_class = ", ".join(f"{labels[name]} {name}" for name in bundle.classes.codes if labels[name])
     warnings = [*result.warnings, *notes]
     if failed:
-        warnings.append(f"{len(failed)} images could not be read and were left out: {name_items(failed)}")
+        unread = counted(len(failed), "image")
+        warnings.append(f"omitted {unread} that could not be read: {name_items(failed)}")
     return replace(
         result,
         headline=[
-            f"{bundle.model_id} calibrated on {len(usable):,} images from {settings.on} ({counted})",
+            f"{bundle.model_id} calibrated on {len(usable):,} images from {settings.on} ({by_class})",
             *result.headline,
         ],
         figures=dict(result.figures)

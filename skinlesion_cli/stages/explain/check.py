@@ -30,7 +30,7 @@ from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter, Task
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.explain.check_verdicts import (
     ErasureTest,
     conclusion,
@@ -263,7 +263,9 @@ def _result(
         ],
         figures=figures,
         tables=tables,
-        warnings=[f"{len(failed)} images could not be read: {name_items(failed)}"] if failed else [],
+        warnings=[f"{counted(len(failed), 'image')} could not be read: {name_items(failed)}"]
+        if failed
+        else [],
         exit_code=ExitCode.PARTIAL if failed else ExitCode.OK,
     )
 

@@ -245,7 +245,7 @@ def _result(
     which = ", ".join(settings.classes) or "the decided class"
     warnings = []
     if failed:
-        warnings.append(f"{len(failed)} images could not be read: {name_items(failed)}")
+        warnings.append(f"{counted(len(failed), 'image')} could not be read: {name_items(failed)}")
     if zero:
         warnings.append(f"{len(zero)} maps are all zero, so no region supports the class: {name_items(zero)}")
     if in_training:

@@ -62,7 +62,7 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     first = list(islice(inputs, 1))
     if not first:
         places = ", ".join(settings.inputs) or "the list"
-        others = f" (passed over: {describe(passed_over)})" if passed_over else ""
+        others = f" (skipped: {describe(passed_over)})" if passed_over else ""
         raise UsageError(f"there are no images in {places}{others}", "Name image files, folders or archives.")
     table, codes = table_of(bundle.classes), bundle.classes.codes
     numbering, tally = Numbering(), Tally(codes)

@@ -66,15 +66,14 @@ def result(
     archives = {kind: count for kind, count in passed_over.items() if kind.endswith(" archive")}
     if archives:
         warnings.append(
-            f"archives in folders are not opened ({describe(Counter(archives))}): name a zip archive as "
-            "an input of "
-            "its own, unpack others"
+            f"archives in folders are not opened ({describe(Counter(archives))}): give a zip archive as "
+            "an input of its own, unpack other archives"
         )
     if tally.failed:
-        warnings.append(f"{tally.failed} images could not be read: {tally.name_failures()}")
+        warnings.append(f"{counted(tally.failed, 'image')} could not be read: {tally.name_failures()}")
     if tally.flagged:
         warnings.append(
-            f"{tally.flagged} images failed a check of the quality gate and are flagged for review"
+            f"{counted(tally.flagged, 'image')} failed a check of the quality gate: flagged for review"
         )
     if tally.in_training:
         warnings.append(
