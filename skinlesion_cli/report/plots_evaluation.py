@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from skinlesion_cli.decisions.evaluation.figures import NET_BENEFIT_THRESHOLDS, Estimate, Figures, Labelled
+from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled
+from skinlesion_cli.decisions.evaluation.sums import NET_BENEFIT_THRESHOLDS
 from skinlesion_cli.decisions.probability_fit import ECE_BINS
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.taxonomy import ClassList

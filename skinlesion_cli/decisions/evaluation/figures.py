@@ -14,18 +14,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from skinlesion_cli.decisions.calibration import SMALLEST_PROBABILITY
-from skinlesion_cli.decisions.probability_fit import ECE_BINS
+from skinlesion_cli.decisions.evaluation.sums import (
+    NET_BENEFIT_THRESHOLDS,
+    figures_from_sums,
+    image_features,
+    mean_of_defined,
+)
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import Lesions, group, votes
-from skinlesion_cli.decisions.statistics.metrics import checked, ratio
+from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples, lesion_sums
 from skinlesion_cli.decisions.triage import malignant_probability
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import ClassList
 
 FEWEST_LESIONS = 10
-NET_BENEFIT_THRESHOLDS: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 _SHARES_OF_A_CLASS = ("sensitivity/", "specificity/", "malignant/sensitivity", "malignant/specificity")
 _NO_INTERVAL = (float("nan"), float("nan"))
 
@@ -116,11 +119,11 @@ def evaluate(
         raise DataError("there are no labelled predictions to evaluate")
     lesions = group(data.lesion_ids, labels)
     groups = dict(subgroups or {})
-    sums = lesion_sums(_image_features(labels, values, np.asarray(data.decided), groups, classes), lesions)
+    sums = lesion_sums(image_features(labels, values, np.asarray(data.decided), groups, classes), lesions)
     ranks = _rankings(labels, values, lesions, classes) if ranking else {}
 
     def figures_of(weights: np.ndarray) -> dict[str, np.ndarray]:
-        values = _from_sums(weights @ sums, list(groups), classes)
+        values = figures_from_sums(weights @ sums, list(groups), classes)
         for name, rank in ranks.items():
             auc, ap = rank.figures(weights)
             prefix, _, suffix = name.partition("/")
@@ -128,7 +131,7 @@ def evaluate(
             values[f"{prefix}/ap" if not suffix else f"ap/{suffix}"] = ap
         if ranks:
             aucs = np.stack([values[f"auc/{name}"] for name in classes.codes])
-            values["macro_auc"] = _mean_of_defined(aucs)
+            values["macro_auc"] = mean_of_defined(aucs)
         return values
 
     once = figures_of(np.ones((1, lesions.n), dtype=np.float32))
@@ -136,7 +139,7 @@ def evaluate(
     if n_resamples:
         within = Resamples(lesions, labels[lesions.first], n_resamples, seed)
         overall = Resamples(lesions, None, n_resamples, seed)
-        chunks = [_from_sums(weights @ sums, list(groups), classes) for weights in within.weights()]
+        chunks = [figures_from_sums(weights @ sums, list(groups), classes) for weights in within.weights()]
         replicates = {
             name: np.concatenate([chunk[name] for chunk in chunks]) for name in once if _within_class(name)
         }
@@ -214,129 +217,6 @@ def _rankings(
         malignant_probability(values, classes), classes.is_malignant[labels], lesions
     )
     return rankings
-
-
-def _one_hot(codes: np.ndarray, n: int) -> np.ndarray:
-    indicators = np.zeros((len(codes), n), dtype=np.float32)
-    indicators[np.arange(len(codes)), codes] = 1.0
-    return indicators
-
-
-def _image_features(
-    labels: np.ndarray,
-    values: np.ndarray,
-    decided: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    classes: ClassList,
-) -> np.ndarray:
-    """Columns whose sums over images give every figure; `_from_sums` takes them apart in the same order."""
-    rows, n_classes = np.arange(len(labels)), classes.n_classes
-    column = np.where(decided < 0, n_classes, decided)
-    # The last column of the matrix is "none".
-    confusion = _one_hot(labels * (n_classes + 1) + column, n_classes * (n_classes + 1))
-    truth = np.eye(n_classes)[labels]
-    confidence = values.max(axis=1)
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gap = (values.argmax(axis=1) == labels) - confidence
-    malignant = malignant_probability(values, classes).astype(np.float64)
-    over = malignant[:, None] > np.array(NET_BENEFIT_THRESHOLDS)[None, :]
-    ill = classes.is_malignant[labels][:, None]
-    blocks = [
-        confusion,
-        ((values - truth) ** 2).sum(axis=1)[:, None],
-        -np.log(np.maximum(values[rows, labels], SMALLEST_PROBABILITY))[:, None],
-        _one_hot(bins, ECE_BINS) * gap[:, None],
-        over & ill,
-        over & ~ill,
-    ]
-    for mask in groups.values():
-        inside = np.asarray(mask, dtype=bool)[:, None]
-        right = (decided == labels)[:, None]
-        said = (np.append(classes.is_malignant, False)[column])[:, None]
-        blocks += [truth * inside, truth * (inside & right)]
-        blocks += [inside & ill & said, inside & ill, inside & ~ill & ~said, inside & ~ill]
-    return np.concatenate([np.asarray(block, dtype=np.float32) for block in blocks], axis=1)
-
-
-def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis of what is defined; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    return ratio(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0))
-
-
-def _from_sums(sums: np.ndarray, groups: list[str], classes: ClassList) -> dict[str, np.ndarray]:
-    sums = sums.astype(np.float64)
-    n_classes, taken = classes.n_classes, 0
-
-    def take(width: int) -> np.ndarray:
-        nonlocal taken
-        taken += width
-        return sums[:, taken - width : taken]
-
-    matrix = take(n_classes * (n_classes + 1)).reshape(-1, n_classes, n_classes + 1)
-    values = _decision_figures(matrix, classes)
-    n = matrix.sum(axis=(1, 2))
-    values["brier"], values["log_loss"] = ratio(take(1)[:, 0], n), ratio(take(1)[:, 0], n)
-    values["ece"] = ratio(np.abs(take(ECE_BINS)).sum(axis=1), n)
-    hits, false = take(len(NET_BENEFIT_THRESHOLDS)), take(len(NET_BENEFIT_THRESHOLDS))
-    values |= _net_benefit(matrix, hits, false, classes)
-    for name in groups:
-        support, right = take(n_classes), take(n_classes)
-        values[f"subgroup/{name}/bacc"] = _mean_of_defined(ratio(right, support).T)
-        caught, ill, cleared, well = (take(1)[:, 0] for _ in range(4))
-        values[f"subgroup/{name}/malignant_sensitivity"] = ratio(caught, ill)
-        values[f"subgroup/{name}/malignant_specificity"] = ratio(cleared, well)
-    if not classes.has_malignant:
-        undefined = np.full(len(sums), np.nan)
-        values |= {name: undefined for name in values if "malignant" in name or "net_benefit" in name}
-    return values
-
-
-def _decision_figures(matrix: np.ndarray, classes: ClassList) -> dict[str, np.ndarray]:
-    """From confusion matrices (b, n_classes, n_classes + 1)."""
-    n_classes, malignant = classes.n_classes, classes.is_malignant
-    support, said = matrix.sum(axis=2), matrix.sum(axis=1)[:, :n_classes]
-    right = np.diagonal(matrix, axis1=1, axis2=2)
-    n = support.sum(axis=1, keepdims=True)
-    recall = ratio(right, support)
-    false_calls = said - right
-    cleared = n - support - false_calls
-    shares = {
-        "bacc": _mean_of_defined(recall.T),
-        "malignant_bacc": _mean_of_defined(recall[:, malignant].T),
-        "accuracy": ratio(right.sum(axis=1), n[:, 0]),
-    }
-    by_class = {
-        "sensitivity": recall,
-        "specificity": ratio(cleared, n - support),
-        "ppv": ratio(right, said),
-        "npv": ratio(cleared, n - said),
-    }
-    for figure, values in by_class.items():
-        shares |= {f"{figure}/{name}": values[:, index] for index, name in enumerate(classes.codes)}
-    ill = matrix[:, malignant]
-    well = matrix[:, ~malignant]
-    caught = ill[:, :, :n_classes][:, :, malignant].sum(axis=(1, 2))
-    alarmed = well[:, :, :n_classes][:, :, malignant].sum(axis=(1, 2))
-    n_ill, n_well = ill.sum(axis=(1, 2)), well.sum(axis=(1, 2))
-    shares["malignant/sensitivity"] = ratio(caught, n_ill)
-    shares["malignant/specificity"] = ratio(n_well - alarmed, n_well)
-    shares["malignant/ppv"] = ratio(caught, caught + alarmed)
-    shares["malignant/npv"] = ratio(n_well - alarmed, n_ill + n_well - caught - alarmed)
-    return shares
-
-
-def _net_benefit(
-    matrix: np.ndarray, hits: np.ndarray, false: np.ndarray, classes: ClassList
-) -> dict[str, np.ndarray]:
-    n = matrix.sum(axis=(1, 2))
-    ill = matrix[:, classes.is_malignant].sum(axis=(1, 2))
-    shares = {}
-    for column, threshold in enumerate(NET_BENEFIT_THRESHOLDS):
-        odds = threshold / (1.0 - threshold)
-        shares[f"net_benefit/{threshold:.2f}"] = ratio(hits[:, column] - odds * false[:, column], n)
-        shares[f"net_benefit_all/{threshold:.2f}"] = ratio(ill - odds * (n - ill), n)
-    return shares
 
 
 def thresholded(probabilities: np.ndarray, decided: np.ndarray) -> np.ndarray:
