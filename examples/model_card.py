@@ -40,9 +40,9 @@ from skinlesion_cli.data.subgroups import by_patient  # noqa: E402
 from skinlesion_cli.decisions.evaluation.figures import Estimate, Figures, Labelled, evaluate  # noqa: E402
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share  # noqa: E402
 from skinlesion_cli.decisions.fit import CrossFitted, cross_fit  # noqa: E402
+from skinlesion_cli.decisions.levels import LEVELS  # noqa: E402
 from skinlesion_cli.decisions.settings import FitSettings, GuaranteeSettings, Target  # noqa: E402
 from skinlesion_cli.decisions.statistics import metrics  # noqa: E402
-from skinlesion_cli.decisions.triage import LEVELS  # noqa: E402
 from skinlesion_cli.decisions.triage_policy import triage_policy  # noqa: E402
 from skinlesion_cli.taxonomy import shipped  # noqa: E402
 

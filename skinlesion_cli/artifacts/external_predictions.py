@@ -21,7 +21,7 @@ from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import unescape_formula
 from skinlesion_cli.artifacts.predictions import Predictions, probability_columns
-from skinlesion_cli.decisions.triage import LEVELS
+from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.errors import DataError, name_items
 from skinlesion_cli.taxonomy import plain_name
 from skinlesion_cli.taxonomy.class_list import ClassList

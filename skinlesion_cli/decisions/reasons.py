@@ -58,6 +58,15 @@ def alarm_reason(name: str, score: float, threshold: float, classes: ClassList) 
     return f"{alarm_title(name, classes)} alarm {compared(score, '>', threshold)}"
 
 
+def risk_reason(risk: float, sign: str, limit: float, digits: int = 2) -> str:
+    """On which side of a limit the malignant probability is.
+
+    >>> risk_reason(0.31, ">", 0.18)
+    'malignant probability 0.31 > 0.18'
+    """
+    return f"malignant probability {compared(risk, sign, limit, digits)}"
+
+
 def plausible_reason(members: np.ndarray, classes: ClassList) -> str:
     """What a conformal set says, from bool (n_classes,).
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from skinlesion_cli.decisions import reasons as words
 from skinlesion_cli.decisions.calibration import ProbabilityCalibration
+from skinlesion_cli.decisions.former_triage import former_reasons, former_triage_levels
+from skinlesion_cli.decisions.levels import REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.statistics.metrics import checked
 from skinlesion_cli.decisions.thresholds import Decisions, decide
 from skinlesion_cli.errors import DataError
 from skinlesion_cli.taxonomy import MALIGNANT, ClassList
-
-REFER: Final = "refer"
-REVIEW: Final = "review"
-ROUTINE: Final = "routine"
-LEVELS: Final = (REFER, REVIEW, ROUTINE)
 
 
 def malignant_probability(probabilities: np.ndarray, classes: ClassList) -> np.ndarray:
@@ -60,7 +57,7 @@ class DecisionRule:
     alarms : probability of a class, or of `malignant`, above which its alarm fires.
     levels : of triage. None in calibrations that were written before alarms existed: these are triaged as
         they were, by `malignant_threshold`, which refers where the malignant probability is higher (see
-        `former_triage_levels`).
+        `former_triage`).
     conformal_minimum : one probability per class (see `conformal_set`); empty: no sets.
     """
 
@@ -179,7 +176,7 @@ def apply_rule(
         levels = former_triage_levels(
             decisions.decided, malignant, rule.malignant_threshold, sets, classes, flagged
         )
-        reasons = _former_reasons(
+        reasons = former_reasons(
             levels,
             decisions.decided,
             malignant,
@@ -264,74 +261,10 @@ def _reasons(
         risk = float(malignant[index])
         because = [reason(index) for mask, reason in raising if mask[index]]
         if level == REFER:
-            because = [_risk_reason(risk, ">", limits.refer_above), *because]
+            because = [words.risk_reason(risk, ">", limits.refer_above), *because]
         elif level == ROUTINE:
-            because = [_risk_reason(risk, "<=", limits.routine_at_most, digits=3)]
+            because = [words.risk_reason(risk, "<=", limits.routine_at_most, digits=3)]
         elif risk > limits.routine_at_most:
-            because = [_risk_reason(risk, ">", max(limits.routine_at_most, 0.0), digits=3), *because]
+            because = [words.risk_reason(risk, ">", max(limits.routine_at_most, 0.0), digits=3), *because]
         reasons.append("; ".join(because))
     return tuple(reasons)
-
-
-def _risk_reason(risk: float, sign: str, limit: float, digits: int = 2) -> str:
-    return f"malignant probability {words.compared(risk, sign, limit, digits)}"
-
-
-def _former_reasons(
-    levels: np.ndarray,
-    decided: np.ndarray,
-    malignant: np.ndarray,
-    malignant_threshold: float | None,
-    sets: np.ndarray | None,
-    classes: ClassList,
-    flagged: np.ndarray | None,
-    failed_checks: Sequence[Sequence[str]] | None,
-) -> tuple[str, ...]:
-    """The same for calibrations without `RiskLevels`."""
-    said = words.flag_reasons(failed_checks, len(levels))
-    reasons = []
-    for index, level in enumerate(levels):
-        risk, because = float(malignant[index]), []
-        over = malignant_threshold is not None and risk > malignant_threshold
-        if level == REVIEW:
-            because += [said[index]] if flagged is not None and flagged[index] else []
-            because += [words.plausible_reason(sets[index], classes)] if sets is not None else []
-        elif level == REFER:
-            if over and malignant_threshold is not None:
-                because.append(_risk_reason(risk, ">", malignant_threshold))
-            because += (
-                [f"decided {classes.codes[decided[index]]}"] if classes.is_malignant[decided[index]] else []
-            )
-        else:
-            because.append(f"decided {classes.codes[decided[index]]}")
-            if malignant_threshold is not None:
-                because.append(_risk_reason(risk, "<=", malignant_threshold))
-        reasons.append("; ".join(because))
-    return tuple(reasons)
-
-
-def former_triage_levels(
-    decided: np.ndarray,
-    malignant: np.ndarray,
-    malignant_threshold: float | None,
-    sets: np.ndarray | None,
-    classes: ClassList,
-    flagged: np.ndarray | None = None,
-) -> np.ndarray:
-    """The triage of calibrations without `RiskLevels`: `review` before `refer` before `routine`.
-
-    review : the conformal set holds benign and malignant classes, or none at all, or only malignant ones
-        where nothing else refers; or the image is flagged.
-    refer : the decided class is malignant, or the malignant probability exceeds its operating point.
-    routine : the rest.
-    """
-    over = np.zeros(len(decided), dtype=bool)
-    if malignant_threshold is not None:
-        over = np.asarray(malignant, dtype=np.float64) > malignant_threshold
-    refer = classes.is_malignant[decided] | over
-    review = np.zeros(len(decided), bool) if flagged is None else np.asarray(flagged, bool).copy()
-    if sets is not None:
-        holds_malignant = sets[:, classes.is_malignant].any(axis=1)
-        holds_benign = sets[:, ~classes.is_malignant].any(axis=1)
-        review |= (holds_malignant == holds_benign) | (holds_malignant & ~refer)
-    return np.select([review, refer], [REVIEW, REFER], default=ROUTINE)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skinlesion_cli.decisions.levels import REFER, ROUTINE
 from skinlesion_cli.decisions.settings import TriageSettings
 from skinlesion_cli.decisions.statistics import lesion_means
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import checked
-from skinlesion_cli.decisions.triage import REFER, ROUTINE, RiskLevels
+from skinlesion_cli.decisions.triage import RiskLevels
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import ClassList
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from skinlesion_cli.decisions.levels import REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.reasons import alarm_title
-from skinlesion_cli.decisions.triage import REFER, REVIEW, ROUTINE, DecisionRule
+from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 
 

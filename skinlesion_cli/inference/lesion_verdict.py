@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from skinlesion_cli.artifacts.prediction_columns import Column, ColumnSet
+from skinlesion_cli.decisions.levels import REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.thresholds import decide
-from skinlesion_cli.decisions.triage import REFER, REVIEW, ROUTINE, DecisionRule
+from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.taxonomy.class_list import ClassList
 

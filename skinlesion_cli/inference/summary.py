@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from skinlesion_cli.data.reading.inputs import ImageInput
-from skinlesion_cli.decisions.triage import LEVELS
+from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 
 _SHOWN = 5

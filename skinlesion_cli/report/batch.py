@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from skinlesion_cli.decisions.levels import LEVELS, REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.reasons import CHECK_WORDS
-from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW, ROUTINE
 from skinlesion_cli.decisions.triage_policy import LevelRule
 from skinlesion_cli.explain.placement import MOSTLY
 from skinlesion_cli.inference.lesion_verdict import LesionVerdict, lesion_severity

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from skinlesion_cli.decisions.evaluation.figures import Labelled, evaluate
 from skinlesion_cli.decisions.fit import cross_fit, fit_rule
+from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.decisions.policies.cost import cost_matrix
 from skinlesion_cli.decisions.settings import Costs, FitSettings, Target, TriageSettings
-from skinlesion_cli.decisions.triage import LEVELS, apply_rule, malignant_probability
+from skinlesion_cli.decisions.triage import apply_rule, malignant_probability
 from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.taxonomy import MALIGNANT, ClassList, DiagnosticClass, mapping_between

@@ -15,6 +15,7 @@ from skinlesion_cli.decisions.calibration import ProbabilityCalibration, apply_l
 from skinlesion_cli.decisions.ensemble import combine, stacked_weights
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, targets_met
 from skinlesion_cli.decisions.fit import fit_rule
+from skinlesion_cli.decisions.former_triage import former_triage_levels
 from skinlesion_cli.decisions.policies import cost
 from skinlesion_cli.decisions.policies.published import PUBLISHED_GRID, published_thresholds
 from skinlesion_cli.decisions.probability_fit import fit, sharpness
@@ -23,7 +24,7 @@ from skinlesion_cli.decisions.statistics import bounds, metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.resampling import Ranking, Resamples
-from skinlesion_cli.decisions.triage import DecisionRule, apply_rule, former_triage_levels
+from skinlesion_cli.decisions.triage import DecisionRule, apply_rule
 from skinlesion_cli.decisions.triage_fit import conformal_minima
 from skinlesion_cli.errors import DataError, UsageError
 from tests.support.class_lists import ISIC2018

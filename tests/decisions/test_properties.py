@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from skinlesion_cli.decisions.calibration import apply_temperature
 from skinlesion_cli.decisions.ensemble import bacc_weights, combine
 from skinlesion_cli.decisions.evaluation.figures import thresholded
+from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.decisions.policies import guaranteed
 from skinlesion_cli.decisions.policies.published import published_thresholds
 from skinlesion_cli.decisions.settings import FitSettings, Target
 from skinlesion_cli.decisions.statistics import bounds
 from skinlesion_cli.decisions.statistics.metrics import balanced_accuracy, scored_argmax
 from skinlesion_cli.decisions.thresholds import decide
-from skinlesion_cli.decisions.triage import LEVELS, DecisionRule, apply_rule, malignant_probability
+from skinlesion_cli.decisions.triage import DecisionRule, apply_rule, malignant_probability
 from tests.support.class_lists import ISIC2018
 
 

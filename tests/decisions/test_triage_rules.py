@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skinlesion_cli.decisions.former_triage import former_triage_levels
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.thresholds import decide
 from skinlesion_cli.decisions.triage import (
@@ -12,7 +13,6 @@ from skinlesion_cli.decisions.triage import (
     RiskLevels,
     apply_rule,
     conformal_set,
-    former_triage_levels,
     malignant_probability,
     triage_levels,
 )

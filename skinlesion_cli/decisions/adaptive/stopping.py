@@ -16,12 +16,7 @@ import numpy as np
 
 from skinlesion_cli.decisions.adaptive.forward_passes import Steps
 from skinlesion_cli.decisions.thresholds import class_scores, decide, priority_order
-from skinlesion_cli.decisions.triage import (
-    DecisionRule,
-    RiskLevels,
-    apply_rule,
-    malignant_probability,
-)
+from skinlesion_cli.decisions.triage import DecisionRule, RiskLevels, apply_rule, malignant_probability
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.taxonomy import MALIGNANT, ClassList
 

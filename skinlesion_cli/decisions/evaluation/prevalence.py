@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.decisions.evaluation.triage_figures import Interval
+from skinlesion_cli.decisions.levels import LEVELS, REFER
 from skinlesion_cli.decisions.statistics.lesions import group
 from skinlesion_cli.decisions.statistics.metrics import ratio
 from skinlesion_cli.decisions.statistics.resampling import Resamples, lesion_sums
-from skinlesion_cli.decisions.triage import LEVELS, REFER
 from skinlesion_cli.errors import DataError, UsageError
 from skinlesion_cli.taxonomy import ClassList
 

@@ -13,6 +13,7 @@ from skinlesion_cli.decisions.evaluation.calibration_figures import calibration_
 from skinlesion_cli.decisions.evaluation.figures import Figures, Labelled
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share, levels_kept, targets_met
 from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures
+from skinlesion_cli.decisions.levels import LEVELS, ROUTINE
 from skinlesion_cli.decisions.settings import Target
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.lesions import group
@@ -87,14 +88,14 @@ def _by_class(labels: np.ndarray, classes: ClassList) -> dict[str, int]:
 def _triage(levels: np.ndarray, labels: np.ndarray, codes: np.ndarray, classes: ClassList) -> dict[str, Any]:
     ill = classes.is_malignant[labels]
     levels_summary: dict[str, Any] = {}
-    for level in triage.LEVELS:
+    for level in LEVELS:
         at = levels == level
         levels_summary[level] = {
             "images": int(at.sum()),
             "share_of_malignant": float(metrics.ratio((at & ill).sum(), ill.sum())),
             "share_of_benign": float(metrics.ratio((at & ~ill).sum(), (~ill).sum())),
         }
-    seen = levels != triage.ROUTINE
+    seen = levels != ROUTINE
     levels_summary["malignant_lesions_seen"] = asdict(lesion_share(seen[ill], codes[ill]))
     return levels_summary
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from skinlesion_cli.decisions.levels import LEVELS, REFER, REVIEW
 from skinlesion_cli.decisions.statistics.bounds import binomial_interval
 from skinlesion_cli.decisions.statistics.lesions import group, votes
 from skinlesion_cli.decisions.statistics.metrics import ratio
 from skinlesion_cli.decisions.statistics.resampling import Resamples, lesion_sums
-from skinlesion_cli.decisions.triage import LEVELS, REFER, REVIEW
 from skinlesion_cli.taxonomy import ClassList
 
 # Chances of malignancy at which one would act: from 1 in 50 to 1 in 2.

@@ -14,6 +14,7 @@ from skinlesion_cli.decisions.evaluation.difference import bacc_difference
 from skinlesion_cli.decisions.evaluation.targets_met import lesion_share
 from skinlesion_cli.decisions.evaluation.triage_figures import triage_figures as by_level
 from skinlesion_cli.decisions.fit import CrossFitted
+from skinlesion_cli.decisions.levels import ROUTINE
 from skinlesion_cli.decisions.policies.registry import policy_of
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
@@ -88,7 +89,7 @@ def triage_figures(
         of_levels = {
             **by_level(labels, risk, unseen.triage, lesion_ids, classes),
             "malignant_lesions_in_routine": _missed(
-                (unseen.triage == triage.ROUTINE)[malignant], lesions.codes[malignant]
+                (unseen.triage == ROUTINE)[malignant], lesions.codes[malignant]
             ),
         }
     return {

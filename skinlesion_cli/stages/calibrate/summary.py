@@ -9,8 +9,8 @@ from typing import Any
 
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.decisions.fit import FittedRule
+from skinlesion_cli.decisions.levels import REFER, ROUTINE
 from skinlesion_cli.decisions.policies.base import Guarantee
-from skinlesion_cli.decisions.triage import REFER, ROUTINE
 from skinlesion_cli.decisions.triage_fit import LevelGuarantee
 from skinlesion_cli.result import StageResult, Table, percent
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.data.reading.folders import describe, summary_lines
-from skinlesion_cli.decisions.triage import LEVELS
+from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.decisions.triage_policy import LevelRule, triage_policy
 from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.inference import loading
