@@ -1,6 +1,7 @@
 """Triage by calibrations that were written before alarms and risk levels existed (version 0.1).
 
-They hold at most one threshold on the malignant probability, and are applied as they were when they were fitted.
+They hold at most one threshold on the malignant probability, and are applied as they were when they were
+fitted.
 """
 
 from __future__ import annotations
