@@ -8,6 +8,6 @@ schema, before any of it is used. Names that earlier versions wrote are translat
     Manifest -> Split -> Checkpoint, Predictions -> Ensemble -> Calibration -> Bundle
 
 A `Bundle` is all that prediction needs; `workspace` knows where each artifact lies. Tables of results have a
-format of their own (`prediction_file`); tables that people bring are read by `user_tables` and
-`external_predictions`.
+format of their own (`prediction_file`); tables that people bring are read by `user_tables`,
+`external_tables`, `external_truth` and `external_predictions`.
 """

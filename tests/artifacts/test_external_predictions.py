@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts import external_predictions, external_truth
 from skinlesion_cli.errors import DataError
 from tests.support.class_lists import ISIC2018
 
@@ -20,7 +20,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_truth_one_hot_and_odd_ids_stay_text(tmp_path: Path):
-    found = external_predictions.read_truth(
+    found = external_truth.read_truth(
         write(tmp_path, HEADER + "NA,1.0,0,0,0,0,0,0\n001,0,0,0,0,0,0,1.0\n1e5,0,1,0,0,0,0,0\n"),
         classes=ISIC2018,
     )
@@ -42,7 +42,7 @@ def test_truth_one_hot_and_odd_ids_stay_text(tmp_path: Path):
 )
 def test_truth_that_cannot_be_used(tmp_path: Path, text: str, says: str):
     with pytest.raises(DataError, match=says):
-        external_predictions.read_truth(write(tmp_path, text), classes=ISIC2018)
+        external_truth.read_truth(write(tmp_path, text), classes=ISIC2018)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_predictions_that_cannot_be_used(tmp_path: Path, row: str, says: str):
 
 
 def test_images_without_truth_and_missing_files(tmp_path: Path):
-    truth = external_predictions.read_truth(write(tmp_path, "id,label\nb,MEL\n"), classes=ISIC2018)
+    truth = external_truth.read_truth(write(tmp_path, "id,label\nb,MEL\n"), classes=ISIC2018)
     path = tmp_path / "p.csv"
     path.write_text(HEADER + "a,1,0,0,0,0,0,0\n")
     with pytest.raises(DataError, match="without a known class: a"):
@@ -76,7 +76,7 @@ def test_images_without_truth_and_missing_files(tmp_path: Path):
 
 
 def test_columns_in_any_case_and_ids_with_or_without_folder_and_suffix(tmp_path: Path):
-    truth = external_predictions.read_truth(
+    truth = external_truth.read_truth(
         write(tmp_path, "Image_ID,Label\nISIC_1,NV\nISIC_2,MEL\nISIC_3,BKL\n"), classes=ISIC2018
     )
     path = tmp_path / "p.csv"
@@ -94,7 +94,7 @@ def test_columns_in_any_case_and_ids_with_or_without_folder_and_suffix(tmp_path:
 
 
 def test_ids_that_are_ambiguous_without_their_folder_are_refused(tmp_path: Path):
-    truth = external_predictions.read_truth(write(tmp_path, "id,label\na,MEL\n"), classes=ISIC2018)
+    truth = external_truth.read_truth(write(tmp_path, "id,label\na,MEL\n"), classes=ISIC2018)
     path = tmp_path / "p.csv"
     path.write_text(HEADER + "x/a.jpg,1,0,0,0,0,0,0\ny/a.jpg,1,0,0,0,0,0,0\n")
     with pytest.raises(DataError, match="more than once: a"):
@@ -130,7 +130,7 @@ def test_failed_rows_are_not_swallowed(tmp_path: Path):
 def test_truth_as_people_write_it(tmp_path: Path):
     path = write(tmp_path, "")
     path.write_bytes("Filename;DX;Lesion ID\r\na.jpg;melanoma;L1\r\nb.jpg;naevus;L1\r\n".encode("utf-16"))
-    found = external_predictions.read_truth(path, classes=ISIC2018)
+    found = external_truth.read_truth(path, classes=ISIC2018)
     assert found.table.to_dict("list") == {
         "id": ["a.jpg", "b.jpg"],
         "label": ["MEL", "NV"],

@@ -18,7 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import envelope, external_predictions, own_files, prediction_file
+from skinlesion_cli.artifacts import (
+    envelope,
+    external_predictions,
+    external_truth,
+    own_files,
+    prediction_file,
+)
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.training_images import StoredTrainingImages
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -220,7 +226,7 @@ def predictions_of_others(source: random.Random) -> object:
 
 def truth(source: random.Random) -> object:
     with file_of("t.csv", containers.table(source, source.choice(_CSVS))) as path:
-        return external_predictions.read_truth(path, classes=ISIC2018)
+        return external_truth.read_truth(path, classes=ISIC2018)
 
 
 def own_labels(source: random.Random) -> object:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from skinlesion_cli.artifacts import prediction_file
-from skinlesion_cli.artifacts.external_predictions import read_predictions, read_truth
+from skinlesion_cli.artifacts.external_predictions import read_predictions
+from skinlesion_cli.artifacts.external_truth import read_truth
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, unescape_formula
 from skinlesion_cli.errors import ArtifactError, ImageError
 from skinlesion_cli.inference.prediction import ERROR, Prediction

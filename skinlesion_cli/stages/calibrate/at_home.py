@@ -17,7 +17,7 @@ from pydantic import Field, InstanceOf
 
 from skinlesion_cli.artifacts import output_checks
 from skinlesion_cli.artifacts.bundle import Bundle, copy_model, resolve_model
-from skinlesion_cli.artifacts.external_predictions import bare_id
+from skinlesion_cli.artifacts.external_truth import bare_id
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace, with_metadata

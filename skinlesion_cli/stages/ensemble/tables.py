@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts import external_predictions, external_tables, external_truth
 from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -29,11 +29,11 @@ def read_tables(
     SkinLesionError : a table cannot be read, or its classes do not map onto those of the workspace.
     """
     classes = class_list_of(workspace)
-    truth = external_predictions.find_truth(truth_path, workspace.manifest, classes)
+    truth = external_truth.find_truth(truth_path, workspace.manifest, classes)
     tables, mapped = [], []
     for path in paths:
         # A model of finer classes counts by sums of its probabilities; its columns tell which classes it has.
-        fine = external_predictions.list_of_table(path, (classes, *map(shipped, SHIPPED)))
+        fine = external_tables.list_of_table(path, (classes, *map(shipped, SHIPPED)))
         table = external_predictions.read_predictions(path, truth, classes=fine, label_classes=classes)
         if not fine.agrees_with(classes):
             mapping = mapping_between(fine, classes)

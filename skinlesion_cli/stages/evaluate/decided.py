@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skinlesion_cli.artifacts import external_predictions
+from skinlesion_cli.artifacts import external_predictions, external_tables, external_truth
 from skinlesion_cli.artifacts.bundle import Bundle, bundled_model
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.class_list import class_list_of
@@ -119,8 +119,8 @@ def _judge_table(
     of_labels = class_list_of(workspace) if settings.classes is None else class_list(settings.classes)
     # Results of a finer model than the one that the labels are for are told by their columns.
     candidates = (of_labels, class_list_of(workspace), *map(shipped, SHIPPED))
-    classes = external_predictions.list_of_table(path, candidates)
-    truth = external_predictions.find_truth(settings.truth, workspace.manifest, of_labels)
+    classes = external_tables.list_of_table(path, candidates)
+    truth = external_truth.find_truth(settings.truth, workspace.manifest, of_labels)
     table = external_predictions.read_predictions(
         path, truth, settings.part, classes=classes, label_classes=of_labels
     )
