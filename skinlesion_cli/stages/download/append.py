@@ -25,12 +25,8 @@ from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.download.duplicates import notes_about_copies
-from skinlesion_cli.stages.download.stage import (
-    DownloadSettings,
-    attribution_text,
-    next_command,
-    sides_table,
-)
+from skinlesion_cli.stages.download.stage import DownloadSettings, attribution_text
+from skinlesion_cli.stages.download.summary import next_command, sides_table
 from skinlesion_cli.taxonomy.class_list import ClassList
 from skinlesion_cli.taxonomy.shipped import class_list
 

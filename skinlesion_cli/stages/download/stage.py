@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
-import pandas as pd
 from pydantic import Field, NonNegativeInt, model_validator
 
-from skinlesion_cli.artifacts.class_list import StoredClassList, as_figures
+from skinlesion_cli.artifacts.class_list import StoredClassList
 from skinlesion_cli.artifacts.files import atomic_write, exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.near_duplicates import Duplicates
-from skinlesion_cli.artifacts.split import PARTS, Split
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data import splits
@@ -31,15 +30,11 @@ from skinlesion_cli.data.sources.isic2018 import PARTS as OFFICIAL_PARTS
 from skinlesion_cli.data.sources.registry import SOURCES, read_source, require_there
 from skinlesion_cli.errors import SkinLesionError, name_items
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult, Table, percent
+from skinlesion_cli.result import StageResult, percent
+from skinlesion_cli.stages.download import summary
 from skinlesion_cli.stages.download.duplicates import notes_about, notes_about_copies, pair_table
 from skinlesion_cli.taxonomy.class_list import ClassList
 from skinlesion_cli.taxonomy.shipped import DEFAULT, class_list
-
-
-def next_command(split: Split, arch: str = "efficientnet_lite0") -> str:
-    """The training that comes next."""
-    return f"skinlesion train --arch {arch}" + (f" --folds {split.n_folds}" if split.n_folds else "")
 
 
 class DownloadSettings(StageSettings):
@@ -140,7 +135,7 @@ def run(
         if pairs is None:
             # Free of charge; the search for near duplicates names these too.
             notes += notes_about_copies(manifest, split, "--move-duplicates keeps them together")
-    return _result(manifest, split, artifacts, notes, pairs)
+    return summary.result(manifest, split, artifacts, notes, pairs)
 
 
 def _sources_by_id(workspace: Workspace) -> dict[str, str]:
@@ -163,27 +158,7 @@ def _dry_run(
     planned = isic2018_files.plan(
         _wanted(settings, files), workspace.archives, _addresses(settings), patience, ask=True
     )
-    missing = sum(item.missing_bytes for item in planned)
-    rows = [[item.file.name, f"{item.total_bytes:,}", f"{item.missing_bytes:,}"] for item in planned]
-    return StageResult(
-        command="download",
-        headline=[f"would fetch {missing / 1e6:,.1f} MB from {planned[0].urls[0].rpartition('/')[0]}/"],
-        figures={
-            "dry_run": True,
-            "missing_bytes": missing,
-            "files": [
-                {
-                    "name": item.file.name,
-                    "urls": list(item.urls),
-                    "bytes": item.total_bytes,
-                    "missing_bytes": item.missing_bytes,
-                }
-                for item in planned
-            ],
-        },
-        tables=[Table("Files", ["file", "bytes", "to fetch"], rows)],
-        next_command="skinlesion download",
-    )
+    return summary.dry_run_result(planned)
 
 
 def _wanted(settings: DownloadSettings, files: Sequence[OfficialFile]) -> list[OfficialFile]:
@@ -295,66 +270,3 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]
         f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
     )
     return leaking
-
-
-def sides_table(title: str, images: pd.DataFrame, split_table: pd.DataFrame, codes: Sequence[str]) -> Table:
-    """Images by class and side: folds, and parts outside of them."""
-    side = ("fold " + split_table["fold"]).where(split_table["fold"] != "", split_table["part"])
-    side_of = dict(zip(split_table["id"], side, strict=True))
-    counts = Counter(
-        (label, side_of[identity])
-        for identity, label in zip(images["id"], images["label"], strict=True)
-        if identity in side_of
-    )
-    sides = sorted(set(side_of.values()), key=lambda name: (not name.startswith("fold"), len(name), name))
-    cells = [[label, *(counts[label, name] for name in sides)] for label in codes]
-    return Table(title, ["class", *sides], cells)
-
-
-def _result(
-    manifest: Manifest,
-    split: Split,
-    artifacts: Sequence[str],
-    notes: Sequence[str],
-    pairs: Sequence[Pair] | None,
-) -> StageResult:
-    counts = splits.class_counts(manifest.table, split.table, codes=manifest.classes.codes)
-    rows = [[name, *(counts[part][name] for part in PARTS)] for name in manifest.classes.codes]
-    rows.append(["all", *(sum(counts[part].values()) for part in PARTS)])
-    folds = f", {split.n_folds} folds in train" if split.n_folds else ""
-    sources = Counter(manifest.table["source"])
-    headline = f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions; {manifest.licence}"
-    if len(sources) > 1:
-        headline += "; " + ", ".join(f"{count:,} of {source}" for source, count in sorted(sources.items()))
-    tables = [
-        Table(
-            f"Images by class and part ({split.strategy}, seed {split.seed}{folds})", ["class", *PARTS], rows
-        )
-    ]
-    if split.n_folds:
-        tables.append(
-            sides_table("Images by class and fold", manifest.table, split.table, manifest.classes.codes)
-        )
-    return StageResult(
-        command="download",
-        headline=[headline],
-        figures={
-            "images": len(manifest.table),
-            "lesions": manifest.n_lesions,
-            "classes": as_figures(manifest.classes),
-            "class_counts": manifest.class_counts,
-            "sources": dict(sorted(sources.items())),
-            "split": {
-                "strategy": split.strategy,
-                "seed": split.seed,
-                "folds": split.n_folds,
-                "leaks_lesions": split.leaks_lesions,
-                "class_counts": counts,
-            },
-            "near_duplicate_pairs": None if pairs is None else len(pairs),
-        },
-        tables=tables,
-        artifacts=artifacts,
-        warnings=notes,
-        next_command=next_command(split),
-    )
