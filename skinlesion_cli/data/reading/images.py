@@ -8,26 +8,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-    features,
-)
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from skinlesion_cli.data.reading import colour, completeness, kinds, modes
 from skinlesion_cli.data.reading import jpeg as jpegs
@@ -35,27 +22,14 @@ from skinlesion_cli.data.reading.dicom import decode_dicom
 from skinlesion_cli.data.reading.kinds import HEAD_BYTES, FileKind, kind_of
 from skinlesion_cli.data.reading.limits import MAX_PIXELS, MIN_SIDE_PX, check_file, check_size, read_bytes
 from skinlesion_cli.data.reading.loaded import LoadedImage
+from skinlesion_cli.data.reading.orientation import orientation_of, upright
+from skinlesion_cli.data.reading.pillow_classes import pillow_class
 from skinlesion_cli.errors import ImageError
 
 # Reduced-scale decoding keeps at least this many times the pixels that are asked for on each side. On sharp
 # photographs (JPEG quality 92, brought to the same size afterwards) the gradients of the result are 1 %
 # weaker than without it at a margin of 2, 4 to 5 % at 1.2 and 6 to 7 % at 1.
 REDUCED_MARGIN = 2.0
-_ORIENTATION_TAG = 0x0112
-# The classes themselves, not `Image.open`: that tries others, some of which start programs (EPS), and refuses
-# sizes by a limit of its own, which is not the user's.
-_PLUGINS: dict[str, Callable[[io.BytesIO], Any]] = {
-    "JPEG": JpegImagePlugin.jpeg_factory,
-    "PNG": PngImagePlugin.PngImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
-}
-# Libraries that a build of Pillow may lack.
-_BUILT_IN = {"JPEG2000": "jpg_2000", "AVIF": "avif"}
 # Memory beside that of a plain RGB image: OpenJPEG keeps 4 bytes per sample, twice; the video decoders keep
 # planes of 16 bits and their references; that of WebP keeps two canvases.
 _COST = {"JPEG2000": 4, "AVIF": 2, "HEIF": 2, "WEBP": 1.5}
@@ -126,10 +100,10 @@ def load_image(
             if min(image.size) < 1:
                 raise ImageError("damaged", "the image has no pixels")
             pixels, notes = _from_plugin(image, data)
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         if image.format in _ANIMATED and getattr(image, "is_animated", False):
             notes.append("an animation: only its first frame is read")
-    return LoadedImage(_upright(pixels, orientation), tuple(notes), reduced=scale != 1)
+    return LoadedImage(upright(pixels, orientation), tuple(notes), reduced=scale != 1)
 
 
 def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = MIN_SIDE_PX) -> None:
@@ -196,9 +170,9 @@ def image_size(path: Path) -> tuple[int, int]:
                 height, width = decode_dicom(path, max_pixels=1 << 62, min_side_px=1).pixels.shape[:2]
                 return width, height
             file.seek(0)
-            with _plugin(kind)(file) as image:  # type: ignore[arg-type]
+            with pillow_class(kind)(file) as image:  # type: ignore[arg-type]
                 width, height = image.size
-                turned = _orientation(image) >= 5
+                turned = orientation_of(image) >= 5
                 return (height, width) if turned else (width, height)
     except ImageError:
         raise
@@ -222,7 +196,7 @@ def _opened(
     # Where the name alone said so, the content is none of the kinds that are known.
     if not kind_of(data[:HEAD_BYTES], "").image:
         raise _not_an_image(data)
-    plugin = _plugin(kind)
+    plugin = pillow_class(kind)
     try:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         header = None
@@ -255,33 +229,6 @@ def _opened(
         # Decoders raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error ...
         reason = "truncated" if "truncated" in str(error).lower() else "damaged"
         raise ImageError(reason, f"the image is {reason}: {error}") from None
-
-
-def _plugin(kind: FileKind) -> Callable[[io.BytesIO], Any]:
-    """The Pillow class that reads a kind of file.
-
-    Raises
-    ------
-    ImageError : `unsupported_kind`, `needs_extra` or `not_an_image`.
-    """
-    if kind.reader == "heif":
-        try:
-            from pillow_heif import HeifImageFile
-        except ImportError:
-            raise ImageError(
-                "needs_extra",
-                "this is a HEIF image (HEIC); reading it needs `pip install 'skinlesion[heif]'`",
-            ) from None
-        reader: Callable[[io.BytesIO], Any] = HeifImageFile
-        return reader
-    needed = _BUILT_IN.get(kind.pillow)
-    if needed is not None and not features.check(needed):
-        raise ImageError("unsupported_kind", f"this build of Pillow reads no {kind.name}; convert it to PNG")
-    if kind.pillow in _PLUGINS:
-        return _PLUGINS[kind.pillow]
-    if kind.image:
-        raise ImageError("unsupported_kind", f"{kind.name} is not read. {kind.advice}".strip())
-    raise ImageError("not_an_image", f"this is not an image ({kind.name})")
 
 
 def _not_an_image(data: bytes) -> ImageError:
@@ -319,28 +266,6 @@ def _from_plugin(image: Any, data: bytes) -> tuple[np.ndarray, list[str]]:
         pixels, more = colour.from_code_points(pixels, *points)
         notes += more
     return pixels, notes
-
-
-def _orientation(image: Any) -> int:
-    """The EXIF orientation, 1 to 8."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:
-        # An EXIF block that cannot be read says nothing about the orientation; the pixels are intact.
-        return 1
-    return orientation if orientation in range(2, 9) else 1
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation == 1:
-        return pixels
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _looks_like(data: bytes) -> str:
