@@ -22,8 +22,8 @@ _Signature = tuple[int, int]
 class Arrivals:
     """Images that arrive below a folder; each is handed out once.
 
-    A file is complete when its size and time of change are the same in two looks, one after the other, and it
-    is not empty. Hidden files, links, and names that end like those of unfinished downloads are passed over.
+    A file is complete when its size and modification time are the same in two checks in a row, and it
+    is not empty. Hidden files, links, and names that end like those of unfinished downloads are skipped.
 
     Parameters
     ----------
