@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -74,6 +74,16 @@ class Manifest(StoredArtifact):
     @property
     def n_lesions(self) -> int:
         return int(self.table["lesion_id"].nunique())
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """How many images there are, by class and source, in JSON types."""
+        return {
+            "images": len(self.table),
+            "lesions": self.n_lesions,
+            "class_counts": self.class_counts,
+            "sources": dict(sorted(Counter(self.table["source"]).items())),
+        }
 
     def rows(self, ids: list[str]) -> pd.DataFrame:
         """The rows of these ids, in this order."""

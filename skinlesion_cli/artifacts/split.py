@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 from pydantic import Field
@@ -75,6 +75,16 @@ class Split(StoredArtifact):
     @property
     def n_folds(self) -> int:
         return len({fold for fold in self.table["fold"] if fold != ""})
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """How it was made, in JSON types."""
+        return {
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "folds": self.n_folds,
+            "leaks_lesions": self.leaks_lesions,
+        }
 
     # A split cannot be checked without the manifest whose images and lesions it divides.
     @classmethod

@@ -52,19 +52,9 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     in_split = set(split.table["id"])
     left_out = [identity for identity in manifest.table["id"] if identity not in in_split]
     figures: dict[str, Any] = {
-        "images": len(manifest.table),
-        "lesions": manifest.n_lesions,
-        "class_counts": manifest.class_counts,
-        "sources": dict(sorted(Counter(manifest.table["source"]).items())),
+        **manifest.figures,
         "patients": n_patients,
-        "split": {
-            "strategy": split.strategy,
-            "seed": split.seed,
-            "folds": split.n_folds,
-            "leaks_lesions": split.leaks_lesions,
-            "class_counts": counts,
-            "left_out": len(left_out),
-        },
+        "split": {**split.figures, "class_counts": counts, "left_out": len(left_out)},
         "lesions_by_part": lesions,
         "images_per_lesion": _images_per_lesion(manifest.table),
         "identical_files": copies,
