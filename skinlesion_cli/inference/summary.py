@@ -10,6 +10,7 @@ from typing import Any
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.inference.prediction import ERROR, Prediction
+from skinlesion_cli.result import counted
 
 _SHOWN = 5
 
@@ -64,6 +65,14 @@ class Tally:
             "in_training": self.in_training,
             "mean_forward_passes": round(self.forward_passes / self.images, 3) if self.images else None,
         }
+
+
+def in_training_warning(count: int, total: int, ids: str) -> str:
+    """What is said of `count` of `total` images that the model has seen in training; `ids` names them."""
+    return (
+        f"{count} of {counted(total, 'image')} are in the training data of the model: {ids}. What it says "
+        "of them is no evidence of how well it works on new images"
+    )
 
 
 def _named(first: Sequence[str], count: int) -> str:

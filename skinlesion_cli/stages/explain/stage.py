@@ -37,6 +37,7 @@ from skinlesion_cli.inference.loading import AUTO, gpu_is_there
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.predictor import Predictor
 from skinlesion_cli.inference.runtimes.registry import RUNTIMES
+from skinlesion_cli.inference.summary import in_training_warning
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_batches, in_order
 from skinlesion_cli.progress import Reporter
@@ -249,10 +250,7 @@ def _result(
     if zero:
         warnings.append(f"{len(zero)} maps are all zero, so no region supports the class: {name_items(zero)}")
     if in_training:
-        warnings.append(
-            f"{len(in_training)} of {counted(n_images, 'image')} are in the training data of the model: "
-            f"{name_items(in_training)}. Their maps are no evidence of how it works on new images"
-        )
+        warnings.append(in_training_warning(len(in_training), n_images, name_items(in_training)))
     return StageResult(
         command="explain",
         headline=[

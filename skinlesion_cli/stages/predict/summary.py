@@ -15,7 +15,7 @@ from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.inference import loading
 from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
 from skinlesion_cli.inference.prediction import ERROR
-from skinlesion_cli.inference.summary import Tally
+from skinlesion_cli.inference.summary import Tally, in_training_warning
 from skinlesion_cli.result import StageResult, counted
 from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
@@ -76,10 +76,7 @@ def result(
             f"{counted(tally.flagged, 'image')} failed a check of the quality gate: flagged for review"
         )
     if tally.in_training:
-        warnings.append(
-            f"{tally.in_training} of {counted(tally.images, 'image')} are in the training data of the model: "
-            f"{tally.name_in_training()}. What it says of them is no evidence of how well it works"
-        )
+        warnings.append(in_training_warning(tally.in_training, tally.images, tally.name_in_training()))
     return StageResult(
         command="predict",
         headline=headline,
