@@ -15,6 +15,9 @@ class Task(Protocol):
 
     def advance(self, steps: float = 1) -> None: ...
 
+    def skip(self, steps: float) -> None:
+        """Steps that an earlier run has done: they count as done, but say nothing of the speed."""
+
     def describe(self, text: str) -> None: ...
 
 
@@ -35,6 +38,9 @@ class Reporter(Protocol):
 
 class _SilentTask:
     def advance(self, steps: float = 1) -> None:
+        pass
+
+    def skip(self, steps: float) -> None:
         pass
 
     def describe(self, text: str) -> None:

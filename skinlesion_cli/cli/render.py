@@ -159,6 +159,10 @@ class _LiveTask:
         if speed:
             self.progress.update(self.identity, speed=f"{speed:.1f} {self.unit}/s")
 
+    def skip(self, steps: float) -> None:
+        # Not by `update`, whose steps are samples of the speed.
+        self.progress._tasks[self.identity].completed += steps
+
     def describe(self, text: str) -> None:
         self.progress.update(self.identity, description=printable(text))
 

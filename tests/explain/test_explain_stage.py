@@ -193,6 +193,8 @@ class Counting(SilentReporter):
     def advance(self, steps: float = 1) -> None:
         self.steps[self.current] += steps
 
+    skip = advance
+
     def describe(self, text: str) -> None:
         pass
 

@@ -65,8 +65,12 @@ class Progress:
 
 @dataclass
 class EpochTime:
-    """Seconds of one epoch: all of it, its training steps, and the wait for batches among them."""
+    """Seconds of one epoch: all of it, its training steps, and the wait for batches among them.
 
+    `n_steps` were trained in them: after a resume within the epoch, fewer than the epoch has.
+    """
+
+    n_steps: int = 0
     total_s: float = 0.0
     training_s: float = 0.0
     waiting_s: float = 0.0
@@ -153,11 +157,12 @@ class Trainer:
         saved_at = time.monotonic()
         label = f"epoch {progress.epoch + 1}/{recipe.epochs} at {size_px} px"
         with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
-            task.advance(progress.step)
+            task.skip(progress.step)
             for batch in _timed(self.batches(progress.epoch, size_px, progress.step), epoch_time):
                 self._freeze_when_due()
                 self.train_step(batch)
                 progress.step += 1
+                epoch_time.n_steps += 1
                 task.advance()
                 if signals.pending is not None or time.monotonic() - saved_at > SAVE_INTERVAL_S:
                     self._read_losses()

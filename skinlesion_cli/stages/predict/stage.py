@@ -255,7 +255,7 @@ def _skip_finished(
             tally.add(prediction)
             if lesions is not None:
                 lesions.of(prediction.id)
-        task.advance(len(predictions))
+        task.skip(len(predictions))
     surplus = next(finished, None)
     if surplus is not None:
         raise ArtifactError(

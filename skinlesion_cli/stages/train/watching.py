@@ -57,8 +57,10 @@ class Watcher:
         # The duration of an epoch is proportional to its number of pixels:
         # later epochs may use larger images.
         work = [recipe.size_px_at(epoch / recipe.epochs) ** 2 for epoch in range(recipe.epochs)]
-        left_s = time.total_s / work[n_epochs - 1] * sum(work[n_epochs:])
-        images = self._steps * recipe.batch_size
+        evaluation_s = time.total_s - time.training_s
+        epoch_s = time.training_s * self._steps / max(time.n_steps, 1) + evaluation_s
+        left_s = epoch_s / work[n_epochs - 1] * sum(work[n_epochs:])
+        images = time.n_steps * recipe.batch_size
         return {
             "epoch": f"{n_epochs}/{recipe.epochs}",
             "rate": row["learning_rate"],
