@@ -20,6 +20,8 @@ _Deviation = Annotated[float, Field(ge=1e-3, le=10.0)]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Interpolation = Literal["antialias", "antialias-bicubic"]
+
 
 class Frozen(BaseModel):
     """Base of all settings: immutable; an unknown key is an error."""
@@ -46,7 +48,8 @@ class Preprocessing(Frozen):
     """
 
     input_size_px: Annotated[int, Field(ge=16, le=1024)] = 224
-    interpolation: Literal["antialias"] = "antialias"
+    # Both filters widen as an image shrinks: a triangle (bilinear where it is enlarged), or cubic.
+    interpolation: Interpolation = "antialias"
     # Every image is first reduced to at most this many pixels per side, so that a sharp 6000 px photograph
     # and a 200 px thumbnail reach the network equally sharp. None: resized to input_size_px directly.
     harmonise_px: Annotated[int, Field(ge=16, le=2048)] | None = None

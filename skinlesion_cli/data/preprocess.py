@@ -8,14 +8,19 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from skinlesion_cli.config.schema import Preprocessing
+from skinlesion_cli.config.schema import Interpolation, Preprocessing
+
+FILTERS: dict[Interpolation, Image.Resampling] = {
+    "antialias": Image.Resampling.BILINEAR,
+    "antialias-bicubic": Image.Resampling.BICUBIC,
+}
 
 
-def resize_square(image: np.ndarray, size_px: int) -> np.ndarray:
+def resize_square(image: np.ndarray, size_px: int, interpolation: Interpolation = "antialias") -> np.ndarray:
     """Squeeze an image to a square, aspect ratio not kept.
 
-    A triangle filter (Pillow's BILINEAR) whose width follows the scale, so shrinking is antialiased;
-    enlarging is plain bilinear interpolation.
+    A triangle or cubic filter (Pillow's BILINEAR and BICUBIC) whose width follows the scale, so shrinking is
+    antialiased; enlarging is plain bilinear or bicubic interpolation.
 
     Parameters
     ----------
@@ -28,7 +33,7 @@ def resize_square(image: np.ndarray, size_px: int) -> np.ndarray:
     if image.shape[:2] == (size_px, size_px):
         return image
     # reducing_gap=None: one exact pass; the faster two-pass mode would change the pixels.
-    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=None)
+    resized = Image.fromarray(image).resize((size_px, size_px), FILTERS[interpolation], reducing_gap=None)
     return np.asarray(resized)
 
 
@@ -47,8 +52,9 @@ def to_field(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     uint8 array of shape (field, field, 3).
     """
     if preprocessing.harmonise_px is not None:
-        image = resize_square(image, preprocessing.harmonise_px)
-    return resize_square(image, preprocessing.field_px or preprocessing.input_size_px)
+        image = resize_square(image, preprocessing.harmonise_px, preprocessing.interpolation)
+    size_px = preprocessing.field_px or preprocessing.input_size_px
+    return resize_square(image, size_px, preprocessing.interpolation)
 
 
 def to_input(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -67,7 +73,7 @@ def to_input(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 def from_field(field: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """The input, uint8 (input_size_px, input_size_px, 3), of an image that `to_field` has prepared."""
-    return resize_square(field, preprocessing.input_size_px)
+    return resize_square(field, preprocessing.input_size_px, preprocessing.interpolation)
 
 
 def decode_target_px(preprocessing: Preprocessing) -> int:

@@ -293,8 +293,9 @@ class _Batch:
             return result
         member = self.members[index]
         inputs, fields = self.inputs[member.preprocessing], self.fields[member.preprocessing]
+        seen = tta.show(view, inputs[rows], fields[rows], member.preprocessing.interpolation)
         metadata = self._known_besides(member, rows)
-        values = softmax(member.runtime.logits(tta.show(view, inputs[rows], fields[rows]), *metadata))
+        values = softmax(member.runtime.logits(seen, *metadata))
         if len(rows) == self.n:
             self._known[index, view] = values
         return values

@@ -63,7 +63,8 @@ def view_probabilities(
     def of_batch(batch: tuple[np.ndarray, tuple[np.ndarray, ...]]) -> np.ndarray:
         fields, known = batch
         inputs = np.stack([from_field(field, preprocessing) for field in fields])
-        by_view = [softmax(runtime.logits(tta.show(view, inputs, fields), *known)) for view in views]
+        shown = (tta.show(view, inputs, fields, preprocessing.interpolation) for view in views)
+        by_view = [softmax(runtime.logits(each, *known)) for each in shown]
         return np.stack(by_view, axis=1)
 
     probabilities = []

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from skinlesion_cli.config.schema import Interpolation
+from skinlesion_cli.data.preprocess import FILTERS
+
 Axes = tuple[int, int]
 _IMAGE: Axes = (-3, -2)
 
@@ -206,13 +209,16 @@ def is_crop(name: str) -> bool:
     return VIEWS[name].box is not None
 
 
-def show(name: str, inputs: np.ndarray, fields: np.ndarray) -> np.ndarray:
+def show(
+    name: str, inputs: np.ndarray, fields: np.ndarray, interpolation: Interpolation = "antialias"
+) -> np.ndarray:
     """The view of a batch as the network sees it, uint8 (n, s, s, 3).
 
     Parameters
     ----------
     inputs : the images at the size of the network's input, uint8 (n, s, s, 3).
     fields : the same images at the size that crops are cut from, uint8 (n, f, f, 3).
+    interpolation : how crops are brought to the size of the input.
     """
     box = VIEWS[name].box
     if box is None:
@@ -221,7 +227,7 @@ def show(name: str, inputs: np.ndarray, fields: np.ndarray) -> np.ndarray:
     top, left, side = (share * field_px for share in box)
     cut = [
         Image.fromarray(field).resize(
-            (size_px, size_px), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
+            (size_px, size_px), FILTERS[interpolation], (left, top, left + side, top + side)
         )
         for field in fields
     ]

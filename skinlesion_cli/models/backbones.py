@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skinlesion_cli.config.schema import IMAGENET_MEAN, IMAGENET_STD
+from skinlesion_cli.config.schema import IMAGENET_MEAN, IMAGENET_STD, Interpolation
 from skinlesion_cli.errors import UsageError
 
 
@@ -34,8 +34,8 @@ class BackboneSpec:
 
     `timm_name` is the model in timm, `hub_id` the Hugging Face repository of its ImageNet weights,
     `cam_layer` the module whose output class activation maps are computed from (empty: the map that
-    `timm_networks` makes). `mean` and `std` are those of
-    the pretraining, for pixels in [0, 1].
+    `timm_networks` makes). `mean`, `std` (for pixels in [0, 1]) and
+    `interpolation` are those of the pretraining.
     """
 
     name: str
@@ -45,6 +45,7 @@ class BackboneSpec:
     packaged: PackagedWeights | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Interpolation = "antialias"
     note: str = ""
     # Whether the network is built for one input size (transformers).
     fixed_size: bool = False
@@ -55,6 +56,14 @@ class BackboneSpec:
     # Where the weights are, if not in the newest version of `hub_id`: another version, or a folder.
     hub_revision: str | None = None
     folder: Path | None = None
+
+
+def interpolation_of(pretraining: Any) -> Interpolation:
+    """The filter for images of a network whose `pretrained_cfg` names this interpolation; None: not known.
+
+    Filters wider than cubic are replaced by it.
+    """
+    return "antialias-bicubic" if pretraining in ("bicubic", "lanczos") else "antialias"
 
 
 # `timm:NAME` is stored as `timm-NAME`: a colon cannot be part of a file name everywhere.

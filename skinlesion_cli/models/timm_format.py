@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.config.schema import Interpolation
 from skinlesion_cli.errors import ArtifactError, UsageError, WeightsError, name_items
-from skinlesion_cli.models.backbones import STORED_PREFIX, TIMM_PREFIX, BackboneSpec, backbone
+from skinlesion_cli.models.backbones import (
+    STORED_PREFIX,
+    TIMM_PREFIX,
+    BackboneSpec,
+    backbone,
+    interpolation_of,
+)
 
 HUB, FOLDER = PREFIXES = ("hf-hub:", "local-dir:")
 CONFIG: Final = "config.json"
@@ -53,6 +60,7 @@ class ForeignNetwork:
     input_size_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: Interpolation
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint) -> ForeignNetwork | None:
@@ -73,6 +81,7 @@ class ForeignNetwork:
             input_size_px=preprocessing.input_size_px,
             mean=preprocessing.mean,
             std=preprocessing.std,
+            interpolation=preprocessing.interpolation,
         )
 
     @property
@@ -82,7 +91,7 @@ class ForeignNetwork:
 
     @property
     def spec(self) -> BackboneSpec:
-        """The network with the mean and std of this pretraining, and its weights."""
+        """The network with mean, std and interpolation of this pretraining, and its weights."""
         of_timm = backbone(TIMM_PREFIX + self.architecture)
         hub_id, _, revision = self.weights.partition("@") if isinstance(self.weights, str) else ("", "", "")
         return replace(
@@ -90,6 +99,7 @@ class ForeignNetwork:
             options=self.options,
             mean=self.mean,
             std=self.std,
+            interpolation=self.interpolation,
             hub_id=hub_id or None,
             hub_revision=revision or None,
             folder=self.weights if isinstance(self.weights, Path) else None,
@@ -175,6 +185,7 @@ def _parsed(name: str, weights: Path | str, path: Path) -> ForeignNetwork:
             input_size_px=int(pretraining["input_size"][-1]),
             mean=_three(pretraining["mean"]),
             std=_three(pretraining["std"]),
+            interpolation=interpolation_of(pretraining.get("interpolation")),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ArtifactError(

@@ -23,13 +23,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from skinlesion_cli.errors import UsageError
-from skinlesion_cli.models.backbones import STORED_PREFIX, TIMM_PREFIX, BackboneSpec
+from skinlesion_cli.models.backbones import STORED_PREFIX, TIMM_PREFIX, BackboneSpec, interpolation_of
 from skinlesion_cli.models.freezing import after_norm, merged_kernel
 
 
 @cache
 def timm_spec(arch: str) -> BackboneSpec:
-    """The spec of `timm:NAME`, or `timm-NAME` as it is stored; mean and std are those of `pretrained_cfg`.
+    """The spec of `timm:NAME`, or `timm-NAME` as it is stored; mean, std and interpolation are those of
+    `pretrained_cfg`.
 
     Raises
     ------
@@ -58,6 +59,7 @@ def timm_spec(arch: str) -> BackboneSpec:
         hub_id=config.hf_hub_id if tag else None,
         mean=config.mean,
         std=config.std,
+        interpolation=interpolation_of(config.interpolation),
         note=f"pretrained at {config.input_size[-1]} px" if tag else "no pretrained weights",
         pretrained_px=int(config.input_size[-1]) if tag else None,
         fixed_size=bool(config.fixed_input_size),

@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
+import torch
+from torch.nn import functional
 
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.data.preprocess import decode_target_px, resize_square, to_field, to_input
@@ -21,6 +24,26 @@ def test_shrinking_is_antialiased():
     small = resize_square(stripes(2), 16)
     assert small.shape == (16, 16, 3)
     assert np.abs(small[:, 2:-2].astype(int) - 127.5).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "mode"), [("antialias", "bilinear"), ("antialias-bicubic", "bicubic")]
+)
+@pytest.mark.parametrize(
+    ("harmonise_px", "field_px", "size_px"), [(None, None, 48), (40, None, 64), (None, 90, 64)]
+)
+def test_every_step_uses_the_filter_of_the_preprocessing(
+    interpolation: str, mode: str, harmonise_px: int | None, field_px: int | None, size_px: int
+) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (100, 130, 3), dtype=np.uint8)
+    preprocessing = Preprocessing(
+        input_size_px=size_px, harmonise_px=harmonise_px, field_px=field_px, interpolation=interpolation
+    )
+    expected = torch.from_numpy(image).permute(2, 0, 1)[None]
+    for side in filter(None, (harmonise_px, field_px, size_px)):
+        expected = functional.interpolate(expected, (side, side), mode=mode, antialias=True)
+    seen = to_input(image, preprocessing).astype(int)
+    assert np.abs(seen - expected[0].permute(1, 2, 0).numpy().astype(int)).max() <= 2  # two roundings
 
 
 def test_a_constant_image_stays_what_it_is():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from skinlesion_cli.config.schema import Preprocessing
 from skinlesion_cli.data.metadata import PatientMetadata
@@ -98,6 +100,20 @@ def test_a_crop_of_a_half_keeps_the_fine_pixels_of_the_field() -> None:
     field = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), dtype=np.uint8)
     seen = tta.show("crop50-centre-antitranspose", np.zeros((2, 20, 20, 3), np.uint8), field)
     np.testing.assert_array_equal(seen, np.rot90(field[:, 10:30, 10:30].swapaxes(1, 2), 2, axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "mode"), [("antialias", "bilinear"), ("antialias-bicubic", "bicubic")]
+)
+def test_a_crop_is_resized_with_the_filter_of_the_preprocessing(interpolation, mode) -> None:
+    field = np.random.default_rng(0).integers(0, 255, (1, 80, 80, 3), dtype=np.uint8)
+    inputs = np.zeros((1, 30, 30, 3), np.uint8)
+    seen = tta.show("crop50-centre-antitranspose", inputs, field, interpolation)
+    pixels = torch.from_numpy(field[:, 20:60, 20:60]).permute(0, 3, 1, 2)
+    expected = functional.interpolate(pixels, (30, 30), mode=mode, antialias=True).permute(0, 2, 3, 1)
+    turned = np.rot90(expected.numpy().swapaxes(1, 2), 2, axes=(1, 2))
+    # The outermost pixels take a part from beyond the border of the crop.
+    assert np.abs(seen.astype(int) - turned)[:, 4:-4, 4:-4].max() <= 1
 
 
 def test_every_fourth_of_the_crops_is_the_whole_image() -> None:

@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> Path:
         safe_serialization=True,
     )
     config = json.loads((path / "config.json").read_text())
-    config["pretrained_cfg"] |= {"mean": MEAN, "std": STD}
+    config["pretrained_cfg"] |= {"mean": MEAN, "std": STD, "interpolation": "bicubic"}
     (path / "config.json").write_text(json.dumps(config))
     return path
 
@@ -99,6 +99,7 @@ def test_it_is_trained_and_predicts_without_its_folder(folder, config):
     assert stored.figures["model_args"] == {"depth": 2}
     assert stored.figures["weights"] == "local-dir:our-vit"
     assert (stored.preprocessing.mean, stored.preprocessing.std) == (MEAN, STD)
+    assert stored.preprocessing.interpolation == "antialias-bicubic"
     assert str(folder) not in json.dumps(stored.figures) + stored.initial_weights
     network = restore_network(stored)
     assert len(network.backbone.blocks) == 2

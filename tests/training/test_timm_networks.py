@@ -103,12 +103,14 @@ def _normalised(net: LesionNet) -> torch.Tensor:
     return ((torch.from_numpy(PIXELS).float() - net.mean) / net.std).permute(0, 3, 1, 2)
 
 
-def test_names_are_safe_on_disk_and_mean_and_std_are_those_of_the_pretraining():
+def test_names_are_safe_on_disk_and_images_are_prepared_as_in_the_pretraining():
     spec = backbone("timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     assert spec.name == "timm-vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     assert stored_name("timm:resnet18") == "timm-resnet18"
     assert stored_name("densenet121") == "densenet121"
     assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert spec.interpolation == "antialias-bicubic"
+    assert backbone("timm:resnet18.tv_in1k").interpolation == "antialias"
     assert spec.hub_id == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     assert backbone(spec.name) is spec
 

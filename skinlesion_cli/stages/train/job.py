@@ -140,7 +140,11 @@ class Job:
     @property
     def preprocessing(self) -> Preprocessing:
         return self.settings.recipe.preprocessing().model_copy(
-            update={"mean": self.spec.mean, "std": self.spec.std}
+            update={
+                "mean": self.spec.mean,
+                "std": self.spec.std,
+                "interpolation": self.spec.interpolation,
+            }
         )
 
     def identity(self) -> dict[str, Any]:
