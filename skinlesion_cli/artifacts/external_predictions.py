@@ -15,6 +15,7 @@ from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.errors import DataError, name_items
+from skinlesion_cli.result import counted
 from skinlesion_cli.taxonomy.class_list import ClassList
 
 VIEWS: tuple[str, ...] = ("outside",)
@@ -73,7 +74,7 @@ def read_predictions(
             raise DataError(f"{path.name} has no prediction for {name_items(table['id'])}")
         if failed.any():
             notes.append(
-                f"{int(failed.sum()):,} images could not be read and are not judged: "
+                f"{counted(int(failed.sum()), 'image')} could not be read and not judged: "
                 f"{name_items(table['id'][failed])}"
             )
             table = table[~failed].reset_index(drop=True)

@@ -15,15 +15,25 @@ from skinlesion_cli.decisions.triage import DecisionRule
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.taxonomy.class_list import ClassList
 
-# Why the worst: a sign that one photograph shows is not undone by another that misses it.
-GROUP_RULE: Final = (
+_MEAN: Final = (
     "Lesions: probabilities are the mean over the photographs of a lesion, and the class is decided on that "
-    "mean; triage level and alarms are the worst of any photograph, because a sign that one photograph shows "
+    "mean"
+)
+# Why the worst: a sign that one photograph shows is not undone by another that misses it.
+_WORST: Final = (
+    "; triage level and alarms are the worst of any photograph, because a sign that one photograph shows "
     "is not undone by another; a photograph that cannot be read keeps its lesion from routine. The "
     "calibration was fitted on photographs. An alarm of a lesion fires wherever those of more than half of "
     "its photographs do, so a sensitivity that is guaranteed per lesion holds, with more false alarms; what "
     "is guaranteed of the shares in refer and routine does not carry over to lesions."
 )
+
+
+def group_rule(classes: ClassList) -> str:
+    """How photographs of one lesion become one verdict, in words."""
+    return _MEAN + (_WORST if classes.has_malignant else ".")
+
+
 _WORST_FIRST: Final = (REFER, REVIEW, ROUTINE)
 
 # What a table of lesions begins with, whatever its classes.

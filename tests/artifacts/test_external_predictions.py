@@ -118,7 +118,7 @@ def test_failed_rows_are_left_out_and_counted(tmp_path: Path):
     )
     table = external_predictions.read_predictions(write(tmp_path, text), None, classes=ISIC2018)
     assert table.predictions.table["id"].tolist() == ["b"]
-    assert table.notes == ("1 images could not be read and are not judged: a",)
+    assert table.notes == ("1 image could not be read and not judged: a",)
 
 
 def test_failed_rows_are_not_swallowed(tmp_path: Path):

@@ -142,6 +142,10 @@ def test_a_list_without_malignant_classes_is_predicted_without_triage(benign: Ma
     assert page.count("data-level=") == 3
     assert 'data-level="predicted"' in page
     assert not any(word in page for word in ('class="policy"', "worst first</option>", 'data-level="refer"'))
+    done = run("predict", benign.images, *options, "--overwrite", "--group", "folder")
+    assert done.exit_code == 0, done.output
+    assert "the class is decided on that mean." in done.stdout
+    assert not any(word in done.stdout for word in ("worst of any photograph", "alarms", "routine"))
 
 
 def test_figures_are_those_of_the_list(made: Made, predicted: pd.DataFrame) -> None:

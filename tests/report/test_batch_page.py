@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from skinlesion_cli.decisions.triage import DecisionRule
-from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionTally
+from skinlesion_cli.inference.lesion_verdict import LesionTally, group_rule
 from skinlesion_cli.report.batch import BatchPage, page, severity
 from skinlesion_cli.report.page import script_json
 from skinlesion_cli.taxonomy import DISCLAIMER
@@ -441,7 +441,7 @@ def test_lesions_come_together_worst_first(browser: Any, about: BatchPage, tmp_p
     lesions = {verdict.lesion: verdict for verdict in tally.verdicts()}
     path = tmp_path / "out-report.html"
     path.write_text(
-        page(photographs, replace(about, lesions=lesions, group_rule=GROUP_RULE)), encoding="utf-8"
+        page(photographs, replace(about, lesions=lesions, group_rule=group_rule(ISIC2018))), encoding="utf-8"
     )
     shown = opened(browser, path)
     assert names(shown) == ["a2.jpg", "a1.jpg", "b1.jpg", "c1.jpg"]

@@ -4,6 +4,7 @@ and judged as prediction would decide.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from skinlesion_cli.errors import ArtifactError, UsageError
 from skinlesion_cli.inference import tta
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.calibrate import stage as calibrate
+from skinlesion_cli.stages.calibrate.summary import describe_stopping
 from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.evaluate import stage as evaluate
+from skinlesion_cli.taxonomy.class_list import ClassList
+from tests.support.class_lists import ISIC2018
 from tests.support.made_workspace import make
 
 
@@ -119,3 +123,23 @@ def test_looks_of_few_views_are_refused(tmp_path: Path) -> None:
             calibrate.CalibrateSettings(workspace=workspace.root, adaptive="decision"), SilentReporter()
         )
     assert "d4, zoom, crops" in refused.value.hint
+
+
+def test_stopping_early_says_nothing_of_triage_where_there_is_none() -> None:
+    stopping = {
+        "mean_steps": 2.5,
+        "n_steps": 24,
+        "changed_images": 1,
+        "images": 1200,
+        "stopping_rule": {"protects": "decision"},
+        "upper_bound": 0.0041,
+        "confidence": 0.95,
+        "triage_changed_share": 0.002,
+    }
+    said = (
+        "adaptive: 2.50 of 24 steps (a network at a view) on average; 1 of 1,200 images get another decision "
+        "than on all steps (at most 0.41 % of lesions, confidence 95 %)"
+    )
+    benign = ClassList("benign", tuple(replace(entry, malignant=False) for entry in ISIC2018.entries))
+    assert describe_stopping(stopping, benign) == said
+    assert describe_stopping(stopping, ISIC2018) == f"{said}, 0.2 % another triage level"

@@ -13,6 +13,7 @@ from skinlesion_cli.decisions.levels import REFER, ROUTINE
 from skinlesion_cli.decisions.policies.base import Guarantee
 from skinlesion_cli.decisions.triage_fit import LevelGuarantee
 from skinlesion_cli.result import StageResult, Table, percent
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 TOO_WEAK = (
     "too weak to triage: every image would go to review; train longer, start from the bundled model "
@@ -103,14 +104,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
         _bacc(support),
     ]
     if calibration.stopping is not None:
-        stop = calibration.stopping
-        headline.append(
-            f"adaptive: {stop['mean_steps']:.2f} of {stop['n_steps']} steps (a network at a view) on "
-            f"average; {stop['changed_images']} of {stop['images']:,} images get another "
-            f"{stop['stopping_rule']['protects']} than on all steps (at most "
-            f"{percent(stop['upper_bound'], 2)} of lesions, confidence {percent(stop['confidence'], 0)}), "
-            f"{percent(stop['triage_changed_share'])} another triage level"
-        )
+        headline.append(describe_stopping(calibration.stopping, calibration.classes))
     levels = calibration.triage_figures.get("levels")
     usable = levels is None or levels[REFER]["images"] + levels[ROUTINE]["images"] > 0
     return StageResult(
@@ -230,3 +224,16 @@ def _interval(estimate: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None, form: str = ".3f") -> str:
     return "undefined" if value is None else format(value, form)
+
+
+def describe_stopping(stopping: Mapping[str, Any], classes: ClassList) -> str:
+    """What stopping early saves and changes; of triage only where images are triaged."""
+    said = (
+        f"adaptive: {stopping['mean_steps']:.2f} of {stopping['n_steps']} steps (a network at a view) on "
+        f"average; {stopping['changed_images']} of {stopping['images']:,} images get another "
+        f"{stopping['stopping_rule']['protects']} than on all steps (at most "
+        f"{percent(stopping['upper_bound'], 2)} of lesions, confidence {percent(stopping['confidence'], 0)})"
+    )
+    if not classes.has_malignant:
+        return said
+    return f"{said}, {percent(stopping['triage_changed_share'])} another triage level"

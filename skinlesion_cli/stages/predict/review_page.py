@@ -14,7 +14,7 @@ from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file
 from skinlesion_cli.decisions.triage_policy import triage_policy
 from skinlesion_cli.explain.thumbnails import SUFFIX, VIEW_SUFFIX, thumbnail_name
-from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
+from skinlesion_cli.inference.lesion_verdict import LesionVerdict, group_rule
 from skinlesion_cli.inference.prediction import Prediction, table_of
 from skinlesion_cli.report.batch import BatchPage, page
 from skinlesion_cli.stages.predict.summary import metadata_policy
@@ -111,7 +111,7 @@ def write_report(
         model_sha256=bundle.sha256,
         view_url=view_url,
         lesions=lesions,
-        group_rule=GROUP_RULE if lesions else "",
+        group_rule=group_rule(bundle.classes) if lesions else "",
     )
     path = page_path(output)
     rows = prediction_file.read_rows(output, kind, table_of(bundle.classes))

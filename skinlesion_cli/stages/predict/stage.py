@@ -95,7 +95,8 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     reports = write_reports(settings, kind, plan, bundle, verdicts, reporter)
     result = summary.result(settings, plan, bundle, tally, passed_over, reports)
     if lesions is not None:
-        result = summary.with_lesions(result, lesions, verdicts, groups.table_path(settings.output))
+        table_path = groups.table_path(settings.output)
+        result = summary.with_lesions(result, bundle.classes, lesions, verdicts, table_path)
     if patients is not None:
         result = replace(result, warnings=[*result.warnings, *patients.warnings()])
     return (

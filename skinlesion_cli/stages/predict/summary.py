@@ -13,13 +13,14 @@ from skinlesion_cli.decisions.levels import LEVELS
 from skinlesion_cli.decisions.triage_policy import LevelRule, triage_policy
 from skinlesion_cli.errors import ExitCode
 from skinlesion_cli.inference import loading
-from skinlesion_cli.inference.lesion_verdict import GROUP_RULE, LesionVerdict
+from skinlesion_cli.inference.lesion_verdict import LesionVerdict, group_rule
 from skinlesion_cli.inference.prediction import ERROR
 from skinlesion_cli.inference.summary import Tally, in_training_warning
 from skinlesion_cli.result import StageResult, counted
 from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
 from skinlesion_cli.stages.predict.worker import Plan
+from skinlesion_cli.taxonomy.class_list import ClassList
 
 
 def metadata_policy(bundle: Bundle) -> Sequence[LevelRule]:
@@ -104,13 +105,18 @@ def _has_level(verdict: LesionVerdict) -> bool:
 
 
 def with_lesions(
-    result: StageResult, lesions: Lesions, verdicts: dict[str, LesionVerdict], path: Path
+    result: StageResult,
+    classes: ClassList,
+    lesions: Lesions,
+    verdicts: dict[str, LesionVerdict],
+    path: Path,
 ) -> StageResult:
     """The result with what was found by lesion."""
     counts = Counter(verdict.triage or ERROR for verdict in verdicts.values() if _has_level(verdict))
     levels = {level: counts[level] for level in (*LEVELS, ERROR) if level != ERROR or counts[level]}
     words = ", ".join(f"{count} {level}" for level, count in levels.items() if count)
-    said = [f"{len(verdicts)} lesions: {words}" if words else f"{len(verdicts)} lesions", f"  {GROUP_RULE}"]
+    n_lesions = counted(len(verdicts), "lesion")
+    said = [f"{n_lesions}: {words}" if words else n_lesions, f"  {group_rule(classes)}"]
     return replace(
         result,
         headline=[*result.headline, *said],
