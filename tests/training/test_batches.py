@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from skinlesion_cli.data.training import loader
 from skinlesion_cli.data.training.augmentation import make_augmentation
 from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches
 from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
@@ -109,6 +111,22 @@ def test_metadata_follows_its_image_and_is_withheld_at_random(images):
     assert np.array_equal(values[~withheld], (order + 1)[~withheld])
     # What is withheld is withheld from the batch, not from the table.
     assert known.min() == 1
+
+
+def test_a_training_on_the_cpu_leaves_a_gpu_alone(images, monkeypatch):
+    pinned = []
+
+    def load(dataset, *, pin_memory, **_):
+        pinned.append(pin_memory)
+        return []
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loader, "DataLoader", load)
+    # Pinning memory starts CUDA, which takes memory of the GPU.
+    assert drawn(images) == []
+    augmentation = make_augmentation("default", 32, COUNTS)
+    assert list(batches(images, augmentation, PLAN, 0, pinned=True)) == []
+    assert pinned == [False, True]
 
 
 def test_workers_that_are_not_forked_get_the_name_of_the_memory_map(tmp_path, images):

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from skinlesion_cli.config.schema import Preprocessing, Recipe
 from skinlesion_cli.errors import SkinLesionError
@@ -85,7 +87,7 @@ def trainer(settings, *, network=None, batches=None, **rest):
         steps_per_epoch=STEPS,
         batches=batches or epoch,
         validation=lambda: [batch(9999, 16), batch(9998, 16)],
-        device=torch.device("cpu"),
+        device=rest.pop("device", torch.device("cpu")),
         reporter=rest.pop("reporter", SilentReporter()),
         **rest,
         classes=ISIC2018,
@@ -256,6 +258,99 @@ def test_out_of_memory_halves_the_batch_with_a_notice_and_the_same_gradients():
     whole.validation = lambda: [batch(1, 2)]
     whole.fit()
     assert torch.allclose(whole.network.layer.weight, roomy.network.layer.weight, atol=1e-5)
+
+
+def test_the_failed_attempt_holds_no_memory_while_the_next_one_runs():
+    class Remembered(Small):
+        """Runs out of memory in the first backward pass, with all activations in memory."""
+
+        def __init__(self):
+            super().__init__(99)
+            self.outputs, self.alive = [], []
+
+        def forward(self, images):
+            self.alive.append(sum(reference() is not None for reference in self.outputs))
+            outputs = super().forward(images)
+            if not self.outputs:
+                outputs.register_hook(self.refuse)
+            self.outputs.append(weakref.ref(outputs))
+            return outputs
+
+        def refuse(self, gradient):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    cramped = trainer({}, network=Remembered())
+    cramped.train_step(batch(0))
+    assert cramped.progress.parts == 2
+    assert cramped.network.alive[:2] == [0, 0]
+
+
+def test_images_are_tried_one_at_a_time_before_memory_is_too_small():
+    # 6 images in 1, 2 and 4 parts are 6, 3 and 2 at a time.
+    cramped = trainer({"batch_size": 6}, network=Small(1))
+    cramped.train_step(batch(0, 6))
+    assert cramped.progress.parts == 6
+
+
+def test_validation_images_that_do_not_fit_are_processed_in_parts():
+    reporter = Notes()
+    cramped = trainer({}, network=Small(8), reporter=reporter)
+    cramped.validation = lambda: [batch(1, 25), batch(2, 30)]
+    labels, logits = cramped.validate()
+    roomy = trainer({}, network=Small(99))
+    roomy.validation = cramped.validation
+    expected_labels, expected = roomy.validate()
+    assert np.array_equal(labels, expected_labels)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    assert [note.split(" now ")[1] for note in reporter.notes] == [
+        "processed 12 at a time",
+        "processed 6 at a time",
+    ]
+    cramped.network.room = 0
+    with pytest.raises(SkinLesionError, match="too little memory for a single image"):
+        cramped.validate()
+
+
+class Apple(TorchFunctionMode):
+    """What is meant for an Apple GPU is computed on the CPU, without float64; copies are finished at once."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        given = [*args, *kwargs.values()]
+        meant = any(isinstance(value, torch.device) and value.type == "mps" for value in given)
+        if function is torch.Tensor.double or (meant and torch.float64 in given):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        # The copy would read memory that may belong to another tensor by then.
+        assert not (meant and kwargs.get("non_blocking"))
+
+        def here(value):
+            return torch.device("cpu") if isinstance(value, torch.device) else value
+
+        return function(*map(here, args), **{key: here(value) for key, value in kwargs.items()})
+
+
+def test_a_step_on_an_apple_gpu_needs_no_float64_and_waits_for_its_images():
+    settings = MODERN | {"clip_norm": 1.0}
+    with Apple():
+        apple = trainer(settings, device=torch.device("mps"))
+        for step in range(3):
+            apple.train_step(batch(step))
+    expected = trainer(settings)
+    for step in range(3):
+        expected.train_step(batch(step))
+    assert_same(state(apple.network), state(expected.network))
+    assert apple.progress.loss_sum == pytest.approx(expected.progress.loss_sum, abs=1e-5)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_used_where_the_gpu_computes_in_it_and_not_where_it_is_emulated(monkeypatch, native):
+    # As torch answers: before Ampere by emulation alone.
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation
+    )
+    monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    assert trainer({}, device=torch.device("cuda")).autocast is native
 
 
 def test_memory_for_not_even_one_image_is_an_error():

@@ -137,7 +137,7 @@ def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(
         "synchronize": lambda device: waited.append(device),
         "max_memory_allocated": lambda device: 7_400_000_000,
         "mem_get_info": lambda device: (10**10, 10**10),
-        "is_bf16_supported": lambda: False,
+        "is_bf16_supported": lambda including_emulation: False,
         "get_device_properties": lambda device: None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, answer)

@@ -147,10 +147,15 @@ class _EpochImages(Dataset):  # type: ignore[misc]
 
 
 def batches(
-    source: TrainingImages, augmentation: Augmentation | BatchAugmentation, plan: EpochPlan, workers: int
+    source: TrainingImages,
+    augmentation: Augmentation | BatchAugmentation,
+    plan: EpochPlan,
+    workers: int,
+    *,
+    pinned: bool = False,
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """Batches of one epoch: images uint8 (b, s, s, 3), labels int64 (b,), and metadata float32 (b, k)
-    if there is any.
+    if there is any; `pinned` in memory from which a CUDA device copies without waiting.
 
     The augmentation of an image is seeded by its position in the epoch, so worker processes never repeat each
     other and any number of them gives the same batches.
@@ -162,7 +167,7 @@ def batches(
         shuffle=False,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         worker_init_fn=_leave_signals_to_main_process,
     )
 

@@ -8,6 +8,8 @@ import sys
 
 import torch
 
+from skinlesion_cli.errors import SkinLesionError
+
 # Messages of torch on CPU and MPS, where running out of memory has no exception type of its own.
 _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
@@ -38,6 +40,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def no_room_for_one(device: torch.device) -> SkinLesionError:
+    """The error of a device that has too little memory for a single image."""
+    return SkinLesionError(
+        f"{device} has too little memory for a single image of this size",
+        "Use a smaller input (--set input_size_px=...) or another --device.",
+    )
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -26,7 +26,7 @@ from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.models.training.history import Row, history_row
 from skinlesion_cli.models.training.interruption import HeldSignals
 from skinlesion_cli.models.training.losses import smooth_targets, training_loss
-from skinlesion_cli.models.training.memory import is_out_of_memory
+from skinlesion_cli.models.training.memory import is_out_of_memory, no_room_for_one
 from skinlesion_cli.models.training.mixup import mix
 from skinlesion_cli.models.training.optimisation import (
     WeightAverage,
@@ -35,7 +35,7 @@ from skinlesion_cli.models.training.optimisation import (
     make_plateau,
     selection_score,
 )
-from skinlesion_cli.models.training.validation import predict_batches
+from skinlesion_cli.models.training.validation import BatchPredictor
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.taxonomy.class_list import ClassList
 
@@ -116,10 +116,14 @@ class Trainer:
             self.class_weights = self.class_weights.to(self.device)
         if self.logit_offsets is not None:
             self.logit_offsets = self.logit_offsets.to(self.device)
-        # bfloat16 needs no loss scaling; on a CPU it would change results from machine to machine.
+        # bfloat16 needs no loss scaling; on a CPU it would change results from machine to machine. GPUs older
+        # than Ampere emulate it, which is slower than float32.
         self.autocast = (
-            recipe.mixed_precision and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            recipe.mixed_precision
+            and self.device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
         )
+        self._predictor = BatchPredictor(self.device, self.reporter.note)
         self.parallel = self.distributed.wrap(self.network)
         self.frozen = False
         self._unread_losses: list[torch.Tensor] = []
@@ -202,7 +206,9 @@ class Trainer:
             factor = learning_rate_factor(recipe, global_step, self.steps_per_epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * factor * group.get("lr_scale", 1.0)
-        images, labels, *metadata = (tensor.to(self.device, non_blocking=True) for tensor in batch)
+        # Only CUDA waits before it reuses the memory of a tensor that is being copied.
+        not_waiting = self.device.type == "cuda"
+        images, labels, *metadata = (tensor.to(self.device, non_blocking=not_waiting) for tensor in batch)
         targets = smooth_targets(labels, recipe.label_smoothing, self.classes.n_classes)
         if recipe.mixes_at(self._share_done):
             images, targets, *metadata = mix(
@@ -234,40 +240,48 @@ class Trainer:
         self, images: torch.Tensor, targets: torch.Tensor, metadata: list[torch.Tensor], global_step: int
     ) -> torch.Tensor:
         """Compute the batch's gradients, in more and smaller parts when memory runs out; returns the loss,
-        float64, on the device."""
-        while True:
-            torch.manual_seed(_seed_of(self.seed, global_step, _DROPOUT, self.distributed.rank))
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                total = torch.zeros((), dtype=torch.float64, device=self.device)
-                for part in _parts(len(images), self.progress.parts):
-                    share = len(targets[part]) / len(targets)
-                    with self._precision():
-                        logits = self.parallel(images[part], *(values[part] for values in metadata))
-                    loss = training_loss(
-                        logits,
-                        targets[part],
-                        focal_gamma=self.recipe.focal_gamma,
-                        class_weights=self.class_weights,
-                        logit_offsets=self.logit_offsets,
-                    )
-                    (loss * share).backward()
-                    total += loss.detach().double() * share
-                return total
-            except (RuntimeError, MemoryError) as error:
-                # Several processes would have to halve their parts together; there it stays an error.
-                if not is_out_of_memory(error) or self.distributed.size > 1:
-                    raise
-                self._halve_parts(len(images))
+        a scalar on the device."""
+        while (loss := self._gradients_if_they_fit(images, targets, metadata, global_step)) is None:
+            self._halve_parts(len(images))
+        return loss
+
+    def _gradients_if_they_fit(
+        self, images: torch.Tensor, targets: torch.Tensor, metadata: list[torch.Tensor], global_step: int
+    ) -> torch.Tensor | None:
+        """None where memory runs out. A function of its own: with it end the variables of the failed attempt,
+        which hold its activations; they would take the memory that the next attempt needs.
+        """
+        torch.manual_seed(_seed_of(self.seed, global_step, _DROPOUT, self.distributed.rank))
+        self.optimizer.zero_grad(set_to_none=True)
+        # Apple's devices have no float64.
+        precise = torch.float32 if self.device.type == "mps" else torch.float64
+        try:
+            total = torch.zeros((), dtype=precise, device=self.device)
+            for part in _parts(len(images), self.progress.parts):
+                share = len(targets[part]) / len(targets)
+                with self._precision():
+                    logits = self.parallel(images[part], *(values[part] for values in metadata))
+                loss = training_loss(
+                    logits,
+                    targets[part],
+                    focal_gamma=self.recipe.focal_gamma,
+                    class_weights=self.class_weights,
+                    logit_offsets=self.logit_offsets,
+                )
+                (loss * share).backward()
+                total += loss.detach().to(precise) * share
+            return total
+        except (RuntimeError, MemoryError) as error:
+            # Several processes would have to halve their parts together; there it stays an error.
+            if not is_out_of_memory(error) or self.distributed.size > 1:
+                raise
+            return None
 
     def _halve_parts(self, batch_size: int) -> None:
-        parts = self.progress.parts * 2
-        if parts > batch_size:
-            raise SkinLesionError(
-                f"{self.device} has too little memory for a single image of this size",
-                "Use a smaller input (--set input_size_px=...) or another --device.",
-            )
-        self.progress.parts = parts
+        if self.progress.parts >= batch_size:
+            raise no_room_for_one(self.device)
+        self.progress.parts = parts = min(2 * self.progress.parts, batch_size)
+        self.optimizer.zero_grad(set_to_none=True)
         self.reporter.note(
             f"out of memory: batches of {batch_size} images are now processed {-(-batch_size // parts)} "
             "at a time (same gradients; batch norm uses the statistics of the smaller parts)"
@@ -313,7 +327,7 @@ class Trainer:
         """
         network = self.evaluated.eval()
         self.distributed.share_buffers(network)
-        labels, logits = predict_batches(network, self.validation(), self.device)
+        labels, logits = self._predictor.predict(network, self.validation())
         return self.distributed.gather(labels), self.distributed.gather(logits)
 
 

@@ -18,7 +18,7 @@ from skinlesion_cli.models.network import load_mean
 from skinlesion_cli.models.timm_format import ForeignNetwork
 from skinlesion_cli.models.training.history import history_row
 from skinlesion_cli.models.training.trainer import Progress
-from skinlesion_cli.models.training.validation import predict_batches
+from skinlesion_cli.models.training.validation import BatchPredictor
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.train.fitting import (
@@ -112,7 +112,8 @@ def _mean(job: Job, models: list[StartingModel]) -> TrainedNetwork:
     network = make_network(job)
     load_mean(network, [member.weights for member in members], [member.name for member in members])
     network = network.to(job.device).eval()
-    labels, logits = predict_batches(network, validation_batches(job), job.device)
+    predictor = BatchPredictor(job.device, job.reporter.note)
+    labels, logits = predictor.predict(network, validation_batches(job))
     row = history_row(0, None, None, labels, logits, job.classes)
     source = f"mean of {len(sources)}: " + "; ".join(sources)
     job.reporter.note(f"weights: {source}")

@@ -151,7 +151,8 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         if in_batches:
             augmentation = BatchAugmentation(size_px, torch.device("cpu"), recipe.augmentation_omits)
             return batches(images, augmentation, here, workers(job))
-        return batches(images, make_augmentation(recipe.augmentation, size_px, counts), here, workers(job))
+        one_by_one = make_augmentation(recipe.augmentation, size_px, counts)
+        return batches(images, one_by_one, here, workers(job), pinned=job.device.type == "cuda")
 
     return Trainer(
         network=network,
