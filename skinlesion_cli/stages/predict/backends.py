@@ -59,6 +59,7 @@ def by_processes(
     from joblib import delayed
 
     plan = _portable(plan)
+    # In the order of their answers.
     unanswered: deque[list[Sequence[Numbered]]] = deque()
     failures = 0
     with _joblib_backend(backend, address) as name, closing(ReadAhead(chunks, _CHUNKS_AHEAD)) as ready:
@@ -66,7 +67,6 @@ def by_processes(
 
         def burst(messages: list[list[Sequence[Numbered]]]) -> Iterator[Any]:
             for message in messages:
-                unanswered.append(message)
                 yield delayed(predictions_of)(plan, message)
             # joblib takes the next task before it hands on an answer. So that no answer waits for an input
             # that is yet to come, tasks end here when none is there, and the next burst waits for one. (Ray's
@@ -80,7 +80,8 @@ def by_processes(
             messages = list(unanswered) or [first for first in [ready.take(_CHUNKS_PER_MESSAGE)] if first]
             if not messages:
                 return
-            unanswered.clear()
+            # All of them at once: workers may die again before joblib has taken the last.
+            unanswered = deque(messages)
             try:
                 for answer in _answers(name, n_jobs, burst(messages)):
                     unanswered.popleft()
