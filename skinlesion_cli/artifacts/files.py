@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,15 +47,12 @@ def atomic_file(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterat
     text = None if "b" in mode else "utf-8"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp creates with O_EXCL: a link planted under the name is not followed.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
+        handle, temporary = _create_beside(path)
         with os.fdopen(handle, mode, encoding=text, newline="" if text else None) as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
         if durable:
@@ -84,10 +81,18 @@ def remove_unfinished(folder: Path, prefix: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _create_beside(path: Path) -> tuple[int, Path]:
+    """A new, hidden file beside `path`, open for writing, with the permissions of any new file.
+
+    Not `tempfile.mkstemp`: its files are for their owner alone, and which permissions others are to have can
+    only be asked for by changing the umask, which all threads share, for a moment.
+    """
+    # With O_EXCL a link planted under the name is not followed.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        with suppress(FileExistsError):
+            return os.open(temporary, flags, 0o666), temporary
 
 
 def _sync_folder(folder: Path) -> None:

@@ -194,3 +194,18 @@ def test_second_run_is_told_who_holds_the_folder(tmp_path):
         pass
     with exclusive(tmp_path, "train"):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_gets_the_permissions_of_new_files_without_a_change_of_the_umask(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as context:
+            # Threads share it: what another thread creates meanwhile would be writable for everybody.
+            context.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+            with atomic_file(tmp_path / "a.png") as file:
+                file.write(b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
