@@ -95,8 +95,7 @@ class Bundle:
             "Train all networks of an ensemble on one dataset, then run `skinlesion ensemble` and "
             "`skinlesion calibrate`.",
         )
-        has_gate = with_gate and os.path.lexists(workspace.gate)
-        gate = StoredQualityGate.load(_inside(workspace, workspace.gate)) if has_gate else None
+        gate = _quality_gate(workspace, members) if with_gate else None
         seen = _training_images(workspace, members) if with_gate else None
         parts = [member.artifact.sha256 for member in members if member.artifact]
         parts += [ensemble.artifact.sha256, calibration.artifact.sha256]
@@ -217,6 +216,14 @@ def _metadata_calibration(workspace: Workspace, ensemble: Ensemble) -> Calibrati
         calibration.artifact.require_input("ensemble", ensemble.artifact)
     calibration.require_views(ensemble.views)
     return calibration
+
+
+def _quality_gate(workspace: Workspace, members: Sequence[Checkpoint]) -> StoredQualityGate | None:
+    if not os.path.lexists(workspace.gate):
+        return None
+    stored = StoredQualityGate.load(_inside(workspace, workspace.gate))
+    stored.require_network(members)
+    return stored
 
 
 def _training_images(workspace: Workspace, members: Sequence[Checkpoint]) -> StoredTrainingImages | None:

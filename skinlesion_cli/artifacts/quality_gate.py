@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from safetensors.numpy import save
 
 from skinlesion_cli.artifacts.base import Body, Content, StoredArtifact, parsed
+from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.schema import FileName, JsonObject
 from skinlesion_cli.artifacts.tensors import load_float32
@@ -92,6 +93,28 @@ class StoredQualityGate(StoredArtifact):
             features=None if body.features is None else _feature_model(artifact, body.features),
         )
         return cls(gate, body.figures, artifact)
+
+    def require_network(self, members: Iterable[Checkpoint]) -> None:
+        """Refuse a gate that was fitted on the features of a network that has been trained again since.
+
+        Gates of earlier versions do not say which network that was, only its name.
+
+        Raises
+        ------
+        ArtifactError : naming both.
+        """
+        features = self.gate.features
+        fitted_on = None if self.artifact is None else self.artifact.inputs.get("checkpoint")
+        if features is None or fitted_on is None:
+            return
+        for member in members:
+            present = "" if member.artifact is None else member.artifact.sha256
+            if member.name == features.network and present != fitted_on:
+                raise ArtifactError(
+                    f"the quality gate was fitted on features of {member.name} {fitted_on[:12]}, but the "
+                    f"model has {present[:12]}",
+                    "Run `skinlesion gate` again.",
+                )
 
     def _content(self) -> Content:
         gate, features = self.gate, self.gate.features

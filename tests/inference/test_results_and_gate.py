@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
+from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.quality import statistics
 from skinlesion_cli.data.reading.inputs import identity
+from skinlesion_cli.decisions import quality_gate
 from skinlesion_cli.decisions.quality_gate import CHECKS, STATISTICS, fit_features, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages.quality_gate import stage
+from tests.support import tiny_models
 from tests.support.class_lists import TABLE
 
 
@@ -128,3 +137,23 @@ def test_statistics_of_a_plain_image_are_finite(value: int) -> None:
 def test_too_few_images_make_no_gate() -> None:
     with pytest.raises(DataError, match="at least 200"):
         fit_gate(STATISTICS, np.zeros((199, len(STATISTICS))))
+
+
+def test_a_gate_of_the_features_of_an_earlier_network_is_refused(
+    gated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (quality_gate, stage):
+        # Enough of the few images of this dataset for features.
+        monkeypatch.setattr(module, "FEWEST_IMAGES", 10)
+    workspace = Workspace(Path(shutil.copytree(gated / "ws", tmp_path / "ws")))
+    stage.run(stage.GateSettings(workspace=workspace.root, images=60), SilentReporter())
+    gate = Bundle.load(workspace).gate
+    assert gate is not None
+    assert gate.features is not None
+    assert gate.features.network == "tiny-fold0"
+    # The network is trained again, and ensemble and calibration are made again.
+    tiny_models.make_workspace(workspace.root, archs=("tiny",), spread=0.25)
+    with pytest.raises(ArtifactError, match=r"(?s)features of tiny-fold0 .*skinlesion gate"):
+        Bundle.load(workspace)
+    stage.run(stage.GateSettings(workspace=workspace.root, images=60), SilentReporter())
+    assert Bundle.load(workspace).gate is not None

@@ -136,7 +136,12 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     }
     with exclusive(workspace.gate.parent, "gate"):
         assert parts.artifact is not None
-        StoredQualityGate(gate, figures).save(workspace.gate, inputs={"split": parts.artifact})
+        made_from = {"split": parts.artifact}
+        if model is not None and predictor is not None:
+            checkpoint = predictor.bundle.members[0].artifact
+            assert checkpoint is not None
+            made_from["checkpoint"] = checkpoint
+        StoredQualityGate(gate, figures).save(workspace.gate, inputs=made_from)
         if seen is not None:
             seen.save(workspace.training_images, inputs={"split": parts.artifact})
         else:
