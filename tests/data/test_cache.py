@@ -50,6 +50,33 @@ def test_it_holds_what_reading_and_resizing_give(tmp_path, images):
         assert (cache[identity] == expected).all()
 
 
+def test_each_filter_has_a_cache_of_its_own(tmp_path, images):
+    plain = open_it(tmp_path, images)
+    cubic = open_cache(
+        tmp_path / "cache", FILES, images, 32, SilentReporter(), interpolation="antialias-bicubic"
+    )
+    assert plain.path != cubic.path
+    first = read_image(images / ROWS[0][1], target_px=32)
+    assert (cubic["id0"] == resize_square(first, 32, "antialias-bicubic")).all()
+    assert (cubic["id0"] != plain["id0"]).any()
+    again = open_it(tmp_path, images)
+    assert (again.path, again["id0"].tolist()) == (plain.path, plain["id0"].tolist())
+
+
+def test_its_size_is_said_before_it_is_written(tmp_path, images):
+    labels = []
+
+    class Reporter(SilentReporter):
+        def task(self, label, **options):
+            labels.append(label)
+            return super().task(label, **options)
+
+    open_cache(tmp_path / "cache", FILES, images, 32, Reporter(), threads=1)
+    assert labels == ["decoding images to 32 px, 0.0 GB on disk"]
+    # The official images at 450 px: 11,720 x 450 x 450 x 3 bytes.
+    assert cache_module._gigabytes(11_720, 450) == "7.1 GB"
+
+
 def test_it_is_read_only(tmp_path, images):
     with pytest.raises(ValueError, match="read-only"):
         open_it(tmp_path, images).images[0] = 0

@@ -12,8 +12,13 @@ import torch
 from timm.models import save_for_hf
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
+from skinlesion_cli.data.preprocess import to_input
+from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ArtifactError, UsageError, WeightsError
 from skinlesion_cli.models import backbones, timm_format
 from skinlesion_cli.models.network import LesionNet, restore_network
@@ -103,6 +108,15 @@ def test_it_is_trained_and_predicts_without_its_folder(folder, config):
     assert str(folder) not in json.dumps(stored.figures) + stored.initial_weights
     network = restore_network(stored)
     assert len(network.backbone.blocks) == 2
+    # What is stored of a held-out image is what prediction makes of its file, through the same filter.
+    workspace = Workspace(config.workspace)
+    manifest = Manifest.load(workspace.manifest)
+    row = manifest.rows(Split.load(workspace.split, manifest).ids("val")).iloc[0]
+    image = read_image((workspace.images / row["file"]).read_bytes(), target_px=40)
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(to_input(image, stored.preprocessing)[None].copy()))
+    first = Predictions.load(workspace.predictions("timm-test_vit", "val")).view_probabilities[0, 0]
+    assert logits.softmax(dim=1)[0].numpy() == pytest.approx(first, abs=1e-6)
     # The same training with other weights is another one.
     with pytest.raises(ArtifactError, match="weights local-dir:our-vit"):
         train.run(config.replace(arch=found.arch, recipe=settings, weights="none"), SilentReporter())

@@ -8,22 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.config.schema import Interpolation
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
 from skinlesion_cli.errors import ArtifactError, DataError, ImageError, SkinLesionError, name_items
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
-
-# Part of the cache's name: a different resizing filter needs a different cache.
-_INTERPOLATION = "antialias"
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +35,7 @@ class ImageFile:
     file: str
     sha256: str
 
-    def read(self, folder: Path, size_px: int) -> np.ndarray:
+    def read(self, folder: Path, size_px: int, interpolation: Interpolation = "antialias") -> np.ndarray:
         """The image as uint8 (size_px, size_px, 3); see `preprocess.resize_square`.
 
         Raises
@@ -50,7 +49,7 @@ class ImageFile:
             raise ArtifactError(f"{self.file} ({error.strerror or error})") from None
         if sha256_bytes(data) != self.sha256:
             raise ArtifactError(f"{self.file} (changed since the dataset was made)")
-        return resize_square(read_image(data, target_px=size_px), size_px)
+        return resize_square(read_image(data, target_px=size_px), size_px, interpolation)
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,18 @@ def open_cache(
     size_px: int,
     reporter: Reporter,
     *,
+    interpolation: Interpolation = "antialias",
     threads: int | None = None,
 ) -> DecodedCache:
     """Open the cache of these images at this size; create it first if there is none.
 
     The cache is written under a temporary name and renamed when it is complete. A second process that needs
     the same cache waits for the first. Its name depends on the ids and hashes of the images, so a cache only
-    ever contains images whose hashes were verified.
+    ever contains images whose hashes were verified, and on the size and the filter.
 
     Parameters
     ----------
-    size_px : side of the squares; see `preprocess.resize_square`.
+    size_px, interpolation : side of the squares, and filter; see `preprocess.resize_square`.
     threads : number of decoding threads (Pillow releases the interpreter lock); all usable cores if None.
 
     Raises
@@ -96,7 +96,7 @@ def open_cache(
     SkinLesionError : the cache cannot be written, for example because the disk is full.
     """
     ordered = sorted(files)
-    key = _key(ordered, size_px)
+    key = _key(ordered, size_px, interpolation)
     path = folder / f"{key}.npy"
     cached = _open(path, ordered, size_px)
     if cached is not None:
@@ -106,22 +106,28 @@ def open_cache(
         with FileLock(folder / f".{key}.lock"):
             cached = _open(path, ordered, size_px)
             if cached is None:
-                _build(path, ordered, images_folder, size_px, reporter, threads or available_cores())
+                read = partial(
+                    ImageFile.read, folder=images_folder, size_px=size_px, interpolation=interpolation
+                )
+                _build(path, ordered, size_px, read, reporter, threads or available_cores())
                 cached = _open(path, ordered, size_px)
     except OSError as error:
         raise SkinLesionError(
             f"cannot write the image cache: {error.strerror or error}",
-            f"{len(ordered):,} images of {size_px} px need {len(ordered) * size_px**2 * 3 / 1e9:.1f} GB "
-            f"in {folder}.",
+            f"{len(ordered):,} images of {size_px} px need {_gigabytes(len(ordered), size_px)} in {folder}.",
         ) from error
     if cached is None:
         raise SkinLesionError(f"another program changed the image cache {path.name} while it was written")
     return cached
 
 
-def _key(files: Sequence[ImageFile], size_px: int) -> str:
+def _gigabytes(n_images: int, size_px: int) -> str:
+    return f"{n_images * size_px**2 * 3 / 1e9:.1f} GB"
+
+
+def _key(files: Sequence[ImageFile], size_px: int, interpolation: Interpolation) -> str:
     listing = json.dumps([(file.id, file.sha256) for file in files])
-    return f"images-{hashlib.sha256(listing.encode()).hexdigest()[:20]}-{size_px}px-{_INTERPOLATION}"
+    return f"images-{hashlib.sha256(listing.encode()).hexdigest()[:20]}-{size_px}px-{interpolation}"
 
 
 def _open(path: Path, files: Sequence[ImageFile], size_px: int) -> DecodedCache | None:
@@ -139,8 +145,8 @@ def _open(path: Path, files: Sequence[ImageFile], size_px: int) -> DecodedCache 
 def _build(
     path: Path,
     files: Sequence[ImageFile],
-    images_folder: Path,
     size_px: int,
+    read: Callable[[ImageFile], np.ndarray],
     reporter: Reporter,
     threads: int,
 ) -> None:
@@ -155,14 +161,15 @@ def _build(
 
         def decode(row: int) -> SkinLesionError | None:
             try:
-                array[row] = files[row].read(images_folder, size_px)
+                array[row] = read(files[row])
             except ImageError as error:
                 return DataError(f"{files[row].file} ({error.message})")
             except ArtifactError as error:
                 return error
             return None
 
-        with reporter.task(f"decoding images to {size_px} px", total=len(files), unit="images") as task:
+        label = f"decoding images to {size_px} px, {_gigabytes(len(files), size_px)} on disk"
+        with reporter.task(label, total=len(files), unit="images") as task:
             for problem in in_order(range(len(files)), decode, threads=threads):
                 task.advance()
                 if problem is not None:

@@ -166,9 +166,16 @@ class Job:
         return metadata.encode(metadata.of_manifest(self.data.manifest.rows(ids)), fields)
 
     def cache(self, size_px: int) -> DecodedCache:
-        """All images of the dataset, decoded to squares of this size."""
+        """All images of the dataset, decoded to squares of this size through the filter of the network."""
         files = self.data.files(self.data.manifest.table["id"])
-        return open_cache(self.workspace.cache, files, self.workspace.images, size_px, self.reporter)
+        return open_cache(
+            self.workspace.cache,
+            files,
+            self.workspace.images,
+            size_px,
+            self.reporter,
+            interpolation=self.preprocessing.interpolation,
+        )
 
     def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Batches of ids and of their images as prediction feeds them to the network, uint8 (n, s, s, 3)."""

@@ -158,7 +158,8 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
     size_px = training_px(job)
     ids = job.train_ids[:n]
     started = time.perf_counter()
-    pixels = [file.read(job.workspace.images, size_px) for file in job.data.files(ids)]
+    filter_name = job.preprocessing.interpolation
+    pixels = [file.read(job.workspace.images, size_px, filter_name) for file in job.data.files(ids)]
     seconds = (time.perf_counter() - started) / n
     images = TrainingImages(
         pixels=np.stack(pixels),
