@@ -72,12 +72,7 @@ class Bundle:
         ------
         ArtifactError : a stage is missing, or one was run again without those after it; names the one to run.
         """
-        if not workspace.trained() and not workspace.ensemble.exists():
-            raise ArtifactError(
-                f"there is no trained network in {workspace.root}",
-                "Run `skinlesion download --from DIR`, then `skinlesion train --arch densenet121`; "
-                "or predict with --model builtin.",
-            )
+        _require_finished(workspace)
         ensemble = Ensemble.load(_inside(workspace, workspace.ensemble))
         calibration = Calibration.load(_inside(workspace, workspace.calibration))
         if ensemble.artifact is None or calibration.artifact is None:
@@ -156,6 +151,39 @@ def locate_model(workspace: Workspace, model: str | None = None) -> Workspace:
             "Check its name, or ask for the bundled model: --model builtin.",
         )
     return bundled_model()
+
+
+def locate_finished(workspace: Workspace, model: str | None = None) -> Workspace:
+    """As `locate_model`; a model of the workspace that is not finished is refused with what it lacks and the
+    way around it.
+
+    Raises
+    ------
+    ArtifactError : as `locate_model`, or the workspace's model is not finished.
+    """
+    source = locate_model(workspace, model)
+    if model is None and source == workspace:
+        _require_finished(workspace, f" Or use the bundled model: --model {BUNDLED_NAME}")
+    return source
+
+
+def _require_finished(workspace: Workspace, otherwise: str = "") -> None:
+    """Refuse a model of which a stage has not run yet. `otherwise` : what else the user can do."""
+    # Before anything of it is looked for: a folder that leads elsewhere is an error of its own.
+    for path in (workspace.ensemble, workspace.calibration):
+        _inside(workspace, path)
+    step = workspace.next_step()
+    if step is None:
+        return
+    if not workspace.root.is_dir():
+        step = "Check its name; `download`, `train`, `ensemble` and `calibrate` make a model."
+    if not workspace.trained() and not workspace.ensemble.exists():
+        raise ArtifactError(f"there is no trained network in {workspace.root}", step + otherwise)
+    lacking = workspace.calibration if workspace.ensemble.exists() else workspace.ensemble
+    raise ArtifactError(
+        f"the model in {workspace.root} is not finished: {lacking.relative_to(workspace.root)} is not there",
+        step + otherwise,
+    )
 
 
 def architecture_of(model: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinlesion_cli.errors import ArtifactError
+from skinlesion_cli.errors import ArtifactError, name_items
 
 DEFAULT_FOLDER = "skinlesion-workspace"
 _WITH_METADATA = "-metadata"
@@ -133,8 +133,22 @@ class Workspace:
                 f"{self.manifest} is not there", "Run `skinlesion download --from DIR` first."
             )
 
-    def require_ensemble(self) -> None:
-        """The same for an ensemble; where nothing was trained, the hint starts at the beginning.
+    def next_step(self) -> str | None:
+        """What to run so that this workspace gets a finished model; None where it has one."""
+        if not self.trained() and not self.ensemble.exists():
+            unfinished = sorted(path.parent.name for path in self.models.glob("*/state"))
+            if unfinished:
+                return f"Run the `skinlesion train` of {name_items(unfinished)} again: it resumes."
+            if not self.manifest.exists():
+                return "Run `skinlesion download --from DIR`, then `skinlesion train --arch NAME`."
+            return "Run `skinlesion train --arch NAME`."
+        if not self.ensemble.exists():
+            return "Run `skinlesion ensemble`, then `skinlesion calibrate`."
+        return None if self.calibration.exists() else "Run `skinlesion calibrate`."
+
+    def require_ensemble(self, otherwise: str = "") -> None:
+        """The same for an ensemble; the hint names what to run first, and `otherwise` what to do instead
+        where nothing was trained.
 
         Raises
         ------
@@ -142,13 +156,9 @@ class Workspace:
         """
         if self.ensemble.exists():
             return
-        hint = "Run `skinlesion ensemble` first."
-        if not self.trained():
-            hint = (
-                f"Nothing was trained in {self.root}: start with `skinlesion download --from DIR`, or "
-                "calibrate a finished model: "
-                "skinlesion calibrate --model builtin --on labels.csv --output FOLDER"
-            )
+        hint = self.next_step() or ""
+        if not self.trained() and otherwise:
+            hint += f" {otherwise}"
         raise ArtifactError(f"{self.ensemble} is not there", hint)
 
     def begun(self) -> bool:

@@ -135,7 +135,9 @@ def calibrate(
         )
     if model is not None:
         raise UsageError("--model is calibrated on labelled images of yours", "Name them with --on.")
-    Workspace(workspace).require_ensemble()
+    Workspace(workspace).require_ensemble(
+        "Or calibrate a finished model: skinlesion calibrate --model builtin --on labels.csv --output FOLDER"
+    )
     from skinlesion_cli.stages.calibrate import stage
 
     inputs = [policy_file] if policy_file is not None else []

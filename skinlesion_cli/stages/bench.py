@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, PositiveInt
 
-from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import to_input
@@ -60,8 +60,11 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
     """
     missing = [str(path) for path in settings.sample if not path.is_file()]
     if missing:
-        raise UsageError(f"there is no file {name_items(missing)}")
-    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
+        raise UsageError(
+            f"there is no file {name_items(missing)}",
+            "Name image files, or none to measure with a generated image.",
+        )
+    bundle = Bundle.load(locate_finished(Workspace(settings.workspace), settings.model))
     predictor = Predictor.of_bundle(
         bundle, device=settings.device, runtime=settings.runtime, model=settings.model, note=reporter.note
     )

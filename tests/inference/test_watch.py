@@ -140,7 +140,7 @@ def test_a_watch_that_was_ended_continues_and_cuts_off_half_a_row(
     notes = watched(settings(), nothing, nothing)
     assert ids(out) == [("1", "a.png", "ok"), ("2", "b.png", "ok")]
     assert out.read_bytes().startswith(first)
-    assert any("1 were predicted before" in note for note in notes)
+    assert any("1 image predicted before" in note for note in notes)
 
 
 def test_a_folder_that_goes_away_for_a_while_is_waited_for(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished, locate_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
@@ -99,6 +99,31 @@ def test_the_own_model_goes_before_the_built_in_one_and_an_unfinished_one_is_not
     with pytest.raises(ArtifactError, match="there is no trained network"):
         Bundle.load(locate_model(own))
     assert locate_model(own, "builtin") == built_in
+
+
+def test_each_step_that_an_unfinished_model_lacks_is_named_with_the_way_around_it(tmp_path):
+    own = Workspace(make_workspace(tmp_path / "ws"))
+    assert locate_finished(own) == own
+
+    def hint() -> str:
+        with pytest.raises(ArtifactError) as error:
+            locate_finished(own)
+        assert "--model builtin" in error.value.hint
+        with pytest.raises(ArtifactError) as plainly:
+            Bundle.load(own)
+        assert "builtin" not in plainly.value.hint
+        return plainly.value.hint
+
+    own.calibration.unlink()
+    assert hint() == "Run `skinlesion calibrate`."
+    own.ensemble.unlink()
+    assert hint() == "Run `skinlesion ensemble`, then `skinlesion calibrate`."
+    for name in own.trained():
+        own.checkpoint(name).unlink()
+        (own.model(name) / "state").mkdir()
+    begun = hint()
+    assert "skinlesion train" in begun
+    assert all(path.name in begun for path in own.models.iterdir())
 
 
 def test_half_precision_rounds_kernels_and_keeps_norms():

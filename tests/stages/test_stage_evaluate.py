@@ -18,7 +18,7 @@ from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
 from skinlesion_cli.decisions.statistics import metrics
-from skinlesion_cli.errors import DataError, UsageError
+from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.ensemble import stage as ensemble
@@ -86,6 +86,23 @@ def test_thresholds_are_never_judged_on_what_they_were_fitted_on(workspace: Work
     with pytest.raises(UsageError, match="fitted on these very images"):
         run(workspace, part="val")
     assert run(workspace, part="val", decision="argmax").figures["decision"] == "argmax"
+
+
+def test_a_part_without_predictions_is_named_with_the_reason(tmp_path: Path):
+    made = made_workspace.make(tmp_path, n_lesions=60, members=("one",))
+    ensemble.run(ensemble.EnsembleSettings(workspace=made.root, export=False), SilentReporter())
+    made.ensemble_predictions("test").unlink()
+    with pytest.raises(ArtifactError, match="no predictions of test images") as lacking:
+        run(made)
+    assert "skinlesion train" in lacking.value.hint
+    manifest = Manifest.load(made.manifest)
+    split = Split.load(made.split, manifest).table
+    split.loc[split["part"] == "test", "part"] = "train"
+    Split(split, "published", 1, leaks_lesions=True).save(made.split, manifest)
+    with pytest.raises(ArtifactError, match="no predictions of test images") as no_part:
+        run(made)
+    assert "has no test images" in no_part.value.hint
+    assert "--split grouped" in no_part.value.hint
 
 
 def test_subgroups_have_support_and_unknowns_are_a_group(workspace: Workspace):

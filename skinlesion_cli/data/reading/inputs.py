@@ -111,7 +111,10 @@ def check_named(named: Sequence[str]) -> None:
         elif not glob.has_magic(name) or next(_matches(name), None) is None:
             missing.append(name)
     if missing:
-        raise UsageError(f"there is no file or folder {name_items(identity(name) for name in missing)}")
+        raise UsageError(
+            f"there is no file or folder {name_items(identity(name) for name in missing)}",
+            "Check the spelling, and that the command runs in the right folder.",
+        )
 
 
 def expand(

@@ -57,7 +57,7 @@ def models(settings: DoctorSettings) -> Iterator[Finding]:
             yield _exports(bundled, f"skinlesion export --model {BUNDLED_NAME}")
     elif not (workspace.ensemble.exists() and workspace.calibration.exists()):
         begun = f"the model in {settings.workspace} is not finished"
-        yield Finding("workspace", "advice", begun, "`skinlesion info` says what comes next.")
+        yield Finding("workspace", "advice", begun, workspace.next_step() or "")
     else:
         bundle = Bundle.load(workspace)
         shown = f"a finished model in {settings.workspace}; networks: {len(bundle.members)}"

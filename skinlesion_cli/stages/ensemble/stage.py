@@ -177,7 +177,7 @@ def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
         )
     names = list(dict.fromkeys(wanted)) or trained
     if not names:
-        raise ArtifactError("no network is trained in this workspace", HINT)
+        raise ArtifactError(f"no network is trained in {workspace.root}", workspace.next_step() or HINT)
     return names
 
 

@@ -14,7 +14,9 @@ from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.external_predictions import ExternalPredictions
+from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.policies.registry import ARGMAX, CALIBRATED, DECISIONS
 from skinlesion_cli.decisions.settings import Target
@@ -55,13 +57,49 @@ def _judge(workspace: Workspace, settings: EvaluateSettings, source: str, decisi
                 f"no trained network named {source!r}",
                 "Trained: " + (", ".join(workspace.trained()) or "none"),
             )
-        return plain(Predictions.load(workspace.predictions(source, settings.part)), ())
-    predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
+        path = workspace.predictions(source, settings.part)
+        return plain(_loaded(workspace, path, source, settings.part), ())
+    predictions = ensemble_predictions(workspace, settings.part)
     if decision == ARGMAX:
         return plain(predictions, ())
     if decision is None and not workspace.calibration.exists():
         return plain(predictions, ("there is no calibration in the workspace: the argmax decides",))
     return calibrated(workspace, predictions)
+
+
+def ensemble_predictions(workspace: Workspace, part: str) -> Predictions:
+    """The merged predictions of one part.
+
+    Raises
+    ------
+    ArtifactError : there is no ensemble, or it has none of this part: names what to do about it.
+    """
+    workspace.require_ensemble()
+    return _loaded(workspace, workspace.ensemble_predictions(part), "the ensemble", part)
+
+
+def _loaded(workspace: Workspace, path: Path, source: str, part: str) -> Predictions:
+    if not path.exists():
+        raise ArtifactError(f"{source} has no predictions of {part} images", _hint(workspace, part))
+    return Predictions.load(path)
+
+
+def _hint(workspace: Workspace, part: str) -> str:
+    """What to do where a part has no predictions: the split has no such part, or a network lacks them."""
+    if not workspace.trained():
+        return "Evaluate a table of predictions instead: --source TABLE.csv --truth LABELS.csv."
+    if workspace.manifest.exists() and workspace.split.exists():
+        split = Split.load(workspace.split, Manifest.load(workspace.manifest))
+        if not split.ids(part) and not (part == "val" and split.n_folds):
+            return (
+                f"The split of this dataset has no {part} images. Evaluate a table of predictions on other "
+                "images (--source TABLE.csv --truth LABELS.csv), or import the dataset with --split grouped "
+                "and train again."
+            )
+    return (
+        "Run the `skinlesion train` of each network again, which predicts what is missing, then "
+        "`skinlesion ensemble`."
+    )
 
 
 def calibrated(workspace: Workspace, predictions: Predictions, file: Path | None = None) -> Judged:

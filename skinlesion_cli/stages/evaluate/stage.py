@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from skinlesion_cli.artifacts import output_checks, own_files
-from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.evaluation import Evaluation, challenge_csv, defined, write_evaluation
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
-from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.subgroups import by_patient
@@ -31,7 +29,7 @@ from skinlesion_cli.report import evaluation_tables
 from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.report.plots_evaluation import draw
 from skinlesion_cli.result import StageResult, Table
-from skinlesion_cli.stages.evaluate.decided import by_asked_classes, calibrated, judge
+from skinlesion_cli.stages.evaluate.decided import by_asked_classes, calibrated, ensemble_predictions, judge
 from skinlesion_cli.stages.evaluate.judged import Judged
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
@@ -208,7 +206,7 @@ def _compare(
         other = replace(judged, decided=argmax, how=ARGMAX)
     else:
         if settings.against.endswith(".json"):
-            predictions = Predictions.load(workspace.ensemble_predictions(settings.part), hint=Ensemble.HINT)
+            predictions = ensemble_predictions(workspace, settings.part)
             other = by_asked_classes(calibrated(workspace, predictions, Path(settings.against)), settings)
         else:
             other = judge(workspace, settings, settings.against, None)

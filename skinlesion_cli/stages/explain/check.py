@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt, SkipValidation
 
-from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import resize_square
@@ -60,7 +60,7 @@ class CheckSettings(StageSettings):
 def run(settings: CheckSettings, reporter: Reporter) -> StageResult:
     """Both tests, each with its interval over images, and one sentence that concludes."""
     check_named(settings.inputs)
-    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
+    bundle = Bundle.load(locate_finished(Workspace(settings.workspace), settings.model))
     predictor = Predictor.of_bundle(bundle, device=settings.device, runtime="torch")
     whole = predictor.engine
     engine = Engine(whole.members, whole.weights, _VIEWS, whole.to_input)

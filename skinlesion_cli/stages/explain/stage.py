@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import output_checks, own_files
-from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished, locate_model
 from skinlesion_cli.artifacts.class_list import class_list_of
 from skinlesion_cli.artifacts.files import atomic_file, exclusive
 from skinlesion_cli.artifacts.maps import COLUMNS, MapRecord
@@ -94,7 +94,7 @@ def run(settings: ExplainSettings, reporter: Reporter) -> StageResult:
     check_named(settings.inputs)
     output_checks.check_folder(settings.output, [TABLE], own_files.has_header(COLUMNS), settings.inputs)
     output_checks.check_mirror(settings.output, settings.output / TABLE, settings.inputs)
-    bundle = Bundle.load(locate_model(Workspace(settings.workspace), settings.model))
+    bundle = Bundle.load(locate_finished(Workspace(settings.workspace), settings.model))
     classes = settings.class_indexes(bundle.classes)
     # A backward pass needs torch.
     runtime = settings.runtime if is_closed(settings.method) else "torch"

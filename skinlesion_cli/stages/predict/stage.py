@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.artifacts import output_checks, own_files, prediction_file
-from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished
 from skinlesion_cli.artifacts.prediction_columns import ColumnSet
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.folders import describe
@@ -46,12 +46,16 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
     check_named(settings.inputs)
     lesions = groups.lesions_of(settings.group)
     replaced = check_outputs(settings)
+    unfinished = prediction_file.partial_path(settings.output).exists()
     kind = (
         "jsonl" if settings.output == STDOUT else prediction_file.format_of(settings.output, settings.format)
     )
     if replaced:
-        reporter.note(f"{settings.output} is a finished table of predictions; this run replaces it")
-    source = locate_model(Workspace(settings.workspace), settings.model)
+        nothing_left = "nothing is left to resume, and " if settings.resume and not unfinished else ""
+        reporter.note(
+            f"{settings.output} is a finished table of predictions; {nothing_left}this run replaces it"
+        )
+    source = locate_finished(Workspace(settings.workspace), settings.model)
     bundle = Bundle.load(source)
     patients = patients_of(settings.patients, bundle, lesions)
     plan = plan_of(settings, source, bundle, reporter)

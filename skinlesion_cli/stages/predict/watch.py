@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from skinlesion_cli.artifacts import output_checks, prediction_file
-from skinlesion_cli.artifacts.bundle import Bundle, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished
 from skinlesion_cli.artifacts.growing_table import open_growing
 from skinlesion_cli.artifacts.prediction_file import PartialFile
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -20,6 +20,7 @@ from skinlesion_cli.inference.prediction import table_of
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.parallel import in_batches
 from skinlesion_cli.progress import Reporter
+from skinlesion_cli.result import counted
 from skinlesion_cli.stages.predict import backends
 from skinlesion_cli.stages.predict.patients import patients_of
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
@@ -49,7 +50,7 @@ def run(
     folder = _folder(settings)
     check_outputs(settings)
     kind = prediction_file.format_of(settings.output, settings.format)
-    source = locate_model(Workspace(settings.workspace), settings.model)
+    source = locate_finished(Workspace(settings.workspace), settings.model)
     bundle = Bundle.load(source)
     patients = patients_of(settings.patients, bundle, None)
     for warning in patients.words_not_understood() if patients is not None else ():
@@ -68,7 +69,8 @@ def run(
         arrivals = Arrivals(folder, (row["id"] for row in rows))
         del rows
         reporter.note(
-            f"watching {folder}; images are predicted when they are complete. {n_rows} were predicted before"
+            f"watching {folder} until Ctrl-C; an image is predicted once its file is complete; "
+            f"{counted(n_rows, 'image')} predicted before"
         )
         unreadable = ""
         while True:
@@ -81,8 +83,8 @@ def run(
                     unreadable = str(error)
             if arrivals.changed:
                 reporter.note(
-                    "changed after they were predicted, and not predicted again (give them new names): "
-                    + name_items(arrivals.changed)
+                    "changed after they were predicted, and not predicted again (a new photograph needs a "
+                    "new name): " + name_items(arrivals.changed)
                 )
             if patients is not None:
                 sources = [patients.informed(image) for image in sources]
@@ -114,7 +116,8 @@ def _predict(
     seen = (
         f"; {tally.in_training} in the training data: {tally.name_in_training()}" if tally.in_training else ""
     )
-    reporter.note(f"{len(sources)} new images: {levels or 'none predicted'}{failed}{seen}")
+    new = counted(len(sources), "new image")
+    reporter.note(f"{new}: {levels or 'none predicted'}{failed}{seen}")
 
 
 def _folder(settings: PredictSettings) -> Path:
