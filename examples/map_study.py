@@ -44,7 +44,7 @@ GROWN, SMALL = 0.05, 0.15
 def sample(masks: Path, metadata: Path, count: int, seed: int) -> list[tuple[str, str]]:
     """Image and class, one image per lesion, in random order."""
     by_lesion = defaultdict(list)
-    with metadata.open() as file:
+    with metadata.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if (masks / f"{row['image_id']}_segmentation.png").exists():
                 by_lesion[row["lesion_id"]].append((row["image_id"], row["dx"]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -200,7 +201,9 @@ def _remove_superseded(path: Path, current: set[str]) -> None:
     for role_file in path.parent.glob(f"{path.stem}.*-*"):
         is_payload = len(role_file.name.removesuffix(role_file.suffix).rpartition("-")[2]) == 12
         if is_payload and role_file.name not in current:
-            role_file.unlink(missing_ok=True)
+            # Windows keeps a file that another program has open; the next write removes it.
+            with suppress(PermissionError):
+                role_file.unlink(missing_ok=True)
     remove_unfinished(path.parent, path.stem)
 
 

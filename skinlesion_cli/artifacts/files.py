@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from filelock import FileLock, Timeout
 from skinlesion_cli.errors import SkinLesionError
 
 _CHUNK_BYTES = 1 << 20
+# Windows replaces no file that any program has open. Together a little more than a second: as long as a virus
+# scanner or an indexer holds a new file.
+_PAUSES_S = (0.01, 0.05, 0.1, 0.25, 0.75) if os.name == "nt" else ()
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -53,7 +57,7 @@ def atomic_file(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterat
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(temporary, path)
         temporary = None
         if durable:
             _sync_folder(path.parent)
@@ -71,6 +75,25 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a byte string under its final name in one step."""
     with atomic_file(path, durable=durable) as file:
         file.write(data)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Give a file or folder another name in one step; a file of that name is replaced.
+
+    Windows refuses while any program has either open: it is tried again for about a second.
+
+    Raises
+    ------
+    OSError : as of `os.replace`.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(pause_s)
+        else:
+            return
+    os.replace(source, target)
 
 
 def remove_unfinished(folder: Path, prefix: str) -> None:
@@ -143,10 +166,10 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
         atomic_write(holder, f"process {os.getpid()}".encode())
         yield
     finally:
-        holder.unlink(missing_ok=True)
         # Windows removes no file that is open; it then stays, and does no harm.
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        for file in (holder, path):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         lock.release()
 
 

@@ -6,7 +6,6 @@ only JSON, CSV, safetensors and ONNX files are fetched, and nothing in them is e
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from skinlesion_cli.artifacts.files import exclusive, sha256_file
+from skinlesion_cli.artifacts.files import exclusive, replace_file, sha256_file
 from skinlesion_cli.artifacts.user_cache import user_cache
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError, name_items
 
@@ -82,7 +81,7 @@ def fetched(text: str) -> Path:
             name.repo, revision=commit, local_dir=unfinished, allow_patterns=list(_PATTERNS)
         )
         shutil.rmtree(unfinished / ".cache", ignore_errors=True)
-        os.replace(unfinished, folder)
+        replace_file(unfinished, folder)
     return folder
 
 

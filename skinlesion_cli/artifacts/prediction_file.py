@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skinlesion_cli.artifacts import output_checks
-from skinlesion_cli.artifacts.files import atomic_file, atomic_write, exclusive
+from skinlesion_cli.artifacts.files import atomic_file, atomic_write, exclusive, replace_file
 from skinlesion_cli.artifacts.own_files import is_prediction_table
 from skinlesion_cli.artifacts.prediction_columns import FORMATS, ColumnSet, Row, json_text
 from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
@@ -123,7 +123,7 @@ class PartialFile:
         self.file.seek(0, os.SEEK_END)
 
     def finish(self, inputs: Mapping[str, Any] | None = None) -> None:
-        """Give the whole table its final name; `inputs` is recorded for a shard."""
+        """Close the file and give the whole table its final name; `inputs` is recorded for a shard."""
         with self._write_errors_named():
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -134,9 +134,12 @@ class PartialFile:
                 self.file.seek(0)
                 rows = (self.table.decode(line, "jsonl") for line in self.file)
                 write_parquet(self.output, rows, self.table)
+            # Windows renames and removes no file that is open.
+            self.file.close()
+            if self.kind == "parquet":
                 partial_path(self.output).unlink()
             else:
-                os.replace(partial_path(self.output), self.output)
+                replace_file(partial_path(self.output), self.output)
             run_path(self.output).unlink(missing_ok=True)
 
 
@@ -239,7 +242,7 @@ def _forget_without_rows(output: Path, header_bytes: int) -> None:
 def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:
     hint = "Use the same model and options, or start again with --overwrite."
     try:
-        earlier = json.loads(run_path(output).read_text())
+        earlier = json.loads(run_path(output).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{partial_path(output).name} cannot be resumed: its record is unreadable ({error})", hint

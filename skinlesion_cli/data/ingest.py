@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion_cli.artifacts.files import sha256_bytes, sha256_file
+from skinlesion_cli.artifacts.files import replace_file, sha256_bytes, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.data.reading.images import check_image
 from skinlesion_cli.data.sources.base import Collection, FileOrigin, Record
@@ -100,7 +100,7 @@ def _place(record: Record, data: bytes, target: Path, link: bool) -> None:
             shutil.copyfile(record.origin.path, temporary)
     else:
         temporary.write_bytes(data)
-    os.replace(temporary, target)
+    replace_file(temporary, target)
 
 
 def _row(record: Record, digest: str, source: str) -> dict[str, str]:

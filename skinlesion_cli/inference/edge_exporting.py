@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.edge_exports import SUFFIXES, EdgeExport
+from skinlesion_cli.artifacts.files import replace_file
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.inference.exporting import MAX_BACC_DROP, Sample, accept, compared, n_compared
 from skinlesion_cli.inference.runtimes.edge import EdgeRuntime, runs_here
@@ -64,8 +64,8 @@ def write_edge(
             if runs_here(kind):
                 total = n_compared(compared_on)
                 with reporter.task(f"comparing {name} with torch", total, unit="images") as task:
-                    runtime = EdgeRuntime(made, kind)
-                    figures = compared(checkpoint, network, runtime, compared_on, task)
+                    # In no variable: Windows moves no file that a runtime has open.
+                    figures = compared(checkpoint, network, EdgeRuntime(made, kind), compared_on, task)
         except SkinLesionError:
             raise
         except Exception as error:  # every converter and every interpreter has exceptions of its own
@@ -92,5 +92,5 @@ def _put(source: Path, folder: Path) -> int:
         target = folder / path.name
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
-        os.replace(path, target)
+        replace_file(path, target)
     return size_bytes

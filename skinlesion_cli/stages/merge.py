@@ -81,7 +81,7 @@ def _record(path: Path) -> dict[str, Any]:
             "Predict that shard again with --resume.",
         )
     try:
-        record = json.loads(prediction_file.shard_path(path).read_text())
+        record = json.loads(prediction_file.shard_path(path).read_text("utf-8"))
         if not isinstance(record.get("shard"), list) or "inputs" not in record:
             raise ValueError("it is not the record of a shard")
     except (OSError, ValueError) as error:

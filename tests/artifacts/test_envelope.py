@@ -32,11 +32,11 @@ def read(path: Path, kind: str = "demo", schema_version: int = 1):
 
 def rewrite(path: Path, *, resign: bool, **changes) -> None:
     """Alter the envelope by hand; with `resign` its own hash is made to fit again."""
-    content = json.loads(path.read_text()) | changes
+    content = json.loads(path.read_text(encoding="utf-8")) | changes
     if resign:
         content.pop("sha256")
         content["sha256"] = sha256_bytes(envelope.canonical_json(content))
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_round_trip(tmp_path):

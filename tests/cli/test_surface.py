@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -132,7 +131,7 @@ def test_a_table_without_rows_is_drawn() -> None:
 
 def on_a_terminal(arguments: list[str], cwd: Path, **environment: str) -> str:
     """What a command writes where stdout and stderr are a terminal."""
-    primary, secondary = pty.openpty()
+    primary, secondary = pytest.importorskip("pty").openpty()
     known = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
     process = subprocess.Popen(
         [sys.executable, "-m", "skinlesion_cli", *arguments],

@@ -150,7 +150,7 @@ def _worker(tmp_path: Path, images: Path, log: Path) -> None:
     decode = cache_module.read_image
 
     def counted(*arguments, **options):
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write("x")
         time.sleep(0.02)
         return decode(*arguments, **options)

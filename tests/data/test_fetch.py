@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import resource
 import socket
 import time
 from dataclasses import replace
@@ -16,6 +15,7 @@ from skinlesion_cli.data.download.fetch import Expected, fetch
 from skinlesion_cli.data.download.http import Patience
 from skinlesion_cli.errors import DataError, ExitCode, SkinLesionError
 from skinlesion_cli.progress import SilentReporter
+from tests.support.command_line import room_for
 from tests.support.http_server import OfficialServer
 
 NAME = "file.bin"
@@ -259,13 +259,8 @@ def test_a_server_that_never_recovers_ends_in_an_error(server, tmp_path, patienc
 
 
 def test_a_disk_that_is_full_is_reported_and_what_came_is_kept(server, tmp_path, patience):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(SkinLesionError, match="cannot write"):
-            get(server, tmp_path, patience)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with room_for(100_000), pytest.raises(SkinLesionError, match="cannot write"):
+        get(server, tmp_path, patience)
     assert not (tmp_path / NAME).exists()
     get(server, tmp_path, patience, md5=MD5)
     assert_whole(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -105,6 +104,7 @@ def test_a_failed_run_counts_nothing_as_done(program, inbox, model, tmp_path):
 
 
 def test_two_at_once_and_wrong_use(program, inbox, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
     results = tmp_path / "results"
     results.mkdir()
     with (results / "lock").open("w") as lock:

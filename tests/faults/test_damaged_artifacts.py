@@ -34,7 +34,8 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     envelope = json.loads(path.read_text("utf-8"))
     del envelope["sha256"]
     change(envelope)
-    path.write_text(json.dumps(envelope | {"sha256": sha256_bytes(canonical_json(envelope))}))
+    stated = envelope | {"sha256": sha256_bytes(canonical_json(envelope))}
+    path.write_text(json.dumps(stated), encoding="utf-8")
 
 
 def emptied(path: Path) -> None:
@@ -49,7 +50,7 @@ def truncated(path: Path) -> None:
 def altered(path: Path) -> None:
     envelope = json.loads(path.read_text("utf-8"))
     envelope["body"]["views"] = ["identity"]
-    path.write_text(json.dumps(envelope))
+    path.write_text(json.dumps(envelope), encoding="utf-8")
 
 
 def newer(path: Path) -> None:

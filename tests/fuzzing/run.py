@@ -51,7 +51,7 @@ def _memory_bytes(entry: str) -> int:
     the most ever.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     (line,) = (line for line in status.splitlines() if line.startswith(f"{entry}:"))
@@ -60,7 +60,7 @@ def _memory_bytes(entry: str) -> int:
 
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _alarm(_number: int, _frame: FrameType | None) -> None:

@@ -34,7 +34,7 @@ def test_counting_ahead_agrees_with_what_comes_and_gives_up_in_time(
     monkeypatch.chdir(tmp_path)
     for name in ("in/b/x.jpg", "in/a/x.jpg", "in/x.png", "in/c d/e/y.jpg", "alone.jpg"):
         picture(Path(name))
-    Path("in/notes.txt").write_text("no")
+    Path("in/notes.txt").write_text("no", encoding="utf-8")
     Path("in/archive.zip").write_bytes(b"archives below folders are not opened")
     Path("in/link.jpg").symlink_to("x.png")
     Path("in/elsewhere").symlink_to("a")
@@ -57,11 +57,11 @@ def test_two_folders_of_one_name_do_not_collide(tmp_path: Path, monkeypatch: pyt
 def test_patterns_lists_and_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("p/1.jpg", "p/2.jpg", "p/3.txt"):
-        picture(Path(name)) if name.endswith("jpg") else Path(name).write_text("no")
+        picture(Path(name)) if name.endswith("jpg") else Path(name).write_text("no", encoding="utf-8")
     with zipfile.ZipFile("z.zip", "w") as archive:
         archive.write("p/2.jpg", "deep/2.jpg")
         archive.write("p/2.jpg", "__MACOSX/._2.jpg")
-    Path("list.txt").write_text("p/1.jpg\nz.zip\n")
+    Path("list.txt").write_text("p/1.jpg\nz.zip\n", encoding="utf-8")
     assert [s.id for s in expand(["p/*", "@list.txt"])] == [
         "p/1.jpg",
         "p/2.jpg",

@@ -26,7 +26,7 @@ PROBABILITIES = [name for name in TABLE.names if name.startswith("p_")]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

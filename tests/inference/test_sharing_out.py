@@ -260,7 +260,7 @@ def ray_actors_of(process: int) -> list[int]:
             if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::PoolActor"):
                 ancestor = int(entry.name)
                 while ancestor not in (0, 1, process):
-                    status = Path(f"/proc/{ancestor}/stat").read_text()
+                    status = Path(f"/proc/{ancestor}/stat").read_text(encoding="utf-8")
                     ancestor = int(status.rpartition(")")[2].split()[1])
                 actors += [int(entry.name)] if ancestor == process else []
     return actors

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = [
     ".ci",
     ".dockerignore",
+    ".gitattributes",
     ".github",
     ".gitignore",
     ".pre-commit-config.yaml",

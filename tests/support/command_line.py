@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -58,7 +59,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @contextmanager
 def room_for(size_bytes: int) -> Iterator[None]:
     """No file of this process grows beyond so many bytes: the system refuses the write in its middle."""
-    import resource
+    resource = pytest.importorskip("resource")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))

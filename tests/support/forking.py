@@ -53,7 +53,6 @@ def _import_all() -> None:
     import torchvision
 
     import skinlesion_cli
-    import skinlesion_cli.cli.app
 
     del albumentations, pandas, scipy, sklearn, timm, torch, torchvision
     for module in pkgutil.walk_packages(skinlesion_cli.__path__, "skinlesion_cli."):

@@ -28,7 +28,7 @@ RANDOM_KILLS = 8
 
 def command(arguments: list[str]) -> None:
     sys.argv = ["skinlesion", *arguments, "--quiet"]
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
             main()
         except SystemExit as left:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx2
 
-from skinlesion_cli.artifacts.files import atomic_write
+from skinlesion_cli.artifacts.files import atomic_write, replace_file
 from skinlesion_cli.data.download.http import (
     Body,
     Changed,
@@ -240,7 +240,7 @@ def _accept(expected: Expected, url: str, part: Path) -> Fetched:
     """Verify a complete file and give it its final name."""
     fetched = examine(expected, part, url)
     final = part.with_name(expected.name)
-    os.replace(part, final)
+    replace_file(part, final)
     _note_file(part).unlink(missing_ok=True)
     return Fetched(final, url, fetched.size_bytes, fetched.sha256, fetched.md5, fetched.notes)
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from filelock import FileLock
 
-from skinlesion_cli.artifacts.files import sha256_bytes
+from skinlesion_cli.artifacts.files import replace_file, sha256_bytes
 from skinlesion_cli.config.schema import Interpolation
 from skinlesion_cli.data.preprocess import resize_square
 from skinlesion_cli.data.reading.images import read_image
@@ -153,31 +155,37 @@ def _build(
     # One name for all attempts: leftovers of a killed process are overwritten (the lock is held).
     temporary = path.with_name(f".{path.name}.tmp")
     problems: list[SkinLesionError] = []
+
+    def decode(image: ImageFile) -> np.ndarray | SkinLesionError:
+        try:
+            return np.ascontiguousarray(read(image))
+        except ImageError as error:
+            return DataError(f"{image.file} ({error.message})")
+        except ArtifactError as error:
+            return error
+
     try:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(files), size_px, size_px, 3)
-        )
-        _reserve(temporary)
-
-        def decode(row: int) -> SkinLesionError | None:
-            try:
-                array[row] = read(files[row])
-            except ImageError as error:
-                return DataError(f"{files[row].file} ({error.message})")
-            except ArtifactError as error:
-                return error
-            return None
-
-        label = f"decoding images to {size_px} px, {_gigabytes(len(files), size_px)} on disk"
-        with reporter.task(label, total=len(files), unit="images") as task:
-            for problem in in_order(range(len(files)), decode, threads=threads):
-                task.advance()
-                if problem is not None:
-                    problems.append(problem)
-        if problems:
-            raise _all_in_one(problems)
-        array.flush()
-        os.replace(temporary, path)
+        # Written, not mapped: a full disk is then an error and not the end of the process, and Windows
+        # renames no file that is mapped.
+        with temporary.open("wb") as file:
+            shape = (len(files), size_px, size_px, 3)
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+            )
+            _reserve(file, math.prod(shape))
+            label = f"decoding images to {size_px} px, {_gigabytes(len(files), size_px)} on disk"
+            with reporter.task(label, total=len(files), unit="images") as task:
+                for decoded in in_order(files, decode, threads=threads):
+                    task.advance()
+                    if isinstance(decoded, SkinLesionError):
+                        problems.append(decoded)
+                    elif not problems:
+                        file.write(decoded.data)
+            if problems:
+                raise _all_in_one(problems)
+            file.flush()
+            os.fsync(file.fileno())
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -190,10 +198,9 @@ def _all_in_one(problems: Sequence[SkinLesionError]) -> SkinLesionError:
     )
 
 
-def _reserve(path: Path) -> None:
-    """Allocate the disk space first: writing to a memory map
-    on a full disk kills the process instead of raising.
+def _reserve(file: IO[bytes], size_bytes: int) -> None:
+    """Allocate the space first, where the system can: a disk that is too small is known before hours of
+    decoding.
     """
     if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        os.posix_fallocate(file.fileno(), 0, file.tell() + size_bytes)
