@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skinlesion_cli.data.training import batch_augmentation
 from skinlesion_cli.data.training.batch_augmentation import GROUPS, BatchAugmentation, draw_uniforms
@@ -37,8 +39,8 @@ NEUTRAL = {
 NEUTRAL_JITTER = {"brightness": 0.5, "contrast": 0.25 / 0.55, "saturation": 0.5, "hue": 0.5}
 
 
-def uniforms(n: int = 1, **values: float) -> torch.Tensor:
-    table = torch.full((n, batch_augmentation.N_UNIFORMS), 0.5)
+def uniforms(n: int = 1, **values: float) -> np.ndarray:
+    table = np.full((n, batch_augmentation.N_UNIFORMS), 0.5, dtype=np.float32)
     for name, value in (NEUTRAL | values).items():
         table[:, batch_augmentation._SLOTS[name]] = value
     return table
@@ -160,7 +162,7 @@ def test_artefacts_cover_a_part_of_the_image_and_can_be_omitted(kind):
 
 def test_without_all_groups_geometry_remains():
     image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-    drawn = torch.from_numpy(draw_uniforms(1, 0, 0, 8))
+    drawn = draw_uniforms(1, 0, 0, 8)
     same = torch.from_numpy(image).expand(8, -1, -1, -1)
     results = BatchAugmentation(12, CPU, GROUPS)(same, drawn, 0)
     assert results.shape == (8, 12, 12, 3)
@@ -211,9 +213,8 @@ def test_processes_share_a_batch(images):
 
 @pytest.mark.parametrize("fits", [True, False])
 def test_batches_made_on_the_device_are_those_of_the_workers(images, monkeypatch, fits):
-    """The path of a GPU with the CPU in its place: its memory and pinned memory are pretended."""
+    """The path of a GPU with the CPU in its place: its memory is pretended."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9 if fits else 0, 10**9))
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     source = DeviceImages(images, CPU)
     assert source.resident is fits
     plan = replace(PLAN, first_step=1)
@@ -221,3 +222,48 @@ def test_batches_made_on_the_device_are_those_of_the_workers(images, monkeypatch
         tuple(t.numpy() for t in batch) for batch in device_batches(source, BatchAugmentation(16, CPU), plan)
     ]
     assert same(made, drawn(images, plan))
+
+
+def test_what_an_earlier_training_has_left_counts_as_free_memory(images, monkeypatch):
+    left = [10**9]
+    monkeypatch.setattr(torch.cuda, "empty_cache", left.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9 - sum(left), 10**9))
+    assert DeviceImages(images, CPU).resident
+
+
+class Waiting(TorchDispatchMode):
+    """Records copies to a GPU that wait until it has finished its work."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        made = function(*args, **kwargs)
+        if function is torch.ops.aten._to_copy.default and args[0].device.type != made.device.type:
+            self.copies.append(bool(kwargs.get("non_blocking")))
+        return made
+
+
+def test_on_a_gpu_all_is_computed_there_and_nothing_waits_for_it(monkeypatch):
+    """Tensors with a place and a shape and no content need no GPU. To read one raises an error, and so does
+    a computation with tensors of two places.
+    """
+    gpu = torch.device("cuda:0")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    # Generators of a GPU need one.
+    generator = type("Generator", (), {"__init__": lambda *_: None, "manual_seed": lambda *_: None})
+    monkeypatch.setattr(torch, "Generator", generator)
+    banks = batch_augmentation._overlays(CPU)
+    drawn = draw_uniforms(1, 0, 0, 64)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        there = {kind: mode.from_tensor(bank).to(gpu) for kind, bank in banks.items()}
+        monkeypatch.setitem(batch_augmentation._overlays_by_device, gpu, there)
+        augment = BatchAugmentation(16, gpu)
+        given = torch.empty((64, 20, 20, 3), dtype=torch.uint8, device=gpu)
+        with Waiting() as waiting:
+            made = augment(given, drawn, 0)
+    assert (made.device, made.dtype, made.shape) == (gpu, torch.uint8, (64, 16, 16, 3))
+    # The random numbers, and which images each of the five artefacts is laid over.
+    assert waiting.copies == [True] * 6

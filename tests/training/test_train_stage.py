@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.data.metadata import encode, n_columns, of_manifest
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.reading.images import read_image
+from skinlesion_cli.data.training import loader
 from skinlesion_cli.errors import ArtifactError, ExitCode, SkinLesionError, UsageError
 from skinlesion_cli.models.network import restore_network
 from skinlesion_cli.models.training.distributed import Distributed
@@ -129,7 +131,9 @@ class OnTheCpu(TorchFunctionMode):
         return function(*map(here, args), **{key: here(value) for key, value in (kwargs or {}).items()})
 
 
-def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(config, monkeypatch):
+@pytest.fixture
+def waited(monkeypatch):
+    """A GPU that is the CPU; what was waited for."""
     gpu = torch.device("cuda")
     monkeypatch.setattr(jobs, "join_processes", lambda device: (Distributed(), gpu))
     waited = []
@@ -147,7 +151,11 @@ def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(
     monkeypatch.setattr(
         fitting, "BatchAugmentation", lambda size_px, device, omits: augmentation(size_px, cpu, omits)
     )
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    return waited
+
+
+def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(config, waited):
+    gpu = torch.device("cuda")
     sizes = ["batch_size=16", "input_size_px=32", "field_px=40", "cache_size_px=40"]
     recipe = load_recipe("default", "tiny", environment={}, settings=sizes)
     with OnTheCpu():
@@ -156,7 +164,7 @@ def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(
     assert (figures["device"], figures["peak_memory_bytes"]) == ("cuda", 7_400_000_000)
     # Each step is waited for before its time is taken.
     assert waited == [gpu] * len(waited)
-    assert len(waited) >= 4
+    assert len(waited) == figures["steps_per_epoch"] == 4
     (step_s,) = figures["seconds_per_step"].values()
     assert figures["images_per_second"] == {"32": pytest.approx(16 / step_s)}
     assert figures["training_seconds"] == pytest.approx(50 * figures["steps_per_epoch"] * step_s)
@@ -166,6 +174,23 @@ def test_a_dry_run_on_a_gpu_tells_epochs_images_per_second_its_memory_and_hours(
     table = result.tables[0]
     assert table.columns == ["size", "epochs", "images/s", "time per epoch"]
     assert table.rows[0][:2] == ["32 px", 50]
+
+
+def test_a_dry_run_on_a_gpu_counts_the_wait_for_batches_that_are_made_ahead(config, waited, monkeypatch):
+    take = loader.DeviceImages.take
+
+    def slowly(images, chosen):
+        time.sleep(0.15)
+        return take(images, chosen)
+
+    monkeypatch.setattr(loader.DeviceImages, "take", slowly)
+    sizes = ["batch_size=4", "input_size_px=32", "field_px=40", "cache_size_px=40"]
+    recipe = load_recipe("default", "tiny", environment={}, settings=sizes)
+    with OnTheCpu():
+        figures = train.run(config.replace(recipe=recipe, dry_run=True), SilentReporter()).figures
+    # Three batches are ready when the first step is done; after them, each takes its time.
+    (step_s,) = figures["seconds_per_step"].values()
+    assert step_s > 0.14
 
 
 def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch, tmp_path):

@@ -4,6 +4,9 @@ All random numbers are uniform numbers that are drawn on the CPU from (seed, epo
 repeated with the same crops, colours and artefacts on any device; only the pixel noise comes from the
 device's own generator. Geometry, colour and sharpness are one pass each over the batch. Artefacts are drawn
 once, by `data.training.artefacts`, into a bank of overlays that are turned, mirrored and laid over images.
+
+Nothing is read back from a GPU: the CPU would wait until it has finished all the work that it was given, the
+training step before included.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from skinlesion_cli.data.training import artefacts
+from skinlesion_cli.data.training.transfer import to_device
 
 # Groups of changes that a recipe can omit (`augmentation_omits`).
 GROUPS = ("scale", "colour", "sharpness", "artefacts", "erasing")
@@ -75,24 +79,26 @@ class BatchAugmentation:
     def __init__(self, size_px: int, device: torch.device, omits: Collection[str] = ()) -> None:
         self.size_px, self.device, self.omits = size_px, device, frozenset(omits)
         self._bank = {} if "artefacts" in self.omits else _overlays(device)
+        self._luma = torch.tensor(_LUMA, device=device)[None, :, None, None]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def __call__(self, images: torch.Tensor, uniforms: torch.Tensor, noise_seed: int) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, uniforms: np.ndarray, noise_seed: int) -> torch.Tensor:
         """Augmented images, uint8 (n, size_px, size_px, 3).
 
         Parameters
         ----------
         images : uint8 (n, height, width, 3) of any size, on the device.
-        uniforms : float32 (n, N_UNIFORMS) in [0, 1), on the device; see `draw_uniforms`.
+        uniforms : float32 (n, N_UNIFORMS) in [0, 1); see `draw_uniforms`.
         noise_seed : seeds the pixel noise.
         """
-        draws = _Draws(uniforms)
+        draws = _Draws(to_device(torch.from_numpy(uniforms), self.device))
         pixels = self._resample(images.permute(0, 3, 1, 2).float() / 255.0, draws)
         for kind, (_, share, _) in _ARTEFACTS.items():
             if kind in self._bank:
-                pixels = self._overlay(pixels, draws, kind, share)
+                chosen = np.flatnonzero(uniforms[:, _SLOTS[f"{kind}_on"]] < share)
+                pixels = self._overlay(pixels, draws, kind, chosen)
         if "colour" not in self.omits:
-            pixels = _colour(pixels, draws)
+            pixels = _colour(pixels, draws, self._luma)
         if "sharpness" not in self.omits:
             pixels = _sharpness(pixels, draws, noise_seed)
         if "erasing" not in self.omits:
@@ -110,17 +116,19 @@ class BatchAugmentation:
         sampled = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         return F.avg_pool2d(sampled, 2)
 
-    def _overlay(self, pixels: torch.Tensor, draws: _Draws, kind: str, share: float) -> torch.Tensor:
-        chosen = (draws[f"{kind}_on"] < share).nonzero().squeeze(1)
-        if not len(chosen):
+    def _overlay(self, pixels: torch.Tensor, draws: _Draws, kind: str, rows: np.ndarray) -> torch.Tensor:
+        """The artefact laid over the images with these indexes, int64."""
+        if not len(rows):
             return pixels
+        chosen = to_device(torch.from_numpy(rows), self.device)
         bank = self._bank[kind]
         which = (draws[f"{kind}_which"][chosen] * len(bank)).long()
         turn, mirror = _right_angles(draws[f"{kind}_turn"][chosen], draws[f"{kind}_mirror"][chosen])
         # Dark corners keep their size: they are those of the whole field.
-        zoom = 1.0 if kind == "corners" else 0.7 + 0.5 * draws[f"{kind}_scale"][chosen]
+        scale = draws[f"{kind}_scale"][chosen]
+        zoom = torch.ones_like(scale) if kind == "corners" else 0.7 + 0.5 * scale
         matrix = torch.zeros(len(chosen), 2, 3, device=pixels.device)
-        matrix[:, :, :2] = turn * (torch.as_tensor(zoom, device=pixels.device).reshape(-1, 1, 1))
+        matrix[:, :, :2] = turn * zoom[:, None, None]
         matrix[:, :, 0] *= mirror[:, None]
         side = self.size_px
         grid = F.affine_grid(matrix, [len(chosen), 4, side, side], align_corners=False)
@@ -189,13 +197,12 @@ def _field(draws: _Draws, scale: Scale | None) -> torch.Tensor:
     return torch.cat((linear, torch.stack((x, y), 1)[:, :, None]), 2)
 
 
-def _colour(pixels: torch.Tensor, draws: _Draws) -> torch.Tensor:
+def _colour(pixels: torch.Tensor, draws: _Draws, luma: torch.Tensor) -> torch.Tensor:
     """Brightness, contrast, saturation, hue and gamma, white balance, and rarely grey."""
 
     def column(values: torch.Tensor) -> torch.Tensor:
         return values[:, None, None, None]
 
-    luma = torch.tensor(_LUMA, device=pixels.device)[None, :, None, None]
     jittered, cast = draws["jitter_on"] < 0.85, draws["cast_on"] < 0.5
     ones = torch.ones_like(draws["hue"])
     gains = torch.stack([draws.between(name, 0.9, 1.1) for name in ("red", "green", "blue")], 1)

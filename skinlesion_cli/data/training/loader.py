@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from skinlesion_cli.data.training.augmentation import Augmentation
 from skinlesion_cli.data.training.batch_augmentation import BatchAugmentation, draw_uniforms
 from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
+from skinlesion_cli.data.training.transfer import to_device
 from skinlesion_cli.parallel import available_cores
 
 # Batches that are copied to a GPU before they are needed.
-_STEPS_AHEAD = 3
+STEPS_AHEAD = 3
 # Share of a GPU's free memory that the training images may take.
 _RESIDENT_SHARE = 0.25
 _ROWS_AT_ONCE = 512
@@ -101,12 +102,12 @@ class _EpochImages(Dataset):  # type: ignore[misc]
         positions = self.plan.positions(step)
         return self.order[positions.start : positions.stop]
 
-    def uniforms(self, step: int) -> torch.Tensor:
+    def uniforms(self, step: int) -> np.ndarray:
         """The random numbers of this process's share of a batch; those of any number of processes agree."""
         positions = self.plan.positions(step)
         drawn = draw_uniforms(self.plan.seed, self.plan.epoch, step, self.plan.batch_size)
         first = positions.start - step * self.plan.batch_size
-        return torch.from_numpy(drawn[first : first + len(positions)])
+        return drawn[first : first + len(positions)]
 
     def noise_seed(self, step: int) -> int:
         return sample_seed(self.plan.seed, self.plan.epoch, self.plan.positions(step).start)
@@ -181,17 +182,16 @@ def device_batches(
     """
     epoch = _EpochImages(source.images, None, plan)
 
-    def raw(step: int) -> tuple[torch.Tensor, ...]:
-        parts = (epoch.uniforms(step), *epoch.targets(step))
-        moved = (part.pin_memory().to(augmentation.device, non_blocking=True) for part in parts)
-        return source.take(epoch.chosen(step)), *moved
+    def raw(step: int) -> tuple[Any, ...]:
+        moved = (to_device(part, augmentation.device) for part in epoch.targets(step))
+        return source.take(epoch.chosen(step)), epoch.uniforms(step), *moved
 
     with ThreadPoolExecutor(1) as ahead:
         waiting: deque[Any] = deque()
-        for step in range(plan.first_step, plan.n_steps + _STEPS_AHEAD):
+        for step in range(plan.first_step, plan.n_steps + STEPS_AHEAD):
             if step < plan.n_steps:
                 waiting.append((step, ahead.submit(raw, step)))
-            if step >= plan.first_step + _STEPS_AHEAD and waiting:
+            if step >= plan.first_step + STEPS_AHEAD and waiting:
                 ready, future = waiting.popleft()
                 images, uniforms, *targets = future.result()
                 yield augmentation(images, uniforms, epoch.noise_seed(ready)), *targets
@@ -207,6 +207,8 @@ class DeviceImages:
         self.images, self.device = images, device
         self._stored: torch.Tensor | None = None
         n_bytes = len(images.rows) * int(np.prod(images.pixels.shape[1:]))
+        # What an earlier training of this process has left does not count as free otherwise.
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
         if n_bytes < _RESIDENT_SHARE * free:
             self._stored = torch.empty(
@@ -226,10 +228,9 @@ class DeviceImages:
     def take(self, chosen: np.ndarray) -> torch.Tensor:
         """Pixels of these training images, uint8 (b, s, s, 3), on the device."""
         if self._stored is not None:
-            index = torch.from_numpy(chosen).pin_memory().to(self.device, non_blocking=True)
-            return self._stored[index]
-        pixels = torch.from_numpy(np.asarray(self.images.pixels[self.images.rows[chosen]]))
-        return pixels.pin_memory().to(self.device, non_blocking=True)
+            return self._stored[to_device(torch.from_numpy(chosen), self.device)]
+        pixels = np.asarray(self.images.pixels[self.images.rows[chosen]])
+        return to_device(torch.from_numpy(pixels), self.device)
 
 
 def _leave_signals_to_main_process(_worker: int) -> None:

@@ -141,7 +141,7 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
     )
 
     in_batches = recipe.augmentation == "strong"
-    on_device = DeviceImages(images, job.device) if in_batches and job.device.type == "cuda" else None
+    on_device = DeviceImages(images, job.device) if job.augments_on_device else None
 
     def epoch_batches(epoch: int, size_px: int, first_step: int) -> Iterator[tuple[torch.Tensor, ...]]:
         here = replace(plan, epoch=epoch, first_step=first_step)

@@ -177,6 +177,16 @@ class Job:
             interpolation=self.preprocessing.interpolation,
         )
 
+    @property
+    def evaluation_batch(self) -> int:
+        """Images per batch of prediction."""
+        return EVALUATION_BATCH_GPU if self.device.type == "cuda" else EVALUATION_BATCH
+
+    @property
+    def augments_on_device(self) -> bool:
+        """Whether training batches are made on the device that trains, and not by worker processes."""
+        return self.settings.recipe.augmentation == "strong" and self.device.type == "cuda"
+
     def inputs(self, ids: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Batches of ids and of their images as prediction feeds them to the network, uint8 (n, s, s, 3)."""
         for chunk, fields in self.fields(ids):
@@ -187,7 +197,7 @@ class Job:
         # Resizing an image to the size that it has changes nothing, so a cache of harmonised images (or of
         # the inputs themselves) gives exactly the pixels that reading the file would give.
         cache = self.cache(decode_target_px(self.preprocessing))
-        size = EVALUATION_BATCH_GPU if self.device.type == "cuda" else EVALUATION_BATCH
+        size = self.evaluation_batch
         for start in range(0, len(ids), size):
             chunk = ids[start : start + size]
             yield chunk, np.stack([to_field(cache[i], self.preprocessing) for i in chunk])

@@ -10,16 +10,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from skinlesion_cli.data.training.loader import TrainingImages
+from skinlesion_cli.data.training.loader import STEPS_AHEAD, TrainingImages
 from skinlesion_cli.inference.stored_views import stored_views
 from skinlesion_cli.models.training.memory import peak_memory_bytes
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.models.training.tuning import Tuning
+from skinlesion_cli.models.training.validation import BatchPredictor
 from skinlesion_cli.parallel import available_cores
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.train.fitting import make_network, make_trainer, training_px, workers
-from skinlesion_cli.stages.train.job import EVALUATION_BATCH, Job
+from skinlesion_cli.stages.train.job import Job
 from skinlesion_cli.stages.train.watching import duration
 
 _TIMED_STEPS = 3
@@ -173,10 +174,14 @@ def _some_images(job: Job, n: int) -> tuple[TrainingImages, float]:
 
 
 def _time_steps(job: Job, trainer: Trainer, size_px: int, n_steps: int = _TIMED_STEPS) -> tuple[float, float]:
-    """Seconds to prepare a batch in one process, and seconds to train on it."""
+    """Seconds to prepare a batch in one process, or to wait for one that is made on the device; and seconds
+    to train on it.
+    """
     prepared, computed = [], []
     batches = iter(trainer.batches(0, size_px, 0))
-    for _ in range(n_steps + 1):
+    # The first step includes one-time set-up; and nothing waits for batches that were made during it.
+    first = 1 + STEPS_AHEAD * job.augments_on_device
+    for _ in range(n_steps + first):
         started = time.perf_counter()
         batch = next(batches, None)
         if batch is None:
@@ -186,14 +191,15 @@ def _time_steps(job: Job, trainer: Trainer, size_px: int, n_steps: int = _TIMED_
         _synchronize(job.device)
         prepared.append(ready - started)
         computed.append(time.perf_counter() - ready)
-    # The first step includes one-time set-up; it is used only where there is no other.
-    return float(np.median(prepared[1:] or prepared)), float(np.median(computed[1:] or computed))
+    # They are used only where there are no others.
+    timed = slice(first if len(computed) > first else len(computed) // 2, None)
+    return float(np.median(prepared[timed])), float(np.median(computed[timed]))
 
 
 def _overlapped(job: Job, prepare_s: float, compute_s: float) -> float:
     """Seconds per step when batches are prepared in parallel with the computation."""
     processes = workers(job)
-    if not processes:
+    if job.augments_on_device or not processes:
         return prepare_s + compute_s
     if job.device.type == "cpu":
         # Both compete for the same cores.
@@ -202,17 +208,16 @@ def _overlapped(job: Job, prepare_s: float, compute_s: float) -> float:
 
 
 def _time_forward(job: Job, network: torch.nn.Module) -> float:
-    """Seconds per image of a forward pass."""
-    size_px = job.preprocessing.input_size_px
-    images = torch.zeros((EVALUATION_BATCH, size_px, size_px, 3), dtype=torch.uint8, device=job.device)
+    """Seconds per image of a forward pass over a validation batch."""
+    size_px, n_images = job.preprocessing.input_size_px, job.evaluation_batch
+    images = torch.zeros((n_images, size_px, size_px, 3), dtype=torch.uint8)
+    batch = images, torch.zeros(n_images, dtype=torch.int64)
+    predictor = BatchPredictor(job.device, job.reporter.note)
     network.eval()
-    with torch.inference_mode():
-        network(images)
-        _synchronize(job.device)
+    for _ in range(2):
         started = time.perf_counter()
-        network(images)
-        _synchronize(job.device)
-    return (time.perf_counter() - started) / EVALUATION_BATCH
+        predictor.predict(network, [batch])
+    return (time.perf_counter() - started) / n_images
 
 
 def _synchronize(device: torch.device) -> None:
