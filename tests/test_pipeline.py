@@ -61,7 +61,7 @@ def test_info_tells_what_is_done(skinlesion, workspace):
     assert told["figures"]["dataset"]["images"] == 105
     assert told["figures"]["dataset"]["lesions"] == 70
     assert list(told["figures"]["networks"]) == ["tiny"]
-    assert told["next"] == "skinlesion predict ./images --cam"
+    assert told["next"] == "skinlesion evaluate --report"
 
 
 def test_info_in_an_empty_folder_says_where_to_begin(skinlesion, tmp_path):

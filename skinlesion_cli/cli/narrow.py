@@ -18,7 +18,7 @@ MARKUP = re.compile(r"\[/?(?:bold|cyan)\]")
 _BOXES_NEED = 60
 # A longer word (the name of a file, say) may be broken.
 _FOLDED_FROM = 24
-_FIGURE = re.compile(r"[-+<>]?\d")
+_FIGURE = re.compile(r"[-+<>]?\d(?!.*[,;] )")
 
 
 class NarrowHelp:
@@ -71,4 +71,5 @@ def drawn(table: Table, console: Console) -> RenderableType:
 
 
 def _is_figure(cell: str) -> bool:
+    """A number, with its interval or unit perhaps; not a list that begins with one."""
     return cell in ("", "undefined", "none") or bool(_FIGURE.match(cell))

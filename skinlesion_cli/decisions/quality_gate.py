@@ -46,6 +46,7 @@ CHECKS: tuple[str, ...] = (*ONE_SIDED, NOT_DERMOSCOPIC, UNFAMILIAR)
 FALSE_ALARM_RATE = 0.02
 N_COMPONENTS = 128
 N_QUANTILES = 401
+_NO_GATE = "Add images to the dataset, or predict without a gate: the other commands need none."
 FEWEST_IMAGES = 200
 # Standard deviation of a statistic that does not vary at all.
 _SMALLEST_SPREAD = 1e-6
@@ -92,7 +93,9 @@ def fit_features(network: str, features: np.ndarray, n_components: int = N_COMPO
     DataError : fewer than 200 images.
     """
     if len(features) < FEWEST_IMAGES:
-        raise DataError(f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(features)}")
+        raise DataError(
+            f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(features)}", _NO_GATE
+        )
     values = unit_rows(features)
     mean = values.mean(axis=0)
     n_images, n_features = values.shape
@@ -199,7 +202,9 @@ def fit_gate(
     """
     values = np.asarray(statistics, dtype=np.float64)
     if len(values) < FEWEST_IMAGES:
-        raise DataError(f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(values)}")
+        raise DataError(
+            f"the quality gate needs at least {FEWEST_IMAGES} images, there are {len(values)}", _NO_GATE
+        )
     if not np.isfinite(values).all():
         raise DataError("a statistic of the training images is not finite")
     # Only fitting needs it, and loading it would take longer than starting to predict.

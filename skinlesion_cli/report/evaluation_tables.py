@@ -47,22 +47,22 @@ def per_thousand(body: Mapping[str, Any]) -> list[str]:
 
     def thousandths(figure: Mapping[str, Any]) -> str:
         if figure["low"] is None:
-            return f"{1000 * figure['value']:.0f}"
-        return f"{1000 * figure['value']:.0f} ({1000 * figure['low']:.0f} to {1000 * figure['high']:.0f})"
+            return f"{1000 * figure['value']:,.0f}"
+        return f"{1000 * figure['value']:,.0f} ({1000 * figure['low']:,.0f} to {1000 * figure['high']:,.0f})"
 
     def risk(level: Mapping[str, Any]) -> str:
         figure = level["risk"]
         if figure["value"] is None:
-            return "share of malignant images undefined"
+            return ""
         share = percent(figure["value"])
         if figure["low"] is not None:
             share += f", {100 * figure['low']:.1f} to {percent(figure['high'])}"
-        return f"{1000 * level['share']['value'] * figure['value']:.0f} of them malignant ({share})"
+        return f", {1000 * level['share']['value'] * figure['value']:,.0f} of them malignant ({share})"
 
     return [
-        f"Of 1,000 images like these, {thousandths(refer['share'])} are referred, {risk(refer)};",
-        f"{thousandths(review['share'])} are flagged for review, {risk(review)};",
-        f"{thousandths(routine['share'])} are called routine, {risk(routine)}: {routine['malignant']:,} of "
+        f"Of 1,000 images like these, {thousandths(refer['share'])} are referred{risk(refer)};",
+        f"{thousandths(review['share'])} are flagged for review{risk(review)};",
+        f"{thousandths(routine['share'])} are called routine{risk(routine)}: {routine['malignant']:,} of "
         f"the {n_malignant:,} malignant images here were missed. 95 % intervals by lesion.",
     ]
 
@@ -158,7 +158,7 @@ def _triage(levels: Mapping[str, Any], figures: Mapping[str, Any] | None) -> Tex
     ]
     seen = levels["malignant_lesions_seen"]
     title = f"Triage; of {seen['n']:,} malignant lesions referred or reviewed: {shown(seen)}"
-    return title, ["level", "images", "of malignant images", "of benign images", "malignant in it"], rows
+    return title, ["level", "images", "of malignant images", "of benign images", "malignant share"], rows
 
 
 def _subgroups(groups: Mapping[str, Any]) -> TextTable:

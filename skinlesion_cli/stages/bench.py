@@ -19,6 +19,7 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.data.preprocess import to_input
 from skinlesion_cli.data.quality import statistics
+from skinlesion_cli.decisions.adaptive.forward_passes import ONE_STEP
 from skinlesion_cli.decisions.adaptive.stopping import StoppingRule, stored_step_shares
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import tta
@@ -29,7 +30,7 @@ from skinlesion_cli.inference.sources import Source, sources_of
 from skinlesion_cli.models.devices import NAMES as DEVICES
 from skinlesion_cli.parallel import available_cores, in_order
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, counted
 
 _SIZE_PX = (600, 450)
 _BATCH = 4
@@ -117,16 +118,20 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
             task.advance()
         for name, way in ways.items():
             for count in counts:
-                task.describe(f"whole, {name}, {count} threads")
+                task.describe(f"end to end, {name}, {counted(count, 'thread')}")
                 whole[name][count] = _whole(way, sources, count, settings.seconds)
                 task.advance()
     threads = whole[engine.tta_mode]
     best = max(threads, key=lambda count: threads[count])
     duration_s = settings.images / threads[best]
     rows = [[name, f"{speed:,.1f}"] for name, speed in speeds.items()]
-    rows += [[f"whole, {n}, {count} threads", f"{v:,.1f}"] for n in ways for count, v in whole[n].items()]
+    rows += [
+        [f"end to end, {name}, {counted(count, 'thread')}", f"{speed:,.1f}"]
+        for name in ways
+        for count, speed in whole[name].items()
+    ]
     headline = [
-        f"{engine.runtime}, {best} threads with one image each: {threads[best]:.3g} images/s; "
+        f"{engine.runtime}, {counted(best, 'thread')} with one image each: {threads[best]:.3g} images/s; "
         f"{settings.images:,} images take about {_spoken(duration_s)}",
         "One image per thread and one thread per core: on a CPU that is faster than several threads per "
         "image.",
@@ -147,7 +152,7 @@ def run(settings: BenchSettings, reporter: Reporter) -> StageResult:
         every_s = settings.images / max(whole[_ALL].values())
         taken = "as many steps as this sample needs"
         if mean_steps is not None:
-            taken = f"{mean_steps:.2f} of {rule.steps.n} steps, the mean on validation images"
+            taken = f"{mean_steps:.2f} of {rule.steps.n} steps ({ONE_STEP}), the mean on validation images"
         headline.insert(1, f"That is with {taken}; with all steps they take about {_spoken(every_s)}.")
         figures["adaptive"] = {
             "mean_steps": mean_steps,

@@ -137,8 +137,8 @@ def test_stopping_early_says_nothing_of_triage_where_there_is_none() -> None:
         "triage_changed_share": 0.002,
     }
     said = (
-        "adaptive: 2.50 of 24 steps (a network at a view) on average; 1 of 1,200 images get another decision "
-        "than on all steps (at most 0.41 % of lesions, confidence 95 %)"
+        "adaptive: 2.50 of 24 steps (one view by one network, or by all folds of it) on average; 1 of 1,200 "
+        "images get another decision than with all steps (at most 0.41 % of lesions, confidence 95 %)"
     )
     benign = ClassList("benign", tuple(replace(entry, malignant=False) for entry in ISIC2018.entries))
     assert describe_stopping(stopping, benign) == said

@@ -117,7 +117,7 @@ def test_other_views_are_refused_with_both_named(workspace: Workspace):
 def test_a_refused_target_is_a_warning_with_numbers(workspace: Workspace):
     result = run(workspace, FitSettings(targets=(Target("DF", 0.95, 0.99),)))
     told = "\n".join([*result.headline, *result.warnings])
-    assert "NOT the target" in told
+    assert "is not guaranteed" in told
     assert "DF" in result.warnings[0]
     assert result.figures["guarantees"][0]["granted"] is False
 

@@ -17,12 +17,14 @@ from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.policy import load_policy
+from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.evaluate import stage as evaluate
+from skinlesion_cli.stages.info import stage as info
 from tests.support import made_workspace
 from tests.support.class_lists import ISIC2018
 
@@ -103,6 +105,26 @@ def test_a_part_without_predictions_is_named_with_the_reason(tmp_path: Path):
         run(made)
     assert "has no test images" in no_part.value.hint
     assert "--split grouped" in no_part.value.hint
+
+
+def test_an_evaluation_of_an_earlier_calibration_is_out_of_date(tmp_path: Path):
+    made = made_workspace.make(tmp_path, n_lesions=60, members=("one",))
+    ensemble.run(ensemble.EnsembleSettings(workspace=made.root, export=False), SilentReporter())
+
+    def calibrated(policy: str) -> None:
+        settings = calibrate.CalibrateSettings(workspace=made.root, fit=FitSettings(policy=policy))
+        calibrate.run(settings, SilentReporter())
+
+    calibrated("none")
+    assert run(made).next_command == "skinlesion predict ./images --report"
+
+    def state() -> str:
+        result = info.run(info.InfoSettings(workspace=made.root), SilentReporter())
+        return {row[0]: row[1] for row in result.tables[0].rows}["evaluate"]
+
+    assert state() == "done"
+    calibrated("published")
+    assert state() == "out of date"
 
 
 def test_subgroups_have_support_and_unknowns_are_a_group(workspace: Workspace):

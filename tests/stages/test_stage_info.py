@@ -8,6 +8,7 @@ import pytest
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.next_command import after_calibration
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.progress import SilentReporter
@@ -62,6 +63,28 @@ def test_what_was_appended_after_training_is_said_and_training_again_suggested(t
     assert any("2 of 2 networks were trained before images were added" in note for note in result.warnings)
     assert result.next_command == "skinlesion train --arch tiny --folds 2 --fresh"
     assert result.exit_code == 0
+
+
+def test_after_a_calibration_come_the_gate_the_evaluation_and_predictions(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(trained)
+    workspace.gate.unlink(missing_ok=True)
+    assert after_calibration(workspace) == "skinlesion predict ./images --report"
+    workspace.ensemble_predictions("test").write_text("{}")
+    assert after_calibration(workspace) == "skinlesion evaluate --report"
+    assert after_calibration(workspace, evaluated=True) == "skinlesion predict ./images --report"
+    # 28 images are too few for a gate, so that none is suggested.
+    monkeypatch.setattr("skinlesion_cli.artifacts.next_command.FEWEST_IMAGES", 20)
+    assert after_calibration(workspace, evaluated=True) == "skinlesion gate"
+
+
+def test_in_an_empty_folder_it_is_said_that_predictions_work_already(tmp_path: Path) -> None:
+    result = info(tmp_path)
+    assert "bundled" in result.headline[1]
+    assert [row[0] for row in result.tables[0].rows] == [
+        *("download", "train", "ensemble", "calibrate", "gate", "evaluate")
+    ]
 
 
 def test_without_networks_the_folds_of_the_split_are_part_of_what_comes_next(tmp_path: Path) -> None:

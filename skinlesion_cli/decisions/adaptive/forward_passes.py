@@ -19,6 +19,8 @@ from skinlesion_cli.errors import DataError
 # rule that is tested on validation images must not depend on them. Its size only shifts care between early
 # and late steps; how careful the rule is as a whole is fitted.
 NETWORK_VARIANCE = 4.0
+# What messages say a step is.
+ONE_STEP = "one view by one network, or by all folds of it"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from skinlesion_cli.artifacts.ensemble import Ensemble
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.evaluation import defined
 from skinlesion_cli.artifacts.files import exclusive
+from skinlesion_cli.artifacts.next_command import after_calibration
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.workspace import Workspace, with_metadata
 from skinlesion_cli.config.settings import StageSettings
@@ -66,7 +68,12 @@ def run(settings: CalibrateSettings, reporter: Reporter) -> StageResult:
     ensemble = Ensemble.load(workspace.ensemble)
     assert ensemble.artifact is not None
     calibration, fitted, inputs = _fitted(ensemble, workspace.ensemble_predictions("val"), settings)
-    result = summary.result(calibration, fitted, settings.output or workspace.calibration)
+    result = summary.result(
+        calibration,
+        fitted,
+        settings.output or workspace.calibration,
+        _next_command(workspace, settings.output),
+    )
     if settings.output is not None:
         with exclusive(settings.output.parent, "calibrate"):
             calibration.save(settings.output, inputs=inputs)
@@ -82,6 +89,14 @@ def run(settings: CalibrateSettings, reporter: Reporter) -> StageResult:
         if informed is not None:
             informed[0].save(workspace.metadata_calibration, inputs=informed[2])
     return result
+
+
+def _next_command(workspace: Workspace, output: Path | None) -> str | None:
+    if output is None:
+        return after_calibration(workspace)
+    # A second calibration decides on nothing; it is there to be compared with the first.
+    comparable = workspace.calibration.exists() and workspace.ensemble_predictions("test").exists()
+    return f"skinlesion evaluate --against {shlex.quote(str(output))}" if comparable else None
 
 
 def _fitted(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.artifacts.calibration import Calibration
+from skinlesion_cli.decisions.adaptive.forward_passes import ONE_STEP
 from skinlesion_cli.decisions.fit import FittedRule
 from skinlesion_cli.decisions.levels import REFER, ROUTINE
 from skinlesion_cli.decisions.policies.base import Guarantee
@@ -20,6 +21,13 @@ TOO_WEAK = (
     "(skinlesion train --init builtin --recipe fast), or calibrate on more images"
 )
 
+_ERRORS = {
+    "class_error": "calibration error, mean over classes",
+    "ece": "calibration error of the top class (ECE)",
+    "brier": "Brier score",
+    "log_loss": "log loss",
+}
+
 NO_TRIAGE = (
     "no class of {classes} is malignant: there is no triage, and results have neither a malignant "
     "probability nor a level"
@@ -30,7 +38,7 @@ def describe_guarantee(guarantee: Guarantee) -> str:
     """What is guaranteed of one alarm, and if it is less than the target, why and what would be enough."""
     start = f"  alarm {guarantee.class_name} (above {guarantee.threshold:.4f}): "
     if guarantee.sensitivity is None:
-        kept = "nothing"
+        kept = "no sensitivity is guaranteed"
     else:
         kept = f"sensitivity at least {guarantee.sensitivity:.3f} per lesion"
         if guarantee.photograph_sensitivity is not None:
@@ -52,7 +60,7 @@ def describe_guarantee(guarantee: Guarantee) -> str:
         if guarantee.more_lesions is None
         else f"about {guarantee.more_lesions:,} more {guarantee.class_name} lesions would be enough"
     )
-    return f"{start}{kept}, NOT the target ({wanted}): {guarantee.reason}; {more}"
+    return f"{start}{kept}. The target ({wanted}) is not guaranteed: {guarantee.reason}; {more}"
 
 
 def describe_level(guarantee: LevelGuarantee) -> str:
@@ -60,11 +68,13 @@ def describe_level(guarantee: LevelGuarantee) -> str:
     if guarantee.figure == "ppv":
         where = f"  refer (malignant probability above {guarantee.limit:.3f}): "
         bound = "at least"
+    elif guarantee.limit < 0:
+        where, bound = "  routine: ", "at most"
     else:
-        where = f"  routine (malignant probability of at most {max(guarantee.limit, 0.0):.3f}): "
+        where = f"  routine (malignant probability of at most {guarantee.limit:.3f}): "
         bound = "at most"
     if guarantee.guaranteed is None or guarantee.measured is None:
-        kept = "no image is in it"
+        kept = "no image"
     else:
         kept = (
             f"{bound} {guarantee.guaranteed:.3f} of the images are malignant "
@@ -73,8 +83,8 @@ def describe_level(guarantee: LevelGuarantee) -> str:
     if guarantee.granted:
         return where + kept
     return (
-        f"{where}{kept}; a malignant share of {bound} {guarantee.target:.2f} CANNOT be guaranteed: there are "
-        "too few lesions, or no limit reaches it"
+        f"{where}{kept}. The target ({bound} {guarantee.target:.2f} malignant) is not guaranteed: there are "
+        "too few lesions, or the networks do not separate malignant from benign ones well enough"
     )
 
 
@@ -85,15 +95,15 @@ def with_metadata(result: StageResult, informed: Calibration, path: Path) -> Sta
         result,
         headline=[
             *result.headline,
-            f"with patient metadata, calibrated apart: {_bacc(informed.support)}",
+            f"with patient metadata, which has a calibration of its own: {_bacc(informed.support)}",
         ],
         figures={**result.figures, "with_metadata": {name: getattr(informed, name) for name in kept}},
         artifacts=[*result.artifacts, str(path)],
     )
 
 
-def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageResult:
-    """The headline, tables and warnings of a calibration."""
+def result(calibration: Calibration, fitted: FittedRule, path: Path, next_command: str | None) -> StageResult:
+    """The headline, tables and warnings of a calibration; `next_command` where it is of use."""
     support = calibration.support
     headline = [
         f"policy {calibration.policy} on {support['images']:,} validation images of "
@@ -130,7 +140,7 @@ def result(calibration: Calibration, fitted: FittedRule, path: Path) -> StageRes
             *([] if usable else [TOO_WEAK]),
             *([NO_TRIAGE.format(classes=calibration.classes.described)] if levels is None else []),
         ],
-        next_command="skinlesion predict ./images --cam" if usable else None,
+        next_command=next_command if usable else None,
     )
 
 
@@ -138,15 +148,16 @@ def _confidence(calibration: Calibration, fitted: FittedRule) -> list[str]:
     if calibration.confidence is None or not (fitted.guarantees or fitted.level_guarantees):
         return []
     return [
-        f"guaranteed together for the population that the lesions come from, with confidence "
-        f"{percent(calibration.confidence)}:"
+        "guaranteed for new lesions like these (all guarantees together hold with a confidence of "
+        f"{100 * calibration.confidence:g} %):"
     ]
 
 
 def _bacc(support: Mapping[str, Any]) -> str:
     gain = support["bacc_gain"]
     return (
-        f"decided class, cross-fitted: balanced accuracy {_shown(support['cross_fitted_bacc'])}, "
+        "decided class, cross-fitted (each lesion is judged by a calibration that has not seen it): "
+        f"balanced accuracy {_shown(support['cross_fitted_bacc'])}, "
         f"{_shown(gain['value'], '+.3f')} ({_shown(gain['low'], '+.3f')} to {_shown(gain['high'], '+.3f')}) "
         "over the argmax"
     )
@@ -180,11 +191,8 @@ def _tables(calibration: Calibration) -> list[Table]:
         Table("Alarms and thresholds", ["class", "what it does", "fires above"], thresholds),
         Table(
             f"Probabilities ({method}, cross-fitted)",
-            ["", "before", "after"],
-            [
-                [key, _shown(before[key], ".4f"), _shown(after[key], ".4f")]
-                for key in ("class_error", "ece", "brier", "log_loss")
-            ],
+            ["error", "before", "after"],
+            [[name, _shown(before[key], ".4f"), _shown(after[key], ".4f")] for key, name in _ERRORS.items()],
         ),
         Table(
             f"Probabilities by class ({method}, cross-fitted)",
@@ -201,8 +209,8 @@ def _tables(calibration: Calibration) -> list[Table]:
 def _levels(levels: Mapping[str, Any]) -> Table:
     keys = ("share", "share_of_malignant", "share_of_benign", "risk")
     return Table(
-        "Triage on validation, cross-fitted (95 % by lesion)",
-        ["level", "of all images", "of malignant", "of benign", "malignant in it"],
+        "Triage of the validation images, cross-fitted (95 % intervals by lesion)",
+        ["level", "of all images", "of malignant", "of benign", "malignant share"],
         [[level, *(_interval(row[key]) for key in keys)] for level, row in levels.items()],
     )
 
@@ -229,9 +237,9 @@ def _shown(value: float | None, form: str = ".3f") -> str:
 def describe_stopping(stopping: Mapping[str, Any], classes: ClassList) -> str:
     """What stopping early saves and changes; of triage only where images are triaged."""
     said = (
-        f"adaptive: {stopping['mean_steps']:.2f} of {stopping['n_steps']} steps (a network at a view) on "
-        f"average; {stopping['changed_images']} of {stopping['images']:,} images get another "
-        f"{stopping['stopping_rule']['protects']} than on all steps (at most "
+        f"adaptive: {stopping['mean_steps']:.2f} of {stopping['n_steps']} steps ({ONE_STEP}) on average; "
+        f"{stopping['changed_images']:,} of {stopping['images']:,} images get another "
+        f"{stopping['stopping_rule']['protects']} than with all steps (at most "
         f"{percent(stopping['upper_bound'], 2)} of lesions, confidence {percent(stopping['confidence'], 0)})"
     )
     if not classes.has_malignant:

@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.evaluation import Evaluation, challenge_csv, defined, write_evaluation
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.next_command import after_calibration
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.subgroups import by_patient
@@ -34,7 +35,7 @@ from skinlesion_cli.stages.evaluate.judged import Judged
 from skinlesion_cli.stages.evaluate.page import NAME as PAGE
 from skinlesion_cli.stages.evaluate.page import write_evaluation_report
 from skinlesion_cli.stages.evaluate.patient_metadata import metadata_gain
-from skinlesion_cli.stages.evaluate.settings import EvaluateSettings
+from skinlesion_cli.stages.evaluate.settings import ENSEMBLE, EvaluateSettings
 from skinlesion_cli.taxonomy import DEFAULT, ClassList, shipped
 
 # The official scorer gives this image no weight.
@@ -60,7 +61,7 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
     if settings.thresholded and not official:
         raise UsageError(
             f"--thresholded is about the table of the ISIC 2018 challenge, not about {classes.described}",
-            "Leave out --thresholded.",
+            "Omit --thresholded.",
         )
     for name in settings.prevalence or ():
         classes.require(name)
@@ -138,7 +139,9 @@ def run(settings: EvaluateSettings, reporter: Reporter) -> StageResult:
                     print_page(reports[0], settings.report_pdf)
                 reports.append(settings.report_pdf)
     paths = [str(folder / "evaluation.json"), *(str(folder / name) for name in files), *map(str, reports)]
-    return _result(defined(body), paths, [*notes, *subgroup_notes], classes)
+    result = _result(defined(body), paths, [*notes, *subgroup_notes], classes)
+    own = settings.source == ENSEMBLE and workspace.calibration.exists()
+    return replace(result, next_command=after_calibration(workspace, evaluated=True)) if own else result
 
 
 def _at_prevalence(settings: EvaluateSettings, judged: Judged) -> dict[str, Any] | None:

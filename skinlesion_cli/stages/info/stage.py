@@ -12,7 +12,10 @@ from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.calibration import Calibration
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.ensemble import Ensemble
+from skinlesion_cli.artifacts.evaluation import Evaluation
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.next_command import after_calibration
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.split import PARTS, Split
 from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -46,24 +49,30 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     split = _dataset(workspace, status)
     _networks(workspace, split, status)
     _ensemble(workspace, status)
-    _calibration(workspace, status)
+    calibration = _calibration(workspace, status)
+    _gate(workspace, status)
+    evaluated = _evaluation(workspace, calibration, status)
     if not status.problems and status.next_command is None:
         try:
             bundle = Bundle.load(workspace)
             status.figures["model_sha256"] = bundle.sha256
-            status.suggest("skinlesion predict ./images --cam")
+            status.suggest(after_calibration(workspace, evaluated=evaluated))
         except ArtifactError as error:
             status.problems.append(error.message)
             status.suggest("skinlesion ensemble && skinlesion calibrate")
     return StageResult(
         command="info",
-        headline=[f"workspace {settings.workspace}"],
+        headline=[f"workspace {settings.workspace}", *_bundled_instead(workspace)],
         figures=status.figures,
-        tables=[Table("stages", ("stage", "state", "what"), status.rows)],
+        tables=[Table("Stages", ("stage", "state", "details"), status.rows)],
         warnings=[*status.problems, *status.warnings],
         next_command=status.next_command,
         exit_code=ExitCode.ARTIFACT if status.problems else ExitCode.OK,
     )
+
+
+def _bundled_instead(workspace: Workspace) -> list[str]:
+    return [] if workspace.begun() else ["no model yet: `skinlesion predict` uses the bundled one"]
 
 
 def _dataset(workspace: Workspace, status: _Status) -> Split | None:
@@ -137,9 +146,8 @@ def _networks(workspace: Workspace, split: Split | None, status: _Status) -> Non
         status.add(f"train {name}", _OUTDATED if outdated else _DONE, detail)
     if outdated_archs:
         status.warnings.append(
-            f"{len(outdated_archs)} of {len(trained)} networks were trained before images were added or "
-            "the split was "
-            "changed; predictions still work, and training again uses the new images"
+            f"{len(outdated_archs)} of {len(trained)} networks were trained before images were added or the "
+            "split was changed; predictions still work, and training again uses the new images"
         )
         status.suggest(f"skinlesion train --arch {outdated_archs[0]}{folds} --fresh")
     if not trained:
@@ -179,12 +187,48 @@ def _ensemble(workspace: Workspace, status: _Status) -> None:
     status.add("ensemble", _DONE, f"{ensemble.method}: {members}")
 
 
-def _calibration(workspace: Workspace, status: _Status) -> None:
+def _calibration(workspace: Workspace, status: _Status) -> Calibration | None:
     calibration = _loaded(Calibration, workspace.calibration, "calibrate", status)
     if calibration is None:
-        return
+        return None
     thresholds = dict(calibration.rule.fires_above)
     status.figures["calibration"] = {"policy": calibration.policy, "thresholds": thresholds}
     shown = ", ".join(f"{name} > {theta:.3f}" for name, theta in thresholds.items()) or "no thresholds"
     second = "; another for images with patient metadata" if workspace.metadata_calibration.exists() else ""
     status.add("calibrate", _DONE, f"{calibration.policy}: {shown}; views: {calibration.tta_mode}{second}")
+    return calibration
+
+
+def _gate(workspace: Workspace, status: _Status) -> None:
+    try:
+        if not workspace.gate.exists():
+            status.add("gate", _MISSING, "optional; without it no image is flagged")
+            return
+        images = StoredQualityGate.load(workspace.gate).figures.get("fitted_on_images")
+        status.add("gate", _DONE, "" if images is None else f"fitted on {images:,} images")
+    except ArtifactError as error:
+        status.add("gate", _DAMAGED, error.message)
+        status.problems.append(error.message)
+        status.suggest("skinlesion gate")
+
+
+def _evaluation(workspace: Workspace, calibration: Calibration | None, status: _Status) -> bool:
+    """Whether the model was judged on the test part as it is now."""
+    path = workspace.root / "evaluation" / "ensemble-test" / "evaluation.json"
+    try:
+        if not path.exists():
+            status.add("evaluate", _MISSING)
+            return False
+        evaluation = Evaluation.load(path)
+    except ArtifactError as error:
+        # The figures are for people: nothing is made from them.
+        status.add("evaluate", _DAMAGED, error.message)
+        return False
+    assert evaluation.artifact is not None
+    stated = evaluation.artifact.inputs.get("calibration")
+    present = calibration.artifact if calibration is not None else None
+    current = present is not None and stated == present.sha256
+    bacc = evaluation.body["figures"]["bacc"]["value"]
+    detail = f"test part: BACC {'undefined' if bacc is None else format(bacc, '.3f')}"
+    status.add("evaluate", _DONE if current else _OUTDATED, detail)
+    return current

@@ -48,7 +48,7 @@ def result(
     headline = [f"{counted(tally.images, 'image')} predicted by {model}: {classes or 'none'}"]
     if tally.images:
         levels = ", ".join(f"{n} {level}" for level, n in figures["triage"].items() if n)
-        passes = f"{figures['mean_forward_passes']:g} forward passes per image"
+        passes = _forward_passes(figures["mean_forward_passes"], settings, bundle)
         if bundle.classes.has_malignant:
             headline.append(f"triage: {levels}; {passes}")
             headline.append("an image gets the first level that fits:")
@@ -97,6 +97,15 @@ def result(
         next_command=None,
         exit_code=ExitCode.PARTIAL if tally.failed else ExitCode.OK,
     )
+
+
+def _forward_passes(mean: float, settings: PredictSettings, bundle: Bundle) -> str:
+    """How many there were for an image, each one network at one view; of how many, where some were saved."""
+    choice = loading.choose_tta(bundle.calibration, settings.tta, force=settings.force)
+    if choice.stopping is None:
+        return f"{mean:g} forward passes per image"
+    possible = len(bundle.members) * len(choice.views)
+    return f"{mean:.1f} of {possible} forward passes per image on average"
 
 
 def _has_level(verdict: LesionVerdict) -> bool:

@@ -20,6 +20,7 @@ from pydantic import Field, PositiveInt
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.next_command import after_calibration
 from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -176,7 +177,7 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
             *([str(workspace.cases)] if cases else []),
         ],
         warnings=warnings,
-        next_command="skinlesion predict ./images",
+        next_command=after_calibration(workspace) if network is not None else "skinlesion train --arch NAME",
     )
 
 
