@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import getpass
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import room_for, run
+from tests.support.limits import HANG_S
 
 pytestmark = pytest.mark.command_line
 
@@ -29,6 +32,42 @@ def test_nothing_that_predict_writes_names_this_machine(
     for path in written:
         content = path.read_bytes()
         assert [secret for secret in secrets if secret.encode() in content] == [], path.name
+
+
+ROOT = Path(__file__).resolve().parents[2]
+# Where these are set, libraries send nothing of their own accord.
+QUIET = {"CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY"}
+
+
+def in_new_home(home: Path, *arguments: object) -> str:
+    """What an interpreter prints for a user who has never run anything, on a machine that is not known as CI."""
+    variables = {name: value for name, value in os.environ.items() if name not in QUIET}
+    variables = {name: value for name, value in variables.items() if not name.startswith("XDG_")}
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=home.parent,
+        env=variables | {"HOME": str(home), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_library_keeps_a_record_of_use_to_send(tmp_path: Path) -> None:
+    image = ROOT / "examples" / "images" / "GEN_0000001.jpg"
+    in_new_home(tmp_path / "home", "-m", "skinlesion_cli", "predict", image, "-o", tmp_path / "one.csv")
+    assert (tmp_path / "one.csv").is_file()
+    # onnxruntime writes the identity of the machine, and what it will send, to ~/.cache/Microsoft.
+    assert [path.name for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+def test_openvino_converts_without_its_usage_reports(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    program = "import skinlesion_cli, openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
+    assert in_new_home(tmp_path / "home", "-c", program).strip() == "openvino.tools.ovc.telemetry_stub"
 
 
 def test_names_that_are_formulas_escapes_or_scripts_are_neutralised(
