@@ -9,8 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# Libraries report their use to their makers (onnxruntime: every model that it loads) unless they are told not to
-# before they are loaded. A variable that is set already stays as it is.
+# Libraries report their use to their makers (onnxruntime: every model that it loads) unless they are told
+# not to before they are loaded. A variable that is set already stays as it is.
 for _refusal in ("ORT_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
     os.environ.setdefault(_refusal, "1")
 # OpenVINO knows no such variable; it sends nothing if this package cannot be loaded.

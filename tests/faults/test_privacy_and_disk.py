@@ -40,7 +40,7 @@ QUIET = {"CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETR
 
 
 def in_new_home(home: Path, *arguments: object) -> str:
-    """What an interpreter prints for a user who has never run anything, on a machine that is not known as CI."""
+    """What an interpreter prints for a user who has never run anything, on a machine not known as CI."""
     variables = {name: value for name, value in os.environ.items() if name not in QUIET}
     variables = {name: value for name, value in variables.items() if not name.startswith("XDG_")}
     home.mkdir()
