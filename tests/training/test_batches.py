@@ -98,6 +98,18 @@ def test_processes_share_every_batch_between_them(images, drop_last):
     assert same(joined, whole)
 
 
+@pytest.mark.parametrize(
+    ("n_draws", "sizes"), [(24, [6, 6, 6, 6]), (27, [6, 6, 6, 6, 2]), (25, [6, 6, 6, 6])]
+)
+def test_every_process_has_the_same_share_of_a_smaller_last_batch(images, n_draws, sizes):
+    plan = replace(PLAN, batch_size=6, drop_last=False, n_draws=n_draws, world_size=2)
+    shares = [drawn(images, replace(plan, rank=rank)) for rank in (0, 1)]
+    # One of 27 images and one of 25 have no counterpart in the other process.
+    assert [[len(labels) for _, labels in share] for share in shares] == [[n // 2 for n in sizes]] * 2
+    places = [plan.positions(4), replace(plan, rank=1).positions(4)]
+    assert places == ([range(24, 25), range(25, 26)] if n_draws == 27 else [range(24, 24)] * 2)
+
+
 def test_metadata_follows_its_image_and_is_withheld_at_random(images):
     known = np.arange(1, 25, dtype=np.float32)[:, None].repeat(2, axis=1)
     plan = replace(PLAN, sampler_power=None)

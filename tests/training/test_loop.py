@@ -179,6 +179,21 @@ def test_a_saved_state_goes_through_safetensors_whole(tmp_path):
     assert {name.split(".")[0] for name in left} == {"network", "best", "average", "optimizer"}
 
 
+def test_restored_moments_lie_in_memory_as_the_weights_do():
+    found = trainer({})
+    found.train_step(batch(0))
+    again = trainer({})
+    restore_state(again, load(save(state_tensors(found))), state_counters(found))
+    kernel = again.network.backbone.conv_stem.weight
+    assert kernel.stride() == (27, 1, 9, 3)
+    (expected,) = (
+        v for p, v in found.optimizer.state.items() if p is found.network.backbone.conv_stem.weight
+    )
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert again.optimizer.state[kernel][name].stride() == kernel.stride()
+        assert torch.equal(again.optimizer.state[kernel][name], expected[name])
+
+
 def test_training_lowers_the_loss_and_keeps_the_best_epoch():
     found = trainer({"epochs": 4, "learning_rate": 0.02, "ema_decay": 0.8})
     found.fit()

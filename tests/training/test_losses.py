@@ -101,6 +101,15 @@ def test_an_adjusted_loss_asks_for_more_of_a_rare_class():
     assert found == pytest.approx(3.433987, abs=1e-6)
 
 
+def test_class_weights_and_the_focal_factor_mean_the_class_of_the_image_not_of_the_offset_target():
+    offsets, targets = torch.tensor([0.95, 0.05]).log(), torch.tensor([[0.1, 0.9]])
+    # 0.1 * 0.95 and 0.9 * 0.05 of 0.14: -(0.678571 ln 0.95 + 0.321429 ln 0.05) = 0.997720, and the larger
+    # part of the target is the other class's. Weight 0.1 * 1 + 0.9 * 10; focal factor 1 - 0.05.
+    settings = {"logit_offsets": offsets, "class_weights": torch.tensor([1.0, 10.0]), "focal_gamma": 1.0}
+    found = training_loss(torch.zeros(1, 2), targets, **settings)
+    assert float(found) == pytest.approx(0.997720 * 9.1 * 0.95, abs=1e-4)
+
+
 def test_smoothing_is_meant_for_the_network_own_logits():
     # A network that says exactly the smoothed target has nothing left to learn from it, offset or not.
     targets = smooth_targets(torch.tensor([0, 3]), 0.1, 7)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from skinlesion_cli.models.training.memory import is_out_of_memory
 from tests.support.limits import HANG_S
 
 SCRIPT = """
@@ -33,6 +35,20 @@ assert keep_freed_memory()
 faults_of_ten_tensors()
 print(plain, faults_of_ten_tensors())
 """
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18.09 GB)"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+    ],
+)
+def test_what_a_smaller_batch_may_mend(error, expected):
+    assert is_out_of_memory(error) is expected
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")

@@ -120,6 +120,7 @@ def test_every_layer_learns_at_its_rate():
     n_blocks = len(net.backbone.blocks)
     assert found["backbone.head.weight"] == pytest.approx((1e-2, 0.1))
     assert found["metadata.0.weight"] == pytest.approx((1e-2, 0.1))
+    assert found["metadata.0.bias"] == pytest.approx((1e-2, 0.0))
     last, first = (found[f"backbone.blocks.{index}.mlp.fc1.weight"][0] for index in (n_blocks - 1, 0))
     assert first == pytest.approx(last * 0.5 ** (n_blocks - 1))
     assert found["backbone.patch_embed.proj.weight"][0] == pytest.approx(first * 0.5)

@@ -55,9 +55,12 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The images of one epoch. `first_step` skips the steps that an interrupted run has already made;
-    process `rank`
-    of `world_size` takes its share of every batch."""
+    """The images of one epoch. `first_step` skips the steps that an interrupted run has already made.
+
+    Process `rank` of `world_size` takes its share of every batch. All shares of a batch have the same size,
+    so that the mean of their gradients is that of the batch: a smaller last batch leaves out the few images
+    that cannot be divided among the processes.
+    """
 
     seed: int
     epoch: int
@@ -71,16 +74,19 @@ class EpochPlan:
 
     @property
     def n_steps(self) -> int:
-        whole, rest = divmod(self.n_draws, self.batch_size)
-        return max(whole + (1 if rest and not self.drop_last else 0), 1)
+        whole = self.n_draws // self.batch_size
+        return max(whole + (1 if self._n_images(whole) and not self.drop_last else 0), 1)
+
+    def _n_images(self, step: int) -> int:
+        """Images of this step, of all processes together."""
+        left = min(self.batch_size, self.n_draws - step * self.batch_size)
+        return left // self.world_size * self.world_size
 
     def positions(self, step: int) -> range:
         """Positions in the epoch's order that this process takes in this step."""
-        start = step * self.batch_size
-        here = min(self.batch_size, self.n_draws - start)
-        return range(
-            start + here * self.rank // self.world_size, start + here * (self.rank + 1) // self.world_size
-        )
+        share = self._n_images(step) // self.world_size
+        start = step * self.batch_size + share * self.rank
+        return range(start, start + share)
 
 
 class _EpochImages(Dataset):  # type: ignore[misc]

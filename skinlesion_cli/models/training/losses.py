@@ -31,9 +31,11 @@ def training_loss(
     class weights and offsets of the logits.
 
     The focal factor (1 - p_t) ** gamma (Lin et al., 2017, arXiv:1708.02002) takes p_t at the class with the
-    largest target and is not differentiated, as in the published system: it only weights the images.
+    largest target and is not differentiated, as in the published system: it only weights the images. A class
+    weight counts by the share that its class has of the target. Both mean the target as given: with offsets,
+    most of a smoothed target of a rare class may belong to a frequent one.
     """
-    logits = logits.float()
+    logits, given = logits.float(), targets
     if logit_offsets is not None:
         # Targets describe the network's own logits. Comparing smoothed targets with offset logits unchanged
         # would give every rare class a minimum probability on images of frequent classes.
@@ -43,11 +45,11 @@ def training_loss(
     logarithms = F.log_softmax(logits, dim=1)
     losses = -(targets * logarithms).sum(dim=1)
     if focal_gamma:
-        true = targets.argmax(dim=1, keepdim=True)
+        true = given.argmax(dim=1, keepdim=True)
         p_true = logarithms.detach().exp().gather(1, true).squeeze(1)
         losses = losses * (1.0 - p_true) ** focal_gamma
     if class_weights is not None:
-        losses = losses * (targets * class_weights).sum(dim=1)
+        losses = losses * (given * class_weights).sum(dim=1)
     return losses.mean()
 
 

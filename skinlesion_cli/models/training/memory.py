@@ -10,8 +10,9 @@ import torch
 
 from skinlesion_cli.errors import SkinLesionError
 
-# Messages of torch on CPU and MPS, where running out of memory has no exception type of its own.
-_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory")
+# Messages of torch on CPU and MPS, where running out of memory has no exception type of its own, and of
+# CUDA's libraries, which allocate some memory themselves.
+_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "_status_alloc_failed")
 
 # Numbers of glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4

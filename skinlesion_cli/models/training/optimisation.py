@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,16 +20,21 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """
     if recipe.layer_decay != 1.0:
         return _optimizer(_groups_by_layer(network, recipe), recipe)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return _optimizer(_by_decay(trained, recipe), recipe)
+
+
+def _by_decay(parameters: Iterable[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
+    """Two groups of parameters: with weight decay, and the norms and biases without."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for parameter in filter(lambda parameter: parameter.requires_grad, network.parameters()):
+    for parameter in parameters:
         is_matrix = parameter.ndim > 1
         (decayed if is_matrix or recipe.decay_norms_and_biases else plain).append(parameter)
-    groups = [
+    return [
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return _optimizer(groups, recipe)
 
 
 def _optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
@@ -56,7 +62,7 @@ def _groups_by_layer(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     )
     known = {id(parameter) for group in groups for parameter in group["params"]}
     others = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
-    return [*groups, {"params": others, "weight_decay": recipe.weight_decay, "lr_scale": 1.0}]
+    return [*groups, *({**group, "lr_scale": 1.0} for group in _by_decay(others, recipe))]
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

@@ -58,6 +58,7 @@ def restore_state(trainer: Trainer, tensors: dict[str, torch.Tensor], counters: 
         index, name = key.split(".", 1)
         states.setdefault(int(index), {})[name] = value
     trainer.optimizer.load_state_dict(trainer.optimizer.state_dict() | {"state": states})
+    _in_memory_order_of_weights(trainer.optimizer)
     for group, rate in zip(trainer.optimizer.param_groups, counters["learning_rates"], strict=True):
         group["lr"] = rate
     if trainer.plateau and counters["plateau"]:
@@ -68,6 +69,16 @@ def restore_state(trainer: Trainer, tensors: dict[str, torch.Tensor], counters: 
     if values["best_score"] is None:
         values["best_score"] = -math.inf
     trainer.progress = Progress(**values)
+
+
+def _in_memory_order_of_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Moments are stored row by row. On a GPU torch updates all weights in a few kernels only where moments
+    lie in memory as the weights do.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _finite(value: float) -> float | None:

@@ -139,7 +139,11 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         rank=distributed.rank,
         world_size=distributed.size,
     )
-
+    if not plan.positions(0):
+        raise UsageError(
+            f"an epoch of {plan.n_draws} images has none for each of {distributed.size} processes",
+            "Raise epoch_fraction, or start fewer processes.",
+        )
     in_batches = recipe.augmentation == "strong"
     on_device = DeviceImages(images, job.device) if job.augments_on_device else None
 
