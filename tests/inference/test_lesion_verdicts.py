@@ -93,6 +93,15 @@ def test_a_table_names_images_by_path_name_or_stem(tmp_path: Path) -> None:
     assert {image: grouping.lesion(image) for image in wanted} == wanted
 
 
+def test_a_table_names_all_frames_of_a_file_together_or_one_by_one(tmp_path: Path) -> None:
+    grouping = table(tmp_path, "image,lesion_id\npages.tif,A\nscan,B\nx.dcm#2,C\nIMG #2 left.jpg,D\n")
+    wanted = {"s/pages.tif#1": "A", "s/pages.tif#2": "A", "scan.dcm#1": "B", "scan.dcm#12": "B"}
+    wanted |= {"x.dcm#1": "", "x.dcm#2": "C", "visit/IMG #2 left.jpg": "D"}
+    assert {image: grouping.lesion(image) for image in wanted} == wanted
+    with pytest.raises(UsageError, match=r"s/pages\.tif and t/pages\.tif"):
+        grouping.lesion("t/pages.tif#1")
+
+
 def test_a_name_that_means_two_images_is_refused(tmp_path: Path) -> None:
     grouping = table(tmp_path, "image,lesion_id\na.jpg,A\n")
     assert grouping.lesion("one/a.jpg") == "A"
@@ -138,6 +147,17 @@ def test_grouped_at_the_command_line(tiny_model: Path, tmp_path: Path) -> None:
     assert "does not carry over to lesions" in page
     (tmp_path / "out-lesions.csv").write_text("mine\n1\n")
     assert run("predict", images, *options, "--overwrite").exit_code == 2
+
+
+def test_a_lesion_with_a_line_break_in_its_name_stays_on_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    images = tiny_models.make_images(tmp_path / "in", 2)
+    (tmp_path / "lesions.csv").write_text('image,lesion_id\nimage 000.jpg,"L\n1"\nimage 001.jpg,"L\n1"\n')
+    options = ("-w", tiny_model, "-o", tmp_path / "out.csv", "--group", tmp_path / "lesions.csv")
+    done = run("predict", images, *options)
+    assert done.exit_code == 0, done.output
+    assert [row["lesion"] for row in rows(tmp_path / "out.csv")] == ["L\\x0a1"] * 2
+    (lesion,) = rows(tmp_path / "out-lesions.csv")
+    assert (lesion["lesion"], lesion["images"]) == ("L\\x0a1", "2")
 
 
 def test_what_grouping_cannot_go_with(tiny_model: Path, tmp_path: Path) -> None:

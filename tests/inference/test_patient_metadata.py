@@ -109,6 +109,7 @@ def test_rows_are_found_by_image_lesion_folder_and_patient(tmp_path: Path) -> No
     ]
     assert found("lesion_id,age\na/b,50\n", tmp_path, "a/b/1.png", group=True) == [PatientMetadata(50.0)]
     assert found("image,age\nscan.dcm,50\n", tmp_path, "scan.dcm#2") == [PatientMetadata(50.0)]
+    assert found("image,age\nIMG #2 a.jpg,50\n", tmp_path, "v/IMG #2 a.jpg") == [PatientMetadata(50.0)]
 
 
 def test_tables_that_say_two_things_are_refused(tmp_path: Path) -> None:

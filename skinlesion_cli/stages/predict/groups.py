@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -9,12 +10,26 @@ from typing import Protocol
 from skinlesion_cli.artifacts import output_checks, own_files
 from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.files import atomic_file, sha256_bytes
-from skinlesion_cli.errors import DataError, UsageError, name_items
+from skinlesion_cli.errors import DataError, UsageError, escape_unprintable, name_items
 from skinlesion_cli.inference.lesion_verdict import LESION_COLUMNS, LesionTally, LesionVerdict, lesion_table
 from skinlesion_cli.inference.prediction import Prediction
 
 BY_FOLDER = "folder"
 _SHOWN = 5
+
+
+def names_in_tables(image: str) -> tuple[str, ...]:
+    """What a table may call the image of an id, the surest first: the id, the file of a frame, the name of
+    the file, and that without its suffix.
+    """
+    file = file_of(image)
+    path = PurePosixPath(file)
+    return tuple(dict.fromkeys((image, file, path.name, path.stem)))
+
+
+def file_of(image: str) -> str:
+    """The id without the number of a frame; names of files that end like one are escaped in ids."""
+    return re.sub(r"#\d+$", "", image)
 
 
 class Grouping(Protocol):
@@ -40,7 +55,8 @@ class ByFolder:
 class ByTable:
     """A table says it, with a column of images and one of lesions.
 
-    A row names an image by its id, by the name of its file, or by that name without its suffix.
+    A row names an image by its id, by the name of its file, or by that name without its suffix; all frames of
+    a file by the name of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,6 +80,8 @@ class ByTable:
         for image, lesion in zip(*columns, strict=True):
             if not image or not lesion:
                 continue
+            # As a cell of the table of predictions, whose rows are one line each.
+            lesion = escape_unprintable(lesion)
             if self._lesions.setdefault(image, lesion) != lesion:
                 several.append(image)
         if several:
@@ -72,16 +90,16 @@ class ByTable:
         self._users: dict[str, str] = {}
 
     def lesion(self, image: str) -> str:
-        """Raises UsageError if a name in the table means two images."""
+        """Raises UsageError if a name in the table means two files."""
         if image in self._lesions:
             return self._lesions[image]
-        path = PurePosixPath(image)
-        for name in (path.name, path.stem):
+        file = file_of(image)
+        for name in names_in_tables(image):
             if name in self._lesions:
-                first = self._users.setdefault(name, image)
-                if first != image:
+                first = self._users.setdefault(name, file)
+                if first != file:
                     raise UsageError(
-                        f"{name} in {self._name} means two images: {first} and {image}",
+                        f"{name} in {self._name} means two images: {first} and {file}",
                         "Write the path of each image below the folder that is predicted.",
                     )
                 return self._lesions[name]

@@ -18,7 +18,7 @@ from skinlesion_cli.data.reading import dicom
 from skinlesion_cli.data.reading.folders import sniff
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.errors import DataError, UsageError, name_items
-from skinlesion_cli.stages.predict.groups import Lesions
+from skinlesion_cli.stages.predict.groups import Lesions, file_of, names_in_tables
 from skinlesion_cli.stages.predict.worker import Numbered
 
 _IMAGE, _LESION, _PATIENT = _KEYS = ("image", "lesion_id", "patient_id")
@@ -120,10 +120,8 @@ class Patients:
         return [f"{self._name}, not understood and taken as not known: {name_items(named)}"]
 
     def _key_of(self, source: ImageInput) -> tuple[str, str] | None:
-        # Frames of a file are told apart by what comes behind the mark.
-        file = source.id.rpartition("#")[0] or source.id
-        path = PurePosixPath(file)
-        for name in dict.fromkeys((source.id, file, path.name, path.stem)):
+        file = file_of(source.id)
+        for name in names_in_tables(source.id):
             if (_IMAGE, name) in self._rows:
                 first = self._images_by_name.setdefault(name, file)
                 if first != file:
@@ -132,7 +130,7 @@ class Patients:
                         "Write the path of each image below the folder that is predicted.",
                     )
                 return _IMAGE, name
-        groups = [parent.name for parent in path.parents]
+        groups = [parent.name for parent in PurePosixPath(file).parents]
         if self._lesions is not None:
             groups.insert(0, self._lesions.grouping.lesion(source.id))
         for name in filter(None, groups):
