@@ -18,8 +18,8 @@ FORMATS = ("csv", "jsonl")
 @contextmanager
 def open_growing(
     output: Path, kind: str, table: ColumnSet, same: dict[str, Any]
-) -> Iterator[tuple[PartialFile, list[dict[str, Any]]]]:
-    """The table, held for this process, and the rows that it has; half a row at its end is cut off.
+) -> Iterator[tuple[PartialFile, list[str]]]:
+    """The table, held for this process, and the ids of its rows; half a row at its end is cut off.
 
     Parameters
     ----------
@@ -34,7 +34,9 @@ def open_growing(
     """
     if kind not in FORMATS:
         raise UsageError(f"a {kind} table cannot grow row by row", "Name the output .csv or .jsonl.")
-    with exclusive(output.resolve().parent, f"predict-{output.name}"):
+    # It grows through a link: the file itself is what two processes must not write to.
+    output = output.resolve()
+    with exclusive(output.parent, f"predict-{output.name}"):
         header = table.header(line_format(kind))
         if not output.exists() or not output.stat().st_size:
             atomic_write(output, header)
@@ -44,16 +46,14 @@ def open_growing(
                     f"{output} has other columns than this version writes", "Choose another --output."
                 )
             growing = PartialFile(output, kind, table, {}, file)
-            rows = list(growing.finished_rows())
-            _require(output, rows, same)
-            yield growing, rows
+            yield growing, [_required(output, row, same)["id"] for row in growing.finished_rows()]
 
 
-def _require(output: Path, rows: list[dict[str, Any]], same: dict[str, Any]) -> None:
-    for row in rows:
-        for name, value in same.items():
-            if row[name] != value:
-                raise ArtifactError(
-                    f"{output} has rows with {name} {row[name]}, but now it would be {value}",
-                    "Choose another --output: one table holds the results of one model.",
-                )
+def _required(output: Path, row: dict[str, Any], same: dict[str, Any]) -> dict[str, Any]:
+    for name, value in same.items():
+        if row[name] != value:
+            raise ArtifactError(
+                f"{output} has rows with {name} {row[name]}, but now it would be {value}",
+                "Choose another --output: one table holds the results of one model.",
+            )
+    return row

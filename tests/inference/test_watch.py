@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 from PIL import Image
 
 from skinlesion_cli.data.reading.arrivals import Arrivals
-from skinlesion_cli.errors import ArtifactError, UsageError
+from skinlesion_cli.errors import ArtifactError, SkinLesionError, UsageError
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.predict import stage, watch
 from skinlesion_cli.stages.predict.settings import PredictSettings
+from tests.support import tiny_models
 
 
 class Ended(BaseException):
@@ -51,6 +53,17 @@ def watched(settings: PredictSettings, *between: Callable[[], Any]) -> list[str]
     with pytest.raises(Ended):
         watch.run(settings, notes, pause=pause)
     return notes.texts
+
+
+def at_most(pauses: int) -> Callable[[float], None]:
+    """The pause of a watch that has to be refused after at most so many."""
+    left = iter(range(pauses))
+
+    def pause(_seconds: float) -> None:
+        if next(left, None) is None:
+            pytest.fail("the watch was not refused")
+
+    return pause
 
 
 def nothing() -> None:
@@ -101,6 +114,25 @@ def test_a_file_is_complete_when_two_looks_find_it_the_same(inbox: Path) -> None
     assert arrivals.changed == []
 
 
+def test_what_is_no_image_is_looked_at_again_when_it_changes(inbox: Path) -> None:
+    arrivals = Arrivals(inbox)
+    whole = picture(inbox / "later.png", 1).read_bytes()
+    (inbox / "later.png").rename(inbox / "scan")
+    # As Windows copies: the size first, the content later.
+    (inbox / "scan").write_bytes(b"\0" * len(whole))
+    (inbox / "table.csv").write_text("row\n")
+    assert arrivals.look() + arrivals.look() == []
+    assert arrivals.passed_over.total() == 2
+    (inbox / "scan").write_bytes(whole)
+    (inbox / "table.csv").write_text("row\n1\n")
+    assert arrivals.look() == []
+    assert arrivals.changed == []
+    assert [source.id for source in arrivals.look()] == ["scan"]
+    assert arrivals.changed == []
+    assert arrivals.passed_over.total() == 2
+    assert arrivals.waiting == 0
+
+
 def test_images_are_predicted_once_as_they_come_and_the_page_follows(
     settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +173,77 @@ def test_a_watch_that_was_ended_continues_and_cuts_off_half_a_row(
     assert ids(out) == [("1", "a.png", "ok"), ("2", "b.png", "ok")]
     assert out.read_bytes().startswith(first)
     assert any("1 image predicted before" in note for note in notes)
+
+
+def test_another_image_under_a_known_name_is_named_after_a_restart_too(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    picture(inbox / "a.png", 1)
+    picture(inbox / "b.png", 2)
+    watched(settings(), nothing)
+    assert not any("changed" in note for note in watched(settings(), nothing))
+    # A copy that keeps the time at which the camera wrote it, while nobody watches.
+    os.utime(out, ns=(1_000_000_000, 1_000_000_000))
+    os.utime(picture(inbox / "a.png", 3), ns=(1, 1))
+    os.utime(inbox / "b.png", ns=(2, 2))
+    notes = watched(settings(), nothing, nothing)
+    assert sum("changed after they were predicted" in note and "a.png" in note for note in notes) == 1
+    assert ids(out) == [("1", "a.png", "ok"), ("2", "b.png", "ok")]
+
+
+def test_what_is_not_predicted_is_noted_once(
+    settings: Callable[..., PredictSettings], inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(inbox / "more.zip", "w") as archive:
+        archive.write(picture(inbox / "locked" / "a.png", 1), "a.png")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    notes = watched(settings(), nothing, nothing, nothing)
+    assert sum("zip archive" in note for note in notes) == 1
+    assert sum("locked cannot be read" in note for note in notes) == 1
+
+
+def test_a_restart_does_not_give_a_patient_to_a_second_image_of_the_same_name(
+    inbox: Path, tmp_path: Path
+) -> None:
+    workspace = tiny_models.make_workspace(tmp_path / "ws", metadata_fields=("age",))
+    (tmp_path / "patients.csv").write_text("image,age\nIMG_1.png,63\n")
+    settings = PredictSettings(
+        workspace=workspace,
+        inputs=(str(inbox),),
+        output=tmp_path / "out.csv",
+        patients=tmp_path / "patients.csv",
+        runtime="torch",
+    )
+    picture(inbox / "monday" / "IMG_1.png", 1)
+    watched(settings, nothing)
+    picture(inbox / "tuesday" / "IMG_1.png", 2)
+    with pytest.raises(UsageError, match=r"monday/IMG_1\.png and tuesday/IMG_1\.png"):
+        watch.run(settings, SilentReporter(), pause=at_most(1))
+    assert ids(tmp_path / "out.csv") == [("1", "monday/IMG_1.png", "ok")]
+
+
+def test_two_watches_do_not_write_to_one_table_through_a_link(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    out, link = tmp_path / "out.csv", tmp_path / "linked" / "link.csv"
+    picture(inbox / "a.png", 1)
+    watched(settings(), nothing)
+    link.parent.mkdir()
+    link.symlink_to(out)
+
+    def second() -> None:
+        with pytest.raises(SkinLesionError, match="in use by"):
+            watch.run(settings(output=link), SilentReporter(), pause=at_most(1))
+
+    watched(settings(), second)
 
 
 def test_a_folder_that_goes_away_for_a_while_is_waited_for(

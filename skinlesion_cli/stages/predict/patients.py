@@ -101,6 +101,17 @@ class Patients:
         self._unused.discard(key)
         return replace(source, patient=self._rows[key])
 
+    def remember(self, images: Iterable[str]) -> None:
+        """Images, by their ids, that an earlier run has predicted: a name that means one of them means no
+        other.
+
+        Raises
+        ------
+        UsageError : a file name in the table means two of them.
+        """
+        for image in images:
+            self._image_key(image)
+
     def warnings(self) -> list[str]:
         """What was not understood, and which images and rows found no partner; the first five of each."""
         warnings = self.words_not_understood()
@@ -120,17 +131,10 @@ class Patients:
         return [f"{self._name}, not understood and taken as not known: {name_items(named)}"]
 
     def _key_of(self, source: ImageInput) -> tuple[str, str] | None:
-        file = file_of(source.id)
-        for name in names_in_tables(source.id):
-            if (_IMAGE, name) in self._rows:
-                first = self._images_by_name.setdefault(name, file)
-                if first != file:
-                    raise UsageError(
-                        f"{name} in {self._name} means two images: {first} and {file}",
-                        "Write the path of each image below the folder that is predicted.",
-                    )
-                return _IMAGE, name
-        groups = [parent.name for parent in PurePosixPath(file).parents]
+        key = self._image_key(source.id)
+        if key is not None:
+            return key
+        groups = [parent.name for parent in PurePosixPath(source.id).parents]
         if self._lesions is not None:
             groups.insert(0, self._lesions.grouping.lesion(source.id))
         for name in filter(None, groups):
@@ -141,6 +145,19 @@ class Patients:
         if self._has_patients and is_file and sniff(source.path).reader == "dicom":
             key = (_PATIENT, dicom.patient_id(source.path))
             return key if key in self._rows else None
+        return None
+
+    def _image_key(self, image: str) -> tuple[str, str] | None:
+        file = file_of(image)
+        for name in names_in_tables(image):
+            if (_IMAGE, name) in self._rows:
+                first = self._images_by_name.setdefault(name, file)
+                if first != file:
+                    raise UsageError(
+                        f"{name} in {self._name} means two images: {first} and {file}",
+                        "Write the path of each image below the folder that is predicted.",
+                    )
+                return _IMAGE, name
         return None
 
 

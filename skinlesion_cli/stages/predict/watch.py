@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,7 @@ from skinlesion_cli.artifacts.growing_table import open_growing
 from skinlesion_cli.artifacts.prediction_file import PartialFile
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.data.reading.arrivals import Arrivals
+from skinlesion_cli.data.reading.folders import summary_lines
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import loading
@@ -58,34 +60,26 @@ def run(
     plan = plan_of(settings, source, bundle, reporter)
     worker = Worker(plan, bundle)
     size = settings.batch or loading.default_batch(plan.runtime, settings.device)
+    recorded_until_ns = settings.output.stat().st_mtime_ns if settings.output.exists() else None
     with (
         open_growing(settings.output, kind, table_of(bundle.classes), worker.predictor.origin) as (
             table,
-            rows,
+            known,
         ),
         output_checks.hold_mirrors(mirrors(settings), settings.output),
     ):
-        n_rows = len(rows)
-        arrivals = Arrivals(folder, (row["id"] for row in rows))
-        del rows
+        n_rows = len(known)
+        if patients is not None:
+            patients.remember(known)
+        arrivals = Arrivals(folder, known, recorded_until_ns)
+        del known
         reporter.note(
             f"watching {folder} until Ctrl-C; an image is predicted once its file is complete; "
             f"{counted(n_rows, 'image')} predicted before"
         )
-        unreadable = ""
+        look = _Look(arrivals, reporter)
         while True:
-            try:
-                sources, unreadable = arrivals.look(), ""
-            except OSError as error:
-                sources = []
-                if unreadable != str(error):
-                    reporter.note(f"{folder} cannot be read now, trying again: {error.strerror or error}")
-                    unreadable = str(error)
-            if arrivals.changed:
-                reporter.note(
-                    "changed after they were predicted, and not predicted again (a new photograph needs a "
-                    "new name): " + name_items(arrivals.changed)
-                )
+            sources = look()
             if patients is not None:
                 sources = [patients.informed(image) for image in sources]
             if sources:
@@ -93,6 +87,41 @@ def run(
                 n_rows += len(sources)
                 write_reports(settings, kind, plan, bundle, {}, reporter)
             pause(interval_s)
+
+
+class _Look:
+    """Looks for new images, and notes once what is not predicted."""
+
+    def __init__(self, arrivals: Arrivals, reporter: Reporter) -> None:
+        self.arrivals, self.reporter = arrivals, reporter
+        self._unreadable: dict[str, str] = {}
+        self._passed_over: Counter[str] = Counter()
+
+    def __call__(self) -> list[ImageInput]:
+        """The new images; none while the folder cannot be read."""
+        arrivals, folder = self.arrivals, self.arrivals.folder
+        try:
+            sources = arrivals.look()
+        except OSError as error:
+            self._note_unreadable({"": error.strerror or str(error)})
+            return []
+        self._note_unreadable(arrivals.unreadable)
+        if arrivals.changed:
+            self.reporter.note(
+                "changed after they were predicted, and not predicted again (a new photograph needs a "
+                "new name): " + name_items(arrivals.changed)
+            )
+        for line in summary_lines(arrivals.passed_over - self._passed_over):
+            self.reporter.note(f"{folder}: {line}")
+        self._passed_over = arrivals.passed_over.copy()
+        return sources
+
+    def _note_unreadable(self, unreadable: dict[str, str]) -> None:
+        for name, reason in unreadable.items():
+            if self._unreadable.get(name) != reason:
+                place = self.arrivals.folder / name
+                self.reporter.note(f"{place} cannot be read now, trying again: {reason}")
+        self._unreadable = unreadable
 
 
 def _predict(
