@@ -115,8 +115,7 @@ class Artifact:
             raise ArtifactError(
                 f"{self.path.name} was made from {role} {_short(stated)}, "
                 f"but the present {role} is {_short(expected.sha256)}",
-                f"Run the stage that writes {self.kind} again, or bring back the {role} that it was made "
-                "from.",
+                f"Run the stage that writes {self.kind} again, or restore the {role} that it was made from.",
             )
 
 
@@ -280,7 +279,7 @@ def _read_envelope(path: Path, hint: str) -> tuple[dict[str, Any], _Envelope]:
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         raise ArtifactError(
             f"{path.name} is refused: pickled files can run code when they are opened",
-            "Hand in artifacts that skinlesion wrote (JSON and safetensors).",
+            "Use artifacts that skinlesion wrote (JSON and safetensors).",
         )
     try:
         content = json.loads(read_regular(path, MOST_ENVELOPE_BYTES))

@@ -43,7 +43,7 @@ class HubName:
         """
         match = _NAME.fullmatch(text)
         if match is None or ".." in text:
-            raise UsageError(f"{text} is no name of a model on the hub", "Form: hf://owner/name@revision")
+            raise UsageError(f"{text} is not a name of a model on the hub", "Form: hf://owner/name@revision")
         return cls(match["repo"], match["revision"])
 
 
@@ -162,7 +162,7 @@ def _hub_errors(name: HubName, what: str) -> Iterator[None]:
         yield
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise ArtifactError(
-            f"{place} is not on the hub, or not for you",
+            f"{place} is not on the hub, or you have no access to it",
             "Check the name and the revision; for a private model log in: `hf auth login`.",
         ) from error
     except SkinLesionError:

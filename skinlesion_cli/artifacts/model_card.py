@@ -36,7 +36,7 @@ def render(bundle: Bundle, name: str) -> str:
         f"skinlesion predict ./images --model {name}@COMMIT",
         "```",
         "",
-        "Name a commit, so that the model cannot change beneath you. Its files are verified by their hashes,",
+        "Name a commit, so that the model cannot change between runs. Its files are verified by hash,",
         f"and `skinlesion predict` states the hash of the whole model, `{bundle.sha256}`.",
         "",
         "| network | weight | balanced accuracy on validation images |",

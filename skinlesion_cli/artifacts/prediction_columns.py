@@ -133,9 +133,7 @@ class ColumnSet:
         found = tuple(self._by_any_name[name] for name in listed)
         missing = [column.name for column in self.columns if column.required and column not in found]
         if missing or len(set(found)) < len(found):
-            raise ValueError(
-                f"missing columns: {', '.join(missing)}" if missing else "a column is there twice"
-            )
+            raise ValueError(f"missing columns: {', '.join(missing)}" if missing else "a column occurs twice")
         return found
 
     def decode(self, line: bytes, kind: str, columns: Sequence[Column] | None = None) -> dict[str, Any]:
@@ -152,7 +150,7 @@ class ColumnSet:
         try:
             text = line.decode()
             if not text.endswith("\n"):
-                raise ValueError("the line has no end")
+                raise ValueError("the line is incomplete")
             if kind == "csv":
                 (cells,) = csv.reader([text.rstrip("\n")], strict=True)
                 read = {
@@ -162,7 +160,7 @@ class ColumnSet:
                 return self.empty_row() | read
             values = json.loads(text)
             if not isinstance(values, dict):
-                raise ValueError("no JSON object")
+                raise ValueError("not a JSON object")
             return self.renamed(values)
         except (ValueError, csv.Error) as error:
             raise _no_table(line, error) from None
@@ -182,7 +180,7 @@ class ColumnSet:
 
 
 def _no_table(line: bytes, error: Exception) -> ArtifactError:
-    return ArtifactError(f"this is no row of a prediction table: {line[:80]!r} ({error})")
+    return ArtifactError(f"this is not a row of a prediction table: {line[:80]!r} ({error})")
 
 
 def json_text(value: Any) -> str:

@@ -255,7 +255,7 @@ def _require_same_run(output: Path, run: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise ArtifactError(
-            f"{partial_path(output).name} was made with something else; " + "; ".join(differing), hint
+            f"{partial_path(output).name} was started with other settings; " + "; ".join(differing), hint
         )
 
 
@@ -305,7 +305,7 @@ def read_rows(path: Path, kind: str, table: ColumnSet) -> Iterator[dict[str, Any
             for line in file:
                 yield table.decode(line, kind, columns)
     except ArtifactError as error:
-        raise ArtifactError(f"{path.name} is no table of predictions: {error.message}") from None
+        raise ArtifactError(f"{path.name} is not a table of predictions: {error.message}") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
 
@@ -321,6 +321,6 @@ def _read_parquet(path: Path, table: ColumnSet) -> Iterator[dict[str, Any]]:
                 for batch in file.iter_batches():
                     yield from map(table.renamed, batch.to_pylist())
             except ValueError as error:
-                raise ArtifactError(f"{path.name} is no table of predictions: {error}") from None
+                raise ArtifactError(f"{path.name} is not a table of predictions: {error}") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from None

@@ -206,7 +206,7 @@ def _content(source: Path | bytes, name: str) -> bytes:
         return source
     try:
         if source.exists() and not source.is_file():
-            raise DataError(f"{name} cannot be read: it is no regular file")
+            raise DataError(f"{name} cannot be read: it is not a regular file")
         if source.stat().st_size > _MAX_BYTES:
             raise DataError(f"{name} is larger than {_MAX_BYTES >> 20} MiB, which no table of labels needs")
         return source.read_bytes()

@@ -23,7 +23,7 @@ METHOD = (
     "images; stacked fits the weights."
 )
 TTA = (
-    "Views to average: {names}. d4 and zoom have 8 views (half of zoom's show the middle alone), crops "
+    "Views to average: {names}. d4 and zoom have 8 views (half of zoom's show only the centre), crops "
     "has 16 at four scales, flips has 4, published has the 10 random rounds of the published system."
 )
 

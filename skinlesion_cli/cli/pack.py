@@ -16,7 +16,7 @@ skinlesion pack --output our-model --push hf://our-clinic/our-model
 """
 PREDICTIONS = "Also pack the validation predictions, with the ids and labels of all validation images."
 PUSH = "Also upload it to the Hugging Face hub, with a card as its README. Log in first: `hf auth login`."
-PUBLIC = "A repository that --push makes is for everybody to read. Default: for its owner alone."
+PUBLIC = "Make the repository that --push creates public. Default: private."
 CARD = "Markdown file that becomes the README. Default: a card made of the model's own figures."
 
 

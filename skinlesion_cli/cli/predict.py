@@ -34,7 +34,7 @@ TTA = (
     "only), crops 16 at four scales, published 10 random rounds; adaptive takes as many as an image "
     "needs. Default: the mode that was calibrated."
 )
-FORCE = "Accept a --tta mode that was not calibrated; every row says so."
+FORCE = "Accept a --tta mode that was not calibrated; every row is marked."
 BACKEND = (
     "How to distribute the work: {names}. local starts processes; dask and ray need the extra of the "
     "same name."

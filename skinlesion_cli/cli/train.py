@@ -44,7 +44,7 @@ TUNE_HELP = (
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
 LOG_HELP = (
     "Also record each epoch with {names}: MLflow in MLFLOW_TRACKING_URI, else in the workspace; Weights & "
-    "Biases with WANDB_MODE=offline on this machine alone. Repeatable."
+    "Biases with WANDB_MODE=offline on this machine only. Repeatable."
 )
 
 # These names are checked where timm is loaded.

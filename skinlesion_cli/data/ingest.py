@@ -38,7 +38,7 @@ def ingest_images(
     names = Counter(record.file for record in collection.records)
     clashing = sorted(name for name, count in names.items() if count > 1)
     if clashing:
-        raise DataError(f"more than one image would become: {name_items(clashing)}")
+        raise DataError(f"more than one image would get the name {name_items(clashing)}")
     images_folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     problems: list[str] = []

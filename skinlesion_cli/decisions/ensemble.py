@@ -36,7 +36,7 @@ def bacc_weights(bacc: Sequence[float]) -> np.ndarray:
     if not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
         raise DataError(
             f"these validation BACCs cannot weight an ensemble: {', '.join(map(str, values))}",
-            "Weight the members alike (`--method equal`), or leave out the member that has none.",
+            "Weight the members equally (`--method equal`), or omit the member that has none.",
         )
     result: np.ndarray = values / values.sum()
     return result

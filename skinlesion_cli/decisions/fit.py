@@ -68,7 +68,7 @@ def fit_rule(
         raise DataError(
             f"calibration needs images of at least two classes, there are {len(labels)} images of "
             f"{len(present)}",
-            "Bring labelled validation predictions of more classes.",
+            "Calibrate on labelled images of more classes.",
         )
     policy, labels = policy_of(settings, classes), np.asarray(labels)
     calibration = probability_fit.fit(labels, probabilities, policy.method(settings))

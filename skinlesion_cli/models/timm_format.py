@@ -135,7 +135,7 @@ def resolve(arch: str) -> ForeignNetwork:
         return _parsed(f"{FOLDER}{folder.resolve().name}", folder.resolve(), folder / CONFIG)
     match = _REPO.fullmatch(arch.removeprefix(HUB))
     if match is None or ".." in arch:
-        raise UsageError(f"{arch} is no name of a network on the hub", f"Form: {HUB}owner/model@revision")
+        raise UsageError(f"{arch} is not a name of a network on the hub", f"Form: {HUB}owner/model@revision")
     path = _from_hub(arch, match["repo"], match["revision"])
     # The folder of a downloaded file is named after its commit.
     return _parsed(arch, f"{match['repo']}@{path.parent.name}", path)

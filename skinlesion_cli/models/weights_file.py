@@ -84,7 +84,7 @@ def _torch(path: Path, content: bytes) -> dict[str, torch.Tensor]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path.name} is refused: it is damaged, or holds more than tensors and would run code: {reason}",
-            "If you trust the file, load it where it was made and store the tensors alone: "
+            "If you trust the file, load it where it was made and store only the tensors: "
             "safetensors.torch.save_file(network.state_dict(), 'weights.safetensors').",
         ) from None
     while isinstance(stored, Mapping) and (key := next((k for k in STATE_KEYS if _nested(stored, k)), None)):

@@ -39,7 +39,7 @@ def find_chromium() -> str:
     named = os.environ.get("SKINLESION_CHROMIUM")
     if named:
         if shutil.which(named) is None:
-            raise UsageError(f"SKINLESION_CHROMIUM is {named}, which is no program", _INSTALL)
+            raise UsageError(f"SKINLESION_CHROMIUM is {named}, which is not a program", _INSTALL)
         return named
     for name in _NAMES:
         if path := shutil.which(name):

@@ -51,11 +51,12 @@ def run(settings: ExportSettings, reporter: Reporter) -> StageResult:
     cached = source.root.resolve() != settings.workspace.resolve()
     trained = source.trained()
     unknown = [name for name in settings.members if name not in trained]
-    if unknown or not trained:
+    if not trained:
+        raise UsageError(f"there is no trained network in {source.root}", source.next_step() or "")
+    if unknown:
         raise UsageError(
-            f"not trained in {'this model' if cached else 'this workspace'}: "
-            f"{', '.join(unknown) or 'anything'}",
-            "Trained: " + (", ".join(trained) or "none") + ".",
+            f"not trained in {'this model' if cached else 'this workspace'}: {', '.join(unknown)}",
+            f"Trained: {', '.join(trained)}.",
         )
     names = settings.members or tuple(trained)
     if settings.format in SUFFIXES:
@@ -134,7 +135,7 @@ def _edge(
         command="export",
         headline=[
             f"exported to {kind}: {name_items(names)}"
-            + ("" if compared else "; not compared with torch, for it does not run on this system"),
+            + ("" if compared else "; not compared with torch, because it does not run on this system"),
             "Each file takes one image as its .json says and gives logits: the ensemble, its calibration and "
             "its decisions are not in it.",
         ],

@@ -119,7 +119,7 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
         raise UsageError(
             "there is no unlabelled image to choose from"
             + (f"; {n_known} are in the dataset already" if n_known else ""),
-            "Name a folder with images that were not labelled yet.",
+            "Name a folder with images that have not been labelled yet.",
         )
     probabilities, opinions, features = (
         np.concatenate(values, axis=axis)

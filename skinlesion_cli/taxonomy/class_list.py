@@ -84,7 +84,7 @@ class ClassList:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ClassListError(f"{self.name!r} is no name for a class list", key="name")
+            raise ClassListError(f"{self.name!r} is not a valid name for a class list", key="name")
         if not FEWEST_CLASSES <= len(self.entries) <= MOST_CLASSES:
             raise ClassListError(
                 f"a class list has {FEWEST_CLASSES} to {MOST_CLASSES} classes, not {len(self.entries)}"

@@ -197,7 +197,7 @@ def test_a_second_version_replaces_the_first_and_keeps_the_card_that_was_given(
     "name", ["hf://", "hf://lesions", "hf://a/b/c", "hf://a/../b", "hf://a/b@", "hf://a/b@x y"]
 )
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(UsageError, match="no name of a model on the hub"):
+    with pytest.raises(UsageError, match="not a name of a model on the hub"):
         hub.HubName.parse(name)
 
 

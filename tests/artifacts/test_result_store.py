@@ -179,7 +179,7 @@ def test_a_full_disk_is_told_with_the_way_on(method: str, tmp_path):
 
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("row,id\n1,x\n")
-    with pytest.raises(ArtifactError, match="no table of predictions"):
+    with pytest.raises(ArtifactError, match="not a table of predictions"):
         list(prediction_file.read_rows(tmp_path / "a.csv", "csv", TABLE))
     with pytest.raises(ArtifactError, match="cannot be read"):
         list(prediction_file.read_rows(tmp_path / "none.csv", "csv", TABLE))
@@ -207,13 +207,13 @@ def test_a_parquet_table_whose_column_names_are_no_text_is_refused(tmp_path):
 def test_a_parquet_table_of_something_else_is_refused(tmp_path):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table({"name": ["x"]}), tmp_path / "a.parquet")
-    with pytest.raises(ArtifactError, match="no table of predictions"):
+    with pytest.raises(ArtifactError, match="not a table of predictions"):
         list(prediction_file.read_rows(tmp_path / "a.parquet", "parquet", TABLE))
 
 
 @pytest.mark.parametrize("line", [b"[1, 2]\n", b'{"row": 1}\n', b"\xff\n", b"{}"])
 def test_a_line_that_is_no_row(line: bytes):
-    with pytest.raises(ArtifactError, match="no row of a prediction table"):
+    with pytest.raises(ArtifactError, match="not a row of a prediction table"):
         TABLE.decode(line, "jsonl")
 
 

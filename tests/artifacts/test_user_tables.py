@@ -59,6 +59,6 @@ def test_a_fifo_and_a_folder_are_no_tables(tmp_path):
     os.mkfifo(tmp_path / "labels.csv")
     (tmp_path / "folder.csv").mkdir()
     for name in ("labels.csv", "folder.csv"):
-        with pytest.raises(DataError, match="no regular file"):
+        with pytest.raises(DataError, match="not a regular file"):
             user_tables.read(tmp_path / name, name)
     assert user_tables.headers(tmp_path / "labels.csv") == []

@@ -117,7 +117,7 @@ def collection(*files: Path, names: tuple[str, ...] = ()) -> Collection:
 
 
 def test_two_images_never_take_one_name(tmp_path):
-    with pytest.raises(DataError, match=r"more than one image would become: same\.jpg"):
+    with pytest.raises(DataError, match=r"more than one image would get the name same\.jpg"):
         ingest_images(
             collection(tmp_path / "a", tmp_path / "b", names=("same.jpg", "same.jpg")),
             tmp_path / "images",

@@ -342,7 +342,7 @@ def test_tables_of_the_isic_archive_are_recognised_and_what_is_dropped_counted(t
     assert {row["source"] for row in found.values()} == {"isic-archive"}
     notes = " ".join(printed["warnings"])
     assert "12 images without a class were dropped, by diagnosis: 12 Scar" in notes
-    assert "1 images that are not dermoscopic were left out (1 clinical: overview)" in notes
+    assert "1 images that are not dermoscopic were skipped (1 clinical: overview)" in notes
     manifest = Manifest.load(Workspace(tmp_path / "w").manifest)
     split = Split.load(Workspace(tmp_path / "w").split, manifest)
     assert leaking_patients(split.table, manifest) == []

@@ -297,7 +297,7 @@ def test_part_1_of_ham10000_alone_is_the_half_that_it_is(tmp_path):
     collection = read(source)
     assert [record.id for record in collection.records] == ["a1", "a2", "b1"]
     assert collection.notes == (
-        "3 of 6 images have no file (HAM10000_images_part_2 is not there) and were left out",
+        "3 of 6 images have no file (HAM10000_images_part_2 is not there) and were skipped",
     )
     (source / "HAM10000_images_part_1").rename(source / "pictures")
     with pytest.raises(DataError, match="no file: b2, c1, c2"):
@@ -485,7 +485,7 @@ def test_missing_images_are_left_out_if_asked_and_counted(name, tmp_path):
         file.unlink()
     collection = read(source, allow_missing=True)
     assert sorted(Path(record.id).name[:2] for record in collection.records) == ["a1", "a2", "b2", "c1", "c2"]
-    assert any("1 " in note and "left out" in note for note in collection.notes)
+    assert any("1 " in note and "skipped" in note for note in collection.notes)
 
 
 def test_isic2018_skips_hidden_files(tmp_path):

@@ -115,7 +115,7 @@ def test_tables_that_cannot_be(tmp_path: Path) -> None:
         table(tmp_path, "image,lesion_id\na.jpg,A\na.jpg,B\n")
     with pytest.raises(DataError, match="no column of lesions"):
         table(tmp_path, "image,colour\na.jpg,red\n")
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         lesions_of(str(tmp_path / "nowhere.csv"))
 
 

@@ -346,7 +346,7 @@ def test_folds_are_exported_and_gated_on_images_that_were_held_out(folds, skinle
     told = json.loads(done.stdout)["figures"]["networks"]
     assert [told[f"tiny-fold{fold}"]["images"] for fold in range(2)] == held_out
     assert {entry["images_are"] for entry in told.values()} == {"validation images"}
-    # Far too few for a gate: of features, so it looks at pixels alone, and then of training images, too.
+    # Far too few for a gate: of features, so it uses pixels only, and then of training images, too.
     done = skinlesion("gate", cwd=folds)
     assert done.returncode == 1
     (count,) = re.findall(r"needs at least 200 images, there are (\d+)", done.stderr)

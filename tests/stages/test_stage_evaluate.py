@@ -1,4 +1,4 @@
-"""Evaluation: never on what was fitted, with subgroups and lesion mates, and the official table."""
+"""Evaluation: never on what was fitted, with subgroups and lesions also in training, the official table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_official_table_has_the_figures_of_the_evaluation(workspace: Workspace, 
 
 
 def test_thresholds_are_never_judged_on_what_they_were_fitted_on(workspace: Workspace):
-    with pytest.raises(UsageError, match="fitted on these very images"):
+    with pytest.raises(UsageError, match="fitted on these images"):
         run(workspace, part="val")
     assert run(workspace, part="val", decision="argmax").figures["decision"] == "argmax"
 
@@ -130,17 +130,17 @@ def test_an_evaluation_of_an_earlier_calibration_is_out_of_date(tmp_path: Path):
 def test_subgroups_have_support_and_unknowns_are_a_group(workspace: Workspace):
     body = run(workspace).figures
     groups, total = body["subgroups"], body["support"]["images"]
-    for kind in ("sex", "age", "site", "lesion mates in training"):
+    for kind in ("sex", "age", "site", "lesion also in training"):
         assert sum(group["images"] for name, group in groups.items() if name.startswith(kind + ":")) == total
     assert groups["sex: unknown"]["images"] > 0
     assert groups["age: unknown"]["bacc"]["value"] is not None
-    mates = groups["lesion mates in training: yes"]
+    mates = groups["lesion also in training: yes"]
     assert (mates["images"], mates["bacc"]["value"]) == (0, None)
 
 
 def test_lesion_mates_in_training_are_found(workspace: Workspace):
     groups = run(workspace, part="val", decision="argmax").figures["subgroups"]
-    assert groups["lesion mates in training: yes"]["lesions"] == 1
+    assert groups["lesion also in training: yes"]["lesions"] == 1
 
 
 @pytest.mark.parametrize(("fold_of_mate", "lesions_with_mates"), [("0", 0), ("1", 1)])
@@ -162,7 +162,7 @@ def test_what_a_fold_held_out_has_mates_only_in_the_other_folds(tmp_path, fold_o
         workspace.predictions("one", "val"), inputs=inputs
     )
     groups = run(workspace, source="one", part="val").figures["subgroups"]
-    assert groups["lesion mates in training: yes"]["lesions"] == lesions_with_mates
+    assert groups["lesion also in training: yes"]["lesions"] == lesions_with_mates
 
 
 def test_one_member_and_a_paired_comparison(workspace: Workspace):

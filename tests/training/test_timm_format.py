@@ -154,7 +154,7 @@ def test_what_the_hub_lacks_is_told(hub):
         timm_format.resolve("hf-hub:clinic/none")
     assert "local-dir:FOLDER" in refused.value.hint
     for wrong in ("hf-hub:our-vit", "hf-hub:../../etc", "hf-hub:a/b c"):
-        with pytest.raises(UsageError, match="no name of a network"):
+        with pytest.raises(UsageError, match="not a name of a network"):
             timm_format.resolve(wrong)
 
 

@@ -196,7 +196,7 @@ def _receive(expected: Expected, body: Body, part: Path, reporter: Reporter) -> 
             "Free some space or choose another --workspace, then run the same command again to resume.",
         ) from error
     if total is not None and received != total:
-        raise Changed(f"{received:,} bytes came, {total:,} were announced")
+        raise Changed(f"{received:,} bytes were received, {total:,} were expected")
 
 
 def _limit_bytes(expected: Expected, body: Body, part: Path) -> int:

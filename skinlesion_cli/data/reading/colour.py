@@ -122,7 +122,7 @@ def from_png_chunks(pixels: np.ndarray, info: dict[Any, Any]) -> tuple[np.ndarra
     if "srgb" in info or gamma is None:
         return pixels, []
     if not 0.05 <= gamma <= 5.0:
-        return pixels, [f"gamma {gamma:g} of the PNG ignored: absurd"]
+        return pixels, [f"gamma {gamma:g} of the PNG ignored: out of range"]
     white = tuple(chromaticity) if chromaticity else _SRGB
     near = all(abs(a - b) <= _CHROMATICITY_TOLERANCE for a, b in zip(white, _SRGB, strict=False))
     if near and abs(gamma - _SRGB_GAMMA) <= _GAMMA_TOLERANCE:

@@ -235,7 +235,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         length = int.from_bytes(data[position : position + 4], "big")
         kind, end = data[position + 4 : position + 8], position + 8 + length
         if end + 4 > len(data):
-            raise ImageError("truncated", "the image is truncated: a chunk of the PNG is broken off")
+            raise ImageError("truncated", "the image is truncated: a chunk of the PNG is cut off")
         if zlib.crc32(view[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ImageError("damaged", f"the image is damaged: the checksum of chunk {kind!r} is wrong")
         yield kind, view[position + 8 : end]

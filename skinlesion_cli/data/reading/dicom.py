@@ -219,7 +219,7 @@ def _inflated(source: Path | bytes, limit: int) -> Any:
     if len(content) > limit:
         raise ImageError("too_large", f"the file unpacks to more than {limit:,} bytes (--max-pixels)")
     if not stream.eof:
-        raise ImageError("truncated", "the deflated data are broken off")
+        raise ImageError("truncated", "the deflated data are cut off")
     dataset = read_dataset(io.BytesIO(content), is_implicit_VR=False, is_little_endian=True)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN

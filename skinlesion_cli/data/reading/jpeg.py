@@ -73,9 +73,9 @@ def read_header(data: bytes) -> JpegHeader:
     for _ in range(_MAX_SEGMENTS):
         fill = _FILL.match(data, position)
         if fill is None:
-            raise _truncated("the JPEG data is broken off or damaged before its first scan")
+            raise _truncated("the JPEG data ends or is damaged before its first scan")
         if fill.end() - position > _MAX_FILL_BYTES:
-            raise ImageError("damaged", "the JPEG holds an absurd number of fill bytes")
+            raise ImageError("damaged", "the JPEG holds too many fill bytes")
         marker = data[fill.end()] if fill.end() < len(data) else _END_OF_IMAGE
         position = fill.end() + 1
         if marker == _END_OF_IMAGE:
@@ -86,7 +86,7 @@ def read_header(data: bytes) -> JpegHeader:
         segment = data[position + 2 : position + length]
         if marker in _FRAMES:
             if len(segment) < 6:
-                raise _truncated("the JPEG's frame header is broken off")
+                raise _truncated("the JPEG's frame header is cut off")
             frame = (marker, segment)
         elif marker == _ADOBE and segment[:5] == b"Adobe":
             adobe = segment[11] if len(segment) > 11 else 0
@@ -112,7 +112,7 @@ def read_header(data: bytes) -> JpegHeader:
                 scan=segment,
             )
         position += length
-    raise ImageError("damaged", "the JPEG has an absurd number of segments")
+    raise ImageError("damaged", "the JPEG has too many segments")
 
 
 def is_ycc(header: JpegHeader) -> bool:

@@ -186,7 +186,7 @@ class Collection:
 NO_LESIONS = (
     "no lesion ids: each image counts as a lesion of its own, so photographs of one lesion can be on "
     "both sides of "
-    "the split, which makes every figure too good; see `skinlesion download --check-duplicates`"
+    "the split, which makes every figure too optimistic; see `skinlesion download --check-duplicates`"
 )
 
 

@@ -94,11 +94,11 @@ def _part(
         raise DataError(
             f"{name} images named in the ground truth have no file: {name_items(missing)}",
             f"Expected them in ISIC2018_Task3_{name}_Input (a folder or a zip) in {folder}; "
-            "--allow-missing leaves "
-            "them out.",
+            "--allow-missing skips "
+            "them.",
         )
     if missing:
-        notes.append(f"{len(missing):,} of {len(labels):,} {name} images have no file and were left out")
+        notes.append(f"{len(missing):,} of {len(labels):,} {name} images have no file and were skipped")
     unlabelled = sorted(set(images) - set(labels))
     if unlabelled:
         raise DataError(f"{name} images are not in the ground truth: {name_items(unlabelled)}")

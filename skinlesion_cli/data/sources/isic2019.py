@@ -62,7 +62,7 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     if missing and not (options.allow_missing and len(missing) < len(kept)):
         raise DataError(
             f"images named in {_TRUTH} have no file: {name_items(missing)}",
-            f"Expected them in {_IMAGES} (a folder or a zip) in {folder}; --allow-missing leaves them out.",
+            f"Expected them in {_IMAGES} (a folder or a zip) in {folder}; --allow-missing skips them.",
         )
     metadata = _metadata(folder)
     records = []
@@ -85,7 +85,7 @@ def read(folder: Path, options: SourceOptions) -> Collection:
         )
     notes = _notes(labels, records, options)
     if missing:
-        notes += (f"{len(missing):,} images have no file and were left out: {name_items(missing)}",)
+        notes += (f"{len(missing):,} images have no file and were skipped: {name_items(missing)}",)
     return Collection("isic2019", records, LICENCE, ATTRIBUTION, notes)
 
 

@@ -84,8 +84,7 @@ def read(path: Path, options: SourceOptions) -> Collection:
     files, missing = _files(labels, folder, options)
     if missing:
         notes.append(
-            f"{len(missing):,} of {len(labels):,} images have no file and were left out: "
-            f"{name_items(missing)}"
+            f"{len(missing):,} of {len(labels):,} images have no file and were skipped: {name_items(missing)}"
         )
     records = [
         _record(identity, rows[identity], labels[identity], folder, file) for identity, file in files.items()
@@ -175,7 +174,7 @@ def _of_type(
     if others:
         counted = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common())
         notes.append(
-            f"{others.total():,} images that are not dermoscopic were left out ({counted}); "
+            f"{others.total():,} images that are not dermoscopic were skipped ({counted}); "
             "--image-types all keeps them"
         )
     return kept
@@ -192,8 +191,8 @@ def _files(
     if missing and not (options.allow_missing and files):
         raise DataError(
             f"these images have no file in {folder}: {name_items(missing)}",
-            "Name the folder of the images with --images FOLDER; --allow-missing leaves rows without an "
-            "image out.",
+            "Name the folder of the images with --images FOLDER; --allow-missing skips rows without an "
+            "image.",
         )
     return files, missing
 

@@ -76,11 +76,11 @@ def read(folder: Path, options: SourceOptions) -> Collection:
             f"images named in {file.name} have no file: {name_items(missing)}",
             "Expected them in HAM10000_images_part_1 and HAM10000_images_part_2 (folders or zips), or "
             "in one folder, "
-            f"in {folder}; --allow-missing leaves them out.",
+            f"in {folder}; --allow-missing skips them.",
         )
     if missing:
         why = f" (HAM10000_images_part_{absent} is not there)" if absent else ""
-        notes.append(f"{len(missing):,} of {len(metadata):,} images have no file{why} and were left out")
+        notes.append(f"{len(missing):,} of {len(metadata):,} images have no file{why} and were skipped")
     records: list[Record] = [
         described(identity, images[identity], label, known_id(row["lesion_id"]) or identity, row, "train")
         for identity, row in metadata.items()
@@ -89,7 +89,7 @@ def read(folder: Path, options: SourceOptions) -> Collection:
     if not records:
         raise DataError(f"{folder} holds no image that {file.name} names")
     if surplus := len(set(images) - set(metadata)):
-        notes.append(f"{surplus:,} images are not in {file.name} and were left out")
+        notes.append(f"{surplus:,} images are not in {file.name} and were skipped")
     return Collection("ham10000", records, LICENCE, ATTRIBUTION, tuple(notes))
 
 

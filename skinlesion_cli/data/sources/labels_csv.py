@@ -164,14 +164,14 @@ def _files(
         where = "beside the table" if options.images is None else f"in {options.images.name}"
         raise DataError(
             f"{name}: these images have no file {where}: {name_items(missing)}",
-            "Name the folder of the images with --images FOLDER; --allow-missing leaves rows without an "
-            "image out.",
+            "Name the folder of the images with --images FOLDER; --allow-missing skips rows without an "
+            "image.",
         )
     refuse_duplicates(list(files.values()), name)
     notes = []
     if missing:
         notes.append(
-            f"{len(missing):,} of {len(images):,} rows have no image and were left out: {name_items(missing)}"
+            f"{len(missing):,} of {len(images):,} rows have no image and were skipped: {name_items(missing)}"
         )
     if finder.relocated:
         notes.append(

@@ -62,7 +62,7 @@ def read(path: Path, options: SourceOptions) -> Collection:
     collection = labels_csv.from_table(replace(table, cells=labelled), path, options, OWN_COLUMNS)
     notes, left_out = collection.notes, len(table.cells) - len(labelled)
     if left_out:
-        notes += (f"{left_out:,} of {len(table.cells):,} rows have no label and are left out",)
+        notes += (f"{left_out:,} of {len(table.cells):,} rows have no label and are skipped",)
     return replace(collection, name=table_kinds.REVIEWED, notes=notes)
 
 

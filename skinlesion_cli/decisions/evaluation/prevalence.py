@@ -69,7 +69,7 @@ def class_weights(labels: np.ndarray, prevalence: Mapping[str, float], classes: 
     if lacking:
         raise DataError(
             f"there are no images of {', '.join(lacking)}: figures at another prevalence of it are undefined",
-            "Leave it out of --prevalence.",
+            "Omit it from --prevalence.",
         )
     given = np.array([position[name] for name in prevalence], dtype=np.int64)
     others = np.setdiff1d(np.arange(n_classes), given)

@@ -145,7 +145,7 @@ def check(settings: FitSettings, classes: ClassList) -> None:
             "Use --policy none.",
         )
     if settings.costs is None:
-        raise UsageError("the policy `cost` needs costs: nobody can guess them for you", _example(classes))
+        raise UsageError("the policy `cost` needs costs: there is no sensible default", _example(classes))
     matrix_of(settings.costs, classes)
 
 

@@ -53,13 +53,15 @@ def threads(_settings: DoctorSettings) -> Iterator[Finding]:
         # Predict and train count no more cores than these.
         yield Finding("threads", "ok", f"{shown}, of which this container may use {quota:g}", figures=figures)
     elif asked.isdigit() and int(asked) > cores:
-        yield Finding("threads", "advice", shown, "Unset OMP_NUM_THREADS, or set it to the cores.", figures)
+        yield Finding(
+            "threads", "advice", shown, "Unset OMP_NUM_THREADS, or set it to the number of cores.", figures
+        )
     elif busy is not None and busy >= machine_cores:
         yield Finding(
             "threads",
             "advice",
             f"{shown}; other programs keep {busy:g} threads busy on {machine_cores} cores",
-            "Commands take their share and finish later: measure times again when the machine is quiet.",
+            "Commands share the cores and take longer: measure times when the machine is idle.",
             figures,
         )
     else:

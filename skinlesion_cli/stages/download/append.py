@@ -56,7 +56,7 @@ def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
         if settings.split not in ("official", split.strategy):
             raise UsageError(
                 f"the dataset has a split of kind {split.strategy}, which --append keeps",
-                "Leave --split out, or make a new workspace.",
+                "Omit --split, or make a new workspace.",
             )
         known = _sort_out(collection, manifest, reporter)
         if not known.fresh:
@@ -257,7 +257,7 @@ def _notes(known: _Sorted, added: pd.DataFrame, rows: pd.DataFrame, before: Mani
         notes.append(
             f"{known.n_same_id:,} images have the ISIC id of an image that is there (the same photograph "
             "in another "
-            "file) and were left out"
+            "file) and were skipped"
         )
     if known.n_renamed:
         notes.append(

@@ -241,7 +241,7 @@ def _split(
     )
     if sides.left_out:
         notes.append(
-            "left out of training, as near duplicates of official validation or test images: "
+            "excluded from training as near duplicates of official validation or test images: "
             f"{name_items(sides.left_out)}"
         )
     notes += splits.gaps(images, sides, codes=manifest.classes.codes)
@@ -267,6 +267,6 @@ def _leaks(split: Split, manifest: Manifest, notes: list[str]) -> dict[str, int]
     notes.append(
         f"the published split ignores lesions and patients: {leaking['test']:,} of {n_test:,} test images "
         f"({percent(leaking['test'] / max(n_test, 1), 0)}) show one that is in train or validation too, and "
-        f"{leaking['val']:,} validation images one that is in train; figures on it are too good"
+        f"{leaking['val']:,} validation images one that is in train; figures on it are too optimistic"
     )
     return leaking

@@ -24,7 +24,7 @@ from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.ensemble.tables import read_tables
 
 IDENTITY = "identity"
@@ -58,7 +58,7 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
         if settings.members:
             raise UsageError(
                 f"tables and trained networks do not mix: {name_items(settings.members)}",
-                "Name the one or the other.",
+                "Give either tables or trained networks.",
             )
         validation, notes = read_tables(workspace, settings.tables, settings.truth)
         single_view: list[float | None] = [None] * len(validation)
@@ -312,9 +312,9 @@ def _result(ensemble: Ensemble, paths: Sequence[Path], notes: Sequence[str]) -> 
     return StageResult(
         command="ensemble",
         headline=[
-            f"ensemble of {len(ensemble.members)}, weights by {ensemble.method}, {len(ensemble.views)} "
-            "views, "
-            f"{ensemble.figures['images']:,} validation images of {ensemble.figures['lesions']:,} lesions"
+            f"ensemble of {counted(len(ensemble.members), 'member')}, weights by {ensemble.method}, "
+            f"{counted(len(ensemble.views), 'view')}, {ensemble.figures['images']:,} validation images "
+            f"of {ensemble.figures['lesions']:,} lesions"
         ],
         figures={
             "method": ensemble.method,

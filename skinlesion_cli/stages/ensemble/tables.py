@@ -44,10 +44,12 @@ def read_tables(
     if len(set(names)) < len(names):
         raise UsageError(f"tables need names of their own: {name_items(names)}")
     order = tables[0].predictions.table["id"].tolist()
-    notes = ["nothing tells whether the tables' models were trained on these images: make sure they were not"]
+    notes = [
+        "the tables do not say whether their models were trained on these images: make sure they were not"
+    ]
     notes += mapped
     if not all(table.lesions_known for table in tables):
-        notes.append("no lesion ids: every image was taken for a lesion of its own")
+        notes.append("no lesion ids: every image counts as a lesion of its own")
     return [_in_order(table.predictions, order) for table in tables], notes
 
 

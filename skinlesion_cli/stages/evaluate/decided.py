@@ -49,9 +49,7 @@ def _judge(workspace: Workspace, settings: EvaluateSettings, source: str, decisi
         return _judge_table(workspace, settings, Path(source), decision)
     if source != ENSEMBLE:
         if decision == CALIBRATED:
-            raise UsageError(
-                "a calibration decides on the ensemble only", "Leave out --decision, or --source."
-            )
+            raise UsageError("a calibration decides on the ensemble only", "Omit --decision or --source.")
         if source not in workspace.trained():
             raise UsageError(
                 f"no trained network named {source!r}",
@@ -115,8 +113,8 @@ def calibrated(workspace: Workspace, predictions: Predictions, file: Path | None
     calibration.require_views(predictions.views)
     if calibration.artifact.inputs.get("predictions") == predictions.artifact.sha256:
         raise UsageError(
-            "the calibration was fitted on these very images: figures on them would be too good",
-            "Evaluate --part test, or --decision argmax; `skinlesion calibrate` tells cross-fitted figures.",
+            "the calibration was fitted on these images: figures on them would be too optimistic",
+            "Use --part test or --decision argmax; `skinlesion calibrate` prints cross-fitted figures.",
         )
     outcome = calibration.decide(calibration.averaged(predictions))
     return Judged(
@@ -153,7 +151,7 @@ def _judge_table(
     workspace: Workspace, settings: EvaluateSettings, path: Path, decision: str | None
 ) -> Judged:
     if decision == CALIBRATED:
-        raise UsageError("a calibration decides on the ensemble only", "Leave out --decision, or --source.")
+        raise UsageError("a calibration decides on the ensemble only", "Omit --decision or --source.")
     of_labels = class_list_of(workspace) if settings.classes is None else class_list(settings.classes)
     # Results of a finer model than the one that the labels are for are told by their columns.
     candidates = (of_labels, class_list_of(workspace), *map(shipped, SHIPPED))
@@ -164,7 +162,7 @@ def _judge_table(
     )
     notes = table.notes
     if not table.lesions_known:
-        notes += ("no lesion ids: every image was taken for a lesion of its own",)
+        notes += ("no lesion ids: every image counts as a lesion of its own",)
     notes += _about_training(table)
     judged = plain(table.predictions, notes)
     if table.decided is None or decision == ARGMAX:
@@ -196,7 +194,7 @@ def _about_training(table: ExternalPredictions) -> tuple[str, ...]:
         return ()
     return (
         f"{len(seen):,} of {len(ids):,} images are in the training data of the model that predicted them, so "
-        f"that the figures are too good: {name_items(seen)}",
+        f"that the figures are too optimistic: {name_items(seen)}",
     )
 
 

@@ -175,13 +175,17 @@ def _check_output(settings: EvaluateSettings, folder: Path, names: Iterable[str]
 
 
 def _subgroups(workspace: Workspace, judged: Judged) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Masks by sex, age band, site and lesion mates in training, where the workspace knows the images."""
+    """Masks by sex, age band, site and whether the lesion has other images in training, where the workspace
+    knows the images.
+    """
     if not workspace.manifest.exists():
-        return {}, ["no manifest in the workspace: no subgroups, no lesion mates"]
+        return {}, ["no dataset in the workspace: no figures by subgroup"]
     manifest = Manifest.load(workspace.manifest)
     unknown_ids = set(judged.ids) - set(manifest.table["id"])
     if unknown_ids:
-        return {}, [f"{len(unknown_ids)} images are not in the manifest: no subgroups, no lesion mates"]
+        return {}, [
+            f"{len(unknown_ids)} images are not in the dataset of the workspace: no figures by subgroup"
+        ]
     rows = manifest.rows(judged.ids)
     masks = by_patient(rows)
     if workspace.split.exists():
@@ -194,8 +198,8 @@ def _subgroups(workspace: Workspace, judged: Judged) -> tuple[dict[str, np.ndarr
             mates = set(manifest.rows(trained)["lesion_id"])
             here = folds == fold
             with_mates[here] = rows["lesion_id"].isin(mates).to_numpy()[here]
-        masks["lesion mates in training: yes"] = with_mates
-        masks["lesion mates in training: no"] = ~with_mates
+        masks["lesion also in training: yes"] = with_mates
+        masks["lesion also in training: no"] = ~with_mates
     return masks, []
 
 

@@ -66,7 +66,7 @@ def run(settings: InfoSettings, reporter: Reporter) -> StageResult:
     }
     warnings = [f"unreadable images: {name_items(problems)}"] if problems else []
     if split.leaks_lesions:
-        warnings.append("the published split puts lesions on several sides; figures on it are too good")
+        warnings.append("the published split puts lesions on several sides; figures on it are too optimistic")
     return StageResult(
         command="info",
         headline=[f"{title}; {manifest.licence}"],
@@ -88,7 +88,7 @@ def _sizes(
 ) -> tuple[Counter[tuple[int, int]], list[str]]:
     sizes: Counter[tuple[int, int]] = Counter()
     problems = []
-    with reporter.task("looking at images", total=len(table), unit="images") as task:
+    with reporter.task("reading image sizes", total=len(table), unit="images") as task:
         for file in table["file"]:
             try:
                 sizes[image_size(images / file)] += 1
@@ -176,6 +176,6 @@ def _facts(figures: Mapping[str, Any], sizes: Counter[tuple[int, int]]) -> Table
             f"{near['across_parts']:,} on two sides of the split",
         ],
         ["not known", "; ".join(f"{name}: {count:,}" for name, count in figures["missing_metadata"].items())],
-        ["left out of the split", f"{figures['split']['left_out']:,}"],
+        ["not in the split", f"{figures['split']['left_out']:,}"],
     ]
     return Table("Facts", ["what", "value"], rows)

@@ -207,7 +207,7 @@ class _Connected(AbstractContextManager[str]):
         try:
             self.client = self.connect()
         except (OSError, TimeoutError, ConnectionError, ValueError) as error:
-            secret = " A Ray cluster with a token wants RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here, as there."
+            secret = " A Ray cluster with a token needs the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH here."
             raise SkinLesionError(
                 f"no {self.name} cluster answers at {self.address or 'this machine'}: {error}",
                 "Check the address, and that this machine can reach it."

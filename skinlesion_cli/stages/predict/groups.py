@@ -149,7 +149,9 @@ def lesions_of(group: str | None) -> Lesions | None:
         return Lesions(ByFolder())
     path = Path(group)
     if not path.is_file():
-        raise UsageError(f"--group {group} is no file", f"Give a CSV of image and lesion_id, or {BY_FOLDER}.")
+        raise UsageError(
+            f"--group {group} is not a file", f"Give a CSV of image and lesion_id, or {BY_FOLDER}."
+        )
     return Lesions(ByTable(path))
 
 

@@ -173,13 +173,13 @@ def patients_of(path: Path | None, bundle: Bundle, lesions: Lesions | None) -> P
         return None
     if not path.is_file():
         raise UsageError(
-            f"--patients {path} is no file",
+            f"--patients {path} is not a file",
             "Give a CSV of image, lesion_id or patient_id, and age, sex, site.",
         )
     if bundle.metadata_calibration is None:
         takes_it = any(member.recipe.metadata_fields for member in bundle.members)
         raise UsageError(
-            f"{bundle.model_id} was calibrated on images alone, and predicts from them alone"
+            f"{bundle.model_id} was calibrated on images only, and predicts from images only"
             if takes_it
             else f"the networks of {bundle.model_id} take no patient metadata",
             "Run `skinlesion train`, `ensemble` and `calibrate` again."

@@ -173,7 +173,9 @@ def plan_of(settings: PredictSettings, source: Workspace, bundle: Bundle, report
     reporter.note(f"runtime: {runtime}; test-time views: {choice.label}")
     if bundle.metadata_calibration is not None:
         table = "--patients and " if settings.patients is not None else ""
-        reporter.note(f"patient metadata: {table}DICOM elements; images without any are predicted alone")
+        reporter.note(
+            f"patient metadata: {table}DICOM elements; images without any are predicted from the pixels only"
+        )
     similar_sha256 = ""
     if settings.similar:
         similar_sha256 = SimilarCases.load(source, bundle, settings.similar).sha256

@@ -89,7 +89,7 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     if predictor is not None and min(map(len, thirds)) < FEWEST_IMAGES:
         warnings.append(
             f"{len(unseen)} images that {predictor.bundle.members[0].name} was not trained on are too few to "
-            f"describe its features ({3 * FEWEST_IMAGES} are needed): the gate looks at pixels alone"
+            f"describe its features ({3 * FEWEST_IMAGES} are needed): the gate uses pixels only"
         )
         predictor = None
     if predictor is None:
@@ -157,7 +157,7 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
         if share is None
         else f"{percent(share)} (95 % interval {percent(low)} to {percent(high)})"
     )
-    looks_at = "pixels alone" if model is None else f"pixels and the features of {model.network}"
+    looks_at = "pixels only" if model is None else f"pixels and the features of {model.network}"
     return StageResult(
         command="gate",
         headline=[

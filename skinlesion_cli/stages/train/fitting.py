@@ -124,8 +124,8 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         )
     if recipe.augmentation == "published" and not job.classes.agrees_with(shipped("isic2018")):
         job.reporter.note(
-            "the published augmentation was made for the classes of isic2018; with other classes nothing "
-            "that was published of it holds"
+            "the published augmentation was made for the classes of isic2018; what was "
+            "published about it does not apply to other classes"
         )
     counts = job.data.counts(job.train_ids)
     sampler_power = recipe.sampler_power if recipe.sampler == "weighted" else None

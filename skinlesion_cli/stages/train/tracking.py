@@ -94,7 +94,7 @@ def open_logs(job: Job, *, resumed: bool) -> Logs:
             # As above; before the training starts, they end it.
             raise SkinLesionError(
                 f"--log {name}: no run can be started: {one_line(str(error) or type(error).__name__)}",
-                "Check the address and the key of its server, record on this machine alone "
+                "Check the address and the key of its server, record on this machine only "
                 "(WANDB_MODE=offline, or no MLFLOW_TRACKING_URI), or omit --log.",
             ) from error
         runs.store(name, log.run_id)
