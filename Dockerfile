@@ -2,8 +2,10 @@
 #
 #   docker run --rm --network none -v "$PWD/images:/images:ro" -v "$PWD/results:/results" skinlesion predict /images
 #
-# For CPUs. With `--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126` the same file makes the variant for
-# NVIDIA GPUs (several gigabytes larger; run it with `--gpus all`).
+# Add `--user "$(id -u):$(id -g)"` and the results belong to you; without it they belong to the user 10001.
+#
+# For CPUs. With `--build-arg TORCH_INDEX=https://pypi.org/simple` the same file makes the variant for NVIDIA GPUs
+# (several gigabytes larger; run it with `--gpus all`).
 ARG PYTHON_VERSION=3.12
 
 FROM python:${PYTHON_VERSION}-slim AS build
@@ -11,9 +13,10 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /source
 RUN python -m venv /opt/skinlesion
 ENV PATH=/opt/skinlesion/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
-# torch before the sources: this layer, by far the largest, is built again only when its versions change.
+# torch before the sources: this layer, by far the largest, is built again only when its versions change. Alone: its
+# index has few versions of what torch needs in turn, which comes from PyPI with everything else.
 COPY constraints.txt ./
-RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" torch torchvision
+RUN pip install -c constraints.txt --no-deps --index-url "${TORCH_INDEX}" torch torchvision
 COPY pyproject.toml README.md LICENSE LICENSE-weights ./
 COPY configs configs
 COPY skinlesion_cli skinlesion_cli

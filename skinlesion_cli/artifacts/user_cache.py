@@ -22,8 +22,10 @@ def user_cache() -> Path:
     """
     if folder := os.environ.get(VARIABLE):
         return Path(folder).absolute()
-    path = platformdirs.user_cache_path("skinlesion", appauthor=False)
-    # Without a home folder, `~` is not expanded.
+    try:
+        path = platformdirs.user_cache_path("skinlesion", appauthor=False)
+    except RuntimeError:  # of recent versions; earlier ones leave `~` as it is
+        path = Path()
     if not path.is_absolute():
         raise UsageError("this user has no home folder for a cache", f"Set {VARIABLE} to a folder.")
     return path

@@ -50,6 +50,20 @@ def test_macos_has_the_folder_of_earlier_versions(home: Path) -> None:
     assert MacOS("skinlesion", appauthor=False).user_cache_path == home / "Library/Caches/skinlesion"
 
 
+def test_a_number_that_is_no_user_of_this_system_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --user 12345`, without HOME."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    for name in ("HOME", "SKINLESION_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(UsageError, match="no home folder"):
+        user_cache()
+
+
 def test_a_user_without_a_home_is_told_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/skinlesion"))
     with pytest.raises(UsageError, match="no home folder") as refused:

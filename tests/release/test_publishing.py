@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,15 @@ BIN = Path(sys.executable).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = [ROOT / ".github" / "ISSUE_TEMPLATE" / name for name in ("problem.yml", "wish.yml")]
+
+
+def jobs() -> dict[str, Any]:
+    """All jobs by workflow and name, such as `tests/lint`."""
+    return {
+        f"{path.stem}/{name}": job
+        for path in WORKFLOWS
+        for name, job in yaml.safe_load(path.read_text("utf-8"))["jobs"].items()
+    }
 
 
 def check(tool: str, *arguments: object) -> None:
@@ -43,6 +53,7 @@ def loaded(path: Path) -> dict[str, Any]:
         ("github-issue-config", [FORMS[0].with_name("config.yml")]),
         ("dependabot", [ROOT / ".github" / "dependabot.yml"]),
         ("citation-file-format", [ROOT / "CITATION.cff"]),
+        ("compose-spec", [ROOT / "examples" / "watch" / "compose.yaml"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -72,7 +83,7 @@ def test_the_container_copies_what_exists_and_what_is_not_ignored() -> None:
 
 
 def test_jobs_run_scripts_that_exist() -> None:
-    steps = [step for path in WORKFLOWS for job in loaded(path)["jobs"].values() for step in job["steps"]]
+    steps = [step for job in jobs().values() for step in job.get("steps", [])]
     commands = "\n".join(step.get("run", "") for step in steps)
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = re.findall(r"make ([\w-]+)", commands)
@@ -82,6 +93,44 @@ def test_jobs_run_scripts_that_exist() -> None:
     assert extras
     assert set(",".join(extras).split(",")) <= set(PROJECT["optional-dependencies"])
     assert "bash .ci/run" in commands
+
+
+def test_nothing_is_published_before_what_can_fail_has_run() -> None:
+    needs = {name: job.get("needs", []) for name, job in jobs().items()}
+    assert needs["release/build"] == "tests"
+    assert needs["release/container"] == "build"
+    # A version on PyPI cannot be replaced.
+    assert set(needs["release/pypi"]) == {"build", "container"}
+    assert needs["docs/deploy"] == "build"
+
+
+def test_only_what_publishes_may_write() -> None:
+    writing = {
+        name: {right for right, access in job.get("permissions", {}).items() if access == "write"}
+        for name, job in jobs().items()
+    }
+    assert {name: rights for name, rights in writing.items() if rights} == {
+        "docs/deploy": {"pages", "id-token"},
+        "release/pypi": {"id-token"},
+        "release/container": {"packages"},
+        "release/notes": {"contents"},
+    }
+    assert [loaded(path)["permissions"] for path in WORKFLOWS] == [{"contents": "read"}] * len(WORKFLOWS)
+
+
+def test_the_unit_for_systemd_is_valid(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd is not installed")
+    text = (ROOT / "examples" / "watch" / "skinlesion-watch.service").read_text("utf-8")
+    program = re.search(r"^ExecStart=(\S+)", text, re.MULTILINE)
+    assert program
+    unit = tmp_path / "skinlesion-watch.service"
+    unit.write_text(text.replace(program[1], "/bin/true"), encoding="utf-8")
+    done = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, timeout=HANG_S)
+    if "initialize manager" in done.stderr:
+        pytest.skip(f"systemd cannot check units here: {done.stderr.strip()}")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_stated_python_is_tested() -> None:
