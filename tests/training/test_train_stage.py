@@ -207,6 +207,16 @@ def test_a_cut_training_goes_on_and_ends_as_an_unbroken_one(config, monkeypatch,
     assert left.history_csv == right.history_csv
 
 
+def test_a_training_that_was_cut_after_its_last_epoch_leaves_its_whole_history(config, monkeypatch):
+    once = config.replace(recipe=small_recipe("epochs=1"))
+    cut_after_first_epoch(once, monkeypatch)
+    workspace = Workspace(config.workspace)
+    assert not workspace.history("tiny").exists()
+    train.run(once, SilentReporter())
+    assert workspace.history("tiny").read_bytes() == Checkpoint.load(workspace.checkpoint("tiny")).history_csv
+    assert workspace.curves("tiny").exists()
+
+
 def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(config, monkeypatch):
     class Three(Distributed):
         size = 3

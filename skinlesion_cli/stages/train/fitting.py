@@ -73,6 +73,9 @@ def fit(job: Job) -> TrainedNetwork:
     if job.distributed.is_first:
         trainer.save = lambda t: _save(job, t)
     _resume(job, trainer)
+    if trainer.progress.finished:
+        # Interrupted after its state was saved for the last time: no epoch is left that would write them.
+        watcher.write(trainer.progress.history)
     with watcher.logging(resumed=bool(trainer.progress.history)):
         trainer.fit()
     tuning.merge()

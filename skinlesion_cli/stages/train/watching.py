@@ -48,9 +48,15 @@ class Watcher:
             return
         row = history[-1]
         job.reporter.row("train", self._table_row(row, len(history), time))
-        atomic_write(job.workspace.history(job.name), history_csv(history, job.classes))
-        atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
+        self.write(history)
         self._logs.epoch(row)
+
+    def write(self, history: list[dict[str, float | None]]) -> None:
+        """Write the table and the curves of the history."""
+        job = self._job
+        if job.distributed.is_first:
+            atomic_write(job.workspace.history(job.name), history_csv(history, job.classes))
+            atomic_write(job.workspace.curves(job.name), training_curves(history, job.name))
 
     def _table_row(self, row: Row, n_epochs: int, time: EpochTime) -> dict[str, object]:
         recipe = self._job.settings.recipe
