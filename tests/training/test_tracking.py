@@ -16,9 +16,10 @@ import pytest
 
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.errors import SkinLesionError, UsageError
+from skinlesion_cli.models.training import trainer as loop
 from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages.train import fitting, watching
 from skinlesion_cli.stages.train import stage as train
-from skinlesion_cli.stages.train import watching
 from tests.training.small import Said, small_recipe
 
 
@@ -166,6 +167,24 @@ def test_a_resumed_training_continues_its_runs_and_a_fresh_one_starts_others(
     train.run(logged.replace(fresh=True), SilentReporter())
     assert list(mlflow.runs) == ["run0", "run1"]
     assert wandb.started[2]["id"] is None
+
+
+def test_a_training_that_was_cut_in_its_first_epoch_continues_its_run(config, mlflow, monkeypatch):
+    logged = config.replace(logs=("mlflow",), recipe=small_recipe("epochs=1"))
+    save = fitting._save
+
+    def save_and_fail(job, trainer):
+        save(job, trainer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_INTERVAL_S", 0.0)
+        patch.setattr(fitting, "_save", save_and_fail)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(logged, SilentReporter())
+    train.run(logged, SilentReporter())
+    assert list(mlflow.runs) == ["run0"]
+    assert mlflow.runs["run0"]["status"] == ["RUNNING", "KILLED", "RUNNING", "FINISHED"]
 
 
 def test_wandb_records_settings_and_every_epoch_and_nothing_of_the_machine(config, wandb):

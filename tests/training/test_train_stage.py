@@ -307,6 +307,42 @@ def test_a_recipe_for_a_gpu_says_at_once_how_long_it_takes_without_one(config, m
     assert any("for each of 3 folds" in note for note in said.notes)
 
 
+def test_a_plan_for_one_of_several_folds_is_that_of_one(config, monkeypatch):
+    from skinlesion_cli.stages.train import planning
+
+    monkeypatch.setattr(planning, "_time_steps", lambda job, trainer, size_px: (0.0, 1.0))
+    monkeypatch.setattr(planning, "_time_forward", lambda job, network: 0.0)
+    some_images = planning._some_images
+    monkeypatch.setattr(planning, "_some_images", lambda job, n: (some_images(job, n)[0], 0.5))
+    monkeypatch.setattr(planning, "available_cores", lambda: 1)
+    whole = config.replace(dry_run=True, folds=3, recipe=small_recipe("epochs=1", "progressive_sizes_px=[]"))
+    result = train.run(whole, SilentReporter())
+    n_steps = result.figures["steps_per_epoch"]
+    # Each of the 105 images is decoded once, in half a second.
+    assert result.figures["seconds"] == pytest.approx(3 * n_steps + 52.5)
+    assert "3 folds one after the other" in result.headline[0]
+    alone = train.run(whole.replace(fold=1), SilentReporter())
+    assert alone.figures["seconds"] == pytest.approx(alone.figures["steps_per_epoch"] + 52.5)
+    assert "fold 1 of 3" in alone.headline[0]
+
+
+def test_gpus_that_stay_idle_are_named(config, waited, monkeypatch):
+    said = Said()
+    (job,) = jobs.make_jobs(config, said)
+    for n_gpus in (1, 4):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
+        train.note_idle_gpus(job)
+    (note,) = said.notes
+    assert note.startswith("one of 4 GPUs is used")
+    assert "accelerate launch" in note
+
+
+def test_a_warm_up_that_the_schedule_does_not_have_is_refused(config):
+    recipe = small_recipe("schedule=plateau", "warmup_epochs=1")
+    with pytest.raises(UsageError, match="warmup_epochs"):
+        train.run(config.replace(recipe=recipe), SilentReporter())
+
+
 def test_nothing_is_said_of_a_gpu_where_one_is_used_or_the_recipe_needs_none(config):
     from skinlesion_cli.stages.train.planning import note_without_gpu
 

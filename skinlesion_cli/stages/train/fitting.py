@@ -72,11 +72,11 @@ def fit(job: Job) -> TrainedNetwork:
     trainer.on_epoch = watcher = Watcher(job, trainer.steps_per_epoch)
     if job.distributed.is_first:
         trainer.save = lambda t: _save(job, t)
-    _resume(job, trainer)
+    resumed = _resume(job, trainer)
     if trainer.progress.finished:
         # Interrupted after its state was saved for the last time: no epoch is left that would write them.
         watcher.write(trainer.progress.history)
-    with watcher.logging(resumed=bool(trainer.progress.history)):
+    with watcher.logging(resumed=resumed):
         trainer.fit()
     tuning.merge()
     return TrainedNetwork(network, source, trainer.progress)
@@ -119,6 +119,11 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
             f"a batch of {recipe.batch_size} images cannot be divided equally among {distributed.size} "
             "processes",
             f"Choose a multiple of {distributed.size} with --batch-size.",
+        )
+    if recipe.schedule == "plateau" and recipe.warmup_epochs:
+        raise UsageError(
+            "schedule: plateau has no warm-up, but warmup_epochs is set",
+            "Add --set warmup_epochs=0, or choose another schedule.",
         )
     if recipe.freeze_stages and recipe.freeze_stages >= n_stages(network.backbone):
         raise UsageError(
@@ -200,14 +205,16 @@ def _save(job: Job, trainer: Trainer) -> None:
     state.save(job.workspace.training_state(job.name))
 
 
-def _resume(job: Job, trainer: Trainer) -> None:
+def _resume(job: Job, trainer: Trainer) -> bool:
+    """Put the trainer where an interrupted training was; False: there is none."""
     state = job.distributed.agree_on(lambda: _saved_state(job))
     if state is None:
-        return
+        return False
     with malformed_as_artifact_error(job.workspace.training_state(job.name)):
         restore_state(trainer, load(state.tensors), dict(state.counters))
     progress = trainer.progress
     job.reporter.note(f"resuming at epoch {progress.epoch + 1}, step {progress.step + 1}")
+    return True
 
 
 def _saved_state(job: Job) -> TrainingState | None:

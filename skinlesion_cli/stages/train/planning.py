@@ -63,20 +63,24 @@ def plan(job: Job) -> StageResult:
     )
     training_s = sum(step_s[kind] * trainer.steps_per_epoch for kind in epochs)
     evaluation_s = forward_s * (recipe.epochs * len(job.validation_ids) + predicted)
-    all_images = len(job.data.manifest.table)
-    seconds = training_s + evaluation_s + decode_s * all_images / available_cores()
     peak = peak_memory_bytes(job.device)
-    times = job.settings.folds or 1
+    settings = job.settings
+    times = settings.folds if settings.folds and settings.fold is None else 1
+    # All folds share one cache of decoded images.
+    decoding_s = decode_s * len(job.data.manifest.table) / available_cores()
+    seconds = (training_s + evaluation_s) * times + decoding_s
+    folds = "" if settings.folds is None else f", {times} folds one after the other"
+    if settings.fold is not None:
+        folds = f", fold {settings.fold} of {settings.folds}"
     return StageResult(
         command="train",
         headline=[
             f"plan for {job.settings.arch} with recipe {recipe.name}: {counted(recipe.epochs, 'epoch')} of "
-            f"{counted(trainer.steps_per_epoch, 'step')} of {counted(batch_size, 'image')}"
-            + (f", {times} folds one after the other" if job.settings.folds else ""),
+            f"{counted(trainer.steps_per_epoch, 'step')} of {counted(batch_size, 'image')}" + folds,
             f"{len(job.train_ids)} training and {len(job.validation_ids)} validation images; "
             f"{parameters:,} parameters"
             + ("" if trained == parameters else f", {trained:,} of them trained"),
-            f"about {duration(seconds * times)} on {job.device} ({duration(training_s * times)} training, "
+            f"about {duration(seconds)} on {job.device} ({duration(training_s * times)} training, "
             f"{duration(evaluation_s * times)} validation and predictions); peak memory "
             + (f"{peak / 1e9:.1f} GB" if peak else "unknown")
             + (" of the GPU" if peak and job.device.type == "cuda" else ""),
@@ -91,7 +95,7 @@ def plan(job: Job) -> StageResult:
             "steps_per_epoch": trainer.steps_per_epoch,
             "parameters": parameters,
             "trained_parameters": trained,
-            "seconds": seconds * times,
+            "seconds": seconds,
             "training_seconds": training_s * times,
             "seconds_per_step": {
                 f"{size}-frozen" if frozen else str(size): value for (frozen, size), value in step_s.items()
@@ -104,6 +108,18 @@ def plan(job: Job) -> StageResult:
         tables=[Table("Training", ["size", "epochs", "images/s", "time per epoch"], rows)],
         next_command="the same command without --dry-run",
     )
+
+
+def note_idle_gpus(job: Job) -> None:
+    """Where one process is started on a machine with several GPUs: how to use all of them."""
+    if job.device.type != "cuda" or job.distributed.size > 1:
+        return
+    n_gpus = torch.cuda.device_count()
+    if n_gpus > 1:
+        job.reporter.note(
+            f"one of {n_gpus} GPUs is used. For all of them: accelerate launch -m skinlesion_cli train ... "
+            "(the batch size is that of all processes together)"
+        )
 
 
 def note_without_gpu(jobs: Sequence[Job]) -> None:

@@ -16,7 +16,7 @@ from skinlesion_cli.stages.train.fitting import finished, fit, to_requested_prec
 from skinlesion_cli.stages.train.initial import network_of_model
 from skinlesion_cli.stages.train.job import Job, TrainSettings
 from skinlesion_cli.stages.train.jobs import make_jobs
-from skinlesion_cli.stages.train.planning import note_without_gpu, plan
+from skinlesion_cli.stages.train.planning import note_idle_gpus, note_without_gpu, plan
 from skinlesion_cli.stages.train.predicting import predict_parts, write_out_of_fold
 from skinlesion_cli.stages.train.tracking import require_clients
 
@@ -41,6 +41,7 @@ def run(settings: TrainSettings, reporter: Reporter) -> StageResult:
         )
     jobs = make_jobs(settings, reporter)
     chosen = jobs if settings.fold is None else [jobs[settings.fold]]
+    note_idle_gpus(chosen[0])
     if settings.dry_run:
         return plan(chosen[0])
     note_without_gpu(chosen)
