@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,17 @@ def _is_unlabelled_list(path: Path) -> bool:
             return tuple(rows.fieldnames or ()) == COLUMNS and not any(row["label"] for row in rows)
     except (OSError, ValueError, csv.Error):
         return False
+
+
+def _import_command(settings: SelectSettings) -> str:
+    """How the labels become part of the dataset; images that are not beside the list are looked up in their
+    folder.
+    """
+    command = f"skinlesion download --from {shlex.quote(str(settings.output))} --append"
+    folder = Path(settings.inputs[0]) if len(settings.inputs) == 1 else None
+    if folder is None or not folder.is_dir() or folder.resolve() == settings.output.resolve().parent:
+        return command
+    return f"{command} --images {shlex.quote(str(folder))}"
 
 
 def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
@@ -160,7 +172,7 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
         headline=[
             f"{len(chosen)} of {len(predictions)} images to label, by {settings.strategy}; {n_known} are "
             "labelled already",
-            f"fill in the column label, then `skinlesion download --from {settings.output} --append`",
+            f"fill in the column label, then `{_import_command(settings)}`",
             *summary_lines(passed_over),
         ],
         figures={

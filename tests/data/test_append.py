@@ -215,6 +215,9 @@ def test_what_append_cannot_do_is_wrong_usage(option, workspace, tmp_path):
     assert command("download", "--from", folder, "--append", option, "-w", workspace)[0] == 2
     assert command("download", "--from", folder, "--append", "--split", "grouped", "-w", workspace)[0] == 2
     assert command("download", "--append", "-w", workspace)[0] == 2
+    code, printed, _ = command("download", "--from", folder, "--append", "-w", tmp_path / "new", "--json")
+    assert code == 4
+    assert "omit --append" in printed["hint"]
 
 
 def test_what_comes_next_names_the_workspace_where_it_has_to(tmp_path, monkeypatch):

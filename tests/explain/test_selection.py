@@ -75,6 +75,9 @@ def test_select_writes_the_list(tmp_path: Path) -> None:
     assert found[0] > 0
     assert result.figures["disagreement_of"] == "networks"
     assert result.figures["images"] == 7
+    # The images are not beside the list: their folder is part of the command that reads it.
+    command = f"skinlesion download --from {tmp_path / 'list.csv'} --append --images {images}"
+    assert f"`{command}`" in result.headline[1]
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from skinlesion_cli.taxonomy.shipped import class_list
 # Ids of the ISIC archive name one photograph, whichever dataset it is handed out in;
 # other names may come again.
 _ARCHIVE_ID = re.compile(r"ISIC_\d{7}")
+_NOTHING_YET = "There is no dataset to add to: omit --append, and choose a split, such as --split grouped."
 
 
 def run(settings: DownloadSettings, reporter: Reporter) -> StageResult:
@@ -87,7 +88,7 @@ def _dataset(workspace: Workspace) -> tuple[Manifest, Split]:
 
 def _classes_of_dataset(settings: DownloadSettings, workspace: Workspace) -> ClassList:
     """The list of the dataset, which new labels must be of."""
-    classes = Manifest.load(workspace.manifest).classes
+    classes = Manifest.load(workspace.manifest, hint=_NOTHING_YET).classes
     if settings.classes is not None:
         require_same_classes(
             {"the dataset": classes, f"--classes {settings.classes}": class_list(settings.classes)},
