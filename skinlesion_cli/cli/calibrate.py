@@ -24,7 +24,10 @@ ADAPTIVE = (
     "Let prediction stop averaging views of an image once further forward passes are unlikely to change "
     "its decision (decision), or its decision and triage level (triage): {names}."
 )
-TARGET = "Sensitivity that the alarm of a class has to reach, and optionally specificity. Repeatable."
+TARGET = (
+    "CLASS:sensitivity=S or CLASS:sensitivity=S,specificity=S: what the alarm of this class has to reach. "
+    "Repeatable."
+)
 POLICY = "How alarms or thresholds are chosen: {names}. Default: guaranteed."
 PROBABILITIES = "How probabilities are calibrated: {names}. Default: the policy's own method."
 ON = (

@@ -45,7 +45,9 @@ def ensemble(
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="CSV with labels (and lesion_id) for --predictions. Default: the manifest."),
+        typer.Option(
+            help="CSV with labels (and lesion_id) for --predictions. Default: the dataset of the workspace."
+        ),
     ] = None,
     export: Annotated[
         bool,

@@ -51,7 +51,9 @@ def evaluate(
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="CSV with labels (and lesion_id) for a table. Default: the manifest."),
+        typer.Option(
+            help="CSV with labels (and lesion_id) for a table. Default: the dataset of the workspace."
+        ),
     ] = None,
     classes: Annotated[
         str | None, choices.suggested("--classes", help=CLASSES, known="taxonomy.shipped.SHIPPED")

@@ -74,7 +74,7 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
         for name, graph in graphs:
             written = graph.save_for(Checkpoint.load(target.checkpoint(name)))
             total_bytes += sum(path.stat().st_size for path in (written.path, *written.payloads.values()))
-    reporter.note("reading it back")
+    reporter.note("verifying the copy")
     if Bundle.load(target).sha256 != packed.sha256:
         raise ArtifactError("the copy is not the same model", "Remove it and pack again.")
     headline, model = [f"{packed.model_id} packed: {total_bytes / 1e6:.1f} MB"], str(settings.output)
@@ -87,7 +87,7 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
                 settings.output, settings.push, public=settings.public, message=f"Model {packed.sha256[:12]}"
             )
         model = f"{settings.push}@{commit}"
-        headline.append(f"uploaded, and its files compared: {model}")
+        headline.append(f"uploaded and verified: {model}")
     return StageResult(
         command="pack",
         headline=headline,

@@ -89,7 +89,7 @@ def conclusion(test: ErasureTest, shuffled: Sequence[MeanOf]) -> str:
     if finding is Finding.SAME:
         return (
             sentence
-            + "chance alone could explain that, so nothing shows that they point at what the model uses."
+            + "chance alone could explain that, so nothing shows that the maps point at what the model uses."
         )
     if finding is Finding.LESS:
         return sentence + "the maps do not point at what the model uses."
@@ -109,11 +109,11 @@ def randomisation_verdict(shuffled: Sequence[MeanOf]) -> str:
         return "Parameter randomisation: undefined, the shuffled networks' maps are the same everywhere."
     if highest < MAX_CORRELATION:
         return (
-            f"Parameter randomisation: passed; all shuffled, maps correlate {highest:.2f} with the "
-            "trained ones."
+            f"Parameter randomisation: passed; with all parameters shuffled, maps correlate {highest:.2f} "
+            "with the trained ones."
         )
     return (
-        f"Parameter randomisation: FAILED; with all parameters shuffled the maps still correlate "
+        f"Parameter randomisation: FAILED; with all parameters shuffled, the maps still correlate "
         f"{highest:.2f} with the trained ones. They show the image more than what the network learned."
     )
 
