@@ -103,7 +103,8 @@ def truth_by_id(ids: pd.Series, truth: Truth, name: str) -> tuple[pd.DataFrame, 
         unknown_ids = ids[~bare.isin(known.index)]
         if len(unknown_ids):
             raise DataError(
-                f"{name} predicts {len(unknown_ids)} images without a known class: {name_items(unknown_ids)}",
+                f"{name} predicts {len(unknown_ids):,} images without a known class: "
+                f"{name_items(unknown_ids)}",
                 "Add them to the truth, or remove them from the predictions.",
             )
         notes.append(f"{len(ids) - n_exact:,} ids were matched without their folder and suffix")

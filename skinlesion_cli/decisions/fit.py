@@ -66,7 +66,7 @@ def fit_rule(
     present = np.unique(labels)
     if len(present) < 2:
         raise DataError(
-            f"calibration needs images of at least two classes, there are {len(labels)} images of "
+            f"calibration needs images of at least two classes, there are {len(labels):,} images of "
             f"{len(present)}",
             "Calibrate on labelled images of more classes.",
         )

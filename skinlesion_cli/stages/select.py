@@ -170,8 +170,8 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
     return StageResult(
         command="select",
         headline=[
-            f"{len(chosen)} of {len(predictions)} images to label, by {settings.strategy}; {n_known} are "
-            "labelled already",
+            f"{len(chosen):,} of {counted(len(predictions), 'image')} to label, by {settings.strategy}; "
+            f"{n_known:,} are labelled already",
             f"fill in the column label, then `{_import_command(settings)}`",
             *summary_lines(passed_over),
         ],

@@ -184,7 +184,7 @@ def _subgroups(workspace: Workspace, judged: Judged) -> tuple[dict[str, np.ndarr
     unknown_ids = set(judged.ids) - set(manifest.table["id"])
     if unknown_ids:
         return {}, [
-            f"{len(unknown_ids)} images are not in the dataset of the workspace: no figures by subgroup"
+            f"{len(unknown_ids):,} images are not in the dataset of the workspace: no figures by subgroup"
         ]
     rows = manifest.rows(judged.ids)
     masks = by_patient(rows)

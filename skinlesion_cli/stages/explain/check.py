@@ -68,8 +68,8 @@ def run(settings: CheckSettings, reporter: Reporter) -> StageResult:
         images, decided, failed = _predicted(settings, predictor, task)
     n_shuffled = sum(n_shuffles(_network(member)) for member in engine.members)
     reporter.note(
-        f"checking the maps of {len(images)} images: against {n_shuffled} shuffled networks, then by erasing "
-        "parts of each image"
+        f"checking the maps of {counted(len(images), 'image')}: against {n_shuffled} shuffled networks, "
+        "then by erasing parts of each image"
     )
     n_maps = len(images) * len(engine.members)
     with reporter.task("mapping", total=n_maps, unit="maps") as task:
@@ -257,7 +257,8 @@ def _result(
     return StageResult(
         command="explain --check",
         headline=[
-            f"{settings.method} of {bundle.model_id} on {len(maps)} images, maps of {side} x {side} places",
+            f"{settings.method} of {bundle.model_id} on {counted(len(maps), 'image')}, maps of "
+            f"{side} x {side} places",
             concluded,
             *verdicts,
         ],

@@ -99,11 +99,13 @@ def _dataset(workspace: Workspace, status: _Status) -> Split | None:
         "split": split.strategy,
         "parts": counts,
     }
-    parts = " / ".join(f"{part} {count}" for part, count in counts.items() if count)
+    parts = " / ".join(f"{part} {count:,}" for part, count in counts.items() if count)
     folds = f", {split.n_folds} folds" if split.n_folds else ""
-    detail = f"{len(manifest.table)} images, {manifest.n_lesions} lesions; {split.strategy}: {parts}{folds}"
+    detail = (
+        f"{len(manifest.table):,} images of {manifest.n_lesions:,} lesions; {split.strategy}: {parts}{folds}"
+    )
     if len(sources) > 1:
-        detail += "; " + ", ".join(f"{count} of {source}" for source, count in sorted(sources.items()))
+        detail += "; " + ", ".join(f"{count:,} of {source}" for source, count in sorted(sources.items()))
     status.add("download", _DONE, detail)
     return split
 

@@ -88,8 +88,8 @@ def run(settings: GateSettings, reporter: Reporter) -> StageResult:
     network = predictor
     if predictor is not None and min(map(len, thirds)) < FEWEST_IMAGES:
         warnings.append(
-            f"{len(unseen)} images that {predictor.bundle.members[0].name} was not trained on are too few to "
-            f"describe its features ({3 * FEWEST_IMAGES} are needed): the gate uses pixels only"
+            f"{len(unseen):,} images that {predictor.bundle.members[0].name} was not trained on are too few "
+            f"to describe its features ({3 * FEWEST_IMAGES} are needed): the gate uses pixels only"
         )
         predictor = None
     if predictor is None:
