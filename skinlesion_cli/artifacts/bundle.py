@@ -212,20 +212,29 @@ def resolve_model(model: str) -> Workspace:
 
 
 def copy_model(
-    source: Workspace, target: Workspace, bundle: Bundle, *, with_predictions: bool = False
+    source: Workspace,
+    target: Workspace,
+    bundle: Bundle,
+    *,
+    with_predictions: bool = False,
+    with_calibration: bool = True,
 ) -> int:
     """Copy a finished model's files unchanged; returns their size in bytes.
 
-    `with_predictions` copies its validation predictions too.
+    `with_predictions` copies its validation predictions too. Without its calibrations (`with_calibration`)
+    the copy is not finished, until it is calibrated.
     """
-    envelopes = [source.checkpoint(member.name) for member in bundle.members]
-    envelopes += [path for member in bundle.members if (path := exports.graph_beside(member)) is not None]
-    envelopes += [source.ensemble, source.calibration]
     # The table of cases says nothing of whose lesions they are; the ids of the lesions stay behind.
-    optional = (source.metadata_calibration, source.gate, source.cases, source.training_images)
-    envelopes += [path for path in optional if path.exists()]
+    optional = [source.metadata_calibration] if with_calibration else []
+    optional += [source.gate, source.cases, source.training_images]
+    # What a model can be loaded without comes first, what it cannot comes last: a copy that was cut off must
+    # not pass for a model without a quality gate.
+    envelopes = [path for path in optional if path.exists()]
     if with_predictions:
         envelopes.append(source.ensemble_predictions("val"))
+    envelopes += [path for member in bundle.members if (path := exports.graph_beside(member)) is not None]
+    envelopes += [source.checkpoint(member.name) for member in bundle.members]
+    envelopes += [source.ensemble, source.calibration] if with_calibration else [source.ensemble]
     total_bytes = 0
     for envelope in envelopes:
         for path in (*payload_files(envelope), envelope):

@@ -13,6 +13,7 @@ from skinlesion_cli.artifacts import exports, hub, model_card, output_checks
 from skinlesion_cli.artifacts.bundle import Bundle, copy_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.files import atomic_write, exclusive
+from skinlesion_cli.artifacts.similar_cases import load_cases
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, UsageError
@@ -64,6 +65,9 @@ def run(settings: PackSettings, reporter: Reporter) -> StageResult:
         raise UsageError(f"{settings.push} names a revision; --push makes one")
     card = None if settings.card is None else _read_card(settings.card)
     packed = Bundle.load(source)
+    if source.cases.exists():
+        # Whoever gets the copy cannot make the table again.
+        load_cases(source, packed)
     graphs = [
         (member.name, graph_of(member, source, reporter))
         for member in packed.members

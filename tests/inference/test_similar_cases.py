@@ -14,6 +14,8 @@ from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.decisions.similar_cases import CaseTable
 from skinlesion_cli.errors import ArtifactError
 from skinlesion_cli.inference.similar import SimilarCases
+from skinlesion_cli.progress import SilentReporter
+from skinlesion_cli.stages import pack
 from tests.support import tiny_models
 from tests.support.class_lists import TABLE
 from tests.support.command_line import run
@@ -115,6 +117,15 @@ def test_a_table_of_another_network_is_refused(tmp_path: Path) -> None:
     stored("a" * 64, "elsewhere").save(workspace.cases)
     with pytest.raises(ArtifactError, match="no network of this name"):
         SimilarCases.load(workspace, bundle, 3)
+
+
+def test_a_model_is_not_packed_with_a_table_of_another_network(tmp_path: Path) -> None:
+    workspace = Workspace(tiny_models.make_workspace(tmp_path / "ws", archs=("tiny",)))
+    stored("a" * 64).save(workspace.cases)
+    settings = pack.PackSettings(workspace=workspace.root, output=tmp_path / "packed")
+    with pytest.raises(ArtifactError, match="skinlesion gate"):
+        pack.run(settings, SilentReporter())
+    assert not (tmp_path / "packed").exists()
 
 
 def test_cells_of_every_format_read_back() -> None:

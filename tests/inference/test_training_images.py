@@ -201,6 +201,54 @@ def test_a_model_is_not_calibrated_on_its_training_images(model: Path, tmp_path:
     assert not (tmp_path / "calibrated").exists()
 
 
+def labelled(folder: Path, seeds: range) -> Path:
+    folder.mkdir()
+    with (folder / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "label"])
+        for seed in seeds:
+            scene(seed).save(folder / f"photo{seed}.png")
+            table.writerow([f"photo{seed}.png", "MEL" if seed % 2 else "NV"])
+    return folder / "labels.csv"
+
+
+def test_a_calibrated_model_recognises_the_images_that_it_was_calibrated_on(
+    model: Path, tmp_path: Path
+) -> None:
+    settings = at_home.RecalibrateSettings(
+        model=str(model),
+        on=labelled(tmp_path / "ours", range(30, 50)),
+        output=tmp_path / "calibrated",
+        fit=FitSettings(policy="none", probability_method="temperature"),
+        device="cpu",
+    )
+    at_home.run(settings, SilentReporter())
+    classifier = Classifier.load(tmp_path / "calibrated", device="cpu")
+    asked = [np.asarray(scene(seed)) for seed in (3, 30, 49, 60)]
+    assert [each.in_training for each in classifier.predict(asked)] == [True, True, True, False]
+    listed = StoredTrainingImages.load(Workspace(tmp_path / "calibrated").training_images)
+    assert listed.n_images == N_SEEN + 20
+
+
+def test_a_calibration_that_fails_leaves_no_model_with_the_calibration_of_before(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("too few lesions")
+
+    monkeypatch.setattr(at_home.stage, "run", fail)
+    settings = at_home.RecalibrateSettings(
+        model=str(model),
+        on=labelled(tmp_path / "ours", range(30, 50)),
+        output=tmp_path / "calibrated",
+        device="cpu",
+    )
+    with pytest.raises(DataError, match="too few lesions"):
+        at_home.run(settings, SilentReporter())
+    with pytest.raises(ArtifactError, match="skinlesion calibrate"):
+        Bundle.load(Workspace(tmp_path / "calibrated"))
+
+
 def test_every_image_that_networks_or_decisions_are_fitted_on_is_listed(gated: Path, tmp_path: Path) -> None:
     workspace = Workspace(gated / "ws")
     everything = Manifest.load(workspace.manifest)

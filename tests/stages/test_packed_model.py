@@ -13,13 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from skinlesion_cli.artifacts.bundle import Bundle, locate_finished, locate_model
+from skinlesion_cli.artifacts.bundle import Bundle, copy_model, locate_finished, locate_model
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate
 from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.training_images import StoredTrainingImages
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
+from skinlesion_cli.decisions.fingerprints import FingerprintSet
+from skinlesion_cli.decisions.quality_gate import STATISTICS, fit_gate
 from skinlesion_cli.errors import ArtifactError, DataError, UsageError
 from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.models.network import restore_network, to_half_precision
@@ -70,6 +74,39 @@ def test_an_unfinished_model_is_not_packed(tmp_path):
     with pytest.raises(ArtifactError, match=r"calibration\.json is not there"):
         packed(source, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
+
+
+def test_a_copy_that_was_cut_off_is_no_model(tmp_path, monkeypatch):
+    """Least of all one without its quality gate, its list of training images or its second calibration."""
+    source = Workspace(make_workspace(tmp_path / "ws", archs=("tiny",), metadata_fields=("age",)))
+    whole = Bundle.load(source)
+    checkpoints = tuple(member.artifact.sha256 for member in whole.members)
+    StoredTrainingImages(FingerprintSet(np.ones((1, 32), np.uint8)), 1, checkpoints).save(
+        source.training_images
+    )
+    statistics = np.random.default_rng(0).normal(0.0, 1.0, (220, len(STATISTICS)))
+    StoredQualityGate(fit_gate(STATISTICS, statistics), {}).save(source.gate)
+    whole = Bundle.load(source)
+    copyfile, cut = shutil.copyfile, OSError(28, "No space left on device")
+    for n_files in range(100):
+        target = Workspace(tmp_path / f"cut{n_files}")
+        left = iter(range(n_files))
+
+        def copy_some(path, copy, left=left):
+            if next(left, None) is None:
+                raise cut
+            return copyfile(path, copy)
+
+        monkeypatch.setattr(shutil, "copyfile", copy_some)
+        try:
+            copy_model(source, target, whole)
+        except OSError:
+            with pytest.raises(ArtifactError):
+                Bundle.load(target)
+        else:
+            break
+    assert n_files > 8
+    assert Bundle.load(target).sha256 == whole.sha256
 
 
 def test_an_altered_payload_is_not_packed(tmp_path):

@@ -20,15 +20,18 @@ from skinlesion_cli.artifacts.bundle import Bundle, copy_model, resolve_model
 from skinlesion_cli.artifacts.external_truth import bare_id
 from skinlesion_cli.artifacts.files import exclusive
 from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.training_images import StoredTrainingImages
 from skinlesion_cli.artifacts.workspace import Workspace, with_metadata
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.data.metadata import PatientMetadata
 from skinlesion_cli.data.reading.inputs import ImageInput
 from skinlesion_cli.data.sources.base import Collection, Record, SourceOptions
 from skinlesion_cli.data.sources.registry import read_source
+from skinlesion_cli.data.spectrum import spectrum
 from skinlesion_cli.decisions.adaptive.fit import fewest_lesions
 from skinlesion_cli.decisions.adaptive.stopping import Protects
 from skinlesion_cli.decisions.ensemble import combine
+from skinlesion_cli.decisions.fingerprints import FingerprintSet, fingerprints_of
 from skinlesion_cli.decisions.settings import FitSettings
 from skinlesion_cli.errors import DataError, UsageError, name_items
 from skinlesion_cli.inference.predictor import Predictor
@@ -59,7 +62,8 @@ class _Seen:
     """The views of one image, float32 (n_members, n_views, 7); or why it could not be read.
 
     `informed` : the same with what is known of the patient; None where the model takes no patient metadata.
-    `in_training` : the model knows the image from its training.
+    `in_training` : the model knows the image from its training. `spectrum` : float32 (24, 24), see
+    `data.spectrum`; None where the model has no list of its training images.
     """
 
     record: Record
@@ -67,6 +71,7 @@ class _Seen:
     informed: np.ndarray | None = None
     error: str = ""
     in_training: bool = False
+    spectrum: np.ndarray | None = None
 
 
 def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
@@ -99,7 +104,9 @@ def run(settings: RecalibrateSettings, reporter: Reporter) -> StageResult:
     if bundle.metadata_calibration is not None:
         informed = _stored(bundle, usable, with_metadata("val"))
     with exclusive(target.root, "calibrate"):
-        copy_model(source, target, bundle)
+        # Until it is calibrated on these images it is no model.
+        copy_model(source, target, bundle, with_calibration=False)
+        _list_images(target, usable)
         assert bundle.ensemble.artifact is not None
         inputs = {"ensemble": bundle.ensemble.artifact}
         predictions.save(target.ensemble_predictions("val"), inputs=inputs)
@@ -185,14 +192,19 @@ def _predicted(
         batch = alone.run([image], keep_views=True)
         if batch.output is None or batch.output.view_probabilities is None:
             return _Seen(record, None, error=batch.predictions[0].error or "unreadable")
-        views, in_training = batch.output.view_probabilities[:, :, 0], batch.predictions[0].in_training
+        one = _Seen(
+            record,
+            batch.output.view_probabilities[:, :, 0],
+            in_training=batch.predictions[0].in_training,
+            spectrum=None if bundle.training_images is None else spectrum(batch.images[0]),
+        )
         if not predictor.takes_metadata:
-            return _Seen(record, views, in_training=in_training)
+            return one
         patient, _ = PatientMetadata.of_texts(record.age_years, record.sex, record.site)
         known = predictor.run([replace(image, patient=patient)], keep_views=True).output
         assert known is not None
         assert known.view_probabilities is not None
-        return _Seen(record, views, known.view_probabilities[:, :, 0], in_training=in_training)
+        return replace(one, informed=known.view_probabilities[:, :, 0])
 
     seen = []
     with reporter.task("predicting", total=len(collection.records), unit="images") as task:
@@ -200,6 +212,23 @@ def _predicted(
             seen.append(one)
             task.advance()
     return seen
+
+
+def _list_images(target: Workspace, usable: Sequence[_Seen]) -> None:
+    """Add these images to the list of those that the networks or the decisions were fitted on, if there is
+    one.
+    """
+    spectra = [one.spectrum for one in usable if one.spectrum is not None]
+    if not spectra:
+        return
+    listed = StoredTrainingImages.load(target.training_images)
+    assert listed.artifact is not None
+    codes, _ = fingerprints_of(np.stack(spectra))
+    StoredTrainingImages(
+        FingerprintSet(np.concatenate([listed.fingerprints.codes, codes])),
+        listed.n_images + len(spectra),
+        listed.checkpoints,
+    ).save(target.training_images, inputs=listed.artifact.inputs)
 
 
 def _stored(bundle: Bundle, usable: Sequence[_Seen], part: str) -> Predictions:
