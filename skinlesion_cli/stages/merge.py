@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion_cli.artifacts import prediction_file
-from skinlesion_cli.artifacts.prediction_columns import Row
+from skinlesion_cli.artifacts.prediction_columns import ColumnSet, Row
 from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import ArtifactError, ExitCode, UsageError, name_items
 from skinlesion_cli.inference.prediction import Prediction, codes_of, table_with
@@ -45,17 +45,17 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
     kinds = {record["format"] for record in records.values()}
     if kinds != {kind}:
         raise UsageError(f"the shards are {', '.join(sorted(kinds))}, but the output is {kind}")
-    run_of = dict(next(iter(records.values()))) | {"shard": None}
+    run_of = dict(next(iter(records.values()))) | {"shard": None, "merge": True}
     total, columns = run_of.pop("inputs")["count"], run_of["columns"]
     table, tally = table_with(columns), Tally(codes_of(columns))
-    # The rows of an earlier, unfinished merge are all in the shards.
+    _refuse_unfinished_predictions(settings.output)
     with (
         prediction_file.open_partial(
             settings.output, kind, table, run_of, resume=False, overwrite=True
         ) as partial,
         reporter.task("merging", total=total, unit="rows") as task,
     ):
-        streams = [prediction_file.read_rows(path, kind, table) for path in settings.shards]
+        streams = [_rows(path, kind, table) for path in settings.shards]
         for row in _checked(merge_sorted(*streams, key=lambda row: row["row"]), total):
             partial.write_line(row)
             tally.add(Prediction.from_row(row))
@@ -82,14 +82,44 @@ def _record(path: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(prediction_file.shard_path(path).read_text("utf-8"))
-        if not isinstance(record.get("shard"), list) or "inputs" not in record:
+        index, count = record["shard"]
+        typed = isinstance(record["inputs"]["count"], int) and isinstance(record["model_sha256"], str)
+        if not typed or not 1 <= index <= count or not all(isinstance(x, str) for x in record["columns"]):
             raise ValueError("it is not the record of a shard")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise ArtifactError(
             f"{prediction_file.shard_path(path).name}, the record of {path.name}, cannot be read: {error}",
             "Merge tables that `skinlesion predict --shard` wrote, with their .shard files beside them.",
         ) from None
     return dict(record)
+
+
+def _refuse_unfinished_predictions(output: Path) -> None:
+    """Refuse to drop the rows of an unfinished `predict`; those of an unfinished merge are all in the shards.
+
+    Raises
+    ------
+    UsageError : naming the file.
+    """
+    partial = prediction_file.partial_path(output)
+    if not partial.exists():
+        return
+    try:
+        of_merge = "merge" in json.loads(prediction_file.run_path(output).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        of_merge = False
+    if not of_merge:
+        raise UsageError(
+            f"{partial} holds the rows of an unfinished run of predict",
+            "Finish it with --resume, or choose another --output.",
+        )
+
+
+def _rows(path: Path, kind: str, table: ColumnSet) -> Iterator[Row]:
+    for row in prediction_file.read_rows(path, kind, table):
+        if row["row"] is None:
+            raise ArtifactError(f"{path.name} has a row without a number")
+        yield row
 
 
 def _check(records: dict[Path, dict[str, Any]]) -> None:

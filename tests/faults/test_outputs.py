@@ -125,9 +125,41 @@ def test_merge_replaces_no_shard_and_nothing_of_others(shards: Path) -> None:
     assert "replaces" in again.output
 
 
+def test_merge_drops_no_rows_of_an_unfinished_predict(shards: Path) -> None:
+    partial = shards / "all.csv.partial"
+    shutil.copy(shards / "part-1.csv", partial)
+    record = json.loads((shards / "part-1.csv.shard").read_text())
+    (shards / "all.csv.partial.run").write_text(json.dumps(record | {"shard": None}))
+    before = contents(shards)
+    assert_refused(run("merge", "part-1.csv", "part-2.csv", "-o", "all.csv"), 2, "all.csv.partial")
+    assert contents(shards) == before
+    # What an unfinished merge has left is in the shards.
+    (shards / "all.csv.partial.run").write_text(json.dumps(record | {"shard": None, "merge": True}))
+    assert run("merge", "part-1.csv", "part-2.csv", "-o", "all.csv").exit_code == 0
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["[]", {"shard": []}, {"shard": [1]}, {"shard": [3, 2]}, {"shard": "12"}, {"inputs": 7}, {"columns": 5}],
+)
+def test_merge_refuses_a_damaged_record(damage: str | dict, shards: Path) -> None:
+    path = shards / "part-1.csv.shard"
+    record = json.loads(path.read_text())
+    path.write_text(damage if isinstance(damage, str) else json.dumps(record | damage))
+    assert_refused(run("merge", "part-1.csv", "part-2.csv", "-o", "all.csv"), 4, "part-1.csv.shard")
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("status", "fine"), ("error", 25_000_000), ("triage", 1), ("p_MEL", "0.5"), ("row", True)],
+    [
+        ("status", "fine"),
+        ("error", 25_000_000),
+        ("triage", 1),
+        ("p_MEL", "0.5"),
+        ("row", True),
+        ("row", None),
+    ],
 )
 def test_merge_refuses_rows_with_values_of_other_kinds(
     column: str, value: object, here: Path, tiny_workspace: Path
