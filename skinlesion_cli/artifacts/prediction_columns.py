@@ -34,6 +34,10 @@ _TYPES: Mapping[Kind, tuple[type, ...]] = {
 # A spreadsheet takes a cell that begins with one of these for a formula (OWASP, CSV injection).
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
+# A list may name what is no path: a name of 64 kB, which is an id of six times as many characters where none
+# of its bytes is text. The limit of the `csv` module, 128 kB, would refuse the row when it is read again.
+csv.field_size_limit(max(csv.field_size_limit(), 1 << 20))
+
 
 @dataclass(frozen=True)
 class Column:

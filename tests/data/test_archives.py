@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download.stage import DownloadSettings, run
 from tests.support import tiny_datasets
 from tests.support.bad_archives import GOOD, MALICIOUS, archive_with
+from tests.support.limits import HANG_S
 
 
 @pytest.mark.parametrize("kind", MALICIOUS)
@@ -60,3 +65,39 @@ def test_one_image_in_two_folders_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(archive_with(**{"other/ISIC_0000000.jpg": tiny_datasets.jpeg(1)}))
     with pytest.raises(DataError, match="ISIC_0000000"), open_archive(tmp_path / "a.zip") as archive:
         image_members(archive)
+
+
+# Two readers of one archive that was open before they were forked; a fork in the process of the tests could
+# leave a lock of another thread held.
+_FORKED_READERS = """
+import os, sys
+from multiprocessing import get_context
+from pathlib import Path
+from skinlesion_cli.data.reading import inputs
+
+path = Path(sys.argv[1])
+names = [f"{index}.bin" for index in range(30)]
+inputs._member_bytes(path, names[0])
+
+def read(_reader):
+    return [name for name in 8 * names if not inputs._member_bytes(path, name).startswith(name.encode())]
+
+with get_context("fork").Pool(2) as pool:
+    print(sum(map(len, pool.map(read, range(2)))), "differ")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked on POSIX only")
+def test_forked_processes_read_an_archive_that_was_open_before(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for index in range(30):
+            name = f"{index}.bin"
+            archive.writestr(name, name.encode() + bytes(100_000))
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED_READERS, str(tmp_path / "a.zip")],
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    assert done.stdout == "0 differ\n", done.stderr[-500:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -13,6 +14,7 @@ from skinlesion_cli.artifacts import prediction_file
 from skinlesion_cli.artifacts.external_predictions import read_predictions
 from skinlesion_cli.artifacts.external_truth import read_truth
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, unescape_formula
+from skinlesion_cli.data.reading.inputs import expand, lines
 from skinlesion_cli.errors import ArtifactError, ImageError
 from skinlesion_cli.inference.prediction import ERROR, Prediction
 from skinlesion_cli.progress import SilentReporter
@@ -198,3 +200,10 @@ def test_an_older_unfinished_table_is_refused_with_the_columns_that_differ(tmp_p
         prediction_file.open_partial(output, "csv", TABLE, now, resume=True, overwrite=False),
     ):
         pass
+
+
+def test_a_name_of_64_kb_that_is_no_text_reads_back() -> None:
+    (source,) = expand((), lines(io.BytesIO(b"\xff" * 70_000)))
+    row = TABLE.empty_row() | {"row": 1, "id": source.id, "status": "error", "error": "unreadable"}
+    assert len(source.id) == 6 * 65_536
+    assert TABLE.decode(TABLE.encode(row, "csv"), "csv")["id"] == source.id

@@ -335,12 +335,13 @@ def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | N
 def _member_bytes(path: Path, member: str) -> bytes:
     try:
         # All of the archive was checked when it was expanded; reading still verifies the member's checksum.
-        archive = _opened(path, _stamp(path))
+        archive = _opened(path, _stamp(path), os.getpid())
         return read_member(archive, archive.getinfo(member))
     except READ_ERRORS as error:
         raise ImageError("damaged", f"cannot be read from {path.name}: {error}") from None
 
 
 @lru_cache(maxsize=4)
-def _opened(path: Path, _stamp: tuple[int, int]) -> zipfile.ZipFile:
+def _opened(path: Path, _stamp: tuple[int, int], _process: int) -> zipfile.ZipFile:
+    # Processes that were forked share the position in a file that was open before.
     return zipfile.ZipFile(path)
