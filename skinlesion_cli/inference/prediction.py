@@ -236,8 +236,10 @@ class Prediction:
             if kind == "probabilities":
                 row |= {_PROBABILITY + code: None if value is None else value[code] for code in codes}
             elif kind == "names":
-                joined = "" if value is None else _SEPARATOR.join(value) or column.metadata["if_no_names"]
-                row[column.name] = joined
+                # A note quotes what a file says, which is not to become a note of its own.
+                names = [name.replace(_SEPARATOR, "/") for name in value or ()]
+                joined = _SEPARATOR.join(names) or column.metadata["if_no_names"]
+                row[column.name] = "" if value is None else joined
             else:
                 row[column.name] = "" if kind == "text" and value is None else value
         return row

@@ -16,7 +16,7 @@ from skinlesion_cli.artifacts.external_truth import read_truth
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, unescape_formula
 from skinlesion_cli.data.reading.inputs import expand, lines
 from skinlesion_cli.errors import ArtifactError, ImageError
-from skinlesion_cli.inference.prediction import ERROR, Prediction
+from skinlesion_cli.inference.prediction import ERROR, IN_TRAINING, Prediction
 from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.report.batch import BatchPage, page
 from skinlesion_cli.stages import merge
@@ -207,3 +207,11 @@ def test_a_name_of_64_kb_that_is_no_text_reads_back() -> None:
     row = TABLE.empty_row() | {"row": 1, "id": source.id, "status": "error", "error": "unreadable"}
     assert len(source.id) == 6 * 65_536
     assert TABLE.decode(TABLE.encode(row, "csv"), "csv")["id"] == source.id
+
+
+def test_a_note_that_quotes_a_separator_stays_one_note() -> None:
+    quoted = f"taken as not known: site 'x|{IN_TRAINING}|y'"
+    row = Prediction(id="a.dcm", notes=("greyscale", quoted)).to_row(())
+    read = Prediction.from_row(row)
+    assert read.notes == ("greyscale", f"taken as not known: site 'x/{IN_TRAINING}/y'")
+    assert not read.in_training
