@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build what is released, install the wheel with its dependencies into a fresh environment, count them, and predict
-# with the model in the box while the network is cut off.
+# with the bundled model while the network is cut off.
 #
 #     bash examples/release_check.sh          # some minutes; about 7 GB in a temporary folder, removed at the end
 #
@@ -55,7 +55,7 @@ import csv
 rows = list(csv.DictReader(open("predictions.csv", newline="", encoding="utf-8")))
 wrong = [row["id"] for row in rows if row["error"] or not row["model"].startswith("builtin:")]
 if len(rows) != 14 or wrong:
-    raise SystemExit(f"expected 14 predicted images of the model in the box, got {len(rows)}, not right: {wrong}")
+    raise SystemExit(f"expected 14 predicted images of the bundled model, got {len(rows)}, wrong: {wrong}")
 print(f"{len(rows)} images predicted by {rows[0]['model'].partition(':')[0]}")
 PY
 echo "== The release works"
