@@ -25,7 +25,7 @@ ADAPTIVE = (
     "its decision (decision), or its decision and triage level (triage): {names}."
 )
 TARGET = (
-    "CLASS:sensitivity=S or CLASS:sensitivity=S,specificity=S: what the alarm of this class has to reach. "
+    "What the alarm of a class has to reach, such as MEL:sensitivity=0.85; ,specificity=0.80 may follow. "
     "Repeatable."
 )
 POLICY = "How alarms or thresholds are chosen: {names}. Default: guaranteed."
