@@ -34,6 +34,7 @@ SLOW_PLACES = (
         "inference/test_graphs.py",
         "inference/test_edge_formats.py",
         "inference/test_exports_of_models.py",
+        "inference/test_forked_processes.py",
         "inference/test_parity.py",
     ),
     "inference/test_graphs.py",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -29,6 +30,17 @@ def one_thread_per_call() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@cache
+def _one_thread_in_forked_processes() -> None:
+    """From now on torch computes with one thread in processes that are forked from this one.
+
+    The threads of OpenMP are not there after a fork, and a computation on several would wait for them for
+    ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
+
 class TorchRuntime:
     """Runs a network on pixels (n, s, s, 3); it has `features`, `logits`, `outputs`
     and `for_inference`, a faster copy of itself.
@@ -44,6 +56,7 @@ class TorchRuntime:
     name = "torch"
 
     def __init__(self, network: nn.Module, device: str = "cpu", *, singly: bool = False) -> None:
+        _one_thread_in_forked_processes()
         self.singly = singly
         self.most_images: int | None = None
         self.device = torch.device(device)
