@@ -27,6 +27,7 @@ from skinlesion_cli.progress import Reporter, Task
 from skinlesion_cli.report.pdf import find_chromium, print_page
 from skinlesion_cli.result import StageResult
 from skinlesion_cli.stages.predict import backends, groups, review_page, summary
+from skinlesion_cli.stages.predict.changed_inputs import ChangedInputs
 from skinlesion_cli.stages.predict.groups import Lesions
 from skinlesion_cli.stages.predict.patients import Patients, patients_of
 from skinlesion_cli.stages.predict.settings import STDOUT, PredictSettings
@@ -76,13 +77,14 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         batches = backends.shard_of(batches, *settings.shard)
     if patients is not None:
         batches = patients.attach(batches)
+    changed = ChangedInputs.last_row_of(settings)
     with (
         _sink(settings, kind, table, plan, size, lesions, patients) as sink,
         output_checks.hold_mirrors(mirrors(settings), settings.output),
         reporter.task("predicting", total=_total(settings), unit="images") as task,
     ):
         if settings.resume and isinstance(sink, prediction_file.PartialFile):
-            batches = _skip_finished(sink, batches, settings, tally, task, lesions)
+            batches = _skip_finished(sink, batches, changed, tally, task, lesions)
         for predictions in _predictions(settings, plan, bundle, batches, reporter):
             if lesions is not None:
                 predictions = [replace(each, lesion=lesions.of(each.id) or None) for each in predictions]
@@ -103,6 +105,8 @@ def run(settings: PredictSettings, reporter: Reporter) -> StageResult:
         result = summary.with_lesions(result, bundle.classes, lesions, verdicts, table_path)
     if patients is not None:
         result = replace(result, warnings=[*result.warnings, *patients.warnings()])
+    if changed.ids:
+        result = replace(result, warnings=[*result.warnings, changed.warning])
     return (
         replace(result, warnings=[f"replaced the earlier {settings.output}", *result.warnings])
         if replaced
@@ -236,7 +240,7 @@ def _sink(
 def _skip_finished(
     partial: prediction_file.PartialFile,
     batches: Iterator[Sequence[Numbered]],
-    settings: PredictSettings,
+    changed: ChangedInputs,
     tally: Tally,
     task: Task,
     lesions: Lesions | None,
@@ -258,7 +262,8 @@ def _skip_finished(
             yield from chain([batch], batches)
             return
         kept += len(predictions)
-        for prediction in predictions:
+        for prediction, (_, source) in zip(predictions, batch, strict=True):
+            changed.check(source)
             tally.add(prediction)
             if lesions is not None:
                 lesions.of(prediction.id)
