@@ -166,7 +166,7 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
         atomic_write(holder, f"process {os.getpid()}".encode())
         yield
     finally:
-        # Windows removes no file that is open; it then stays, and does no harm.
+        # Windows removes no file that is open; there filelock removes it when it is released.
         for file in (holder, path):
             with suppress(OSError):
                 file.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ def test_a_table_takes_its_name_after_it_was_closed(tmp_path: Path, kind: str) -
         prediction_file.open_partial(output, kind, TABLE, {}, resume=False, overwrite=False) as partial,
     ):
         partial.finish({"images": 0})
-    # The lock is open until it is given back, and may stay on Windows.
+    # The lock is open until it is released; on Windows filelock removes it then.
     assert [Path(path).name for path in refused] == [f".predict-{output.name}.lock"]
     assert output.is_file()
     assert not list(tmp_path.glob("*.partial*"))
