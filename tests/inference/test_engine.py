@@ -459,3 +459,13 @@ def test_a_rule_for_other_member_groups_is_refused() -> None:
         _two_groups(
             StoppingRule(DecisionRule(ISIC2018), margin_factor=1.0, n_views=8, weights=(0.4, 0.3, 0.3))
         )
+
+
+def test_a_gpu_computes_in_float32_as_a_cpu_does(monkeypatch):
+    from skinlesion_cli.inference.runtimes.torch import _compute_in_float32
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    _compute_in_float32(torch.device("cpu"))
+    assert torch.backends.cudnn.allow_tf32
+    _compute_in_float32(torch.device("cuda"))
+    assert not torch.backends.cudnn.allow_tf32
