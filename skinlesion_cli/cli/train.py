@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ skinlesion train --init builtin --recipe fast --set learning_rate=1e-4
 skinlesion train --arch resnet50 --weights ./resnet50.safetensors --device cuda
 skinlesion train --arch timm:convnext_tiny.in12k_ft_in1k --dry-run
 skinlesion train --arch efficientnet_b3 --recipe published --dry-run
-accelerate launch -m skinlesion_cli train --arch densenet121
+CUDA_VISIBLE_DEVICES=0 skinlesion train --arch densenet121 --compile
 """
 
 ARCH_HELP = (
@@ -42,6 +43,10 @@ TUNE_HELP = (
     "linear layers (extra lora). Default: from the recipe."
 )
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
+COMPILE_HELP = (
+    "Compile the network with torch.compile: the first steps take a minute or more, all others less time. "
+    "Needs Triton for a GPU, a C++ compiler for a CPU."
+)
 LOG_HELP = (
     "Also record each epoch with {names}: MLflow in MLFLOW_TRACKING_URI, else in the workspace; Weights & "
     "Biases with WANDB_MODE=offline on this machine only. Repeatable."
@@ -63,6 +68,7 @@ Tune = Annotated[str | None, one_of("--tune", help=TUNE_HELP, known="config.sche
 Tensorboard = Annotated[bool, Option("--tensorboard", help="Also log to models/ARCH/tensorboard.")]
 Log = Annotated[list[str] | None, one_of("--log", help=LOG_HELP, known="stages.train.tracking.CLIENTS")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
+Compile = Annotated[bool, Option("--compile", help=COMPILE_HELP)]
 Fresh = Annotated[bool, Option("--fresh", help="Start over instead of resuming an interrupted run.")]
 
 
@@ -82,6 +88,7 @@ def train(
     metadata: Annotated[str | None, Option(help=METADATA_HELP)] = None,
     tune: Tune = None,
     half: Half = False,
+    compiles: Compile = False,
     dry_run: DryRun = False,
     tensorboard: Tensorboard = False,
     log: Log = None,
@@ -94,7 +101,8 @@ def train(
 ) -> StageCall[Any]:
     """Train one network on the dataset of the workspace and store its validation predictions.
 
-    Interrupted at any moment, the same command resumes.
+    Interrupted at any moment, the same command resumes. On Linux all GPUs of the machine are used;
+    CUDA_VISIBLE_DEVICES says which.
     """
     from skinlesion_cli.artifacts.workspace import Workspace
     from skinlesion_cli.config.load import load_recipe
@@ -115,7 +123,7 @@ def train(
         pretrained_px=options.pretrained_px(arch, network),
     )
     Workspace(workspace).require_dataset()
-    from skinlesion_cli.stages.train import stage  # loads torch
+    from skinlesion_cli.stages.train import launching, stage  # loads torch
 
     chosen = stage.TrainSettings(
         workspace=workspace,
@@ -134,5 +142,7 @@ def train(
         tensorboard=tensorboard,
         logs=tuple(log or ()),
         half=half,
+        compiles=compiles,
     )
-    return StageCall(stage.run, chosen)
+    together = None if dry_run else launching.launch_for(chosen, tuple(sys.argv[1:]))
+    return StageCall(stage.run, chosen) if together is None else StageCall(launching.run_together, together)

@@ -47,7 +47,7 @@ def test_a_live_bar_tells_the_speed_of_this_run_alone():
 def test_the_row_of_an_epoch_that_was_resumed_counts_the_steps_of_this_run(tmp_path):
     from types import SimpleNamespace
 
-    from skinlesion_cli.models.training.trainer import EpochTime
+    from skinlesion_cli.models.training.counters import EpochTime
     from skinlesion_cli.stages.train.watching import Watcher
 
     recipe = SimpleNamespace(size_px_at=lambda share: 64, epochs=4, batch_size=32)

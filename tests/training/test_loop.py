@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.models.backbones import backbone
 from skinlesion_cli.models.network import LesionNet
 from skinlesion_cli.models.training import trainer as loop
+from skinlesion_cli.models.training.optimisation import make_optimizer
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.progress import SilentReporter
@@ -130,6 +132,85 @@ def test_a_run_interrupted_anywhere_ends_with_the_same_weights(settings, monkeyp
         resumed.fit()
         assert_same(state(resumed.network), state(whole.network))
         assert resumed.progress == whole.progress
+
+
+def test_a_fused_optimiser_resumes_with_the_same_weights():
+    def fused(settings):
+        made = trainer(settings)
+        made.optimizer = make_optimizer(made.network, made.recipe, fused=True)
+        return made
+
+    def train(made, first, last):
+        for step in range(first, last):
+            made.train_step(batch(step))
+            made.progress.step += 1
+
+    whole, cut = fused(MODERN), fused(MODERN)
+    assert whole.optimizer.param_groups[0]["fused"]
+    # Channels last: the moments of a convolution do not lie row by row, as they do in the file.
+    weight = next(p for p in cut.network.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1)
+    assert not weight.is_contiguous()
+    train(whole, 0, 6)
+    train(cut, 0, 3)
+    stored = load(save(state_tensors(cut))), json.loads(json.dumps(state_counters(cut)))
+    resumed = fused(MODERN)
+    restore_state(resumed, *stored)
+    train(resumed, 3, 6)
+    assert_same(state(resumed.network), state(whole.network))
+
+
+class MeanColour(nn.Module):
+    """Compiled within seconds; uint8 (n, h, w, 3) in, logits (n, 7) out."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 7)
+
+    def forward(self, images):
+        return self.layer(images.float().mean(dim=(1, 2)) / 255)
+
+
+def test_a_compiled_network_learns_the_same_and_keeps_the_names_of_its_weights(monkeypatch):
+    compile_network = torch.compile
+
+    def without_a_compiler(network, **settings):
+        # It traces and differentiates as for the real one, and runs the result without generating code.
+        return compile_network(network, backend="aot_eager", **settings)
+
+    monkeypatch.setattr(torch, "compile", without_a_compiler)
+    plain = trainer({}, network=MeanColour())
+    compiled = trainer({}, network=copy.deepcopy(plain.network), compiles=True)
+    plain.fit()
+    compiled.fit()
+    assert type(compiled.call_network) is not MeanColour
+    left, right = state(plain.network), state(compiled.network)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.allclose(tensor, right[name], atol=1e-6), name
+    losses = [[row["train_loss"] for row in t.progress.history] for t in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
+def test_a_network_is_compiled_again_when_its_first_stages_are_frozen(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda network, **settings: calls.append(settings) or network)
+    trainer(FROZEN | {"epochs": 2}, compiles=True).fit()
+    assert calls == [{"dynamic": False}] * 2
+
+
+def test_a_network_that_cannot_be_compiled_is_an_error_that_says_so(monkeypatch):
+    compile_network = torch.compile
+
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler was found")
+
+    monkeypatch.setattr(
+        torch, "compile", lambda network, **settings: compile_network(network, backend=broken)
+    )
+    with pytest.raises(SkinLesionError, match="could not compile the network") as error:
+        trainer({}, network=MeanColour(), compiles=True).fit()
+    assert "no compiler was found" in error.value.message
+    assert "--compile" in error.value.hint
 
 
 def test_frozen_parts_keep_their_values_from_that_step_on_and_the_rest_keeps_learning():

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
+from skinlesion_cli.stages.train.job import TrainSettings
 from tests.support.limits import HANG_S
+from tests.training.small import small_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
@@ -112,3 +116,52 @@ def test_accelerate_launches_the_command_itself(workspace, tmp_path):
     refused = launch(*TORCHRUN, *arguments, "--seed", "7")
     assert refused.returncode != 0
     assert refused.stderr.count("error: models/tiny was trained with other settings: seed 42 (now 7)") == 1
+
+
+def test_all_gpus_train_without_being_asked_for(workspace, tmp_path):
+    driver = ROOT / "tests" / "support" / "two_gpus_driver.py"
+    folder = linked(workspace, tmp_path / "gpus")
+    arguments = ("train", "--arch", "tiny", *SMALL, "--workspace", folder)
+    automatic = [argument for argument in arguments if argument not in ("--device", "cpu")]
+    done = launch(driver, *automatic)
+    assert done.returncode == 0, done.stderr
+    assert "training on 2 of 2 GPUs, one process each" in done.stderr
+    assert done.stdout.count("tiny: validation BACC") == 1
+    assert processes(folder, "tiny") == 2
+    # The exit code and the message are those of the first process, without a traceback.
+    refused = launch(driver, *automatic, "--seed", "7")
+    assert refused.returncode == 4
+    assert refused.stderr.count("error: models/tiny was trained with other settings: seed 42 (now 7)") == 1
+    assert "Traceback" not in refused.stderr
+
+
+def test_gpus_on_which_a_training_is_started():
+    from skinlesion_cli.stages.train import launching
+
+    def n_processes(n_gpus, environment=None, **changes):
+        chosen = TrainSettings(workspace=Path(), arch="tiny", recipe=small_recipe("batch_size=12"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+            patch.setattr(sys, "platform", changes.pop("platform", "linux"))
+            started = launching.launch_for(chosen.replace(**changes), ("train",), environment or {})
+        return started.n_processes if started else None
+
+    assert [n_processes(n) for n in (0, 1, 2, 4, 5, 8)] == [None, None, 2, 4, 4, 6]
+    assert n_processes(2, device="cpu") is None
+    assert n_processes(2, {"WORLD_SIZE": "2"}) is None
+    assert n_processes(2, platform="win32") is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ({0: 4, 1: 4}, 4),
+        ({1: 1, 0: -15}, "process 0 of the training was ended by signal 15"),
+        ({3: 1}, "process 3 of the training failed with exit code 1"),
+    ],
+)
+def test_how_processes_that_failed_together_end(codes, expected):
+    from skinlesion_cli.stages.train.launching import _ended
+
+    ended = _ended({rank: SimpleNamespace(exitcode=code) for rank, code in codes.items()})
+    assert (ended.code if isinstance(ended, SystemExit) else ended.message) == expected

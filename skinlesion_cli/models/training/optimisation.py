@@ -13,15 +13,16 @@ from torch import nn
 from skinlesion_cli.config.schema import Recipe
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool = False) -> torch.optim.Optimizer:
     """Adam or AdamW; no weight decay on norms and biases unless the recipe asks for it.
 
-    With `layer_decay`, groups have an `lr_scale`, by which their learning rate is multiplied.
+    With `layer_decay`, groups have an `lr_scale`, by which their learning rate is multiplied. `fused` updates
+    all weights in one kernel, whose results differ from the others' by rounding.
     """
     if recipe.layer_decay != 1.0:
-        return _optimizer(_groups_by_layer(network, recipe), recipe)
+        return _optimizer(_groups_by_layer(network, recipe), recipe, fused)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return _optimizer(_by_decay(trained, recipe), recipe)
+    return _optimizer(_by_decay(trained, recipe), recipe, fused)
 
 
 def _by_decay(parameters: Iterable[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
@@ -37,12 +38,13 @@ def _by_decay(parameters: Iterable[nn.Parameter], recipe: Recipe) -> list[dict[s
     ]
 
 
-def _optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(groups: list[dict[str, Any]], recipe: Recipe, fused: bool) -> torch.optim.Optimizer:
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     for group in groups:
         group["lr"] = recipe.learning_rate * group.get("lr_scale", 1.0)
-    # Not fused: the fused kernel misreads moments that were restored in another memory order.
-    return kinds[recipe.optimizer]([group for group in groups if group["params"]], lr=recipe.learning_rate)
+    # The fused kernel misreads moments in another memory order than the weights; see `restore_state`.
+    trained = [group for group in groups if group["params"]]
+    return kinds[recipe.optimizer](trained, lr=recipe.learning_rate, fused=fused or None)
 
 
 def _groups_by_layer(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

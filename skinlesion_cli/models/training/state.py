@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from skinlesion_cli.models.training.counters import Progress
+
 if TYPE_CHECKING:
     from skinlesion_cli.models.training.trainer import Trainer
 
@@ -44,7 +46,6 @@ def state_counters(trainer: Trainer) -> dict[str, Any]:
 
 def restore_state(trainer: Trainer, tensors: dict[str, torch.Tensor], counters: dict[str, Any]) -> None:
     """Put a saved training state into the trainer, which then resumes from there."""
-    from skinlesion_cli.models.training.trainer import Progress
 
     def with_prefix(prefix: str) -> dict[str, torch.Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -72,9 +73,7 @@ def restore_state(trainer: Trainer, tensors: dict[str, torch.Tensor], counters: 
 
 
 def _in_memory_order_of_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Moments are stored row by row. On a GPU torch updates all weights in a few kernels only where moments
-    lie in memory as the weights do.
-    """
+    """Moments are stored row by row; the fused kernel reads them in the memory order of the weights."""
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if value.shape == parameter.shape and value.stride() != parameter.stride():

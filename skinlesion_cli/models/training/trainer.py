@@ -22,6 +22,8 @@ from torch import nn
 from skinlesion_cli.config.schema import Recipe
 from skinlesion_cli.errors import SkinLesionError
 from skinlesion_cli.models.freezing import freeze_norms_and_stages, merge_norms
+from skinlesion_cli.models.training.compiling import compiled, not_compiled
+from skinlesion_cli.models.training.counters import EpochTime, Progress
 from skinlesion_cli.models.training.distributed import Distributed
 from skinlesion_cli.models.training.history import Row, history_row
 from skinlesion_cli.models.training.interruption import HeldSignals
@@ -48,35 +50,6 @@ Batch = tuple[torch.Tensor, ...]
 
 
 @dataclass
-class Progress:
-    """Position of a run in its training: counters and scores, all JSON types."""
-
-    epoch: int = 0
-    step: int = 0
-    best_epoch: int = -1
-    best_score: float = -math.inf
-    epochs_without_gain: int = 0
-    loss_sum: float = 0.0
-    # Number of parts in which each batch goes through the network; it grows when memory runs out.
-    parts: int = 1
-    history: list[Row] = field(default_factory=list)
-    finished: bool = False
-
-
-@dataclass
-class EpochTime:
-    """Seconds of one epoch: all of it, its training steps, and the wait for batches among them.
-
-    `n_steps` were trained in them: after a resume within the epoch, fewer than the epoch has.
-    """
-
-    n_steps: int = 0
-    total_s: float = 0.0
-    training_s: float = 0.0
-    waiting_s: float = 0.0
-
-
-@dataclass
 class Trainer:
     """Trains one network.
 
@@ -84,7 +57,8 @@ class Trainer:
     and, if the recipe uses it, metadata. `validation()` yields its share of the validation images, not
     augmented. `save(trainer)` stores the training state; it is called after each epoch, at least every ten
     minutes, and before a signal ends the run. `on_epoch(history, time)` is called after each epoch.
-    `set_training_mode(network)` is called before the steps of an epoch.
+    `set_training_mode(network)` is called before the steps of an epoch. `compiles`: the steps, not the
+    validation, call the network through `torch.compile`.
     """
 
     network: nn.Module
@@ -102,13 +76,14 @@ class Trainer:
     class_weights: torch.Tensor | None = None
     logit_offsets: torch.Tensor | None = None
     distributed: Distributed = field(default_factory=Distributed)
+    compiles: bool = False
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         recipe = self.recipe
         self.progress.parts = recipe.accumulation_steps
         self.network.to(self.device, memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.network, recipe)
+        self.optimizer = make_optimizer(self.network, recipe, fused=self.device.type == "cuda")
         self.average = WeightAverage(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.plateau = make_plateau(self.optimizer, recipe)
         self.best: Mapping[str, torch.Tensor] = {}
@@ -124,8 +99,8 @@ class Trainer:
             and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         self._predictor = BatchPredictor(self.device, self.reporter.note)
-        self.parallel = self.distributed.wrap(self.network)
         self.frozen = False
+        self._prepare_calls()
         self._unread_losses: list[torch.Tensor] = []
         if self.device.type == "cuda":
             # The sizes of batches stay the same over many steps: the fastest kernels are worth finding.
@@ -162,7 +137,7 @@ class Trainer:
         label = f"epoch {progress.epoch + 1}/{recipe.epochs} at {size_px} px"
         with self.reporter.task(label, total=self.steps_per_epoch, unit="steps") as task:
             task.skip(progress.step)
-            for batch in _timed(self.batches(progress.epoch, size_px, progress.step), epoch_time):
+            for batch in epoch_time.waits_for(self.batches(progress.epoch, size_px, progress.step)):
                 self._freeze_when_due()
                 self.train_step(batch)
                 progress.step += 1
@@ -193,7 +168,11 @@ class Trainer:
         self._apply_freezing()
         merge_norms(self.network.backbone, learning=True)
         # Distributed training has to know which gradients it must wait for.
-        self.parallel = self.distributed.wrap(self.network)
+        self._prepare_calls()
+
+    def _prepare_calls(self) -> None:
+        parallel = self.distributed.wrap(self.network)
+        self.call_network = compiled(parallel) if self.compiles else parallel
 
     def _apply_freezing(self) -> None:
         freeze_norms_and_stages(self.network.backbone, self.recipe.freeze_stages)
@@ -260,7 +239,7 @@ class Trainer:
             for part in _parts(len(images), self.progress.parts):
                 share = len(targets[part]) / len(targets)
                 with self._precision():
-                    logits = self.parallel(images[part], *(values[part] for values in metadata))
+                    logits = self.call_network(images[part], *(values[part] for values in metadata))
                 loss = training_loss(
                     logits,
                     targets[part],
@@ -272,6 +251,8 @@ class Trainer:
                 total += loss.detach().to(precise) * share
             return total
         except (RuntimeError, MemoryError) as error:
+            if self.compiles and (explained := not_compiled(error)):
+                raise explained from error
             # Several processes would have to halve their parts together; there it stays an error.
             if not is_out_of_memory(error) or self.distributed.size > 1:
                 raise
@@ -336,18 +317,6 @@ def _diverged(what: str, value: float, progress: Progress) -> SkinLesionError:
         f"the {what} became {value} in epoch {progress.epoch + 1}, step {progress.step + 1}",
         "Lower the learning rate (--set learning_rate=...) and start over with --fresh.",
     )
-
-
-def _timed(batches: Iterable[Batch], epoch_time: EpochTime) -> Iterator[Batch]:
-    """The batches; adds the time that each took to come."""
-    iterator = iter(batches)
-    while True:
-        started = time.monotonic()
-        batch = next(iterator, None)
-        epoch_time.waiting_s += time.monotonic() - started
-        if batch is None:
-            return
-        yield batch
 
 
 def _seed_of(seed: int, global_step: int, *purpose: int) -> int:

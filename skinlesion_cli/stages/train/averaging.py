@@ -16,8 +16,8 @@ from skinlesion_cli.config.settings import StageSettings
 from skinlesion_cli.errors import UsageError
 from skinlesion_cli.models.network import load_mean
 from skinlesion_cli.models.timm_format import ForeignNetwork
+from skinlesion_cli.models.training.counters import Progress
 from skinlesion_cli.models.training.history import history_row
-from skinlesion_cli.models.training.trainer import Progress
 from skinlesion_cli.models.training.validation import BatchPredictor
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult

@@ -30,9 +30,10 @@ from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_
 from skinlesion_cli.models.pretrained import initialise
 from skinlesion_cli.models.timm_format import MODEL_ARGS
 from skinlesion_cli.models.timm_networks import check_head
+from skinlesion_cli.models.training.counters import Progress
 from skinlesion_cli.models.training.losses import class_weights, logit_offsets
 from skinlesion_cli.models.training.state import restore_state, state_counters, state_tensors
-from skinlesion_cli.models.training.trainer import Progress, Trainer
+from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.models.training.tuning import Tuning
 from skinlesion_cli.stages.train.initial import start_from_model
 from skinlesion_cli.stages.train.job import Job, differences, identity_of
@@ -180,6 +181,7 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
         logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
         distributed=distributed,
+        compiles=job.settings.compiles,
     )
 
 

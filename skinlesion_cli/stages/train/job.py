@@ -41,7 +41,7 @@ class TrainSettings(StageSettings):
     start from instead. `workers` None chooses by the number of cores. `folds` is the number of folds to train
     one after another, None for the single split into train and val; with `fold` only this one is trained.
     `logs` are names of `tracking.CLIENTS` that record each epoch. `half` stores the weights in half
-    precision, with which all later results are computed.
+    precision, with which all later results are computed. `compiles`: the steps go through `torch.compile`.
     """
 
     workspace: Path
@@ -58,6 +58,7 @@ class TrainSettings(StageSettings):
     tensorboard: bool = False
     logs: tuple[str, ...] = ()
     half: bool = False
+    compiles: bool = False
     model: str | None = None
     network: InstanceOf[ForeignNetwork] | None = None
 

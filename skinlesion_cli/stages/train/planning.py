@@ -111,14 +111,16 @@ def plan(job: Job) -> StageResult:
 
 
 def note_idle_gpus(job: Job) -> None:
-    """Where one process is started on a machine with several GPUs: how to use all of them."""
+    """Where one of several GPUs is used: that there are others."""
     if job.device.type != "cuda" or job.distributed.size > 1:
         return
     n_gpus = torch.cuda.device_count()
     if n_gpus > 1:
         job.reporter.note(
-            f"one of {n_gpus} GPUs is used. For all of them: accelerate launch -m skinlesion_cli train ... "
-            "(the batch size is that of all processes together)"
+            f"timed on one of {n_gpus} GPUs; a training uses all of them whose number divides the batch size"
+            if job.settings.dry_run
+            else f"one of {n_gpus} GPUs is used. For all of them: accelerate launch -m skinlesion_cli train "
+            "... (the batch size is that of all processes together)"
         )
 
 

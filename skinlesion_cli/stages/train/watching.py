@@ -9,8 +9,8 @@ import pandas as pd
 
 from skinlesion_cli.artifacts import tables
 from skinlesion_cli.artifacts.files import atomic_write
+from skinlesion_cli.models.training.counters import EpochTime
 from skinlesion_cli.models.training.history import history_columns, sensitivity_column
-from skinlesion_cli.models.training.trainer import EpochTime
 from skinlesion_cli.report.curves import training_curves
 from skinlesion_cli.result import percent
 from skinlesion_cli.stages.train.job import Job
