@@ -14,6 +14,7 @@ from skinlesion_cli.cli.root import StageCall, command
 EXAMPLE = """
 skinlesion select ./unlabelled --count 50
 skinlesion select ./unlabelled --by disagreement --output to-label.csv
+skinlesion select ./unlabelled --model builtin
 """
 
 BY = (
@@ -33,6 +34,7 @@ def select(
         str,
         one_of("--by", help=BY, known="decisions.active_learning.STRATEGIES"),
     ] = "mixed",
+    model: options.ModelOption = None,
     runtime: options.RuntimeOption = "auto",
     device: options.DeviceOption = "auto",
     *,
@@ -49,6 +51,7 @@ def select(
         output=output,
         count=count,
         strategy=strategy,
+        model=model,
         runtime=runtime,
         device=device,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import PositiveInt, SkipValidation
 
 from skinlesion_cli.artifacts import output_checks
-from skinlesion_cli.artifacts.bundle import Bundle
+from skinlesion_cli.artifacts.bundle import Bundle, locate_finished
 from skinlesion_cli.artifacts.files import atomic_file, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.prediction_columns import escape_formula, shortest
@@ -60,7 +60,9 @@ class _Measured:
 
 
 class SelectSettings(StageSettings):
-    """What to choose from, how many, and by what (`active_learning.STRATEGIES`)."""
+    """What to choose from, how many, by what (`active_learning.STRATEGIES`), and by which model
+    (`artifacts.bundle.locate_model`).
+    """
 
     workspace: Path
     inputs: tuple[str, ...]
@@ -70,6 +72,7 @@ class SelectSettings(StageSettings):
     strategy: Annotated[str, one_of(active_learning.STRATEGIES)] = "mixed"
     device: Annotated[str, one_of(DEVICES)] = "auto"
     runtime: Annotated[str, one_of(RUNTIMES, also=("auto",))] = "auto"
+    model: str | None = None
     max_pixels: PositiveInt = MAX_PIXELS
 
 
@@ -87,7 +90,9 @@ def _import_command(settings: SelectSettings) -> str:
     """How the labels become part of the dataset; images that are not beside the list are looked up in their
     folder.
     """
-    command = f"skinlesion download --from {shlex.quote(str(settings.output))} --append"
+    command = f"skinlesion download --from {shlex.quote(str(settings.output))}"
+    if Workspace(settings.workspace).manifest.exists():
+        command += " --append"
     folder = Path(settings.inputs[0]) if len(settings.inputs) == 1 else None
     if folder is None or not folder.is_dir() or folder.resolve() == settings.output.resolve().parent:
         return command
@@ -99,7 +104,8 @@ def run(settings: SelectSettings, reporter: Reporter) -> StageResult:
     check_named(settings.inputs)
     output_checks.check_file(settings.output, _is_unlabelled_list, "an unlabelled list", settings.inputs)
     workspace = Workspace(settings.workspace)
-    bundle = Bundle.load(workspace)
+    bundle = Bundle.load(locate_finished(workspace, settings.model))
+    reporter.note(f"model: {bundle.model_id} ({bundle.sha256[:12]})")
     predictor = Predictor.of_bundle(
         bundle,
         device=settings.device,

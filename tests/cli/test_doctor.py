@@ -67,12 +67,12 @@ def test_a_problem_is_exit_code_1_and_advice_is_not(run: Run, monkeypatch: pytes
     )
     done = run("doctor")
     assert done.exit_code == 0
-    assert done.stdout.startswith("nothing is broken; advice: 1\n")
+    assert done.stdout.startswith("nothing is broken; 1 suggestion\n")
     assert "Mend b." in done.stdout
     only(monkeypatch, a=lambda _: iter([Finding("c", "problem", "broken", "Mend c.")]))
     done = run("doctor", "--quiet")
     assert done.exit_code == 1
-    assert done.stdout.startswith("problems: 1; advice: 0\n")
+    assert done.stdout.startswith("1 problem, 0 suggestions\n")
     assert "Mend c." in done.stdout
 
 
@@ -187,7 +187,7 @@ def test_threads_that_would_fight(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("skinlesion_cli.parallel.busy_cores", lambda: 9.0)
     ((_, state, found, to_do),) = look("threads", tmp_path)
     assert (state, found) == ("advice", "8 cores; other programs keep 9 threads busy on 8 cores")
-    assert "quiet" in to_do
+    assert "idle" in to_do
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     ((_, state, found, to_do),) = look("threads", tmp_path)
     assert (state, found) == ("advice", "8 cores, OMP_NUM_THREADS=64")

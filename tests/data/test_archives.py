@@ -73,14 +73,14 @@ _FORKED_READERS = """
 import os, sys
 from multiprocessing import get_context
 from pathlib import Path
-from skinlesion_cli.data.reading import inputs
+from skinlesion_cli.data.reading.archive_images import member_bytes
 
 path = Path(sys.argv[1])
 names = [f"{index}.bin" for index in range(30)]
-inputs._member_bytes(path, names[0])
+member_bytes(path, names[0])
 
 def read(_reader):
-    return [name for name in 8 * names if not inputs._member_bytes(path, name).startswith(name.encode())]
+    return [name for name in 8 * names if not member_bytes(path, name).startswith(name.encode())]
 
 with get_context("fork").Pool(2) as pool:
     print(sum(map(len, pool.map(read, range(2)))), "differ")

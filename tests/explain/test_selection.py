@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinlesion_cli.artifacts.bundle import Bundle
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
@@ -75,9 +76,25 @@ def test_select_writes_the_list(tmp_path: Path) -> None:
     assert found[0] > 0
     assert result.figures["disagreement_of"] == "networks"
     assert result.figures["images"] == 7
-    # The images are not beside the list: their folder is part of the command that reads it.
-    command = f"skinlesion download --from {tmp_path / 'list.csv'} --append --images {images}"
+    # The images are not beside the list: their folder is part of the command that reads it. There is no
+    # dataset yet to which they could be appended.
+    command = f"skinlesion download --from {tmp_path / 'list.csv'} --images {images}"
     assert f"`{command}`" in result.headline[1]
+
+
+def test_select_takes_the_model_that_is_named(dataset: Path, tmp_path: Path) -> None:
+    model = make_workspace(tmp_path / "model")
+    images = make_images(tmp_path / "images", 3)
+    config = stage.SelectSettings(
+        workspace=dataset, inputs=[str(images)], output=tmp_path / "list.csv", count=2, model=str(model)
+    )
+    result = stage.run(config, SilentReporter())
+    assert result.figures["selected"] == 2
+    assert result.figures["model_sha256"] == Bundle.load(Workspace(model)).sha256
+    assert (
+        f"`skinlesion download --from {tmp_path / 'list.csv'} --append --images {images}`"
+        in result.headline[1]
+    )
 
 
 @pytest.fixture

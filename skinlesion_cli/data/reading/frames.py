@@ -14,8 +14,18 @@ from skinlesion_cli.data.reading.kinds import FileKind
 from skinlesion_cli.errors import ImageError
 
 MAX_PAGES: Final = 1000
+# What a file is counted as that has none.
+NO_IMAGE: Final = "DICOM without an image"
 # NewSubfileType (TIFF 6.0, 254): a smaller copy of another page, or a mask.
 _SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4
+
+
+def counted_frames(source: Path | bytes, kind: FileKind) -> tuple[int, ...] | ImageError:
+    """`frame_numbers`, or its error: what to say of the file."""
+    try:
+        return frame_numbers(source, kind)
+    except ImageError as error:
+        return error
 
 
 def frame_numbers(source: Path | bytes, kind: FileKind) -> tuple[int, ...]:

@@ -10,19 +10,17 @@ from __future__ import annotations
 import glob
 import os
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 from skinlesion_cli.data.metadata import PatientMetadata
-from skinlesion_cli.data.reading.archives import READ_ERRORS, is_hidden, open_archive, read_member
-from skinlesion_cli.data.reading.folders import HIDDEN, sniff, walk
-from skinlesion_cli.data.reading.frames import frame_numbers
+from skinlesion_cli.data.reading import archive_images
+from skinlesion_cli.data.reading.folders import sniff, walk
+from skinlesion_cli.data.reading.frames import NO_IMAGE, counted_frames
 from skinlesion_cli.data.reading.images import check_not_blank, load_image
 from skinlesion_cli.data.reading.kinds import HEAD_BYTES, FileKind, has_image_suffix, kind_of
 from skinlesion_cli.data.reading.limits import MAX_PIXELS
@@ -48,7 +46,6 @@ _CONTROLS = frozenset(
     {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
     | {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 )
-NO_IMAGE = "DICOM without an image"
 # What the id of a frame ends in.
 _FRAME_MARK = re.compile(r"#(?=\d+$)")
 
@@ -107,7 +104,7 @@ def check_named(named: Sequence[str]) -> None:
                 missing.append(name)
         elif os.path.lexists(name):
             if Path(name).suffix.lower() == ARCHIVE_SUFFIX and Path(name).is_file():
-                _checked_members(Path(name), _stamp(Path(name)))
+                archive_images.members(Path(name))
         elif not glob.has_magic(name) or next(_matches(name), None) is None:
             missing.append(name)
     if missing:
@@ -193,12 +190,12 @@ def _one(name: str, prefix: str, follow_links: bool, passed_over: Counter[str]) 
         yield from _members(path, name, prefix, passed_over)
     else:
         # A file that was named gets a row, whatever it is.
-        yield from _frames(ImageInput(identity(name), path), _frame_numbers(path, kind) or (1,))
+        yield from _frames(ImageInput(identity(name), path), counted_frames(path, kind) or (1,))
 
 
 def below(own: str, path: Path, kind: FileKind, passed_over: Counter[str]) -> Iterator[ImageInput]:
     """The image, or each of its frames, of a file below a folder; what is no image is counted instead."""
-    numbers = _frame_numbers(path, kind) if kind.image else ()
+    numbers = counted_frames(path, kind) if kind.image else ()
     if numbers == ():
         passed_over[NO_IMAGE if kind.image else kind.name] += 1
     else:
@@ -208,14 +205,7 @@ def below(own: str, path: Path, kind: FileKind, passed_over: Counter[str]) -> It
 def expand_bytes(name: str, content: bytes) -> Iterator[ImageInput]:
     """The image whose content is in memory, or each of its frames; `name` becomes its id."""
     source = ImageInput(name, Path(name), content=content)
-    yield from _frames(source, _frame_numbers(content, kind_of(content[:HEAD_BYTES], name)) or (1,))
-
-
-def _frame_numbers(content: Path | bytes, kind: FileKind) -> tuple[int, ...] | ImageError:
-    try:
-        return frame_numbers(content, kind)
-    except ImageError as error:
-        return error
+    yield from _frames(source, counted_frames(content, kind_of(content[:HEAD_BYTES], name)) or (1,))
 
 
 def _frames(source: ImageInput, numbers: tuple[int, ...] | ImageError) -> Iterator[ImageInput]:
@@ -266,53 +256,16 @@ def count_quickly(named: Sequence[str], most: int) -> int | None:
 
 def _members(path: Path, name: str, prefix: str, passed_over: Counter[str]) -> Iterator[ImageInput]:
     try:
-        members = _checked_members(path, _stamp(path))
+        found = archive_images.members(path)
     except DataError as error:
         yield ImageInput(identity(name), path, refusal=("archive_refused", error.message))
         return
-    for member in members:
+    for member in found:
         source = ImageInput(identity(f"{prefix}{member.name}"), path, member=member.name)
         if member.frames != ():
             yield from _frames(source, member.frames)
         else:
             passed_over[member.kind] += 1
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A file in an archive: its kind by name, and the numbers of its frames; none where it is no image."""
-
-    name: str
-    kind: str
-    frames: tuple[int, ...] | ImageError
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-@lru_cache(maxsize=16)
-def _checked_members(path: Path, _stamp: tuple[int, int]) -> tuple[_Member, ...]:
-    """Members in sorted order; every byte of the archive was read and checked once."""
-    with open_archive(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        try:
-            return tuple(_member(archive, m) for m in sorted(members, key=lambda member: member.filename))
-        except READ_ERRORS as error:
-            raise DataError(f"{path.name} is damaged: {error}", "Get it again.") from None
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Member:
-    name = member.filename
-    if is_hidden(name):
-        return _Member(name, HIDDEN, ())
-    kind = kind_of(read_member(archive, member, HEAD_BYTES), name)
-    if not kind.image:
-        return _Member(name, kind.name, ())
-    if kind.reader == "dicom" or kind.pillow == "TIFF":
-        return _Member(name, NO_IMAGE, _frame_numbers(read_member(archive, member), kind))
-    return _Member(name, kind.name, (1,))
 
 
 def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | None = None) -> LoadedImage:
@@ -326,22 +279,7 @@ def load(source: ImageInput, *, max_pixels: int = MAX_PIXELS, target_px: int | N
         raise ImageError(*source.refusal)
     content: Path | bytes = source.path if source.content is None else source.content
     if source.member is not None:
-        content = _member_bytes(source.path, source.member)
+        content = archive_images.member_bytes(source.path, source.member)
     image = load_image(content, max_pixels=max_pixels, target_px=target_px, frame=source.frame)
     check_not_blank(image.pixels)
     return image
-
-
-def _member_bytes(path: Path, member: str) -> bytes:
-    try:
-        # All of the archive was checked when it was expanded; reading still verifies the member's checksum.
-        archive = _opened(path, _stamp(path), os.getpid())
-        return read_member(archive, archive.getinfo(member))
-    except READ_ERRORS as error:
-        raise ImageError("damaged", f"cannot be read from {path.name}: {error}") from None
-
-
-@lru_cache(maxsize=4)
-def _opened(path: Path, _stamp: tuple[int, int], _process: int) -> zipfile.ZipFile:
-    # Processes that were forked share the position in a file that was open before.
-    return zipfile.ZipFile(path)

@@ -1,8 +1,8 @@
 """Data-parallel training: the processes that train one network together, usually just one.
 
-They are started by `train` itself on several GPUs, by `accelerate launch` or `torchrun`. Every process holds
-the whole network and takes its share of each batch; gradients are averaged, so the weights are the same in all
-of them. Batch norm computes its statistics from the share of its own process.
+They are started by `train` itself on several GPUs, by `accelerate launch` or `torchrun`. Every process
+holds the whole network and takes its share of each batch; gradients are averaged, so the weights are the same
+in all of them. Batch norm computes its statistics from the share of its own process.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from skinlesion_cli import __version__
 from skinlesion_cli.errors import ExitCode, SkinLesionError
 from skinlesion_cli.progress import Reporter
-from skinlesion_cli.result import StageResult, Table
+from skinlesion_cli.result import StageResult, Table, counted
 from skinlesion_cli.stages.doctor import installation, machine, models
 from skinlesion_cli.stages.doctor.finding import REINSTALL, Check, DoctorSettings, Finding
 
@@ -59,9 +59,10 @@ def run(settings: DoctorSettings, reporter: Reporter) -> StageResult:
 
 
 def _verdict(counts: Mapping[str, int]) -> str:
+    suggestions = counted(counts["advice"], "suggestion")
     if not counts["problem"]:
-        return "all is well" if not counts["advice"] else f"nothing is broken; advice: {counts['advice']}"
-    return f"problems: {counts['problem']}; advice: {counts['advice']}"
+        return f"nothing is broken; {suggestions}" if counts["advice"] else "all is well"
+    return f"{counted(counts['problem'], 'problem')}, {suggestions}"
 
 
 def _safely(name: str, check: Check, settings: DoctorSettings) -> list[Finding]:
