@@ -160,6 +160,39 @@ def test_images_are_predicted_once_as_they_come_and_the_page_follows(
     assert by_id["out.csv"] == by_id["whole.csv"]
 
 
+def test_a_page_that_takes_long_waits_nine_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    written = []
+
+    def write() -> None:
+        written.append(now[0])
+        now[0] += 2.0
+
+    page = watch._Page(write, outdated=True)
+    page.write_when_due()
+    assert written == [100.0]
+    for look in range(1, 5):
+        now[0], page.waited_s, page.outdated = now[0] + 5.0, page.waited_s + 5.0, True
+        page.write_when_due()
+        # It took 2 s: after 18 s of waiting, which are four looks, it is due.
+        assert len(written) == (2 if look == 4 else 1)
+    page.waited_s += 100.0
+    page.write_when_due()
+    assert len(written) == 2
+
+
+def test_the_page_is_written_when_a_watch_is_started_again(
+    settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
+) -> None:
+    picture(inbox / "a.png", 1)
+    watched(settings(), nothing)
+    page = tmp_path / "out-report.html"
+    assert not page.exists()
+    watched(settings(report=True), nothing)
+    assert "a.png" in page.read_text(encoding="utf-8")
+
+
 def test_a_watch_that_was_ended_continues_and_cuts_off_half_a_row(
     settings: Callable[..., PredictSettings], inbox: Path, tmp_path: Path
 ) -> None:

@@ -78,6 +78,8 @@ def run(
             f"{counted(n_rows, 'image')} predicted before"
         )
         look = _Look(arrivals, reporter)
+        # Ended while its page waited, the watch writes it when it is started again.
+        page = _Page(lambda: write_reports(settings, kind, plan, bundle, {}, reporter), outdated=n_rows > 0)
         while True:
             sources = look()
             if patients is not None:
@@ -85,8 +87,26 @@ def run(
             if sources:
                 _predict(worker, table, sources, n_rows, size, settings, reporter)
                 n_rows += len(sources)
-                write_reports(settings, kind, plan, bundle, {}, reporter)
+                page.outdated = True
+            page.write_when_due()
             pause(interval_s)
+            page.waited_s += interval_s
+
+
+class _Page:
+    """The page of `--report`. It is made anew of all rows, so that with many of them it has to wait: at most
+    a tenth of the time is spent on it.
+    """
+
+    def __init__(self, write: Callable[[], object], *, outdated: bool) -> None:
+        self.write, self.outdated = write, outdated
+        self.waited_s, self._took_s = 0.0, 0.0
+
+    def write_when_due(self) -> None:
+        if self.outdated and self.waited_s >= 9 * self._took_s:
+            started = time.monotonic()
+            self.write()
+            self.outdated, self.waited_s, self._took_s = False, 0.0, time.monotonic() - started
 
 
 class _Look:
