@@ -33,6 +33,7 @@ from robustness import networks_of  # noqa: E402
 from skinlesion_cli.artifacts.bundle import Bundle, resolve_model  # noqa: E402
 from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
+from skinlesion_cli.artifacts.quality_gate import StoredQualityGate  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.quality import statistics  # noqa: E402
 from skinlesion_cli.data.reading.images import read_image  # noqa: E402
@@ -278,7 +279,8 @@ def main() -> None:
     )  # Markdown, not HTML
     words = environment.get_template("model_card.md.j2")
     groups = groups_of(Workspace(options.workspace), stored, options.masks)
-    text = words.render(context(bundle, judge(bundle, stored), groups, robustness))
+    figures = context(bundle, judge(bundle, stored), groups, robustness)
+    text = words.render(figures | {"gate": StoredQualityGate.load(packed.gate).figures})
     options.output.write_text(text, encoding="utf-8")
     print(options.output)
 

@@ -17,6 +17,7 @@ from skinlesion_cli.artifacts.schema import FileName, JsonObject
 from skinlesion_cli.artifacts.tensors import load_float32
 from skinlesion_cli.decisions.quality_gate import (
     CHECKS,
+    LOW_CONTRAST,
     N_QUANTILES,
     ONE_SIDED,
     STATISTICS,
@@ -63,7 +64,8 @@ class QualityGateBody(Body):
             raise ValueError("names, mean and precision are of different lengths")
         checks = set(CHECKS) if self.features else set(CHECKS) - {UNFAMILIAR}
         for values in (self.quantiles, self.limits):
-            if set(values) != checks:
+            # Gates of earlier versions do not look at the contrast.
+            if set(values) | {LOW_CONTRAST} != checks or self.quantiles.keys() != self.limits.keys():
                 raise ValueError(f"quantiles and limits must be those of {', '.join(sorted(checks))}")
         if any(list(values) != sorted(values) for values in self.quantiles.values()):
             raise ValueError("quantiles must ascend")

@@ -24,7 +24,7 @@ def gate(
     *,
     workspace: Path,
 ) -> StageCall[Any]:
-    """Fit the quality gate: blurred, dark, hairy, inked or unfamiliar images are then flagged for review.
+    """Fit the quality gate: blurred, dark, hairy, inked, plain or unfamiliar images are flagged from then on.
 
     It also lists the training images, so that `predict` says which images the model has seen in training.
     """

@@ -16,7 +16,8 @@ import numpy as np
 from skinlesion_cli.errors import DataError
 
 TOO_BLURRED, TOO_DARK, TOO_BRIGHT = "too_blurred", "too_dark", "too_bright"
-HAIR, MARKER, NOT_DERMOSCOPIC = "hair", "marker", "not_dermoscopic"
+LOW_CONTRAST, HAIR, MARKER = "low_contrast", "hair", "marker"
+NOT_DERMOSCOPIC = "not_dermoscopic"
 # What is measured of an image (`data.quality.statistics`), in this order.
 STATISTICS: tuple[str, ...] = (
     "log_sharpness",
@@ -38,6 +39,8 @@ ONE_SIDED: Mapping[str, tuple[str, float]] = {
     TOO_BLURRED: ("log_sharpness", -1.0),
     TOO_DARK: ("brightness", -1.0),
     TOO_BRIGHT: ("brightness", 1.0),
+    # Bare skin, say: every lesion stands out from the skin around it.
+    LOW_CONTRAST: ("contrast", -1.0),
     HAIR: ("hair_share", 1.0),
     MARKER: ("marker_share", 1.0),
 }
@@ -246,7 +249,9 @@ def _badness(
     gate: QualityGate, values: np.ndarray, features: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     badness = {
-        check: sign * values[:, gate.names.index(statistic)] for check, (statistic, sign) in ONE_SIDED.items()
+        check: sign * values[:, gate.names.index(statistic)]
+        for check, (statistic, sign) in ONE_SIDED.items()
+        if statistic in gate.names
     }
     centred = values - gate.mean
     badness[NOT_DERMOSCOPIC] = np.sqrt(np.einsum("ni,ij,nj->n", centred, gate.precision, centred))

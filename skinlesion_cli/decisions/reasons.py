@@ -8,6 +8,7 @@ import numpy as np
 
 from skinlesion_cli.decisions.quality_gate import (
     HAIR,
+    LOW_CONTRAST,
     MARKER,
     NOT_DERMOSCOPIC,
     TOO_BLURRED,
@@ -21,6 +22,7 @@ CHECK_WORDS: Mapping[str, str] = {
     TOO_BLURRED: "blurred",
     TOO_DARK: "too dark",
     TOO_BRIGHT: "too bright",
+    LOW_CONTRAST: "too little contrast",
     HAIR: "covered by hair",
     MARKER: "covered by marker ink",
     NOT_DERMOSCOPIC: "unlike a dermoscopic image",

@@ -43,6 +43,16 @@ def test_each_check_fails_beyond_its_share_of_the_training_images(statistics):
     assert (within.failed, within.flagged) == ((), False)
 
 
+def test_an_image_of_less_contrast_than_the_training_images_fails(statistics):
+    names = (*NAMES, "contrast")
+    contrast = np.random.default_rng(4).permutation(np.arange(10.0, 411.0))[:, None]
+    # 0.07 for seven checks: 1 % each, so that four of the 401 images (10 to 13) have less than the limit.
+    gate = fit_gate(names, np.hstack([statistics, contrast]), false_alarm_rate=0.07)
+    assert gate.limits["low_contrast"] == pytest.approx(-14.0)
+    assert gate.verdict(image() | {"contrast": 13.9}).failed == ("low_contrast",)
+    assert gate.verdict(image() | {"contrast": 200.0}).failed == ()
+
+
 def test_the_score_is_the_share_of_training_images_that_look_worse(statistics):
     gate = fit_gate(NAMES, statistics)
     # 40 of 401 images are less sharp than 40; nothing else about this one is so rare.

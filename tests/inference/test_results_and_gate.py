@@ -87,6 +87,8 @@ def test_the_gate_knows_what_it_was_shown_and_doubts_the_rest(tmp_path) -> None:
     assert "too_blurred" in gate.verdict(statistics(blurred)).failed
     assert "too_dark" in gate.verdict(statistics(dark)).failed
     assert "not_dermoscopic" in gate.verdict(statistics(noise)).failed
+    bare = np.clip(200 + np.random.default_rng(2).normal(0, 6, image.shape), 0, 255).astype(np.uint8)
+    assert "low_contrast" in gate.verdict(statistics(bare)).failed
     hairy = image.copy()
     hairy[::12, :] = 20
     assert "hair" in gate.verdict(statistics(hairy)).failed
