@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,8 @@ COLUMN_NAMES: Mapping[str, tuple[str, ...]] = {
 _SEPARATORS = (",", ";", "\t", "|")
 _MAX_BYTES = 512 << 20
 _MAX_COLUMNS = 2000
+# The limit of Python's csv module, which other libraries raise for the whole process.
+_MAX_CELL_CHARACTERS = 131_072
 # Rows may be shorter than the header: a small file can stand for a table that fills the memory.
 _MAX_CELLS = 20_000_000
 
@@ -134,9 +136,9 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
     """
     text, encoding = _decoded(_content(source, name), name)
     separator, text = _separator(text)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    lines = _rows(text, separator)
     try:
-        first = next((row for row in lines if any(row)), [])
+        first = next((row for _, row in lines if any(row)), [])
         if not first:
             raise DataError(f"{name} cannot be read as a CSV table: it is empty")
         if len(first) > _MAX_COLUMNS:
@@ -146,9 +148,9 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
         rows, long = [], []
         # Most cells of a large table repeat others; one text for all of them is a fraction of the memory.
         texts: dict[str, str] = {}
-        for row in lines:
+        for line, row in lines:
             if len(row) > len(first) or any(row[len(named) :]):
-                long.append(lines.line_num)
+                long.append(line)
             elif any(row):
                 # Spreadsheets cut empty cells off at the end of a row.
                 cells = [row[position].strip() if position < len(row) else "" for position in kept]
@@ -168,6 +170,22 @@ def read(source: Path | bytes, name: str, *, keep: Callable[[str], bool] = lambd
     # Object columns: a pandas string type would turn cells into something other than str.
     table = pd.DataFrame(rows, columns=[named[position] for position in kept], dtype=object)
     return UserTable(name, table, encoding, separator)
+
+
+def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of the line that each ends in.
+
+    Raises
+    ------
+    csv.Error : a cell is too long.
+    """
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    for row in lines:
+        if row and len(max(row, key=len)) > _MAX_CELL_CHARACTERS:
+            raise csv.Error(
+                f"a cell of line {lines.line_num} has more than {_MAX_CELL_CHARACTERS:,} characters"
+            )
+        yield lines.line_num, row
 
 
 def headers(path: Path) -> list[str]:
