@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -29,7 +30,7 @@ from skinlesion_cli.cli import (  # noqa: F401
 
 # isort: on
 from skinlesion_cli.cli.boundary import INTERRUPTED
-from skinlesion_cli.cli.root import app
+from skinlesion_cli.cli.root import app, is_first_process
 from skinlesion_cli.cli.terminal import open_standard_streams, say
 from skinlesion_cli.errors import ExitCode, Interruption
 
@@ -48,7 +49,8 @@ def main() -> None:
     try:
         app()
     except Interruption as interruption:
-        say(INTERRUPTED)
+        if is_first_process(os.environ):
+            say(INTERRUPTED)
         # Not sys.exit: worker threads and processes must not keep an interrupted command alive.
         sys.stdout.flush()
         sys.exit(int(interruption.exit_code))

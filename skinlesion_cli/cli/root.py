@@ -115,7 +115,7 @@ def command(
                 quiet=quiet,
                 debug=debug,
                 rows_on_stdout=streams_rows and str(arguments.get("output")) == "-",
-                silent=distributed and not _is_first_process(os.environ),
+                silent=distributed and not is_first_process(os.environ),
             )
             workspace = arguments.get("workspace") if takes_workspace else None
             with _library_threads(threads):
@@ -172,6 +172,6 @@ def _in_workspace(commands: str, workspace: Path) -> str:
     )
 
 
-def _is_first_process(environment: Mapping[str, str]) -> bool:
+def is_first_process(environment: Mapping[str, str]) -> bool:
     """Whether this process is the only one, or the first of a distributed training (torchrun sets both)."""
     return environment.get("WORLD_SIZE", "1") == "1" or environment.get("RANK", "0") == "0"

@@ -44,7 +44,7 @@ TUNE_HELP = (
 )
 HALF_HELP = "Store the weights in half precision: half the size; all later results are computed with those."
 COMPILE_HELP = (
-    "Compile the network with torch.compile: the first steps take a minute or more, all others less time. "
+    "Compile the network with torch.compile: the first steps take longer, later ones may take less time. "
     "Needs Triton for a GPU, a C++ compiler for a CPU."
 )
 LOG_HELP = (

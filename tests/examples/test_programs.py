@@ -109,7 +109,9 @@ def test_own_folder(program, tmp_path):
     assert (tmp_path / named[1]).is_file()
 
 
-def test_the_bundled_model_is_made_from_two_folders_and_what_is_done_is_not_done_again(program, tmp_path):
+def test_the_bundled_model_is_made_from_two_folders_and_what_is_done_is_not_done_again(
+    program, skinlesion, tmp_path
+):
     import make_images
 
     for number, name in enumerate(("one", "two")):
@@ -133,6 +135,28 @@ def test_the_bundled_model_is_made_from_two_folders_and_what_is_done_is_not_done
     assert [m["name"] for m in ensemble["body"]["members"]] == ["tiny-fold0", "tiny-fold1"]
     table = next((tmp_path / "packed/ensemble").glob("predictions-val.table-*.csv")).read_text()
     assert (table.count("GEN_0"), table.count("OWN_0")) == (70, 70)
+    # Another workspace gets the folds of this model, which are not those of its own seed.
+    other = tmp_path / "other"
+    own = ("--split", "kfold", "--folds", "2", "--seed", "9", "-w", other)
+    assert skinlesion("download", "--from", tmp_path / "one", *own).returncode == 0
+
+    def folds(text):
+        rows = {row["id"]: row["fold"] for row in csv.DictReader(text.splitlines())}
+        return {identity: fold for identity, fold in rows.items() if identity.startswith("GEN_")}
+
+    def folds_of_workspace():
+        return folds((other / "dataset" / split_table(other)).read_text())
+
+    assert folds_of_workspace() != folds(table)
+    given = program("bundled_model/same_folds.py", "packed", "--workspace", "other", cwd=tmp_path)
+    assert given.returncode == 0, given.stderr
+    assert folds_of_workspace() == folds(table)
+    assert skinlesion("info", "-w", other).returncode == 0
+
+
+def split_table(workspace):
+    """Name of the table that the split of the workspace states."""
+    return json.loads((workspace / "dataset/split.json").read_text())["payloads"]["table"]["file"]
 
 
 def test_shrunk_images_keep_names_labels_and_aspect_ratio(program, tmp_path):

@@ -22,7 +22,7 @@ def compiled(network: nn.Module) -> Callable[..., torch.Tensor]:
 
 def not_compiled(error: BaseException) -> SkinLesionError | None:
     """What to tell the user where torch could not compile the network; None for every other error."""
-    # Importing it takes a second, and it is there where something was compiled.
+    # Importing it takes a second; where something was compiled, it is loaded already.
     from torch._dynamo.exc import TorchDynamoException
 
     if not isinstance(error, TorchDynamoException):

@@ -105,6 +105,8 @@ class Trainer:
         if self.device.type == "cuda":
             # The sizes of batches stay the same over many steps: the fastest kernels are worth finding.
             torch.backends.cudnn.benchmark = True
+            # As torch has it, and alike for all folds: predicting the held-out images of one switches it off.
+            torch.backends.cudnn.allow_tf32 = True
 
     @property
     def evaluated(self) -> nn.Module:

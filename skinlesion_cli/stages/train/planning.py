@@ -120,7 +120,7 @@ def note_idle_gpus(job: Job) -> None:
             f"timed on one of {n_gpus} GPUs; a training uses all of them whose number divides the batch size"
             if job.settings.dry_run
             else f"one of {n_gpus} GPUs is used. For all of them: accelerate launch -m skinlesion_cli train "
-            "... (the batch size is that of all processes together)"
+            "... (the batch size is that of all processes together and has to be a multiple of their number)"
         )
 
 
