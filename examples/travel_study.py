@@ -5,7 +5,8 @@
 
 The workspace holds both sources, split into folds. A fifth of the home lesions (fold 0) is held out; the
 network never sees an image of the other source. Every variant changes one thing in the recipe
-`examples/bundled_model/two-sources.yaml` with a short budget. Runs are the project's own `train` command,
+`examples/bundled_model/two-sources.yaml` with a short budget (`--set` changes a setting of all that do not
+set it themselves). Runs are the project's own `train` command,
 each in a folder of its own under `--folder`, and resume where they were stopped; `--jobs` runs several side
 by side. The table has, with 95 % intervals over lesions, balanced accuracy and the area under the curve of
 melanoma at home, and away the latter and the balanced accuracy over the classes that both sources have; the
@@ -52,8 +53,8 @@ class Variant:
     arch: str = "efficientnet_lite0"
     seed: int = 1
     views: str = "zoom"
-    # Judges the predictions of another variant, with other views.
-    trained_as: str | None = None
+    # Trains nothing: judges the mean of the probabilities of these variants.
+    mean_of: tuple[str, ...] = ()
 
 
 def _omits(*groups: str) -> Variant:
@@ -78,8 +79,10 @@ VARIANTS: dict[str, Variant] = {
     "96, then 128 px": Variant(("progressive_sizes_px=[[0.0, 96], [0.8, 128]]", "input_size_px=128")),
     "160, then 192 px": Variant(("progressive_sizes_px=[[0.0, 160], [0.8, 192]]", "input_size_px=192")),
     "efficientnet_lite2": Variant(arch="efficientnet_lite2"),
-    "one view": Variant(views="none", trained_as="base"),
-    "views d4": Variant(views="d4", trained_as="base"),
+    "two of a kind: base, seeds 1 and 2": Variant(mean_of=("base", "base, seed 2")),
+    "two kinds: base and efficientnet_lite2": Variant(mean_of=("base", "efficientnet_lite2")),
+    "one view": Variant(views="none", mean_of=("base",)),
+    "views d4": Variant(views="d4", mean_of=("base",)),
 }
 
 
@@ -95,7 +98,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these variants alone")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--collect", action="store_true", help="train nothing, print the table")
-    parser.add_argument("--set", action="append", default=[], help="a setting for all runs")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        help="a setting for all variants that do not change it themselves",
+    )
     parser.add_argument("options", nargs="*", help="after --: options for every `skinlesion train`")
     options = parser.parse_args()
     unknown = sorted(set(options.only or ()) - set(VARIANTS))
@@ -105,7 +113,7 @@ def main() -> None:
     if not options.collect:
         dataset = _dataset(options)
         with ThreadPoolExecutor(options.jobs) as pool:
-            to_train = [name for name in names if VARIANTS[name].trained_as is None]
+            to_train = [name for name in names if not VARIANTS[name].mean_of]
             for _ in pool.map(lambda name: _train(options, dataset, name), to_train):
                 pass
     print(table(options, names))
@@ -144,7 +152,7 @@ def _train(options: argparse.Namespace, dataset: Path, name: str) -> None:
     workspace.root.mkdir(parents=True, exist_ok=True)
     if not workspace.dataset.exists():
         workspace.dataset.symlink_to(dataset.resolve())
-    settings = (*BASE, *variant.settings, *options.set)
+    settings = (*BASE, *options.set, *variant.settings)
     command = [
         *(sys.executable, "-m", "skinlesion_cli", "train", "--arch", variant.arch, "--recipe", str(RECIPE)),
         *("--workspace", str(workspace.root), "--epochs", str(options.epochs), "--seed", str(variant.seed)),
@@ -174,11 +182,14 @@ def table(options: argparse.Namespace, names: list[str]) -> str:
     reference: list[np.ndarray] | None = None
     for name in names:
         variant = VARIANTS[name]
-        workspace = _workspace(options, variant.trained_as or name)
-        paths = [workspace.predictions(variant.arch, part) for part in ("val", "test")]
-        if not all(path.exists() for path in paths):
+        members = variant.mean_of or (name,)
+        paths = {
+            part: [_workspace(options, member).predictions(VARIANTS[member].arch, part) for member in members]
+            for part in ("val", "test")
+        }
+        if not all(path.exists() for part in paths.values() for path in part):
             continue
-        home, away = (Predictions.load(path) for path in paths)
+        home, away = ([Predictions.load(path) for path in paths[part]] for part in ("val", "test"))
         figures = [
             *_resampled(home, variant.views, (_bacc, _auc_mel)),
             *_resampled(away, variant.views, (_auc_mel, _bacc)),
@@ -197,14 +208,21 @@ def _cell(values: np.ndarray) -> str:
     return f"{values[0]:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _resampled(predictions: Predictions, views: str, measures: tuple) -> list[np.ndarray]:
-    """Each measure on all images, then on resampled lesions, the same ones for every variant."""
-    order = [predictions.views.index(view) for view in MODES[views]]
-    probabilities = predictions.view_probabilities[:, order].mean(axis=1)
-    labels = np.array([ISIC2018.index[label] for label in predictions.table["label"]])
-    lesions = predictions.table["lesion_id"].where(
-        predictions.table["lesion_id"] != "", predictions.table["id"]
+def _resampled(members: list[Predictions], views: str, measures: tuple) -> list[np.ndarray]:
+    """Each measure of the mean of the members, on all images, then on resampled lesions, the same ones for
+    every variant."""
+    table = members[0].table
+    if any(not member.table["id"].equals(table["id"]) for member in members):
+        raise SystemExit("the variants predict other images, or in another order; train them again")
+    probabilities = np.mean(
+        [
+            member.view_probabilities[:, [member.views.index(view) for view in MODES[views]]].mean(axis=1)
+            for member in members
+        ],
+        axis=0,
     )
+    labels = np.array([ISIC2018.index[label] for label in table["label"]])
+    lesions = table["lesion_id"].where(table["lesion_id"] != "", table["id"])
     rows_of = list(pd.Series(range(len(labels))).groupby(lesions.to_numpy()).indices.values())
     generator = np.random.default_rng(0)
     results = [[measure(labels, probabilities) for measure in measures]]

@@ -21,6 +21,8 @@ from threading import Event, Semaphore, Thread
 from time import sleep
 from typing import Final, Generic, TypeVar
 
+from skinlesion_cli.errors import UsageError
+
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
@@ -133,6 +135,26 @@ def available_cores() -> int:
     """
     cores, limit = affinity_cores(), container_cores()
     return cores if limit is None else max(1, min(cores, int(limit)))
+
+
+def started_processes(name: str) -> int:
+    """How many processes torchrun, or another launcher, says that it has started: 1 where it says nothing.
+
+    Parameters
+    ----------
+    name : the variable that it sets: WORLD_SIZE for all machines, LOCAL_WORLD_SIZE for this one.
+
+    Raises
+    ------
+    UsageError : it is no count.
+    """
+    text = os.environ.get(name, "1")
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UsageError(
+            f"the environment variable {name} is no number of processes: {text!r}",
+            "torchrun and accelerate launch set it; unset it otherwise.",
+        )
+    return int(text)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from skinlesion_cli import parallel
 from skinlesion_cli.parallel import ReadAhead, in_order
+from tests.support.command_line import assert_refused, run
 
 # Against hanging only.
 PATIENCE_S = 60.0
@@ -177,3 +178,9 @@ def test_the_load_of_other_programs_is_what_runs_now(
     (tmp_path / "loadavg").write_text(text)
     monkeypatch.setattr(parallel, "_LOAD", tmp_path / "loadavg")
     assert parallel.busy_cores(pause_s=0.0) == busy
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "two", "1.5", "\u00b2"])
+def test_what_is_no_number_of_processes_is_refused_by_name(text: str, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", text)
+    assert_refused(run("train", "--dry-run"), 2, "LOCAL_WORLD_SIZE is no number of processes")

@@ -20,7 +20,7 @@ from skinlesion_cli.artifacts.workspace import DEFAULT_FOLDER
 from skinlesion_cli.cli import boundary, choices, options, render
 from skinlesion_cli.cli.boundary import Invocation
 from skinlesion_cli.cli.narrow import NarrowHelp
-from skinlesion_cli.parallel import available_cores, library_threads
+from skinlesion_cli.parallel import available_cores, library_threads, started_processes
 from skinlesion_cli.taxonomy import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -118,8 +118,12 @@ def command(
                 silent=distributed and not is_first_process(os.environ),
             )
             workspace = arguments.get("workspace") if takes_workspace else None
-            with _library_threads(threads):
-                boundary.guarded(invocation, lambda: _run(function(**arguments), invocation, workspace))
+
+            def work() -> None:
+                with _library_threads(threads):
+                    _run(function(**arguments), invocation, workspace)
+
+            boundary.guarded(invocation, work)
 
         shared = [options.WORKSPACE] if takes_workspace else []
         shared += [options.JSON, options.QUIET, options.DEBUG]
@@ -140,7 +144,7 @@ def _library_threads(threads: str) -> AbstractContextManager[None]:
     """Set before anything heavy is loaded: libraries read it once."""
     if threads == "as set":
         return nullcontext()
-    beside = max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    beside = started_processes("LOCAL_WORLD_SIZE")
     return library_threads(1 if threads == "one" else max(available_cores() // beside, 1))
 
 

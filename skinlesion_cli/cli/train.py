@@ -69,7 +69,10 @@ Tensorboard = Annotated[bool, Option("--tensorboard", help="Also log to models/A
 Log = Annotated[list[str] | None, one_of("--log", help=LOG_HELP, known="stages.train.tracking.CLIENTS")]
 Half = Annotated[bool, Option("--half", help=HALF_HELP)]
 Compile = Annotated[bool, Option("--compile", help=COMPILE_HELP)]
-Fresh = Annotated[bool, Option("--fresh", help="Start over instead of resuming an interrupted run.")]
+Fresh = Annotated[
+    bool,
+    Option("--fresh", help="Start over. If it is interrupted, the same command without --fresh resumes it."),
+]
 
 
 @command("train", example=EXAMPLE, section="Pipeline", distributed=True, threads="all")

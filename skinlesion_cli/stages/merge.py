@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from heapq import merge as merge_sorted
 from pathlib import Path
@@ -16,6 +17,9 @@ from skinlesion_cli.inference.prediction import Prediction, codes_of, table_with
 from skinlesion_cli.inference.summary import Tally
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, counted
+
+# Files that a process has open beside the shards: streams, libraries, the output.
+_OTHER_OPEN_FILES = 64
 
 
 class MergeSettings(StageSettings):
@@ -49,6 +53,7 @@ def run(settings: MergeSettings, reporter: Reporter) -> StageResult:
     total, columns = run_of.pop("inputs")["count"], run_of["columns"]
     table, tally = table_with(columns), Tally(codes_of(columns))
     _refuse_unfinished_predictions(settings.output)
+    _allow_open_files(len(records) + _OTHER_OPEN_FILES)
     with (
         prediction_file.open_partial(
             settings.output, kind, table, run_of, resume=False, overwrite=True
@@ -113,6 +118,21 @@ def _refuse_unfinished_predictions(output: Path) -> None:
             f"{partial} holds the rows of an unfinished run of predict",
             "Finish it with --resume, or choose another --output.",
         )
+
+
+def _allow_open_files(n_files: int) -> None:
+    """Raise the soft limit of open files: every shard has a row to compare, and many systems allow 1,024.
+
+    The hard limit stays. Where it is too low, opening a shard says so.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n_files if hard == resource.RLIM_INFINITY else min(n_files, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _rows(path: Path, kind: str, table: ColumnSet) -> Iterator[Row]:

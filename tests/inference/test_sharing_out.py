@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -53,6 +54,32 @@ def test_shards_merge_to_the_same_bytes(
     torn = skinlesion("merge", *parts, "-o", tmp_path / "all.csv")
     assert torn.returncode == 4
     assert (tmp_path / "all.csv").read_bytes() == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its limit of open files is no setting of a process")
+def test_more_shards_are_merged_than_files_may_be_open(
+    skinlesion, tiny_workspace: Path, images: Path, tmp_path: Path, whole: bytes
+):
+    done = skinlesion(
+        "predict", images, "-o", tmp_path / "all.csv", "-w", tiny_workspace, "--shard", "1/1", "--batch", "3"
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "all.csv.shard").read_text("utf-8"))
+    header, *rows = (tmp_path / "all.csv").read_bytes().splitlines(keepends=True)
+    parts = [tmp_path / f"part-{index}.csv" for index in range(1, len(rows) + 1)]
+    for index, (part, row) in enumerate(zip(parts, rows, strict=True), 1):
+        part.write_bytes(header + row)
+        Path(f"{part}.shard").write_text(json.dumps(record | {"shard": [index, len(rows)]}), encoding="utf-8")
+    command = [sys.executable, "-m", "skinlesion_cli", "merge", *parts, "-o", tmp_path / "merged.csv"]
+    merged = subprocess.run(
+        ["sh", "-c", f'ulimit -Sn {len(rows)}; exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert merged.returncode == 0, merged.stderr
+    assert (tmp_path / "merged.csv").read_bytes() == whole
 
 
 def test_local_processes_write_the_same_bytes(

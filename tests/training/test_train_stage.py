@@ -563,3 +563,32 @@ def test_tensorboard_logs_every_epoch(config):
     assert [event.step for event in log.Scalars("val_bacc")] == [1, 2]
     history = pd.read_csv(Workspace(config.workspace).history("tiny"))
     assert [event.value for event in log.Scalars("val_loss")] == pytest.approx(history["val_loss"].tolist())
+
+
+def test_a_training_begun_again_is_resumed_without_being_asked_to_start_over(config, monkeypatch):
+    workspace, said = Workspace(config.workspace), Said()
+    train.run(config, SilentReporter())
+    other = config.replace(seed=7)
+    whole = other.replace(workspace=config.workspace.with_name("whole"))
+    shutil.copytree(config.workspace, whole.workspace)
+    train.run(whole.replace(fresh=True), SilentReporter())
+    save = fitting._save
+
+    def save_and_fail(job, trainer):
+        save(job, trainer)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "_save", save_and_fail)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(other.replace(fresh=True), SilentReporter())
+    former = Checkpoint.load(workspace.checkpoint("tiny"))
+    assert former.seed == config.seed
+    # Settings that neither the network nor what is unfinished was trained with are refused as before.
+    with pytest.raises(ArtifactError, match="trained with other settings"):
+        train.run(config.replace(seed=8), SilentReporter())
+    train.run(other, said)
+    assert any(note.startswith("resuming at epoch") for note in said.notes)
+    resumed = Checkpoint.load(workspace.checkpoint("tiny"))
+    assert resumed.weights == Checkpoint.load(Workspace(whole.workspace).checkpoint("tiny")).weights
+    assert not workspace.training_state("tiny").exists()

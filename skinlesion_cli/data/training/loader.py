@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from skinlesion_cli.data.training.augmentation import Augmentation
 from skinlesion_cli.data.training.batch_augmentation import BatchAugmentation, draw_uniforms
 from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
 from skinlesion_cli.data.training.transfer import to_device
-from skinlesion_cli.parallel import available_cores
+from skinlesion_cli.parallel import available_cores, started_processes
 
 # Batches that are copied to a GPU before they are needed.
 STEPS_AHEAD = 3
@@ -250,5 +249,5 @@ def default_workers() -> int:
     """Number of loader processes: one core is left for the network;
     training processes share the machine's cores.
     """
-    cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = available_cores() // started_processes("LOCAL_WORLD_SIZE")
     return max(1, min(8, cores - 1))

@@ -7,7 +7,6 @@ in all of them. Batch norm computes its statistics from the share of its own pro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from skinlesion_cli.errors import SkinLesionError, UsageError
 from skinlesion_cli.models.devices import resolve_device
+from skinlesion_cli.parallel import started_processes
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def join_processes(device_name: str) -> tuple[Distributed, torch.device]:
         or several processes on a device that supports only one.
     """
     device = resolve_device(device_name)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if started_processes("WORLD_SIZE") == 1:
         return Distributed(), device
     if device.type == "mps":
         raise UsageError(

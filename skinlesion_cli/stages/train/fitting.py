@@ -227,11 +227,7 @@ def _saved_state(job: Job) -> TrainingState | None:
     if not path.exists():
         return None
     state = TrainingState.load(path)
-    try:
-        stored_identity = json.loads(state.identity)
-    except ValueError:
-        stored_identity = {}
-    changed = differences(stored_identity, job.identity())
+    changed = _differs(state, job)
     if changed:
         raise ArtifactError(
             f"models/{job.name} holds an unfinished training with other settings: {name_items(changed)}",
@@ -240,15 +236,33 @@ def _saved_state(job: Job) -> TrainingState | None:
     return state
 
 
+def _differs(state: TrainingState, job: Job) -> list[str]:
+    """The settings that the interrupted training does not share with this job."""
+    try:
+        stored_identity = json.loads(state.identity)
+    except ValueError:
+        stored_identity = {}
+    return differences(stored_identity, job.identity())
+
+
+def _is_begun_again(job: Job) -> bool:
+    """Whether this training was started with `--fresh` and interrupted: the checkpoint is the former one."""
+    path = job.workspace.training_state(job.name)
+    try:
+        return path.exists() and not _differs(TrainingState.load(path), job)
+    except ArtifactError:
+        return False
+
+
 def finished(job: Job) -> Checkpoint | None:
-    """The checkpoint of this job, if it was trained before.
+    """The checkpoint of this job, if it was trained before and is not being replaced.
 
     Raises
     ------
     ArtifactError : there is a checkpoint that was trained with other settings, which are named.
     """
     path = job.workspace.checkpoint(job.name)
-    if job.settings.fresh or not path.exists():
+    if job.settings.fresh or not path.exists() or _is_begun_again(job):
         return None
     stored = Checkpoint.load(path)
     changed = differences(identity_of(stored), job.identity())
