@@ -32,6 +32,26 @@ def commands(work: Path) -> dict[str, list[str]]:
     stored = work / "stored"
     if not stored.exists():
         made_workspace.make(stored, n_lesions=2000)
+    labelled = work / "labelled"
+    if not (labelled / "dataset" / "split.json").exists():
+        sys.path.insert(0, str(ROOT / "examples"))
+        import make_images
+
+        make_images.make(work / "labelled-images", 150, seed=3, width=300, height=225, official=True)
+        source = ["--from", str(work / "labelled-images"), "--split", "grouped", "-w", str(labelled)]
+        wall_s(["download", *source], work)
+    train = [
+        "train",
+        "--arch",
+        "efficientnet_lite0",
+        "--weights",
+        "none",
+        "--recipe",
+        "fast",
+        "--epochs",
+        "1",
+    ]
+    train += ["--epochs", "1", "-w", str(labelled)]
     networks = ["-w", str(workspace(work / "networks", [("efficientnet_lite0", 128)] * 3))]
     own, some, out = ["-w", str(stored)], str(images(work / "images", 24)[0].parent), str(work / "out")
     return {
@@ -47,6 +67,8 @@ def commands(work: Path) -> dict[str, list[str]]:
             "gradcam++",
         ],
         "export": ["export", "--member", "efficientnet_lite0-fold0", *networks],
+        "train": [*train, "--fresh"],
+        "train --dry-run": [*train, "--fresh", "--dry-run"],
         "ensemble": ["ensemble", *own],
         "calibrate": ["calibrate", *own],
         "evaluate": ["evaluate", *own],

@@ -102,7 +102,7 @@ def test_readers_for_a_while(tmp_path: Path) -> None:
     """SKINLESION_FUZZ_SECONDS says for how long, at most five minutes;
     other seeds than the short test above.
     """
-    seconds = min(300.0, float(os.environ.get("SKINLESION_FUZZ_SECONDS", "60")))
+    seconds = min(300.0, float(os.environ.get("SKINLESION_FUZZ_SECONDS", "30")))
     findings = fuzzed(tmp_path / "findings.json", "--seconds", seconds, "--seed", 1)
     assert sum(findings["executions"].values()) > 100
     assert findings["defects"] == {}
