@@ -3,10 +3,10 @@
     python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017
     python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017 --collect
 
-The workspace holds both sources, split into folds. A fifth of the home lesions (fold 0) is held out; the
-network never sees an image of the other source. Every variant changes one thing in the recipe
-`examples/bundled_model/two-sources.yaml` with a short budget (`--set` changes a setting of all that do not
-set it themselves). Runs are the project's own `train` command,
+The workspace holds both sources, split into folds. The home lesions of fold 0 are held out; the network never
+sees an image of the other source, of which images are left out whose class does not occur at home. Every
+variant changes one thing in the recipe `examples/bundled_model/two-sources.yaml` with a short budget; `--set`
+changes a setting of all variants that do not set it themselves. Runs are the project's own `train` command,
 each in a folder of its own under `--folder`, and resume where they were stopped; `--jobs` runs several side
 by side. The table has, with 95 % intervals over lesions, balanced accuracy and the area under the curve of
 melanoma at home, and away the latter and the balanced accuracy over the classes that both sources have; the
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True, help="where the dataset of both sources is")
     parser.add_argument("--home", required=True, help="source to train on")
     parser.add_argument("--away", required=True, help="source to judge on")
+    parser.add_argument("--away-images", type=int, help="judge on at most so many of them, seed 0")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "travel")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--only", nargs="+", help="these variants alone")
@@ -133,10 +134,16 @@ def _dataset(options: argparse.Namespace) -> Path:
         elif not path.name.startswith("split"):
             shutil.copy2(path, folder)
     folds = Split.load(source.split, manifest).table
-    origin = manifest.rows(folds["id"].tolist())["source"].to_numpy()
+    known = manifest.rows(folds["id"].tolist())
+    origin, labels = known["source"].to_numpy(), known["label"].to_numpy()
+    at_home = origin == options.home
+    # Of the other source, the classes that a network trained at home can know.
+    away = np.flatnonzero((origin == options.away) & np.isin(labels, np.unique(labels[at_home])))
+    if options.away_images and len(away) > options.away_images:
+        away = np.random.default_rng(0).choice(away, options.away_images, replace=False)
     part = np.where(folds["fold"] == "0", "val", "train")
-    part = np.where(origin == options.away, "test", part)
-    rows = folds.assign(part=part, fold="")[np.isin(origin, [options.home, options.away])]
+    part[away] = "test"
+    rows = folds.assign(part=part, fold="").iloc[np.union1d(np.flatnonzero(at_home), away)]
     split = Split(rows.reset_index(drop=True), strategy=f"{options.home} to {options.away}", seed=0)
     split.save(folder / "split.json", manifest)
     return folder
@@ -235,6 +242,8 @@ def _resampled(members: list[Predictions], views: str, measures: tuple) -> list[
 
 def _auc_mel(labels: np.ndarray, probabilities: np.ndarray) -> float:
     melanoma = labels == ISIC2018.index["MEL"]
+    if melanoma.all() or not melanoma.any():
+        return float("nan")
     return float(roc_auc_score(melanoma, probabilities[:, ISIC2018.index["MEL"]]))
 
 

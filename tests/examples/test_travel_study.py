@@ -1,0 +1,106 @@
+"""The study of travel: what is held out, what is away, and means of several networks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import make_images
+import numpy as np
+import pandas as pd
+import pytest
+import travel_study as study
+
+from skinlesion_cli.artifacts.manifest import Manifest
+from skinlesion_cli.artifacts.predictions import Predictions
+from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.workspace import Workspace
+from tests.support.class_lists import ISIC2018
+from tests.support.command_line import run
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 lesions of seven classes; from elsewhere, those of 90 others that have one of three classes."""
+    folder = tmp_path_factory.mktemp("sources")
+    make_images.make(folder / "home", 120, seed=1, width=40, height=30, official=True)
+    make_images.make(folder / "all", 90, seed=2, width=40, height=30, official=True)
+    (truth,) = (folder / "all").rglob("*GroundTruth*.csv")
+    labels = pd.read_csv(truth).set_index("image").idxmax(axis=1)
+    shared = labels[labels.isin(["MEL", "NV", "BKL"])]
+    (folder / "away").mkdir()
+    for identity in shared.index:
+        (image,) = (folder / "all").rglob(f"{identity}.*")
+        image.rename(folder / "away" / f"away-{image.name}")
+    shared.index = "away-" + shared.index
+    shared.rename_axis("image").rename("label").to_csv(folder / "away" / "labels.csv")
+    workspace = ("-w", folder / "ws")
+    download = (
+        "download",
+        "--from",
+        folder / "home",
+        "--split",
+        "kfold",
+        "--folds",
+        3,
+        "--source-name",
+        "home",
+    )
+    assert run(*download, *workspace).exit_code == 0
+    done = run("download", "--from", folder / "away", "--append", "--source-name", "away", *workspace)
+    assert done.exit_code == 0, done.output
+    return folder / "ws"
+
+
+def dataset(both: Path, folder: Path, home: str, away: str, most: int | None = None) -> pd.DataFrame:
+    options = argparse.Namespace(workspace=both, folder=folder, home=home, away=away, away_images=most)
+    made = study._dataset(options)
+    manifest = Manifest.load(made / "manifest.json")
+    rows = Split.load(made / "split.json", manifest).table
+    known = manifest.rows(rows["id"].tolist())
+    return rows.assign(source=known["source"].to_numpy(), label=known["label"].to_numpy())
+
+
+def test_the_other_source_is_judged_and_never_trained_on(both: Path, tmp_path: Path) -> None:
+    folds = Split.load(Workspace(both).split, Manifest.load(Workspace(both).manifest)).table
+    fold_of = dict(zip(folds["id"], folds["fold"], strict=True))
+    rows = dataset(both, tmp_path, "home", "away")
+    assert set(rows["source"][rows["part"] == "test"]) == {"away"}
+    assert set(rows["source"][rows["part"] != "test"]) == {"home"}
+    held_out = rows[rows["part"] == "val"]["id"].map(fold_of)
+    assert set(held_out) == {"0"}
+    assert set(rows[rows["part"] == "train"]["id"].map(fold_of)) == {"1", "2"}
+    assert len(rows) == len(folds)
+
+
+def test_classes_that_home_does_not_have_are_not_judged(both: Path, tmp_path: Path) -> None:
+    rows = dataset(both, tmp_path, "away", "home", most=20)
+    judged = rows[rows["part"] == "test"]
+    assert set(judged["source"]) == {"home"}
+    assert set(judged["label"]) <= {"MEL", "NV", "BKL"}
+    assert len(judged) == 20
+
+
+def stored(probabilities: list[list[float]]) -> Predictions:
+    table = pd.DataFrame(
+        {"id": ["a", "b", "c", "d"], "lesion_id": ["1", "1", "", "2"], "label": ["MEL", "NV", "MEL", "NV"]}
+    ).assign(fold="")
+    views = np.zeros((4, 4, 7), np.float32)
+    views[:, :, :2] = np.array(probabilities, np.float32)[:, None]
+    names = study.MODES["flips"]
+    return Predictions(table, views, names, source="efficientnet_lite0", part="val", classes=ISIC2018)
+
+
+def test_a_mean_of_networks_is_judged_as_one() -> None:
+    one = stored([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    other = stored([[0.9, 0.1], [0.4, 0.6], [0.9, 0.1], [0.3, 0.7]])
+    measures = (study._bacc, study._auc_mel)
+    # One melanoma of two is missed: (1/2 + 1) / 2; it has the lowest value of all: 2 of 4 pairs are in order.
+    alone = [values[0] for values in study._resampled([one], "flips", measures)]
+    assert alone == [pytest.approx(0.75), pytest.approx(0.5)]
+    # Together it has 0.55.
+    assert [values[0] for values in study._resampled([one, other], "flips", measures)] == [1.0, 1.0]
+    moved = stored([[0.9, 0.1]] * 4)
+    moved.table["id"] = ["d", "c", "b", "a"]
+    with pytest.raises(SystemExit, match="in another order"):
+        study._resampled([one, moved], "flips", measures)
