@@ -2,9 +2,11 @@
 
     python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017
     python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017 --collect
+    python examples/travel_study.py --workspace skinlesion-workspace --home isic2018 --away isic2017 --both
 
 The workspace holds both sources, split into folds. The home lesions of fold 0 are held out; the network never
-sees an image of the other source, of which images are left out whose class does not occur at home. Every
+sees an image of the other source, of which images are left out whose class does not occur at home. With
+`--both` it is trained on the other source as well, and judged on the lesions of fold 0 of each. Every
 variant changes one thing in the recipe `examples/bundled_model/two-sources.yaml` with a short budget; `--set`
 changes a setting of all variants that do not set it themselves. Runs are the project's own `train` command,
 each in a folder of its own under `--folder`, and resume where they were stopped; `--jobs` runs several side
@@ -21,20 +23,26 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from PIL import Image
 from sklearn.metrics import recall_score, roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
+from view_study import in_white_light  # noqa: E402
+
+from skinlesion_cli.artifacts.files import sha256_file  # noqa: E402
 from skinlesion_cli.artifacts.manifest import Manifest  # noqa: E402
 from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.split import Split  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
+from skinlesion_cli.data.reading.images import read_image  # noqa: E402
 from skinlesion_cli.inference.tta import MODES  # noqa: E402
 from skinlesion_cli.taxonomy import shipped  # noqa: E402
 
@@ -53,6 +61,8 @@ class Variant:
     arch: str = "efficientnet_lite0"
     seed: int = 1
     views: str = "zoom"
+    # Trains and predicts in white light by shades of grey.
+    white: bool = False
     # Trains nothing: judges the mean of the probabilities of these variants.
     mean_of: tuple[str, ...] = ()
 
@@ -75,6 +85,8 @@ VARIANTS: dict[str, Variant] = {
     "mixup 0.2": Variant(("mixup_alpha=0.2",)),
     "CutMix 1.0": Variant(("cutmix_alpha=1.0",)),
     "class weights, no logit adjustment": Variant(("logit_adjustment=0.0", "loss_weight_power=0.5")),
+    "sources alike": Variant(("sampler_source_power=1.0",)),
+    "white light": Variant(white=True),
     "no class balance": Variant(("logit_adjustment=0.0", "sampler=uniform")),
     "96, then 128 px": Variant(("progressive_sizes_px=[[0.0, 96], [0.8, 128]]", "input_size_px=128")),
     "160, then 192 px": Variant(("progressive_sizes_px=[[0.0, 160], [0.8, 192]]", "input_size_px=192")),
@@ -94,6 +106,7 @@ def main() -> None:
     parser.add_argument("--home", required=True, help="source to train on")
     parser.add_argument("--away", required=True, help="source to judge on")
     parser.add_argument("--away-images", type=int, help="judge on at most so many of them, seed 0")
+    parser.add_argument("--both", action="store_true", help="train on both, judge on fold 0 of each")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "travel")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--only", nargs="+", help="these variants alone")
@@ -112,28 +125,39 @@ def main() -> None:
         parser.error(f"no such variant: {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
     names = options.only or list(VARIANTS)
     if not options.collect:
-        dataset = _dataset(options)
+        white = {VARIANTS[name].white for name in names if not VARIANTS[name].mean_of}
+        datasets = {kind: _dataset(options, white=kind) for kind in sorted(white)}
         with ThreadPoolExecutor(options.jobs) as pool:
             to_train = [name for name in names if not VARIANTS[name].mean_of]
-            for _ in pool.map(lambda name: _train(options, dataset, name), to_train):
+            for _ in pool.map(lambda name: _train(options, datasets[VARIANTS[name].white], name), to_train):
                 pass
     print(table(options, names))
 
 
-def _dataset(options: argparse.Namespace) -> Path:
-    """The dataset: home lesions of fold 0 validate, the others train, and the other source tests."""
-    folder: Path = options.folder / f"dataset-{options.home}-to-{options.away}"
+def _title(options: argparse.Namespace) -> str:
+    return f"{options.home} {'and' if options.both else 'to'} {options.away}"
+
+
+def _dataset(options: argparse.Namespace, *, white: bool = False) -> Path:
+    """The dataset: home lesions of fold 0 validate, the others train, and the other source tests, or fold 0
+    of it if the others of its lesions train too."""
+    name = "-".join(["dataset", *_title(options).split(), *["white"] * white])
+    folder: Path = options.folder / name
     if (folder / "split.json").exists():
         return folder
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     source = Workspace(options.workspace)
     manifest = Manifest.load(source.manifest)
-    for path in source.dataset.iterdir():
-        if path.name == "images":
-            (folder / path.name).symlink_to(path.resolve())
-        elif not path.name.startswith("split"):
-            shutil.copy2(path, folder)
     folds = Split.load(source.split, manifest).table
+    for path in source.dataset.iterdir():
+        if not path.name.startswith(("split", "images", *["manifest"] * white)):
+            shutil.copy2(path, folder)
+    if white:
+        _in_white_light(manifest, source.images, folder / "images").save(folder / "manifest.json")
+        manifest = Manifest.load(folder / "manifest.json")
+    else:
+        (folder / "images").symlink_to(source.images.resolve())
     known = manifest.rows(folds["id"].tolist())
     origin, labels = known["source"].to_numpy(), known["label"].to_numpy()
     at_home = origin == options.home
@@ -141,17 +165,33 @@ def _dataset(options: argparse.Namespace) -> Path:
     away = np.flatnonzero((origin == options.away) & np.isin(labels, np.unique(labels[at_home])))
     if options.away_images and len(away) > options.away_images:
         away = np.random.default_rng(0).choice(away, options.away_images, replace=False)
-    part = np.where(folds["fold"] == "0", "val", "train")
-    part[away] = "test"
+    held_out = (folds["fold"] == "0").to_numpy()
+    part = np.where(held_out, "val", "train")
+    part[away if not options.both else away[held_out[away]]] = "test"
     rows = folds.assign(part=part, fold="").iloc[np.union1d(np.flatnonzero(at_home), away)]
-    split = Split(rows.reset_index(drop=True), strategy=f"{options.home} to {options.away}", seed=0)
+    split = Split(rows.reset_index(drop=True), strategy=_title(options), seed=0)
     split.save(folder / "split.json", manifest)
     return folder
 
 
+def _in_white_light(manifest: Manifest, images: Path, folder: Path) -> Manifest:
+    """Copies of the images in white light, and their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def copied(identity: str, file: str) -> tuple[str, str]:
+        path = folder / f"{identity}.png"
+        Image.fromarray(in_white_light(read_image((images / file).read_bytes()))).save(path, compress_level=1)
+        return path.name, sha256_file(path)
+
+    known = zip(manifest.table["id"], manifest.table["file"], strict=True)
+    made = Parallel(n_jobs=-1, prefer="threads")(delayed(copied)(*row) for row in known)
+    files, hashes = zip(*made, strict=True)
+    return replace(manifest, table=manifest.table.assign(file=files, sha256=hashes), artifact=None)
+
+
 def _workspace(options: argparse.Namespace, name: str) -> Workspace:
     safe = "".join(c if c.isalnum() else "-" for c in name)
-    return Workspace(options.folder / f"{options.home}-to-{options.away}-{safe}")
+    return Workspace(options.folder / "-".join([*_title(options).split(), safe]))
 
 
 def _train(options: argparse.Namespace, dataset: Path, name: str) -> None:
@@ -180,7 +220,7 @@ def _search_path() -> str:
 def table(options: argparse.Namespace, names: list[str]) -> str:
     """All finished variants as a Markdown table."""
     lines = [
-        f"{options.home} to {options.away}, {options.epochs} epochs",
+        f"{_title(options)}, {options.epochs} epochs",
         "",
         "| variant | BACC at home | AUC of MEL at home | AUC of MEL away | BACC of shared classes away "
         "| BACC at home, difference | AUC away, difference |",

@@ -42,7 +42,8 @@ def main() -> None:
         )
     # Saving checks that no lesion is in two folds.
     replace(split, table=split.table.assign(fold=folds)).save(workspace.split, manifest)
-    print(f"{workspace.split}: {folds.nunique()} folds, {dict(folds.value_counts().sort_index())} images")
+    sizes = ", ".join(str(n) for n in folds.value_counts().sort_index())
+    print(f"{workspace.split}: {folds.nunique()} folds of {sizes} images")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ class Recipe(Frozen):
     sampler: Literal["uniform", "weighted"] = "uniform"
     # Weight of a class in the sampler: count ** -power. 1 draws all classes equally often.
     sampler_power: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    # Likewise of the source that an image comes from; an image is drawn in proportion to the product of both.
+    sampler_source_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     # Weight of a class in the loss: count ** -power, scaled to a mean of 1 over the images that are drawn.
     loss_weight_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     # Times the logarithm of a class's share of the drawn images, added to its logit in the loss alone: with
@@ -159,6 +161,8 @@ class Recipe(Frozen):
             raise ValueError(
                 "field_px and harmonise_px exclude each other: both say what an image is resized to first"
             )
+        if self.sampler_source_power and self.sampler != "weighted":
+            raise ValueError("sampler_source_power needs sampler: weighted")
         if self.augmentation_omits and self.augmentation != "strong":
             raise ValueError(f"augmentation_omits belongs to augmentation: strong, not {self.augmentation}")
         if self.freeze_stages and self.freeze_from is None:

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import travel_study as study
 
+from skinlesion_cli.artifacts.files import sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
 from skinlesion_cli.artifacts.workspace import Workspace
+from skinlesion_cli.data.reading.images import read_image
 from tests.support.class_lists import ISIC2018
 from tests.support.command_line import run
 
@@ -52,8 +54,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "ws"
 
 
-def dataset(both: Path, folder: Path, home: str, away: str, most: int | None = None) -> pd.DataFrame:
-    options = argparse.Namespace(workspace=both, folder=folder, home=home, away=away, away_images=most)
+def dataset(
+    workspace: Path, folder: Path, home: str, away: str, most: int | None = None, *, both: bool = False
+) -> pd.DataFrame:
+    options = argparse.Namespace(
+        workspace=workspace, folder=folder, home=home, away=away, away_images=most, both=both
+    )
     made = study._dataset(options)
     manifest = Manifest.load(made / "manifest.json")
     rows = Split.load(made / "split.json", manifest).table
@@ -79,6 +85,38 @@ def test_classes_that_home_does_not_have_are_not_judged(both: Path, tmp_path: Pa
     assert set(judged["source"]) == {"home"}
     assert set(judged["label"]) <= {"MEL", "NV", "BKL"}
     assert len(judged) == 20
+
+
+def test_a_network_of_both_sources_is_judged_on_fold_0_of_each(both: Path, tmp_path: Path) -> None:
+    folds = Split.load(Workspace(both).split, Manifest.load(Workspace(both).manifest)).table
+    fold_of = dict(zip(folds["id"], folds["fold"], strict=True))
+    rows = dataset(both, tmp_path, "home", "away", both=True)
+    assert len(rows) == len(folds)
+    assert set(rows["source"][rows["part"] == "val"]) == {"home"}
+    assert set(rows["source"][rows["part"] == "test"]) == {"away"}
+    assert set(rows["source"][rows["part"] == "train"]) == {"home", "away"}
+    assert set(rows[rows["part"] != "train"]["id"].map(fold_of)) == {"0"}
+    assert set(rows[rows["part"] == "train"]["id"].map(fold_of)) == {"1", "2"}
+
+
+def test_images_in_white_light_have_no_cast_and_a_manifest_that_reads_them(
+    both: Path, tmp_path: Path
+) -> None:
+    options = argparse.Namespace(
+        workspace=both, folder=tmp_path, home="home", away="away", away_images=None, both=False
+    )
+    made = study._dataset(options, white=True)
+    former, manifest = Manifest.load(Workspace(both).manifest), Manifest.load(made / "manifest.json")
+    assert manifest.table["label"].tolist() == former.table["label"].tolist()
+    Split.load(made / "split.json", manifest)
+    row = manifest.table.iloc[0]
+    assert sha256_file(made / "images" / row["file"]) == row["sha256"]
+    image = read_image((made / "images" / row["file"]).read_bytes()).astype(float)
+    light = (image**6).mean(axis=(0, 1)) ** (1 / 6)
+    assert light.max() / light.min() == pytest.approx(1.0, abs=0.02)
+    before = read_image((Workspace(both).images / former.table.iloc[0]["file"]).read_bytes()).astype(float)
+    light_before = (before**6).mean(axis=(0, 1)) ** (1 / 6)
+    assert light_before.max() / light_before.min() > 1.1
 
 
 def stored(probabilities: list[list[float]]) -> Predictions:

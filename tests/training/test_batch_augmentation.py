@@ -19,6 +19,7 @@ from skinlesion_cli.data.training.loader import (
     batches,
     device_batches,
 )
+from skinlesion_cli.data.training.sampling import draw_weights
 
 CPU = torch.device("cpu")
 # Neither turned nor mirrored nor sheared, every optional change off, every amount neutral.
@@ -170,7 +171,8 @@ def test_without_all_groups_geometry_remains():
     assert len({result.numpy().tobytes() for result in results}) == 8
 
 
-PLAN = EpochPlan(seed=3, epoch=1, batch_size=6, n_draws=26, sampler_power=1.0, drop_last=False)
+BALANCED = draw_weights(np.arange(24) % 7, np.full(24, "one"), class_power=1.0)
+PLAN = EpochPlan(seed=3, epoch=1, batch_size=6, n_draws=26, draw_weights=BALANCED, drop_last=False)
 
 
 @pytest.fixture

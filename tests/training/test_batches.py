@@ -12,13 +12,13 @@ import torch
 from skinlesion_cli.data.training import loader
 from skinlesion_cli.data.training.augmentation import make_augmentation
 from skinlesion_cli.data.training.loader import EpochPlan, TrainingImages, batches
-from skinlesion_cli.data.training.sampling import epoch_order, sample_seed
+from skinlesion_cli.data.training.sampling import draw_weights, epoch_order, sample_seed
 
 COUNTS = dict.fromkeys(("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"), 10)
 
 
 def test_uniform_order_finishes_a_permutation_before_the_next():
-    order = epoch_order(np.zeros(4, dtype=np.int64), seed=1, epoch=0, power=None, n_draws=10)
+    order = epoch_order(4, seed=1, epoch=0, weights=None, n_draws=10)
     assert sorted(order[:4]) == sorted(order[4:8]) == [0, 1, 2, 3]
     assert len(order) == 10
     assert len(set(order[8:])) == 2
@@ -28,14 +28,25 @@ def test_uniform_order_finishes_a_permutation_before_the_next():
 def test_weighted_order_draws_a_class_in_proportion_to_count_to_the_power(power, share):
     # 900 and 100 images: 30 to 10 at power 1/2, half and half at power 1.
     labels = np.repeat([0, 1], [900, 100])
-    order = epoch_order(labels, seed=1, epoch=0, power=power, n_draws=40_000)
+    weights = draw_weights(labels, np.full(1000, "one"), class_power=power)
+    order = epoch_order(1000, seed=1, epoch=0, weights=weights, n_draws=40_000)
     assert (labels[order] == 1).mean() == pytest.approx(share, abs=0.01)
 
 
+def test_an_image_is_drawn_by_its_class_and_its_source():
+    # Class 0 has 4 images, class 1 has 1; source "a" has 4 images, source "b" 1.
+    labels, sources = np.array([0, 0, 0, 1, 0]), np.array(["a", "a", "a", "a", "b"])
+    by_source = draw_weights(labels, sources, class_power=0.0, source_power=1.0)
+    assert by_source.tolist() == [0.25, 0.25, 0.25, 0.25, 1.0]
+    by_both = draw_weights(labels, sources, class_power=0.5, source_power=0.5)
+    assert by_both.tolist() == [0.25, 0.25, 0.25, 0.5, 0.5]
+    order = epoch_order(5, seed=1, epoch=0, weights=by_source, n_draws=40_000)
+    assert (order == 4).mean() == pytest.approx(0.5, abs=0.01)
+
+
 def test_order_and_seeds_depend_on_seed_epoch_and_place():
-    labels = np.zeros(50, dtype=np.int64)
     orders = [
-        tuple(epoch_order(labels, seed=s, epoch=e, power=None, n_draws=50)) for s in (1, 2) for e in (0, 1)
+        tuple(epoch_order(50, seed=s, epoch=e, weights=None, n_draws=50)) for s in (1, 2) for e in (0, 1)
     ]
     assert len(set(orders)) == 4
     seeds = {sample_seed(s, e, p) for s in (1, 2) for e in (0, 1) for p in range(500)}
@@ -49,7 +60,9 @@ def images() -> TrainingImages:
     return TrainingImages(pixels=pixels, rows=np.zeros(24, dtype=np.int64), labels=np.arange(24) % 7)
 
 
-PLAN = EpochPlan(seed=3, epoch=1, batch_size=5, n_draws=24, sampler_power=1.0)
+# Of the labels that `images` has: 0, 1 and 2 four times, the others three times.
+BALANCED = draw_weights(np.arange(24) % 7, np.full(24, "one"), class_power=1.0)
+PLAN = EpochPlan(seed=3, epoch=1, batch_size=5, n_draws=24, draw_weights=BALANCED)
 
 
 def drawn(images, plan=PLAN, workers=0):
@@ -112,8 +125,8 @@ def test_every_process_has_the_same_share_of_a_smaller_last_batch(images, n_draw
 
 def test_metadata_follows_its_image_and_is_withheld_at_random(images):
     known = np.arange(1, 25, dtype=np.float32)[:, None].repeat(2, axis=1)
-    plan = replace(PLAN, sampler_power=None)
-    order = epoch_order(images.labels, seed=3, epoch=1, power=None, n_draws=24)[:20]
+    plan = replace(PLAN, draw_weights=None)
+    order = epoch_order(24, seed=3, epoch=1, weights=None, n_draws=24)[:20]
     rows = drawn(replace(images, metadata=known), plan)
     assert np.array_equal(np.concatenate([row[2] for row in rows])[:, 0], order + 1)
     half = drawn(replace(images, metadata=known, metadata_drop=0.5), plan)

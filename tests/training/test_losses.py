@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,40 +58,39 @@ def test_class_weights_weigh_each_image_by_its_class():
 
 
 @pytest.mark.parametrize(
-    ("sampler_power", "expected"),
+    ("drawn", "expected"),
     [
-        (None, [1.5, 0.75, 3.0]),  # (4 * 1/2 + 16 * 1/4 + 1 * 1) / 21 = 1/3
-        (1.0, [0.857143, 0.428571, 1.714286]),  # (1/2 + 1/4 + 1) / 3 = 7/12
-        (0.5, [1.166667, 0.583333, 2.333333]),  # (2 * 1/2 + 4 * 1/4 + 1 * 1) / 7 = 3/7
+        ([4, 16, 1], [1.5, 0.75, 3.0]),  # (4 * 1/2 + 16 * 1/4 + 1 * 1) / 21 = 1/3
+        ([1, 1, 1], [0.857143, 0.428571, 1.714286]),  # (1/2 + 1/4 + 1) / 3 = 7/12
+        ([2, 4, 1], [1.166667, 0.583333, 2.333333]),  # (2 * 1/2 + 4 * 1/4 + 1 * 1) / 7 = 3/7
     ],
 )
-def test_class_weights_have_a_mean_of_one_over_what_is_drawn(sampler_power, expected):
-    counts = {"MEL": 4, "NV": 16, "BCC": 1, "AKIEC": 0, "BKL": 0, "DF": 0, "VASC": 0}
-    weights = class_weights(counts, 0.5, sampler_power)
+def test_class_weights_have_a_mean_of_one_over_what_is_drawn(drawn, expected):
+    weights = class_weights(np.array([4, 16, 1, 0, 0, 0, 0]), 0.5, np.array([*drawn, 0.0, 0.0, 0.0, 0.0]))
     assert weights is not None
     assert weights.tolist() == pytest.approx([*expected, 0, 0, 0, 0], abs=1e-5)
 
 
 def test_no_class_weights_without_a_power():
-    assert class_weights({"MEL": 1}, 0.0) is None
+    assert class_weights(np.array([1]), 0.0, np.array([1.0])) is None
 
 
 @pytest.mark.parametrize(
-    ("strength", "sampler_power", "expected"),
+    ("strength", "drawn", "expected"),
     [
-        (1.0, None, [-1.658228, -0.271934, -3.044522]),  # ln 4/21, ln 16/21, ln 1/21
-        (0.5, None, [-0.829114, -0.135967, -1.522261]),
-        (1.0, 0.5, [-1.252763, -0.559616, -1.945910]),  # drawn 2, 4 and 1 of 7
-        (1.0, 1.0, [-1.098612, -1.098612, -1.098612]),  # drawn alike: nothing to make up for
+        (1.0, [4, 16, 1], [-1.658228, -0.271934, -3.044522]),  # ln 4/21, ln 16/21, ln 1/21
+        (0.5, [4, 16, 1], [-0.829114, -0.135967, -1.522261]),
+        (1.0, [2, 4, 1], [-1.252763, -0.559616, -1.945910]),  # ln 2/7, ln 4/7, ln 1/7
+        (1.0, [1, 1, 1], [-1.098612, -1.098612, -1.098612]),  # drawn alike: nothing to make up for
     ],
 )
-def test_logit_offsets_are_the_logarithms_of_what_is_drawn(strength, sampler_power, expected):
-    counts = {"MEL": 4, "NV": 16, "BCC": 1, "AKIEC": 0, "BKL": 0, "DF": 0, "VASC": 0}
-    offsets = logit_offsets(counts, strength, sampler_power)
+def test_logit_offsets_are_the_logarithms_of_what_is_drawn(strength, drawn, expected):
+    drawn = np.array([*drawn, 0.0, 0.0, 0.0, 0.0])
+    offsets = logit_offsets(drawn, strength)
     assert offsets is not None
     # A class without images counts as the rarest that has any.
     assert offsets.tolist() == pytest.approx([*expected, *[expected[2]] * 4], abs=1e-5)
-    assert logit_offsets(counts, 0.0, sampler_power) is None
+    assert logit_offsets(drawn, 0.0) is None
 
 
 def test_an_adjusted_loss_asks_for_more_of_a_rare_class():

@@ -36,6 +36,7 @@ from skinlesion_cli.stages.calibrate import stage as calibrate
 from skinlesion_cli.stages.ensemble import stage as ensemble
 from skinlesion_cli.stages.train import fitting, jobs
 from skinlesion_cli.stages.train import stage as train
+from skinlesion_cli.stages.train.job import Dataset
 from tests.support import tiny_models
 from tests.training.small import Said, small_recipe
 
@@ -386,6 +387,31 @@ def test_logit_adjustment_reaches_the_loss(config, monkeypatch):
     train.run(config.replace(recipe=recipe, dry_run=True), SilentReporter())
     # Images drawn alike, nine of each class and ten of the last: ln 9/64 and ln 10/64.
     assert seen[0].tolist() == pytest.approx([-1.961659] * 6 + [-1.856298], abs=1e-5)
+
+
+def test_images_of_a_rare_source_are_drawn_more_often_and_the_loss_knows_what_is_drawn(config, monkeypatch):
+    from skinlesion_cli.models.training import trainer as loop
+
+    loss, offsets, plans, planned = loop.training_loss, [], [], fitting.EpochPlan
+
+    def watched(*arguments, **settings):
+        offsets.append(settings["logit_offsets"])
+        return loss(*arguments, **settings)
+
+    def kept(**settings):
+        plans.append(planned(**settings))
+        return plans[-1]
+
+    monkeypatch.setattr(loop, "training_loss", watched)
+    monkeypatch.setattr(fitting, "EpochPlan", kept)
+    # The images of the first class come from a second source: 9 of 64.
+    monkeypatch.setattr(Dataset, "sources", lambda self, ids: np.where(self.labels(ids) == 0, "two", "one"))
+    settings = ("sampler=weighted", "sampler_power=0.0", "sampler_source_power=1.0", "logit_adjustment=1.0")
+    recipe = small_recipe("epochs=1", *settings)
+    train.run(config.replace(recipe=recipe, dry_run=True), SilentReporter())
+    assert sorted(set(plans[0].draw_weights)) == pytest.approx([1 / 55, 1 / 9])
+    # Half of what is drawn is of the first class; the others share the other half, 9 or 10 of 55 each.
+    assert offsets[0].tolist() == pytest.approx([-0.693147] + [-2.503255] * 5 + [-2.397895], abs=1e-5)
 
 
 def test_something_has_to_be_left_to_learn(config):

@@ -58,14 +58,14 @@ class EpochPlan:
 
     Process `rank` of `world_size` takes its share of every batch. All shares of a batch have the same size,
     so that the mean of their gradients is that of the batch: a smaller last batch leaves out the few images
-    that cannot be divided among the processes.
+    that cannot be divided among the processes. `draw_weights` is float64 (n_images,), see `epoch_order`.
     """
 
     seed: int
     epoch: int
     batch_size: int
     n_draws: int
-    sampler_power: float | None
+    draw_weights: np.ndarray | None
     drop_last: bool = True
     first_step: int = 0
     rank: int = 0
@@ -96,7 +96,11 @@ class _EpochImages(Dataset):  # type: ignore[misc]
     ) -> None:
         self.source, self.augmentation, self.plan = source, augmentation, plan
         self.order = epoch_order(
-            source.labels, seed=plan.seed, epoch=plan.epoch, power=plan.sampler_power, n_draws=plan.n_draws
+            len(source.labels),
+            seed=plan.seed,
+            epoch=plan.epoch,
+            weights=plan.draw_weights,
+            n_draws=plan.n_draws,
         )
 
     def __len__(self) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -53,45 +52,32 @@ def training_loss(
     return losses.mean()
 
 
-def class_weights(
-    counts: Mapping[str, int], power: float, sampler_power: float | None = None
-) -> torch.Tensor | None:
-    """count ** -power for each class, in the order of `counts`, scaled so that the mean over the
-    images that are drawn is 1.
+def class_weights(counts: np.ndarray, power: float, drawn: np.ndarray) -> torch.Tensor | None:
+    """count ** -power for each class, float32 (n_classes,), scaled so that the mean over the images that are
+    drawn is 1; None for power 0. A class without images gets weight 0.
 
-    `sampler_power` is that of the sampler (see `epoch_order`), None where all images are equally likely. A
-    class without images gets weight 0. Returns None for power 0.
+    Parameters
+    ----------
+    counts : images of each class, int64 (n_classes,).
+    drawn : how often each class is drawn, in any unit, float64 (n_classes,).
     """
     if power == 0.0:
         return None
-    count = torch.tensor([float(count) for count in counts.values()])
-    raw = torch.where(count > 0, count.clamp(min=1) ** -power, torch.zeros_like(count))
-    drawn = _drawn(count, sampler_power)
-    return raw * drawn.sum() / (raw * drawn).sum()
+    raw = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
+    return torch.from_numpy(raw * drawn.sum() / (raw * drawn).sum()).float()
 
 
-def logit_offsets(
-    counts: Mapping[str, int], strength: float, sampler_power: float | None = None
-) -> torch.Tensor | None:
-    """strength · log(share of the class among the drawn images), float32 (n_classes,), in the order of
-    `counts`; None for strength 0.
+def logit_offsets(drawn: np.ndarray, strength: float) -> torch.Tensor | None:
+    """strength · log(share of the class among the drawn images), float32 (n_classes,); None for strength 0.
 
     Class weights lose their effect once the training images are classified correctly; offsets keep a wider
     margin around the rare classes. Source: logit-adjusted cross entropy, Menon et al., 2021
     (arXiv:2007.07314). A class without images is treated as being as rare as the rarest class that has any.
+
+    `drawn` is how often each class is drawn, in any unit, float64 (n_classes,).
     """
     if strength == 0.0:
         return None
-    drawn = _drawn(torch.tensor([float(count) for count in counts.values()]), sampler_power)
     present = drawn > 0
-    share = torch.where(present, drawn, drawn[present].min()) / drawn.sum()
-    return strength * share.log()
-
-
-def _drawn(count: torch.Tensor, sampler_power: float | None) -> torch.Tensor:
-    """Relative frequency with which each class is drawn: count ** (1 - power);
-    0 for a class without images.
-    """
-    return torch.where(
-        count > 0, count.clamp(min=1) ** (1.0 - (sampler_power or 0.0)), torch.zeros_like(count)
-    )
+    share = np.where(present, drawn, drawn[present].min()) / drawn.sum()
+    return torch.from_numpy(strength * np.log(share)).float()

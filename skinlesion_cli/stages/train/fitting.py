@@ -24,6 +24,7 @@ from skinlesion_cli.data.training.loader import (
     default_workers,
     device_batches,
 )
+from skinlesion_cli.data.training.sampling import draw_weights
 from skinlesion_cli.errors import ArtifactError, UsageError, name_items
 from skinlesion_cli.models.freezing import n_stages
 from skinlesion_cli.models.network import LesionNet, to_half_precision, weights_to_bytes
@@ -137,13 +138,22 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
             "published about it does not apply to other classes"
         )
     counts = job.data.counts(job.train_ids)
-    sampler_power = recipe.sampler_power if recipe.sampler == "weighted" else None
+    labels = job.data.labels(job.train_ids)
+    weights = None
+    if recipe.sampler == "weighted":
+        weights = draw_weights(
+            labels,
+            job.data.sources(job.train_ids),
+            class_power=recipe.sampler_power,
+            source_power=recipe.sampler_source_power,
+        )
+    drawn = np.bincount(labels, weights, minlength=job.classes.n_classes).astype(np.float64)
     plan = EpochPlan(
         seed=job.settings.seed,
         epoch=0,
         batch_size=recipe.batch_size,
         n_draws=round(len(job.train_ids) * recipe.epoch_fraction),
-        sampler_power=sampler_power,
+        draw_weights=weights,
         drop_last=recipe.drop_last,
         rank=distributed.rank,
         world_size=distributed.size,
@@ -178,8 +188,8 @@ def make_trainer(job: Job, network: LesionNet, images: TrainingImages, tuning: T
         reporter=job.reporter,
         classes=job.classes,
         set_training_mode=tuning.set_training_mode,
-        class_weights=class_weights(counts, recipe.loss_weight_power, sampler_power),
-        logit_offsets=logit_offsets(counts, recipe.logit_adjustment, sampler_power),
+        class_weights=class_weights(np.array([*counts.values()]), recipe.loss_weight_power, drawn),
+        logit_offsets=logit_offsets(drawn, recipe.logit_adjustment),
         distributed=distributed,
         compiles=job.settings.compiles,
     )

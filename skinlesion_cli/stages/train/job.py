@@ -93,6 +93,10 @@ class Dataset:
         index = self.manifest.classes.index
         return np.array([index[name] for name in self.manifest.rows(ids)["label"]], dtype=np.int64)
 
+    def sources(self, ids: list[str]) -> np.ndarray:
+        """Name of the source of each image, str (n,)."""
+        return np.array(self.manifest.rows(ids)["source"], dtype=str)
+
     def counts(self, ids: list[str]) -> dict[str, int]:
         """Number of images of each class, in the order of the list."""
         codes = self.manifest.classes.codes
