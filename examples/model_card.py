@@ -72,13 +72,21 @@ class Judged:
         decided: np.ndarray | None = None,
         *,
         ranking: bool | None = None,
+        calibrated: bool = False,
     ) -> Figures:
-        """Figures of these rows (default: all), of the argmax unless other decisions are given."""
+        """Figures of these rows (default: all), of the argmax unless other decisions are given, and of the
+        networks' own probabilities or the cross-fitted calibrated ones."""
         at = np.arange(len(self.argmax)) if rows is None else np.flatnonzero(rows)
         said = self.argmax if decided is None else decided
         t = self.stored
         return evaluate(
-            Labelled(t.labels[at], t.probabilities[at], said[at], t.lesion_ids[at], ISIC2018),
+            Labelled(
+                t.labels[at],
+                (self.unseen.probabilities if calibrated else t.probabilities)[at],
+                said[at],
+                t.lesion_ids[at],
+                ISIC2018,
+            ),
             n_resamples=N_RESAMPLES,
             ranking=(rows is None and decided is None) if ranking is None else ranking,
         )
@@ -156,6 +164,9 @@ def source_rows(judged: Judged, groups: Mapping[str, np.ndarray]) -> list[dict[s
                 "bacc": number(figures.estimate("bacc")),
                 "bacc_decided": number(judged.figures(mask, judged.decided).estimate("bacc")),
                 "auc_mel": number(figures.estimate("auc/MEL")),
+                "auc_mel_calibrated": number(
+                    judged.figures(mask, ranking=True, calibrated=True).estimate("auc/MEL")
+                ),
                 "sensitivity": share(asdict(lesion_share(fires[has_it], lesions[has_it]))),
                 "specificity": share(asdict(lesion_share(~fires[lacks_it], lesions[lacks_it]))),
                 "levels": " / ".join(f"{(levels == level).mean():.2f}" for level in LEVELS),

@@ -10,9 +10,12 @@ sees an image of the other source, of which images are left out whose class does
 variant changes one thing in the recipe `examples/bundled_model/two-sources.yaml` with a short budget; `--set`
 changes a setting of all variants that do not set it themselves. Runs are the project's own `train` command,
 each in a folder of its own under `--folder`, and resume where they were stopped; `--jobs` runs several side
-by side. The table has, with 95 % intervals over lesions, balanced accuracy and the area under the curve of
-melanoma at home, and away the latter and the balanced accuracy over the classes that both sources have; the
-last columns are paired differences to the first variant.
+by side. Probabilities are calibrated as `skinlesion calibrate` does it, on the held-out images at home (for
+these themselves, on four fifths of their lesions for the fifth): variants that balance the classes in
+different ways are to be compared by what users of the networks would see. The table has, with 95 % intervals
+over lesions, balanced accuracy (of the class of the highest probability relative to its share at home) and
+the area under the curve of melanoma at home, and away the latter and the balanced accuracy over the classes
+that both sources have; the last columns are paired differences to the first variant.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ from skinlesion_cli.artifacts.predictions import Predictions  # noqa: E402
 from skinlesion_cli.artifacts.split import Split  # noqa: E402
 from skinlesion_cli.artifacts.workspace import Workspace  # noqa: E402
 from skinlesion_cli.data.reading.images import read_image  # noqa: E402
+from skinlesion_cli.decisions.probability_fit import fit  # noqa: E402
+from skinlesion_cli.decisions.statistics.folds import grouped_folds  # noqa: E402
 from skinlesion_cli.inference.tta import MODES  # noqa: E402
 from skinlesion_cli.taxonomy import shipped  # noqa: E402
 
@@ -237,10 +242,18 @@ def table(options: argparse.Namespace, names: list[str]) -> str:
         if not all(path.exists() for part in paths.values() for path in part):
             continue
         home, away = ([Predictions.load(path) for path in paths[part]] for part in ("val", "test"))
-        figures = [
-            *_resampled(home, variant.views, (_bacc, _auc_mel)),
-            *_resampled(away, variant.views, (_auc_mel, _bacc)),
-        ]
+        for found in (home, away):
+            if any(not one.table["id"].equals(found[0].table["id"]) for one in found):
+                raise SystemExit("the variants predict other images, or in another order; train them again")
+        at_home, elsewhere = calibrated(
+            home[0], _mean(home, variant.views), away[0], _mean(away, variant.views)
+        )
+        share = np.bincount(home[0].labels, minlength=ISIC2018.n_classes) / len(home[0].labels)
+        (bacc, auc), (bacc_away, auc_away) = (
+            _resampled(found[0], probabilities, share)
+            for found, probabilities in ((home, at_home), (away, elsewhere))
+        )
+        figures = [bacc, auc, auc_away, bacc_away]
         reference = reference or figures
         differences = [figures[i] - reference[i] for i in (0, 2)]
         cells = [_cell(values) for values in figures]
@@ -255,29 +268,43 @@ def _cell(values: np.ndarray) -> str:
     return f"{values[0]:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _resampled(members: list[Predictions], views: str, measures: tuple) -> list[np.ndarray]:
-    """Each measure of the mean of the members, on all images, then on resampled lesions, the same ones for
-    every variant."""
-    table = members[0].table
-    if any(not member.table["id"].equals(table["id"]) for member in members):
-        raise SystemExit("the variants predict other images, or in another order; train them again")
-    probabilities = np.mean(
+def _mean(members: list[Predictions], views: str) -> np.ndarray:
+    """Mean probabilities of these views of all members, float32 (n, n_classes)."""
+    return np.mean(
         [
             member.view_probabilities[:, [member.views.index(view) for view in MODES[views]]].mean(axis=1)
             for member in members
         ],
         axis=0,
     )
-    labels = np.array([ISIC2018.index[label] for label in table["label"]])
-    lesions = table["lesion_id"].where(table["lesion_id"] != "", table["id"])
+
+
+def calibrated(
+    home: Predictions, at_home: np.ndarray, away: Predictions, elsewhere: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays of probabilities, calibrated class by class on the images at home; those at home by
+    cross-fitting over lesions."""
+    result = np.empty_like(at_home)
+    for seen, held_out in grouped_folds(home.labels, home.lesion_ids):
+        result[held_out] = fit(home.labels[seen], at_home[seen], "vector").apply(at_home[held_out])
+    return result, fit(home.labels, at_home, "vector").apply(elsewhere)
+
+
+def _resampled(judged: Predictions, probabilities: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Balanced accuracy and the area under the curve of melanoma on all images, then on resampled lesions,
+    the same ones for every variant. `share` is how frequent each class is where they were calibrated.
+    """
+    labels = judged.labels
+    lesions = judged.table["lesion_id"].where(judged.table["lesion_id"] != "", judged.table["id"])
     rows_of = list(pd.Series(range(len(labels))).groupby(lesions.to_numpy()).indices.values())
+    relative = np.divide(probabilities, share, out=np.zeros_like(probabilities), where=share > 0)
     generator = np.random.default_rng(0)
-    results = [[measure(labels, probabilities) for measure in measures]]
+    results = [(_bacc(labels, relative), _auc_mel(labels, probabilities))]
     for _ in range(RESAMPLES):
         drawn = generator.integers(len(rows_of), size=len(rows_of))
         rows = np.concatenate([rows_of[index] for index in drawn])
-        results.append([measure(labels[rows], probabilities[rows]) for measure in measures])
-    return list(np.array(results).T)
+        results.append((_bacc(labels[rows], relative[rows]), _auc_mel(labels[rows], probabilities[rows])))
+    return tuple(np.array(results).T)
 
 
 def _auc_mel(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -288,7 +315,7 @@ def _auc_mel(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def _bacc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean sensitivity of the classes that occur; the decision is the most probable of them."""
+    """Mean sensitivity of the classes that occur; the decision is that of them with the highest value."""
     present = np.unique(labels)
     decided = present[probabilities[:, present].argmax(axis=1)]
     return float(recall_score(labels, decided, labels=present, average="macro"))

@@ -129,16 +129,41 @@ def stored(probabilities: list[list[float]]) -> Predictions:
     return Predictions(table, views, names, source="efficientnet_lite0", part="val", classes=ISIC2018)
 
 
+def judged(*members: Predictions, share: tuple[float, ...] = (0.5, 0.5, 0, 0, 0, 0, 0)) -> list[float]:
+    probabilities = study._mean([*members], "flips")
+    return [float(values[0]) for values in study._resampled(members[0], probabilities, np.array(share))]
+
+
 def test_a_mean_of_networks_is_judged_as_one() -> None:
     one = stored([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
     other = stored([[0.9, 0.1], [0.4, 0.6], [0.9, 0.1], [0.3, 0.7]])
-    measures = (study._bacc, study._auc_mel)
     # One melanoma of two is missed: (1/2 + 1) / 2; it has the lowest value of all: 2 of 4 pairs are in order.
-    alone = [values[0] for values in study._resampled([one], "flips", measures)]
-    assert alone == [pytest.approx(0.75), pytest.approx(0.5)]
+    assert judged(one) == [pytest.approx(0.75), pytest.approx(0.5)]
     # Together it has 0.55.
-    assert [values[0] for values in study._resampled([one, other], "flips", measures)] == [1.0, 1.0]
-    moved = stored([[0.9, 0.1]] * 4)
-    moved.table["id"] = ["d", "c", "b", "a"]
-    with pytest.raises(SystemExit, match="in another order"):
-        study._resampled([one, moved], "flips", measures)
+    assert judged(one, other) == [1.0, 1.0]
+
+
+def test_a_class_is_decided_relative_to_its_share_at_home() -> None:
+    one = stored([[0.9, 0.1], [0.05, 0.95], [0.2, 0.8], [0.3, 0.7]])
+    assert judged(one) == [pytest.approx(0.75), pytest.approx(0.75)]
+    # Where a quarter of the images are melanomas, 0.3 is much (0.3 / 0.25 > 0.7 / 0.75), and 0.2 is not.
+    assert judged(one, share=(0.25, 0.75, 0, 0, 0, 0, 0)) == [pytest.approx(0.5), pytest.approx(0.75)]
+
+
+def test_calibration_undoes_the_balance_of_the_training() -> None:
+    # Of 100 lesions at home 10 are melanomas. 18 are taken for melanomas, of which 9 are, and of the other 82
+    # one is. A network that was trained for equally frequent classes says 0.9 and 0.1.
+    labels = np.where(np.arange(100) % 10 == 0, "MEL", "NV")
+    taken = (labels == "MEL") ^ (np.arange(100) < 10)
+    said = np.full((100, 7), 1e-9)
+    said[:, 0], said[:, 1] = np.where(taken, 0.9, 0.1), np.where(taken, 0.1, 0.9)
+    table = pd.DataFrame({"id": [f"i{n}" for n in range(100)], "label": labels, "fold": ""})
+    table = table.assign(lesion_id=table["id"])
+    views = np.repeat(said[:, None].astype(np.float32), 4, axis=1)
+    home = Predictions(
+        table, views, study.MODES["flips"], source="efficientnet_lite0", part="val", classes=ISIC2018
+    )
+    at_home, elsewhere = study.calibrated(home, said, home, said[:2])
+    assert taken[:2].tolist() == [False, True]
+    assert elsewhere[:, 0].tolist() == [pytest.approx(1 / 82, abs=0.01), pytest.approx(0.5, abs=0.03)]
+    assert at_home[:, 0].mean() == pytest.approx(0.1, abs=0.02)
