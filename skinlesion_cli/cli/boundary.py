@@ -4,6 +4,7 @@ the envelope too.
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from skinlesion_cli.errors import ExitCode, Interruption, SkinLesionError
 INTERRUPTED = "interrupted; finished work is kept"
 _REFUSED = "Check free space, permissions and paths; --debug shows where it happened."
 _REPORT = "This is a bug in skinlesion. Run the command again with --debug and report what it prints."
+_FIRST_REPORTS_WITHIN_S = 10
 # The base of all errors of the parser; newer versions of Typer carry their own copy of click's.
 _ParserError: Any = typer.BadParameter.__mro__[1]
 
@@ -100,6 +102,9 @@ def _report(invocation: Invocation, code: ExitCode, message: str, hint: str) -> 
     if invocation.debug:
         say(traceback.format_exc())
     if invocation.silent:
+        # Most errors are found by all processes, and the launcher ends all of them as soon as one has failed:
+        # not before the first one has said why. It fails at once, or waits for this one in vain.
+        time.sleep(_FIRST_REPORTS_WITHIN_S)
         return
     say(f"error: {message}")
     if hint:

@@ -50,10 +50,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(workspace, tmp_p
     assert kill_resume.final_weights(killed) == kill_resume.final_weights(whole)
 
 
-def launch(*command: object) -> subprocess.CompletedProcess[str]:
+def launch(*command: object, before: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    search_path = os.pathsep.join([str(before), str(ROOT)])
     return subprocess.run(
         [sys.executable, *map(str, command)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": search_path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=HANG_S,
@@ -128,8 +129,14 @@ def test_all_gpus_train_without_being_asked_for(workspace, tmp_path):
     assert "training on 2 of 2 GPUs, one process each" in done.stderr
     assert done.stdout.count("tiny: validation BACC") == 1
     assert processes(folder, "tiny") == 2
-    # The exit code and the message are those of the first process, without a traceback.
-    refused = launch(driver, *automatic, "--seed", "7")
+    # The exit code and the message are those of the first process, without a traceback, also where the other
+    # ends before it.
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import atexit, os, time\nif os.environ.get('RANK') == '0':\n    atexit.register(time.sleep, 2)\n"
+    )
+    refused = launch(driver, *automatic, "--seed", "7", before=slow)
     assert refused.returncode == 4
     assert refused.stderr.count("error: models/tiny was trained with other settings: seed 42 (now 7)") == 1
     assert "Traceback" not in refused.stderr
@@ -156,8 +163,12 @@ def test_gpus_on_which_a_training_is_started():
     ("codes", "expected"),
     [
         ({0: 4, 1: 4}, 4),
-        ({1: 1, 0: -15}, "process 0 of the training was ended by signal 15"),
-        ({3: 1}, "process 3 of the training failed with exit code 1"),
+        ({0: 4, 1: 143}, 4),
+        ({0: 143, 1: 143}, 143),
+        ({0: -9, 1: 143}, "process 0 of the training was ended by signal 9"),
+        ({0: 143, 1: -9, 2: 143}, "process 1 of the training was ended by signal 9"),
+        ({1: 1, 0: -15}, "process 1 of the training failed with exit code 1"),
+        ({0: 143, 2: -15, 3: 1}, "process 3 of the training failed with exit code 1"),
     ],
 )
 def test_how_processes_that_failed_together_end(codes, expected):

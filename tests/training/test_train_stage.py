@@ -22,6 +22,7 @@ from skinlesion_cli.artifacts.files import exclusive, sha256_file
 from skinlesion_cli.artifacts.manifest import Manifest
 from skinlesion_cli.artifacts.predictions import Predictions
 from skinlesion_cli.artifacts.split import Split
+from skinlesion_cli.artifacts.training_state import TrainingState
 from skinlesion_cli.artifacts.workspace import Workspace
 from skinlesion_cli.config.load import load_recipe
 from skinlesion_cli.data.metadata import encode, n_columns, of_manifest
@@ -108,6 +109,21 @@ def test_an_unfinished_training_of_other_settings_is_refused(config, monkeypatch
     said = Said()
     train.run(config.replace(recipe=small_recipe("epochs=1"), fresh=True), said)
     assert [row["epoch"] for row in said.rows] == ["1/1"]
+
+
+def test_an_unfinished_training_of_a_version_with_fewer_settings_is_finished(config, monkeypatch):
+    cut_after_first_epoch(config, monkeypatch)
+    path = Workspace(config.workspace).training_state("tiny")
+    state = TrainingState.load(path)
+    identity = json.loads(state.identity)
+    del identity["sampler_source_power"], identity["augmentation_omits"]
+    replace(state, identity=json.dumps(identity)).save(path)
+    given = config.replace(recipe=small_recipe("sampler_source_power=0.5"))
+    with pytest.raises(ArtifactError, match=r"other settings: sampler_source_power 0.0 \(now 0.5\)\n"):
+        train.run(given, SilentReporter())
+    said = Said()
+    train.run(config, said)
+    assert [row["epoch"] for row in said.rows] == ["2/2"]
 
 
 def cut_after_first_epoch(config, monkeypatch):

@@ -37,7 +37,7 @@ from skinlesion_cli.models.training.state import restore_state, state_counters, 
 from skinlesion_cli.models.training.trainer import Trainer
 from skinlesion_cli.models.training.tuning import Tuning
 from skinlesion_cli.stages.train.initial import start_from_model
-from skinlesion_cli.stages.train.job import Job, differences, identity_of
+from skinlesion_cli.stages.train.job import Job, differences, identity_of, recipe_defaults
 from skinlesion_cli.stages.train.watching import Watcher, history_csv
 from skinlesion_cli.taxonomy.shipped import shipped
 
@@ -252,7 +252,8 @@ def _differs(state: TrainingState, job: Job) -> list[str]:
         stored_identity = json.loads(state.identity)
     except ValueError:
         stored_identity = {}
-    return differences(stored_identity, job.identity())
+    # Settings that the version which began it did not know had no effect in it, as their defaults have none.
+    return differences({**recipe_defaults(), **stored_identity}, job.identity())
 
 
 def _is_begun_again(job: Job) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field, InstanceOf, NonNegativeInt
+from pydantic_core import to_jsonable_python
 
 from skinlesion_cli.artifacts.checkpoint import Checkpoint
 from skinlesion_cli.artifacts.envelope import Artifact
@@ -230,6 +231,15 @@ def _identity(
         "seed": seed,
         "split": split[:12],
         **recipe.model_dump(mode="json", exclude={"name"}),
+    }
+
+
+def recipe_defaults() -> dict[str, Any]:
+    """The settings of recipes that have defaults, as they are in an identity."""
+    return {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in Recipe.model_fields.items()
+        if not field.is_required()
     }
 
 

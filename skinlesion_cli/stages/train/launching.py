@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Mapping
@@ -12,11 +13,12 @@ from typing import NoReturn
 
 import torch
 
-from skinlesion_cli.errors import SkinLesionError
+from skinlesion_cli.errors import ExitCode, SkinLesionError
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.stages.train.job import TrainSettings
 
 _OF_ONE_GPU = "Train on one GPU to see why: CUDA_VISIBLE_DEVICES=0."
+_TERMINATED = (int(ExitCode.TERMINATED), -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,11 @@ def run_together(launch: Launch, reporter: Reporter) -> NoReturn:
 
 def _ended(failures: Mapping[int, object]) -> BaseException:
     codes = {rank: int(getattr(failure, "exitcode", 1)) for rank, failure in failures.items()}
-    if 0 in codes and codes[0] > 0:
-        return SystemExit(codes[0])
-    rank, code = min(codes.items())
+    # Where one has failed, the others are terminated: that they ended so says nothing of the reason.
+    by_themselves = {rank: code for rank, code in codes.items() if code not in _TERMINATED} or codes
+    rank, code = min(by_themselves.items())
+    if rank == 0 and code > 0:
+        return SystemExit(code)
     return SkinLesionError(
         f"process {rank} of the training was ended by signal {-code}"
         if code < 0
