@@ -94,6 +94,7 @@ VARIANTS: dict[str, Variant] = {
     "white light": Variant(white=True),
     "no class balance": Variant(("logit_adjustment=0.0", "sampler=uniform")),
     "96, then 128 px": Variant(("progressive_sizes_px=[[0.0, 96], [0.8, 128]]", "input_size_px=128")),
+    "128, then 160 px": Variant(BASE),
     "160, then 192 px": Variant(("progressive_sizes_px=[[0.0, 160], [0.8, 192]]", "input_size_px=192")),
     "efficientnet_lite2": Variant(arch="efficientnet_lite2"),
     "two of a kind: base, seeds 1 and 2": Variant(mean_of=("base", "base, seed 2")),

@@ -21,6 +21,7 @@ from skinlesion_cli.progress import SilentReporter
 from skinlesion_cli.stages.download import append
 from skinlesion_cli.stages.download import stage as download
 from skinlesion_cli.stages.ensemble import stage as ensemble
+from skinlesion_cli.stages.ensemble.members import require_same
 from skinlesion_cli.taxonomy.shipped import shipped
 from tests.class_lists.conftest import isic2019_layout
 from tests.support.class_lists import ISIC2018
@@ -102,7 +103,7 @@ def test_members_of_different_lists_make_no_ensemble() -> None:
         for classes in (ISIC2018, MELANOMA)
     ]
     with pytest.raises(ArtifactError, match="of isic2018 and of melanoma have different class lists"):
-        ensemble.require_same(members)
+        require_same(members)
 
 
 def test_an_envelope_without_a_list_is_that_of_isic_2018_and_stays_without(tmp_path: Path) -> None:

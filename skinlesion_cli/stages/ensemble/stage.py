@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import numpy as np
 
 from skinlesion_cli.artifacts import external_predictions, member_predictions
-from skinlesion_cli.artifacts.class_list import require_same_classes
 from skinlesion_cli.artifacts.ensemble import Ensemble, Member
 from skinlesion_cli.artifacts.envelope import Artifact
 from skinlesion_cli.artifacts.files import exclusive
@@ -20,15 +19,23 @@ from skinlesion_cli.config.settings import StageSettings, one_of
 from skinlesion_cli.decisions.ensemble import METHODS, bacc_weights, combine, equal_weights, stacked_weights
 from skinlesion_cli.decisions.statistics import metrics
 from skinlesion_cli.decisions.statistics.folds import grouped_folds
-from skinlesion_cli.errors import ArtifactError, UsageError, name_items
+from skinlesion_cli.errors import UsageError, name_items
 from skinlesion_cli.inference import tta
 from skinlesion_cli.inference.exporting import write_graphs
 from skinlesion_cli.progress import Reporter
 from skinlesion_cli.result import StageResult, Table, counted
+from skinlesion_cli.stages.ensemble.members import (
+    artifact_of,
+    of_test_images,
+    require_same,
+    trained_members,
+    with_patient_data,
+    with_views,
+)
 from skinlesion_cli.stages.ensemble.tables import read_tables
 
 IDENTITY = "identity"
-HINT = "Train it first: `skinlesion train --arch NAME`."
+_PARTS = ("val", "test", with_metadata("val"), with_metadata("test"))
 
 
 class EnsembleSettings(StageSettings):
@@ -64,26 +71,28 @@ def run(settings: EnsembleSettings, reporter: Reporter) -> StageResult:
         single_view: list[float | None] = [None] * len(validation)
         names, views = [p.source for p in validation], external_predictions.VIEWS
     else:
-        names, views = _members(workspace, settings.members), tta.MODES[settings.tta_mode]
+        names, views = trained_members(workspace, settings.members), tta.MODES[settings.tta_mode]
         read = [member_predictions.read_validation(workspace, name) for name in names]
         validation, notes = [with_views(predictions, views) for predictions in read], []
         single_view = [_single_view(predictions) for predictions in read]
     require_same(validation)
     ensemble = _fit(settings.method, validation, views, single_view)
     with exclusive(workspace.ensemble.parent, "ensemble"):
-        sources = {f"predictions:{name}": _artifact(p) for name, p in zip(names, validation, strict=True)}
+        sources = {f"predictions:{name}": artifact_of(p) for name, p in zip(names, validation, strict=True)}
         networks = _networks(ensemble, validation)
         written = networks.save(workspace.ensemble, inputs=sources)
         paths = [workspace.ensemble]
-        held_out = {"val": validation, "test": _test(workspace, names, views, settings, reporter)}
-        held_out |= _informed(workspace, names, views, settings, has_test=bool(held_out["test"]))
+        held_out: dict[str, list[Predictions]] = {part: [] for part in _PARTS} | {"val": validation}
+        if not settings.tables:
+            held_out["test"] = of_test_images(workspace, names, views, reporter)
+            held_out |= with_patient_data(workspace, names, views, has_test=bool(held_out["test"]))
         for part, parts in held_out.items():
             path = workspace.ensemble_predictions(part)
             if not parts:
                 path.unlink(missing_ok=True)
                 continue
             inputs: dict[str, Artifact | str] = {"ensemble": written}
-            inputs["split"] = _artifact(parts[0]).input_sha256("split")
+            inputs["split"] = artifact_of(parts[0]).input_sha256("split")
             _merge(parts, ensemble).save(path, inputs=inputs)
             paths.append(path)
     not_exported = (
@@ -167,109 +176,6 @@ def _single_view(predictions: Predictions) -> float | None:
     return _defined(metrics.balanced_accuracy(predictions.labels, of_view.argmax(axis=1)))
 
 
-def _members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    trained = workspace.members()
-    unknown = [name for name in wanted if name not in trained]
-    if unknown:
-        raise UsageError(
-            f"not trained in this workspace: {name_items(unknown)}",
-            "Trained: " + (", ".join(trained) or "none") + ". " + HINT,
-        )
-    names = list(dict.fromkeys(wanted)) or trained
-    if not names:
-        raise ArtifactError(f"no network is trained in {workspace.root}", workspace.next_step() or HINT)
-    return names
-
-
-def with_views(predictions: Predictions, views: Sequence[str]) -> Predictions:
-    """The same predictions with only these views, in this order."""
-    missing = [view for view in views if view not in predictions.views]
-    if missing:
-        raise ArtifactError(
-            f"{predictions.source} was predicted with the views {', '.join(predictions.views)}, "
-            f"which lack {', '.join(missing)}",
-            "Use --tta none, or train that network again.",
-        )
-    at = [predictions.views.index(view) for view in views]
-    return replace(predictions, view_probabilities=predictions.view_probabilities[:, at], views=tuple(views))
-
-
-def require_same(members: Sequence[Predictions]) -> None:
-    """Refuse members that were made on different splits or say something of different images.
-
-    Raises
-    ------
-    ArtifactError : naming both members and both values.
-    """
-    first = members[0]
-    require_same_classes(
-        {member.source: member.classes for member in members},
-        "Train all networks of an ensemble on one dataset.",
-    )
-    for other in members[1:]:
-        pair = f"{first.source} and {other.source}"
-        splits = [_artifact(p).inputs.get("split", "(none)") for p in (first, other)]
-        if splits[0] != splits[1]:
-            raise ArtifactError(
-                f"{pair} were made on different splits: {splits[0][:12]} and {splits[1][:12]}",
-                "One may have trained on what the other is judged on. Train both on the same split.",
-            )
-        if first.table["id"].tolist() != other.table["id"].tolist():
-            differing = sorted(set(first.table["id"]) ^ set(other.table["id"]))
-            raise ArtifactError(
-                f"{pair} predicted different images ({len(first.table)} and {len(other.table)}): "
-                f"{name_items(differing) if differing else 'the same ids in another order'}",
-                "Train both on the same split.",
-            )
-        for column in ("label", "lesion_id"):
-            differ = first.table["id"][(first.table[column] != other.table[column]).to_numpy()]
-            if len(differ):
-                raise ArtifactError(f"{pair} disagree on the {column} of {name_items(differ)}")
-
-
-def _test(
-    workspace: Workspace,
-    names: Sequence[str],
-    views: Sequence[str],
-    settings: EnsembleSettings,
-    reporter: Reporter,
-) -> list[Predictions]:
-    """Predictions of the test images by all members; empty, and said so, where one of them lacks them."""
-    lacking = (
-        []
-        if settings.tables
-        else [name for name in names if not member_predictions.has_test(workspace, name)]
-    )
-    if settings.tables or lacking:
-        if lacking and len(lacking) < len(names):
-            reporter.note(f"no merged predictions of the test images: {', '.join(lacking)} lack them")
-        return []
-    predictions = [with_views(member_predictions.read_test(workspace, name), views) for name in names]
-    require_same(predictions)
-    return predictions
-
-
-def _informed(
-    workspace: Workspace,
-    names: Sequence[str],
-    views: Sequence[str],
-    settings: EnsembleSettings,
-    *,
-    has_test: bool,
-) -> dict[str, list[Predictions]]:
-    """The same parts as members predict them with patient metadata; empty where no member takes any."""
-    parts: dict[str, list[Predictions]] = {with_metadata("val"): [], with_metadata("test"): []}
-    if settings.tables or not any(member_predictions.takes_metadata(workspace, name) for name in names):
-        return parts
-    for part, read in (("val", member_predictions.read_validation), ("test", member_predictions.read_test)):
-        if part == "test" and not has_test:
-            continue
-        predictions = [with_views(read(workspace, name, metadata=True), views) for name in names]
-        require_same(predictions)
-        parts[with_metadata(part)] = predictions
-    return parts
-
-
 def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:
     first = members[0]
     stack = np.stack([p.view_probabilities for p in members])
@@ -281,13 +187,8 @@ def _merge(members: Sequence[Predictions], ensemble: Ensemble) -> Predictions:
     )
 
 
-def _artifact(predictions: Predictions) -> Artifact:
-    assert predictions.artifact is not None
-    return predictions.artifact
-
-
 def _checkpoint(predictions: Predictions) -> str | None:
-    return _artifact(predictions).inputs.get("checkpoint")
+    return artifact_of(predictions).inputs.get("checkpoint")
 
 
 def _defined(value: float) -> float | None:
