@@ -182,12 +182,14 @@ def _dataset(options: argparse.Namespace, *, white: bool = False) -> Path:
 
 def _in_white_light(manifest: Manifest, images: Path, folder: Path) -> Manifest:
     """Copies of the images in white light, and their manifest."""
-    folder.mkdir(parents=True, exist_ok=True)
 
     def copied(identity: str, file: str) -> tuple[str, str]:
-        path = folder / f"{identity}.png"
-        Image.fromarray(in_white_light(read_image((images / file).read_bytes()))).save(path, compress_level=1)
-        return path.name, sha256_file(path)
+        name = f"{identity}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(in_white_light(read_image((images / file).read_bytes()))).save(
+            folder / name, compress_level=1
+        )
+        return name, sha256_file(folder / name)
 
     known = zip(manifest.table["id"], manifest.table["file"], strict=True)
     made = Parallel(n_jobs=-1, prefer="threads")(delayed(copied)(*row) for row in known)

@@ -30,11 +30,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (truth,) = (folder / "all").rglob("*GroundTruth*.csv")
     labels = pd.read_csv(truth).set_index("image").idxmax(axis=1)
     shared = labels[labels.isin(["MEL", "NV", "BKL"])]
-    (folder / "away").mkdir()
+    # Ids are paths where a table names files in a folder.
+    (folder / "away" / "images").mkdir(parents=True)
     for identity in shared.index:
         (image,) = (folder / "all").rglob(f"{identity}.*")
-        image.rename(folder / "away" / f"away-{image.name}")
-    shared.index = "away-" + shared.index
+        image.rename(folder / "away" / "images" / f"away-{image.name}")
+    shared.index = "images/away-" + shared.index
     shared.rename_axis("image").rename("label").to_csv(folder / "away" / "labels.csv")
     workspace = ("-w", folder / "ws")
     download = (
