@@ -102,8 +102,9 @@ def _report(invocation: Invocation, code: ExitCode, message: str, hint: str) -> 
     if invocation.debug:
         say(traceback.format_exc())
     if invocation.silent:
-        # Most errors are found by all processes, and the launcher ends all of them as soon as one has failed:
-        # not before the first one has said why. It fails at once, or waits for this one in vain.
+        # The launcher terminates all processes as soon as one has failed. Most errors occur in all of them:
+        # the first one gets the time to report it. If the error is this process's alone, nothing is lost by
+        # waiting, since the others cannot go on without it.
         time.sleep(_FIRST_REPORTS_WITHIN_S)
         return
     say(f"error: {message}")

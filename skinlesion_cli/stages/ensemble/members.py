@@ -17,7 +17,7 @@ _HINT = "Train it first: `skinlesion train --arch NAME`."
 
 
 def trained_members(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    """The members that are wanted, each once; none named: all that are trained in the workspace.
+    """The wanted members, each once; all that are trained in the workspace if none is named.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def with_views(predictions: Predictions, views: Sequence[str]) -> Predictions:
 
     Raises
     ------
-    ArtifactError : they were made without one of them.
+    ArtifactError : one of the views was not predicted.
     """
     missing = [view for view in views if view not in predictions.views]
     if missing:
@@ -91,7 +91,7 @@ def require_same(members: Sequence[Predictions]) -> None:
 def of_test_images(
     workspace: Workspace, names: Sequence[str], views: Sequence[str], reporter: Reporter
 ) -> list[Predictions]:
-    """Predictions of the test images by all members; empty, and said so, where some but not all have them."""
+    """Predictions of the test images; none unless all members have them, with a notice if only some do."""
     lacking = [name for name in names if not member_predictions.has_test(workspace, name)]
     if lacking:
         if len(lacking) < len(names):

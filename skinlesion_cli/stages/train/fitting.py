@@ -252,7 +252,7 @@ def _differs(state: TrainingState, job: Job) -> list[str]:
         stored_identity = json.loads(state.identity)
     except ValueError:
         stored_identity = {}
-    # Settings that the version which began it did not know had no effect in it, as their defaults have none.
+    # A setting that an earlier version did not have yet had no effect there, and neither has its default.
     return differences({**recipe_defaults(), **stored_identity}, job.identity())
 
 

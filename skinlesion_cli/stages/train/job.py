@@ -235,7 +235,7 @@ def _identity(
 
 
 def recipe_defaults() -> dict[str, Any]:
-    """The settings of recipes that have defaults, as they are in an identity."""
+    """The default of every recipe setting that has one, in JSON types, as in `Job.identity`."""
     return {
         name: to_jsonable_python(field.get_default(call_default_factory=True))
         for name, field in Recipe.model_fields.items()

@@ -90,7 +90,7 @@ def run_together(launch: Launch, reporter: Reporter) -> NoReturn:
 
 def _ended(failures: Mapping[int, object]) -> BaseException:
     codes = {rank: int(getattr(failure, "exitcode", 1)) for rank, failure in failures.items()}
-    # Where one has failed, the others are terminated: that they ended so says nothing of the reason.
+    # When one has failed, the others are terminated; that says nothing about the cause.
     by_themselves = {rank: code for rank, code in codes.items() if code not in _TERMINATED} or codes
     rank, code = min(by_themselves.items())
     if rank == 0 and code > 0:
