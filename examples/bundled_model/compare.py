@@ -6,8 +6,7 @@ The models were trained in the same folds and packed with their predictions, whi
 which image. An image that one of the models has never seen is judged by its network of the fold that the
 image has in the other, so that every figure is one of single networks. Shown by source: balanced accuracy of
 the argmax over the classes that the source has, the area under the curve (AUC) of melanoma, and of malignant
-against benign, over the views of the first model, with 95 % intervals (bootstrap over lesions). Predictions
-that are packed with a model are used where they are of these images and views.
+against benign, over the views of the first model, with 95 % intervals (bootstrap over lesions).
 """
 
 from __future__ import annotations
@@ -59,9 +58,7 @@ def main() -> None:
     for model in options.models:
         for sample in drawn:
             chosen = sample.sort_values("id").reset_index(drop=True)
-            values = _packed(model, chosen["id"].tolist(), views)
-            if values is None:
-                values = shown_as(model, options.runtime, workspace.images, chosen, views, BASE)
+            values = shown_as(model, options.runtime, workspace.images, chosen, views, BASE)
             labels = chosen["label"].map(ISIC2018.index).to_numpy(np.int64)
             lesions = chosen["lesion_id"].to_numpy(str)
             figures = evaluate(
@@ -69,20 +66,6 @@ def main() -> None:
             )
             shown = " | ".join(_interval(figures, name) for name in ("bacc", "auc/MEL", "malignant/auc"))
             print(f"| {model} | {chosen['source'][0]} | {len(chosen):,} | {shown} |", flush=True)
-
-
-def _packed(model: str, ids: list[str], views: tuple[str, ...]) -> np.ndarray | None:
-    """float32 (n_images, n_classes): the mean over these views of what is packed with the model; None where
-    an image or a view is missing.
-    """
-    packed = Predictions.load(resolve_model(model).ensemble_predictions("val"))
-    rows = {identity: row for row, identity in enumerate(packed.table["id"])}
-    if not rows.keys() >= set(ids) or not set(packed.views) >= set(views):
-        return None
-    columns = [packed.views.index(view) for view in views]
-    seen = packed.view_probabilities[[rows[identity] for identity in ids]][:, columns]
-    mean: np.ndarray = seen.mean(axis=1)
-    return mean
 
 
 def _folds(models: list[str]) -> dict[str, str]:
